@@ -1,0 +1,31 @@
+"""MMD losses and regularisers for GANs in PyTorch."""
+
+from torch_mmd_losses.functional import mmd2
+from torch_mmd_losses.kernels import (
+    EnergyKernel,
+    Kernel,
+    LinearKernel,
+    RationalQuadraticKernel,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+)
+from torch_mmd_losses.losses import MMDLoss
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # kernels
+    "EnergyKernel",
+    "Kernel",
+    "LinearKernel",
+    "RBFBKernel",
+    "RBFKernel",
+    "RBFMix",
+    "RationalQuadraticKernel",
+    "RationalQuadraticMix",
+    # estimator and loss
+    "MMDLoss",
+    "mmd2",
+]

@@ -1,0 +1,107 @@
+"""Checks of what users pass in: every message names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from numbers import Real
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses._types import Estimator
+
+
+def finite_number(name: str, value: object) -> float:
+    """Return `value` as a float if it is a finite real number."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a real number, got {value!r} of type {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return float(value)
+
+
+def positive_number(name: str, value: object) -> float:
+    """Return `value` as a float if it is a finite number above zero."""
+    number = finite_number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
+    return number
+
+
+def positive_numbers(name: str, values: object) -> tuple[float, ...]:
+    """Return `values` as a tuple of floats if it is a non-empty sequence of numbers above zero."""
+    if not isinstance(values, Iterable) or isinstance(values, (str, Tensor)):
+        raise TypeError(f"{name}: expected a sequence of numbers > 0, got {values!r}")
+    numbers = tuple(positive_number(f"{name}[{i}]", value) for i, value in enumerate(values))
+    if not numbers:
+        raise ValueError(f"{name}: expected at least one number > 0, got an empty sequence")
+    return numbers
+
+
+def mixture_weights(weights: object, parts: int) -> tuple[float, ...]:
+    """Return the weights of a mixture of `parts` kernels; None means the plain sum, as in the papers."""
+    if weights is None:
+        return (1.0,) * parts
+    numbers = positive_numbers("weights", weights)
+    if len(numbers) != parts:
+        raise ValueError(f"weights: expected one weight for each of the {parts} kernels, got {len(numbers)}")
+    return numbers
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise if `value` is none of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def scores(name: str, value: object) -> Tensor:
+    """Return scores `(m,)`, `(m, d)` or `(m, ...)` as a matrix `(m, d)` in float32, or float64 if they came in it.
+
+    Half precision is raised to float32 here, once, because a squared distance of 16-bit scores has no digits left.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor of scores, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise ValueError(f"{name}: expected floating-point scores, got {value.dtype}")
+    if value.dim() == 0 or value.numel() == 0:
+        raise ValueError(f"{name}: expected scores of shape (m, d) with m >= 1 and d >= 1, got {tuple(value.shape)}")
+    matrix = value.unsqueeze(1) if value.dim() == 1 else value.flatten(1)
+    return matrix if value.dtype == torch.float64 else matrix.float()
+
+
+def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both arguments as score matrices after checking that they can be compared."""
+    matrix_a, matrix_b = scores(name_a, a), scores(name_b, b)
+    if matrix_a.shape[1] != matrix_b.shape[1]:
+        raise ValueError(
+            f"{name_a}, {name_b}: expected the same score dimension d, got {matrix_a.shape[1]} and "
+            f"{matrix_b.shape[1]} (shapes {tuple(a.shape)} and {tuple(b.shape)})"
+        )
+    if a.dtype != b.dtype:
+        raise ValueError(f"{name_a}, {name_b}: expected the same dtype, got {a.dtype} and {b.dtype}")
+    if a.device != b.device:
+        raise ValueError(f"{name_a}, {name_b}: expected the same device, got {a.device} and {b.device}")
+    return matrix_a, matrix_b
+
+
+def sample_sizes(real: Tensor, fake: Tensor, estimator: Estimator) -> None:
+    """Raise if the estimator is unknown or is not defined for these numbers of samples."""
+    one_of("estimator", estimator, get_args(Estimator))
+    m, n = real.shape[0], fake.shape[0]
+    if estimator != "biased" and min(m, n) < 2:
+        raise ValueError(
+            f"real, fake: expected at least 2 samples each for estimator={estimator!r}, which leaves out the pairs "
+            f"of a sample with itself; got {m} and {n} (a last batch of one sample? use drop_last=True)"
+        )
+    if estimator == "u_statistic" and m != n:
+        raise ValueError(f"real, fake: expected equally many samples for estimator='u_statistic', got {m} and {n}")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which autocast does not lower the precision of matrix products on `device`."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,73 @@
+"""The pairs of samples behind one mean kernel value: their squared distances and the mean over them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses._types import Group
+
+
+def sq_dist(a: Tensor, b: Tensor) -> Tensor:
+    """Return the squared Euclidean distances `(m, n)` between the rows of `a` `(m, d)` and of `b` `(n, d)`.
+
+    The expansion `|a|^2 + |b|^2 - 2 a.b` costs one matrix product, but cancels when the rows share a large offset.
+    Distances do not change under translation, so both are centred first; the centre is a constant to autograd, since
+    its own gradient is zero. Rounding below zero is lifted to zero in the value only: the gradient stays that of the
+    expansion, so that coincident rows keep their second derivatives.
+    """
+    if a is b:
+        left = right = a - a.detach().mean(0)
+    else:
+        centre = (a.detach().mean(0) + b.detach().mean(0)) / 2
+        left, right = a - centre, b - centre
+    squares_left, squares_right = left.square().sum(1), right.square().sum(1)
+    expanded = squares_left.unsqueeze(1) + squares_right - 2 * (left @ right.T)
+    lifted = expanded - expanded.detach().clamp_max(0)
+    # A row is at distance exactly zero from itself; a root would turn what rounding leaves there into a visible bias.
+    return lifted.masked_fill(_diagonal(lifted), 0) if a is b else lifted
+
+
+def _diagonal(gram: Tensor) -> Tensor:
+    return torch.eye(gram.shape[0], gram.shape[1], dtype=torch.bool, device=gram.device)
+
+
+class Pairs:
+    """The pairs `(a_i, b_j)` that one mean kernel value runs over.
+
+    Args:
+        a: scores `(m, d)`.
+        b: scores `(n, d)`; the same object as `a` for the pairs within one group.
+        group: which samples the pairs are made of.
+        distinct: leave out the pairs with `i = j`.
+    """
+
+    def __init__(self, a: Tensor, b: Tensor, group: Group, *, distinct: bool) -> None:
+        self.a = a
+        self.b = b
+        self.group = group
+        self.distinct = distinct
+        m, n = a.shape[0], b.shape[0]
+        self.count = m * n - m if distinct else m * n
+        self._sq_dist: Tensor | None = None
+
+    @property
+    def sq_dist(self) -> Tensor:
+        """Squared distances `(m, n)`, computed once however many kernels look at them."""
+        if self._sq_dist is None:
+            self._sq_dist = sq_dist(self.a, self.b)
+        return self._sq_dist
+
+    def total(self, gram: Tensor) -> Tensor:
+        """Return the sum of `gram` `(m, n)` over these pairs, in :func:`total_dtype`."""
+        kept = gram.masked_fill(_diagonal(gram), 0) if self.distinct else gram
+        return kept.sum(1).sum(dtype=total_dtype(gram.device))
+
+    def mean(self, gram: Tensor) -> Tensor:
+        """Return the mean of `gram` `(m, n)` over these pairs, in :func:`total_dtype`."""
+        return self.total(gram) / self.count
+
+
+def total_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype in which totals are kept: MMD^2 is a small difference of means of order one."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -1,0 +1,14 @@
+"""The few words that several modules share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Estimator = Literal["unbiased", "u_statistic", "biased"]
+"""Which pairs an estimator of MMD^2 averages over."""
+
+Group = Literal["real", "fake", "cross"]
+"""Which samples a pair is made of."""
+
+Bounds = Literal["none", "attractive", "repulsive"]
+"""Whether a bounded kernel applies its bounds: not at all (the generator), or those of Eq. 6 or Eq. 7 of Wang et al."""

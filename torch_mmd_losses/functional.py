@@ -1,0 +1,119 @@
+"""MMD^2 and the losses of MMD GANs as pure functions of the scores.
+
+Every quantity is a weighted sum of three mean kernel values: of pairs of real scores, of pairs of fake scores and of
+pairs of both. :class:`Means` holds the three, and the functions below only weigh them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses import _checks
+from torch_mmd_losses._pairs import Pairs
+from torch_mmd_losses._types import Bounds, Estimator
+from torch_mmd_losses.kernels import Kernel
+
+
+class AllPairs(NamedTuple):
+    """The pairs that an estimator averages over, in its three groups."""
+
+    real: Pairs
+    cross: Pairs
+    fake: Pairs
+
+
+class Weights(NamedTuple):
+    """The factors of the three mean kernel values in a loss; they add up to zero in every loss here."""
+
+    real: float
+    cross: float
+    fake: float
+
+
+MMD2 = Weights(real=1.0, cross=-2.0, fake=1.0)
+"""`E k(x, x') - 2 E k(x, y) + E k(y, y')`, Eq. 1 and 2 of Wang et al."""
+
+
+def discriminator_weights(lambda_: float) -> Weights:
+    """Return the weights of `L_{D,lambda}`, Eq. 5 of Wang et al."""
+    return Weights(real=lambda_, cross=1.0 - lambda_, fake=-1.0)
+
+
+def discriminator_bounds(lambda_: float) -> Bounds:
+    """Return which of the bounds of RBF-B the discriminator's loss uses: Eq. 6 or Eq. 7 of Wang et al."""
+    return "attractive" if lambda_ < 0 else "repulsive"
+
+
+def all_pairs(real: Tensor, fake: Tensor, estimator: Estimator) -> AllPairs:
+    """Return the pairs of two score matrices `(m, d)` and `(n, d)` that the estimator averages over."""
+    within = estimator != "biased"
+    return AllPairs(
+        real=Pairs(real, real, "real", distinct=within),
+        cross=Pairs(real, fake, "cross", distinct=estimator == "u_statistic"),
+        fake=Pairs(fake, fake, "fake", distinct=within),
+    )
+
+
+def weighted_means(kernel: Kernel, pairs: AllPairs, weights: Weights, bounds: Bounds = "none") -> Tensor:
+    """Return the weighted sum of the three mean kernel values, a scalar in the dtype of the scores."""
+    terms = [weight * kernel._mean(group, bounds) for group, weight in zip(pairs, weights, strict=True) if weight]
+    return torch.stack(terms).sum().to(pairs.real.a.dtype)
+
+
+def mmd2(real: Tensor, fake: Tensor, kernel: Kernel, *, estimator: Estimator = "unbiased") -> Tensor:
+    r"""Estimate the squared maximum mean discrepancy between real and fake scores.
+
+    .. math:: \mathrm{MMD}^2 = E\,k(x, x') - 2 E\,k(x, y) + E\,k(y, y')
+
+    for real scores :math:`x, x'` and fake scores :math:`y, y'`. The estimators differ in the pairs they average over:
+
+    ===============  ==========================  ======================  =========================================
+    estimator        within a group              cross                   notes
+    ===============  ==========================  ======================  =========================================
+    `"unbiased"`     :math:`i \ne j`             all :math:`m n`         any `m, n >= 2`; may be negative
+    `"u_statistic"`  :math:`i \ne j`             :math:`i \ne j`         `m = n >= 2`; Eq. S2 of Wang et al.
+    `"biased"`       all, also :math:`i = j`     all :math:`m n`         never negative for a positive kernel
+    ===============  ==========================  ======================  =========================================
+
+    The first two are unbiased, so near equality of the distributions they fall below zero about as often as above;
+    the value is never clamped, because its gradient is right there too.
+
+    Args:
+        real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
+        fake: scores `(n, d)`, likewise.
+        kernel: the kernel; a bounded one is taken without its bounds.
+        estimator: see the table.
+
+    Returns:
+        A scalar, float64 for float64 scores and float32 for all others (half precision and autocast compute in
+        float32 too). Differentiable twice with respect to both arguments.
+
+    Raises:
+        TypeError: if scores are no tensors or `kernel` is no :class:`Kernel`.
+        ValueError: if scores are empty, not floating-point, too few for the estimator or, for `"u_statistic"`, not
+            equally many; if they differ in dimension, dtype or device; if the estimator is unknown.
+
+    Example:
+        >>> real, fake = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 3.0])
+        >>> mmd2(real=real, fake=fake, kernel=RBFKernel(sigma=1.0))
+        tensor(-0.1409)
+        >>> mmd2(real=real, fake=fake, kernel=RBFKernel(sigma=1.0), estimator="biased")
+        tensor(0.2064)
+
+    References:
+        Gretton et al. (2012), Lemma 6; Wang et al. (2019), Eq. 1 and S2.
+    """
+    check_kernel(kernel)
+    real, fake = _checks.same_space("real", real, "fake", fake)
+    _checks.sample_sizes(real, fake, estimator)
+    with _checks.full_precision(real.device):
+        return weighted_means(kernel, all_pairs(real, fake, estimator), MMD2)
+
+
+def check_kernel(kernel: object) -> None:
+    """Raise if `kernel` is no kernel."""
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"kernel: expected a Kernel such as RBFKernel(sigma=1.0), got {kernel!r}")
