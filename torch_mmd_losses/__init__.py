@@ -12,6 +12,7 @@ from torch_mmd_losses.kernels import (
     RBFMix,
 )
 from torch_mmd_losses.losses import MMDLoss
+from torch_mmd_losses.spectral_norm import conv_spectral_norm, spectral_norms
 
 __version__ = "0.1.0"
 
@@ -28,4 +29,7 @@ __all__ = [
     # estimator and loss
     "MMDLoss",
     "mmd2",
+    # spectral normalisation
+    "conv_spectral_norm",
+    "spectral_norms",
 ]

@@ -32,30 +32,50 @@ def _diagonal(gram: Tensor) -> Tensor:
     return torch.eye(gram.shape[0], gram.shape[1], dtype=torch.bool, device=gram.device)
 
 
+class Sample:
+    """The scores of one group `(m, d)`."""
+
+    def __init__(self, scores: Tensor) -> None:
+        self.scores = scores
+        self._precise: Tensor | None = None
+
+    @property
+    def precise(self) -> Tensor:
+        """The scores in :func:`total_dtype`, converted once, so that their gradients add up in that dtype too."""
+        if self._precise is None:
+            self._precise = self.scores.to(total_dtype(self.scores.device))
+        return self._precise
+
+
 class Pairs:
     """The pairs `(a_i, b_j)` that one mean kernel value runs over.
 
     Args:
-        a: scores `(m, d)`.
-        b: scores `(n, d)`; the same object as `a` for the pairs within one group.
+        a: `m` scores.
+        b: `n` scores; the same object as `a` for the pairs within one group.
         group: which samples the pairs are made of.
         distinct: leave out the pairs with `i = j`.
     """
 
-    def __init__(self, a: Tensor, b: Tensor, group: Group, *, distinct: bool) -> None:
+    def __init__(self, a: Sample, b: Sample, group: Group, *, distinct: bool) -> None:
         self.a = a
         self.b = b
         self.group = group
         self.distinct = distinct
-        m, n = a.shape[0], b.shape[0]
+        m, n = self.shape
         self.count = m * n - m if distinct else m * n
         self._sq_dist: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of scores `(m, n)`."""
+        return self.a.scores.shape[0], self.b.scores.shape[0]
 
     @property
     def sq_dist(self) -> Tensor:
         """Squared distances `(m, n)`, computed once however many kernels look at them."""
         if self._sq_dist is None:
-            self._sq_dist = sq_dist(self.a, self.b)
+            self._sq_dist = sq_dist(self.a.scores, self.b.scores)
         return self._sq_dist
 
     def total(self, gram: Tensor) -> Tensor:

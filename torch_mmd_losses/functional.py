@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
-from torch_mmd_losses._pairs import Pairs
+from torch_mmd_losses._pairs import Pairs, Sample
 from torch_mmd_losses._types import Bounds, Estimator
 from torch_mmd_losses.kernels import Kernel
 
@@ -50,17 +50,18 @@ def discriminator_bounds(lambda_: float) -> Bounds:
 def all_pairs(real: Tensor, fake: Tensor, estimator: Estimator) -> AllPairs:
     """Return the pairs of two score matrices `(m, d)` and `(n, d)` that the estimator averages over."""
     within = estimator != "biased"
+    x, y = Sample(real), Sample(fake)
     return AllPairs(
-        real=Pairs(real, real, "real", distinct=within),
-        cross=Pairs(real, fake, "cross", distinct=estimator == "u_statistic"),
-        fake=Pairs(fake, fake, "fake", distinct=within),
+        real=Pairs(x, x, "real", distinct=within),
+        cross=Pairs(x, y, "cross", distinct=estimator == "u_statistic"),
+        fake=Pairs(y, y, "fake", distinct=within),
     )
 
 
 def weighted_means(kernel: Kernel, pairs: AllPairs, weights: Weights, bounds: Bounds = "none") -> Tensor:
     """Return the weighted sum of the three mean kernel values, a scalar in the dtype of the scores."""
     terms = [weight * kernel._mean(group, bounds) for group, weight in zip(pairs, weights, strict=True) if weight]
-    return torch.stack(terms).sum().to(pairs.real.a.dtype)
+    return torch.stack(terms).sum().to(pairs.real.a.scores.dtype)
 
 
 def mmd2(real: Tensor, fake: Tensor, kernel: Kernel, *, estimator: Estimator = "unbiased") -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses import _checks
-from torch_mmd_losses._pairs import Pairs, total_dtype
+from torch_mmd_losses._pairs import Pairs, Sample
 from torch_mmd_losses._types import Bounds, Group
 
 SATURATED = 0.01
@@ -71,8 +71,9 @@ class Kernel(nn.Module):
             ValueError: if scores are empty or not floating-point, or differ in dimension, dtype or device.
         """
         matrix_a, matrix_b = _checks.same_space("a", a, "b", b)
+        left = Sample(matrix_a)
         with _checks.full_precision(matrix_a.device):
-            return self._gram(Pairs(matrix_a, matrix_a if a is b else matrix_b, "cross", distinct=False))
+            return self._gram(Pairs(left, left if a is b else Sample(matrix_b), "cross", distinct=False))
 
     def __add__(self, other: Kernel) -> Kernel:
         """Return the kernel `k(a, b) + other(a, b)`."""
@@ -93,10 +94,11 @@ class Kernel(nn.Module):
 
     @property
     def _radial(self) -> bool:
-        return type(self).from_sq_dist is not Kernel.from_sq_dist
+        """Whether the kernel is a function of the distance: `forward` is this class's own."""
+        return type(self).forward is Kernel.forward
 
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        return self.from_sq_dist(pairs.sq_dist) if self._radial else self.forward(pairs.a, pairs.b)
+        return self.from_sq_dist(pairs.sq_dist) if self._radial else self.forward(pairs.a.scores, pairs.b.scores)
 
     def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return pairs.mean(self._gram(pairs, bounds))
@@ -104,7 +106,7 @@ class Kernel(nn.Module):
     def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
         """Return a mask `(m, n)` of the pairs that hardly pull or push."""
         if not self._radial:
-            return torch.zeros(pairs.a.shape[0], pairs.b.shape[0], dtype=torch.bool, device=pairs.a.device)
+            return torch.zeros(pairs.shape, dtype=torch.bool, device=pairs.a.scores.device)
         peak = self.from_sq_dist(torch.zeros_like(pairs.sq_dist))
         share = self.from_sq_dist(pairs.sq_dist) / peak
         # A kernel that is zero at distance zero, as the energy kernel, has no peak and never saturates.
@@ -416,13 +418,16 @@ class LinearKernel(Kernel):
         Arbel et al. (2018), Section 4: the kernel of the (scaled) Wasserstein loss.
     """
 
+    @property
+    def _radial(self) -> bool:
+        return False
+
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        return pairs.a @ pairs.b.T
+        return pairs.a.scores @ pairs.b.scores.T
 
     def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         # Float64 before anything is multiplied: for scores with a large mean the products are far larger than MMD^2.
-        dtype = total_dtype(pairs.a.device)
-        a, b = pairs.a.to(dtype), pairs.b.to(dtype)
+        a, b = pairs.a.precise, pairs.b.precise
         total = a.sum(0) @ b.sum(0)
         return (total - (a * b).sum() if pairs.distinct else total) / pairs.count
 

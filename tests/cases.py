@@ -1,0 +1,108 @@
+"""The kernels that every law is tried on, each with a scalar definition written apart from the library's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    LinearKernel,
+    RationalQuadraticKernel,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+)
+
+
+class InverseMultiquadric(Kernel):
+    """A user's own kernel of the distance."""
+
+    def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
+        return (1 + sq_dist).rsqrt()
+
+
+class Cubic(Kernel):
+    """A user's own kernel that is no function of the distance."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def _sq(a: list[float], b: list[float]) -> float:
+    return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
+
+
+def _dot(a: list[float], b: list[float]) -> float:
+    return sum(p * q for p, q in zip(a, b, strict=True))
+
+
+def _rbf(e: float, sigma: float) -> float:
+    return math.exp(-e / (2 * sigma * sigma))
+
+
+def _rq(e: float, alpha: float) -> float:
+    return (1 + e / (2 * alpha)) ** -alpha
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """A kernel, its value for two samples, and which laws it obeys."""
+
+    make: Callable[[], Kernel]
+    scalar: Callable[[list[float], list[float]], float]
+    positive: bool = True  # positive semi-definite Gram matrices
+    radial: bool = True  # invariant under translation and rotation
+    peak: float | None = 1.0  # k(a, a) and upper bound; None where there is none
+    smooth: bool = True  # twice differentiable at coincident samples
+
+
+CASES = {
+    "rbf": KernelCase(lambda: RBFKernel(1.3), lambda a, b: _rbf(_sq(a, b), 1.3)),
+    "rbf_mix": KernelCase(
+        RBFMix, lambda a, b: sum(_rbf(_sq(a, b), s) for s in (1, 2**0.5, 2, 2 * 2**0.5, 4)), peak=5.0
+    ),
+    "rbf_mix_weighted": KernelCase(
+        lambda: RBFMix((0.5, 2.0), weights=(0.3, 2.0)),
+        lambda a, b: 0.3 * _rbf(_sq(a, b), 0.5) + 2.0 * _rbf(_sq(a, b), 2.0),
+        peak=2.3,
+    ),
+    "rational_quadratic": KernelCase(lambda: RationalQuadraticKernel(0.7), lambda a, b: _rq(_sq(a, b), 0.7)),
+    "rational_quadratic_mix": KernelCase(
+        RationalQuadraticMix, lambda a, b: sum(_rq(_sq(a, b), s) for s in (0.2, 0.5, 1, 2, 5)), peak=5.0
+    ),
+    "rational_quadratic_mix_weighted": KernelCase(
+        lambda: RationalQuadraticMix((0.4, 3.0), weights=(0.5, 0.25)),
+        lambda a, b: 0.5 * _rq(_sq(a, b), 0.4) + 0.25 * _rq(_sq(a, b), 3.0),
+        peak=0.75,
+    ),
+    "rbf_b": KernelCase(RBFBKernel, lambda a, b: _rbf(_sq(a, b), 1.0)),
+    "linear": KernelCase(LinearKernel, _dot, radial=False, peak=None),
+    "energy": KernelCase(EnergyKernel, lambda a, b: -math.sqrt(_sq(a, b)), positive=False, peak=0.0, smooth=False),
+    "sum": KernelCase(
+        lambda: RBFKernel(0.8) + RationalQuadraticKernel(2.0),
+        lambda a, b: _rbf(_sq(a, b), 0.8) + _rq(_sq(a, b), 2.0),
+        peak=2.0,
+    ),
+    "sum_with_linear": KernelCase(
+        lambda: 2 * RBFKernel() + LinearKernel() * 0.5,
+        lambda a, b: 2 * _rbf(_sq(a, b), 1.0) + 0.5 * _dot(a, b),
+        radial=False,
+        peak=None,
+    ),
+    "multiple_of_bounded": KernelCase(lambda: 1.5 * RBFBKernel(2.0), lambda a, b: 1.5 * _rbf(_sq(a, b), 2.0), peak=1.5),
+    "own_radial": KernelCase(InverseMultiquadric, lambda a, b: (1 + _sq(a, b)) ** -0.5),
+    "own_general": KernelCase(Cubic, lambda a, b: (_dot(a, b) / len(a) + 1) ** 3, radial=False, peak=None),
+}
+
+
+def scores(m: int, d: int, seed: int = 0, *, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    """Return normal scores `(m, d)` in float64 from a generator of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    return shift + scale * torch.randn(m, d, generator=generator, dtype=torch.float64)

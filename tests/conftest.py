@@ -1,0 +1,13 @@
+"""Hypothesis profile: examples are derived from the test, so that a run says the same on every machine."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("library", deadline=None, derandomize=True, max_examples=30)
+settings.load_profile("library")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,66 @@
+"""The Python examples of the README and of the documentation run, page by page and in order."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import torch_mmd_losses
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    # Blank lines in front let a traceback name the line of the page.
+    return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in BLOCK.finditer(text)]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_python_blocks_run(page):
+    torch.manual_seed(0)
+    namespace = {"__name__": "example"}
+    for block in blocks(page):
+        exec(compile(block, ROOT / page, "exec"), namespace)
+
+
+class Discriminator(nn.Sequential):
+    def __init__(self, outputs, sigmoid=False):
+        assert not sigmoid
+        super().__init__(
+            nn.Conv2d(1, 4, 4, stride=2, padding=1), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(64, outputs)
+        )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_the_code_after_the_smallest_change_runs(page):
+    diff = re.search(r"^```diff\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1]
+    code = "\n".join(line[1:] for line in diff.splitlines() if not line.startswith("-"))
+    generator, idle = nn.Sequential(nn.Linear(128, 64), nn.Unflatten(1, (1, 8, 8))), SimpleNamespace()
+    idle.zero_grad = idle.step = lambda: None
+    namespace = {"torch": torch, "Discriminator": Discriminator, "loader": torch.randn(3, 6, 1, 8, 8)}
+    namespace |= {"G": generator, "netG": generator, "nz": 128, "device": "cpu"}
+    namespace |= dict.fromkeys(["opt_d", "opt_g", "optimizerD", "optimizerG"], idle)
+    exec(code, namespace)
+    discriminator = namespace.get("D") or namespace["netD"]
+    assert all(p.grad.abs().sum() > 0 for p in generator.parameters())
+    assert all(p.grad.isfinite().all() for p in discriminator.parameters())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_pages_exist(page):
+    folder = (ROOT / page).parent
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)} - {""}
+    assert not [target for target in targets if not (folder / target).exists()]
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\.\. auto(?:class|function):: (\w+)(?:\(\))?$", reference, re.MULTILINE)
+    assert sorted(documented) == sorted(torch_mmd_losses.__all__)

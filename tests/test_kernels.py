@@ -1,0 +1,225 @@
+"""Gram matrices: definitions, laws, composition, state and errors."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from cases import CASES, Cubic, InverseMultiquadric, KernelCase, scores
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    LinearKernel,
+    RationalQuadraticKernel,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+)
+
+every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+some_scores = st.builds(scores, m=st.integers(1, 6), d=st.integers(1, 4), seed=st.integers(0, 10**6))
+positive = st.floats(0.05, 20.0)
+
+
+@every_kernel
+@given(a=some_scores, seed=st.integers(0, 10**6), n=st.integers(1, 6))
+def test_gram_equals_the_scalar_definition(case: KernelCase, a, seed, n):
+    b = scores(n, a.shape[1], seed, scale=2.0, shift=0.5)
+    expected = torch.tensor([[case.scalar(p, q) for q in b.tolist()] for p in a.tolist()], dtype=torch.float64)
+    assert_close(case.make()(a, b), expected, rtol=1e-10, atol=1e-7 if not case.smooth else 1e-11)
+
+
+@every_kernel
+@given(a=some_scores)
+def test_gram_of_a_set_with_itself_is_symmetric_and_semi_definite(case: KernelCase, a):
+    gram = case.make()(a, a)
+    assert_close(gram, gram.T)
+    if case.positive:
+        smallest = torch.linalg.eigvalsh(gram)[0]
+        assert smallest >= -1e-9 * gram.diagonal().max().clamp_min(1)
+    if case.peak is not None:
+        assert_close(gram.diagonal(), torch.full_like(gram.diagonal(), case.peak), rtol=0, atol=1e-12)
+
+
+def test_energy_gram_is_conditionally_negative():
+    a = scores(7, 3)
+    centring = torch.eye(7, dtype=torch.float64) - 1 / 7
+    assert torch.linalg.eigvalsh(centring @ EnergyKernel()(a, a) @ centring)[0] >= -1e-9
+
+
+@every_kernel
+@given(a=some_scores, seed=st.integers(0, 10**6))
+def test_values_stay_below_the_peak(case: KernelCase, a, seed):
+    gram = case.make()(a, scores(4, a.shape[1], seed))
+    if case.peak is not None:
+        assert (gram <= case.peak * (1 + 1e-12)).all()
+        assert case.peak == 0 or (gram > 0).all()
+
+
+@every_kernel
+@given(a=some_scores, seed=st.integers(0, 10**6), shift=st.floats(-5, 5))
+def test_radial_kernels_see_neither_translation_nor_rotation(case: KernelCase, a, seed, shift):
+    if not case.radial:
+        return
+    d = a.shape[1]
+    b = scores(3, d, seed + 1)
+    rotation = torch.linalg.qr(scores(d, d, seed)).Q
+    kernel = case.make()
+    moved = kernel(a @ rotation + shift, b @ rotation + shift)
+    assert_close(moved, kernel(a, b), rtol=1e-9, atol=1e-6 if not case.smooth else 1e-10)
+
+
+@given(sigma=positive, factor=positive, alpha=positive)
+def test_bandwidths_have_the_units_of_the_scores(sigma, factor, alpha):
+    a, b = scores(3, 2, 1), scores(4, 2, 2)
+    assert_close(RBFKernel(factor * sigma)(factor * a, factor * b), RBFKernel(sigma)(a, b), rtol=1e-9, atol=1e-12)
+    assert_close(EnergyKernel()(factor * a, factor * b), factor * EnergyKernel()(a, b))
+    rational = RationalQuadraticKernel(alpha)(a, b)
+    assert_close(rational.pow(-1 / alpha), 1 + torch.cdist(a, b).square() / (2 * alpha), rtol=1e-8, atol=1e-10)
+
+
+def test_rational_quadratic_tends_to_the_gaussian():
+    a, b = scores(3, 2, 1), scores(4, 2, 2)
+    assert_close(RationalQuadraticKernel(1e7)(a, b), RBFKernel(1.0)(a, b), rtol=1e-5, atol=0)
+
+
+@given(sigma=positive, alpha=positive, weight=positive)
+def test_mixture_of_one_is_its_part(sigma, alpha, weight):
+    a, b = scores(3, 2, 1), scores(4, 2, 2)
+    assert_close(RBFMix((sigma,))(a, b), RBFKernel(sigma)(a, b))
+    assert_close(RationalQuadraticMix((alpha,))(a, b), RationalQuadraticKernel(alpha)(a, b))
+    assert_close(RBFMix((sigma,), weights=(weight,))(a, b), (weight * RBFKernel(sigma))(a, b))
+
+
+def test_mixtures_are_sums_with_weights():
+    a, b = scores(3, 2, 1), scores(4, 2, 2)
+    rbf, rq = RBFKernel(0.5) + RBFKernel(2.0) * 3, RationalQuadraticKernel(0.5) + RationalQuadraticKernel(2.0)
+    assert_close(RBFMix((0.5, 2.0), weights=[1, 3])(a, b), rbf(a, b))
+    assert_close(RationalQuadraticMix([0.5, 2.0])(a, b), rq(a, b))
+    assert_close(RBFMix((1.0, 1.0))(a, a).diagonal(), torch.full((3,), 2.0, dtype=torch.float64))
+
+
+def test_default_mixtures_are_the_papers():
+    assert RBFMix().sigmas == pytest.approx((1, math.sqrt(2), 2, 2 * math.sqrt(2), 4))
+    assert RationalQuadraticMix().alphas == (0.2, 0.5, 1, 2, 5)
+    assert RBFMix().weights == RationalQuadraticMix().weights == (1.0,) * 5
+    assert (RBFBKernel().sigma, RBFBKernel().lower, RBFBKernel().upper) == (1.0, 0.25, 4.0)
+    assert RBFKernel().sigma == RationalQuadraticKernel().alpha == 1.0
+
+
+def test_sums_and_multiples_nest():
+    a, b = scores(3, 2, 1), scores(4, 2, 2)
+    nested = 2 * (RBFKernel() + 3 * (Cubic() + InverseMultiquadric()))
+    expected = 2 * RBFKernel()(a, b) + 6 * Cubic()(a, b) + 6 * InverseMultiquadric()(a, b)
+    assert_close(nested(a, b), expected)
+
+
+def test_scores_of_any_rank_are_flattened():
+    images = scores(4, 6).reshape(4, 2, 3)
+    assert_close(RBFKernel()(images, images), RBFKernel()(images.flatten(1), images.flatten(1)))
+    line = scores(4, 1).squeeze(1)
+    assert_close(RBFKernel()(line, line), RBFKernel()(line[:, None], line[:, None]))
+
+
+@every_kernel
+def test_state_follows_deepcopy_pickle_and_state_dict(case: KernelCase, tmp_path):
+    kernel, a, b = case.make(), scores(3, 2, 1), scores(4, 2, 2)
+    expected = kernel(a, b)
+    assert_close(copy.deepcopy(kernel)(a, b), expected)
+    assert_close(pickle.loads(pickle.dumps(kernel))(a, b), expected)
+    torch.save(kernel.state_dict(), tmp_path / "kernel.pt")
+    fresh = case.make()
+    fresh.load_state_dict(torch.load(tmp_path / "kernel.pt", weights_only=True))
+    assert_close(fresh(a, b), expected)
+
+
+def test_state_dict_carries_hyperparameters_exactly():
+    source, target = RBFMix((0.1, 0.7), weights=(1 / 3, 2)), RBFMix((1, 1))
+    target.load_state_dict(source.state_dict())
+    assert (target.sigmas, target.weights) == (source.sigmas, source.weights)
+    bounded = RBFBKernel()
+    bounded.load_state_dict(RBFBKernel(0.1, 0.2, 0.3).state_dict())
+    assert (bounded.sigma, bounded.lower, bounded.upper) == (0.1, 0.2, 0.3)
+    total = 2 * RBFKernel(3) + RationalQuadraticKernel(4)
+    loaded = 1 * RBFKernel() + RationalQuadraticKernel()
+    loaded.load_state_dict(total.state_dict())
+    assert_close(loaded(scores(2, 2), scores(3, 2)), total(scores(2, 2), scores(3, 2)))
+
+
+def test_state_of_another_kernel_is_refused():
+    with pytest.raises(ValueError, match=r"expected \['sigmas', 'weights'\] with \[5, 5\] numbers, got 4"):
+        RBFMix().load_state_dict(RBFMix((1, 2)).state_dict())
+    with pytest.raises(ValueError, match="sigma: expected a number > 0, got -1.0"):
+        RBFKernel().set_extra_state(torch.tensor([-1.0]))
+    with pytest.raises(ValueError, match=r"lower < upper, got 4.0 and 0.25"):
+        RBFBKernel().set_extra_state(torch.tensor([1.0, 4.0, 0.25]))
+
+
+def test_precision_of_the_module_does_not_round_hyperparameters():
+    a, b = scores(3, 2, 1), scores(4, 2, 2)
+    for kernel in (RBFMix((0.1, 0.3)), RBFKernel(0.1) + RationalQuadraticKernel(0.3)):
+        expected = kernel(a, b)
+        for cast in (kernel.half(), kernel.bfloat16(), kernel.to(torch.float32)):
+            assert_close(cast(a, b), expected, rtol=0, atol=0)
+
+
+def test_repr_names_the_hyperparameters():
+    assert repr(RBFKernel(2)) == "RBFKernel(sigma=2.0)"
+    assert "RBFKernel(sigma=1.0)" in repr(RBFKernel() + LinearKernel())
+    assert "factor=2.0" in repr(2 * RBFKernel())
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.inf, math.nan])
+def test_numbers_out_of_range_are_refused(bad):
+    for make, name in [
+        (lambda: RBFKernel(bad), "sigma"),
+        (lambda: RationalQuadraticKernel(alpha=bad), "alpha"),
+        (lambda: RBFMix((1, bad)), r"sigmas\[1\]"),
+        (lambda: RationalQuadraticMix((bad,)), r"alphas\[0\]"),
+        (lambda: RBFMix((1, 2), weights=(1, bad)), r"weights\[1\]"),
+        (lambda: RBFBKernel(bad), "sigma"),
+        (lambda: RBFBKernel(lower=bad), "lower"),
+        (lambda: RBFBKernel(upper=bad), "upper"),
+        (lambda: RBFKernel() * bad, "factor"),
+        (lambda: bad * RBFKernel(), "factor"),
+    ]:
+        with pytest.raises(ValueError, match=rf"^{name}: expected a (finite )?number.* got {bad}"):
+            make()
+
+
+def test_wrong_types_and_shapes_of_hyperparameters_are_refused():
+    for make, message in [
+        (lambda: RBFKernel("1"), "sigma: expected a real number, got '1' of type str"),
+        (lambda: RBFKernel(True), "sigma: expected a real number, got True of type bool"),
+        (lambda: RBFMix(2.0), "sigmas: expected a sequence of numbers > 0, got 2.0"),
+        (lambda: RBFKernel() * torch.tensor(2.0), "factor: expected a real number"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            make()
+    for make, message in [
+        (lambda: RBFMix(()), "sigmas: expected at least one number > 0, got an empty sequence"),
+        (lambda: RBFMix((1, 2), weights=(1,)), "weights: expected one weight for each of the 2 kernels, got 1"),
+        (lambda: RBFBKernel(lower=4.0, upper=4.0), "lower, upper: expected lower < upper, got 4.0 and 4.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
+    with pytest.raises(TypeError, match="unsupported operand"):
+        RBFKernel() + 1
+
+
+def test_a_kernel_without_a_definition_says_what_to_define():
+    with pytest.raises(NotImplementedError, match=r"Empty must define from_sq_dist\(sq_dist\) or forward\(a, b\)"):
+        type("Empty", (Kernel,), {})()(torch.zeros(2, 1), torch.zeros(2, 1))
+    with pytest.raises(NotImplementedError, match="Empty must define"):
+        type("Empty", (Kernel,), {})().from_sq_dist(torch.zeros(2, 1))
+
+
+def test_gram_checks_its_arguments():
+    with pytest.raises(ValueError, match="a, b: expected the same score dimension d, got 2 and 3"):
+        RBFKernel()(torch.zeros(4, 2), torch.zeros(4, 3))
