@@ -7,6 +7,9 @@ from hypothesis import settings
 settings.register_profile("library", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("library")
 
+# Tensors here are small: more threads only wait for each other.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:

@@ -32,7 +32,8 @@ def test_losses_of_wang_et_al(name):
     case = CASES[name]
     paper = case["outputs"] if case["agreement"]["code_equals_paper"] else case["numpy_paper"]
     # The authors average the cross term over i != j as well (their Eq. S2).
-    loss = MMDLoss(WANG_KERNELS[name.split("/")[1]](), case["hyperparameters"].get("lambda", -1), estimator="u_statistic")
+    kernel, lambda_ = WANG_KERNELS[name.split("/")[1]](), case["hyperparameters"].get("lambda", -1)
+    loss = MMDLoss(kernel, lambda_, estimator="u_statistic")
     real = tensor(case["inputs"]["score_data"]).requires_grad_()
     fake = tensor(case["inputs"]["score_gen"]).requires_grad_()
     losses = loss.both(real=real, fake=fake)
@@ -73,9 +74,7 @@ def _arbel_kernel(name):
 
 
 ARBEL = [
-    name
-    for name in ids("arbel/mmd2/")
-    if CASES[name]["agreement"]["code_equals_paper"] and "distance" not in name
+    name for name in ids("arbel/mmd2/") if CASES[name]["agreement"]["code_equals_paper"] and "distance" not in name
 ]
 
 

@@ -3,11 +3,15 @@
 import copy
 import io
 import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import scores
 from oracles import operator_norm
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
@@ -58,7 +62,7 @@ def original(layer):
     return layer.parametrizations.weight.original
 
 
-def converge(layer, x, forwards=300):
+def converge(layer, x, forwards=60):
     layer.train()
     with torch.no_grad():
         for _ in range(forwards):
@@ -76,24 +80,49 @@ def test_converges_to_the_norm_of_the_true_operator(make, shape, scale):
     assert operator_norm(wrapped, shape) == pytest.approx(scale, rel=1e-3)
 
 
-PAPER_LAYERS = {
-    "32px": [(3, 64, 3, 32), (64, 128, 4, 32), (128, 128, 3, 16), (128, 256, 4, 16), (256, 256, 3, 8), (256, 512, 4, 8)],
-    "48px": [(3, 64, 3, 48), (64, 128, 4, 48), (128, 128, 3, 24)],
-}
+def discriminator_layers(size, widths):
+    """Return (in, out, kernel, input size) of every convolution of Tables S1 (32 and 48 px) and S2 (64 px)."""
+    layers = [(3, widths[0], 3, size)]
+    for narrow, wide in pairwise(widths):
+        layers += [(narrow, wide, 4, size), (wide, wide, 3, size // 2)]
+        size //= 2
+    return layers
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "kernel", "size"), PAPER_LAYERS["32px"] + PAPER_LAYERS["48px"])
-def test_layers_of_the_papers_discriminators_have_norm_one(inputs, outputs, kernel, size):
-    # The dense matrix of these layers does not fit: the oracle is ARPACK's place, a long float64 power iteration from
-    # another start, which bounds the norm from below as the library's does, and must not find more than one.
-    layer = nn.Conv2d(inputs, outputs, kernel, stride=1 if kernel == 3 else 2, padding=1, bias=False)
-    converge(conv_spectral_norm(layer, input_size=size), torch.randn(1, inputs, size, size), forwards=150)
+PAPER_LAYERS = sorted(
+    {
+        *discriminator_layers(32, (64, 128, 256, 512)),
+        *discriminator_layers(48, (64, 128, 256, 512)),
+        *discriminator_layers(64, (64, 128, 256, 512, 1024)),
+    }
+)
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "kernel", "size"), PAPER_LAYERS)
+def test_every_layer_of_the_papers_discriminators_has_norm_one(inputs, outputs, kernel, size):
+    # The singular values of these operators (up to 262144 columns) by ARPACK, in float64, with torch's own adjoint.
+    stride = 1 if kernel == 3 else 2
+    layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=1, bias=False)
+    converge(conv_spectral_norm(layer), torch.zeros(1, inputs, size, size), forwards=10)
     weight = layer.weight.detach().double().clone()
-    x = torch.randn(1, inputs, size, size, dtype=torch.float64)
-    for _ in range(150):
-        y = torch.nn.functional.conv2d(x / x.norm(), weight, stride=layer.stride, padding=1)
-        x = torch.nn.functional.conv_transpose2d(y, weight, stride=layer.stride, padding=1)
-    assert 0.98 < y.norm().item() < 1.001
+
+    def gram(x):
+        image = torch.from_numpy(x).reshape(1, inputs, size, size)
+        image = F.conv2d(image, weight, stride=stride, padding=1)
+        return F.conv_transpose2d(image, weight, stride=stride, padding=1).flatten().numpy()
+
+    columns = inputs * size * size
+    operator = LinearOperator((columns, columns), matvec=gram, dtype=np.float64)
+    square = eigsh(operator, k=1, ncv=40, tol=1e-5, v0=np.random.default_rng(0).normal(size=columns))[0].item()
+    assert math.sqrt(square) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(512, 16, 4), (512, 16, 6), (1024, 16, 4)])
+def test_the_last_layer_of_the_papers_discriminators_has_norm_one(shape):
+    channels, scores_out, size = shape
+    features = channels * size * size
+    layer = converge(conv_spectral_norm(nn.Linear(features, scores_out)), torch.zeros(1, features), 10)
+    assert torch.linalg.matrix_norm(layer.weight.double(), 2).item() == pytest.approx(1, abs=1e-3)
 
 
 @every_layer
@@ -106,8 +135,8 @@ def test_matrix_method_is_the_norm_of_the_reshaped_weight(make, shape):
     exact = max(torch.linalg.matrix_norm(block.flatten(1), 2).item() for block in blocks)
     wrapped = converge(conv_spectral_norm(layer, method="matrix"), torch.randn(1, *shape), forwards=30)
     assert spectral_norms(wrapped)[""].item() == pytest.approx(exact, rel=1e-4)
-    if not isinstance(layer, nn.Linear):
-        assert operator_norm(wrapped, shape) > 1.05
+    if isinstance(layer, nn.Conv2d):
+        assert operator_norm(wrapped, shape) > 1.05  # the reshaped matrix misses how windows overlap
 
 
 def test_grouped_norm_is_the_largest_group():
@@ -137,6 +166,7 @@ def test_wraps_without_the_input_size_as_with_it(make, shape):
 def test_vector_moves_once_for_each_training_forward_and_not_on_reads():
     layer = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=8)
     reference = copy.deepcopy(layer)
+    vector(layer).copy_(torch.randn(3, 8, 8) / 192**0.5)  # away from where the start has converged to
     start = vector(layer).clone()
     for _ in range(5):
         _ = layer.weight
@@ -144,11 +174,12 @@ def test_vector_moves_once_for_each_training_forward_and_not_on_reads():
     assert_close(vector(layer), start, rtol=0, atol=0)
     layer(images())
     moved = vector(layer).clone()
-    assert (moved - start).norm() > 1e-6
+    assert (moved - start).norm() > 0.1
     assert_close(torch.linalg.vector_norm(moved), torch.tensor(1.0))
     layer(input=images())
     twice = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=8, n_power_iterations=2)
     twice.weight = original(reference).detach()
+    vector(twice).copy_(start)
     twice(images())
     assert_close(vector(twice), vector(layer))
 
@@ -191,7 +222,7 @@ def test_first_and_second_derivatives_with_respect_to_weight_and_input(kind, met
 def test_gradient_is_that_of_the_quotient():
     # With v the true singular vector: d(W / sigma) = dW / sigma - W <u v^T, dW> / sigma^2, from an SVD.
     layer = conv_spectral_norm(nn.Linear(4, 3).double())
-    converge(layer, torch.zeros(1, 4, dtype=torch.float64), forwards=500)
+    converge(layer, torch.zeros(1, 4, dtype=torch.float64), forwards=300)
     weight, direction = original(layer).detach(), scores(3, 4)
     u, s, vh = torch.linalg.svd(weight)
     gradient = direction / s[0] - (weight * direction).sum() / s[0] ** 2 * torch.outer(u[:, 0], vh[0])
@@ -291,7 +322,7 @@ def test_the_computed_weight_is_an_ordinary_tensor_otherwise():
     assert weight.requires_grad
     assert "NormalisedWeight" in repr(weight)
     assert_close(torch.func.grad(lambda x: (x * layer.weight).sum())(torch.ones(6, 3, 3, 3)), weight.detach())
-    assert_close(torch.func.vmap(lambda x: x * layer.weight.detach())(torch.ones(2, 6, 3, 3, 3))[0], weight.detach())
+    assert_close(torch.func.vmap(lambda x: layer.weight.detach() * x)(torch.ones(2, 6, 3, 3, 3))[0], weight.detach())
     (weight.square().sum()).backward()
     assert original(layer).grad is not None
 
@@ -325,7 +356,6 @@ def test_original_can_be_initialised_and_recovers_in_training():
 def test_low_precision_modules_iterate_in_float32(dtype):
     layer = nn.Conv2d(3, 6, 4, stride=2, padding=1)
     low = conv_spectral_norm(layer.to(dtype), learn_scale=True)
-    exact = operator_norm(nn.Conv2d(3, 6, 4, stride=2, padding=1).requires_grad_(False), (3, 8, 8))
     reference = nn.Conv2d(3, 6, 4, stride=2, padding=1)
     reference.load_state_dict({"weight": original(low).float(), "bias": layer.bias.float()})
     exact = operator_norm(reference, (3, 8, 8))
@@ -508,7 +538,7 @@ def test_works_under_a_meta_device_and_channels_last():
     with torch.device("meta"):
         model = conv_spectral_norm(network())
         assert model(torch.empty(2, 3, 8, 8)).shape == (2, 4)
-    model, twin = conv_spectral_norm(network()), None
+    model = conv_spectral_norm(network())
     twin = copy.deepcopy(model).to(memory_format=torch.channels_last)
     assert_close(twin(images().to(memory_format=torch.channels_last)), model(images()))
 

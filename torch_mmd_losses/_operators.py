@@ -16,6 +16,9 @@ LAYERS = (nn.Linear, *CONVOLUTIONS)
 _CHIRP_PERIOD, _CHIRP_RATE = 1_000_003, 618_036
 """A prime, and its part by the golden ratio: neighbours in :func:`start_vector` then have unrelated phases."""
 
+_ROUNDING = 1e-6
+"""Share of the squared norm below which a Lanczos residual is taken for the rounding of float32."""
+
 
 class Operator(Protocol):
     """What a weight does to a vector, without a reference to the layer that owns the weight."""
@@ -137,7 +140,9 @@ class ConvolutionOperator(NamedTuple):
         """Return the adjoint of `_pad`: what was copied into the border is added to where it came from."""
         for dim, sides in enumerate(self.pads, start=1):
             identity = torch.eye(v.shape[dim], dtype=v.dtype, device=v.device)
-            matrix = F.pad(identity.unsqueeze(0), sides, mode=self.padding_mode).squeeze(0)  # transposed: (size, padded)
+            matrix = F.pad(identity.unsqueeze(0), sides, mode=self.padding_mode).squeeze(
+                0
+            )  # transposed: (size, padded)
             padded = (padded.movedim(dim, -1) @ matrix.mT).movedim(-1, dim)
         return padded
 
@@ -182,18 +187,22 @@ def power_iteration(operator: Operator, weight: Tensor, v: Tensor, steps: int) -
 def lanczos(operator: Operator, weight: Tensor, v: Tensor, steps: int) -> Tensor:
     """Return the best approximation to the top right singular vector in the Krylov space of `v`.
 
-    From a cold start, 20 steps come as close as several hundred power iterations. The basis is orthogonalised twice in
-    full: it is short, and without that rounding brings copies of the top vector back.
+    From a cold start, some tens of steps come as close as many hundred power iterations. The basis is orthogonalised
+    twice in full: it is short, and without that rounding brings copies of the top vector back.
     """
     basis = v.flatten().unsqueeze(0)  # (step, numel)
     diagonal, coupling = [], []
+    largest = v.new_zeros(())
     for _ in range(min(steps, v.numel())):
         product = gram_product(operator, weight, basis[-1].view_as(v)).flatten()
         diagonal.append(basis[-1] @ product)
+        largest = torch.maximum(largest, diagonal[-1])
         for _ in range(2):
             product = product - (basis @ product) @ basis
+        # Once the Krylov space is the whole row space, what is left is rounding: it must not become a direction.
+        product = torch.where(torch.linalg.vector_norm(product) > _ROUNDING * largest, product, 0)
         coupling.append(torch.linalg.vector_norm(product))
-        basis = torch.cat([basis, unit(product, fallback=torch.zeros_like(product)).unsqueeze(0)])
+        basis = torch.cat([basis, unit(product, fallback=product).unsqueeze(0)])
     beta = torch.stack(coupling)[:-1]
     tridiagonal = torch.diag(torch.stack(diagonal)) + torch.diag(beta, 1) + torch.diag(beta, -1)
     ritz = torch.linalg.eigh(tridiagonal).eigenvectors[:, -1] @ basis[:-1]

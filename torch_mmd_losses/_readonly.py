@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_HARMLESS = {"requires_grad_", "retain_grad"}
+_HARMLESS = {"requires_grad_"}
+_WRITING_METHODS = {"__set__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}
 _MESSAGE = (
     "{name}: the normalised weight is computed from the trained one and cannot be changed in place; assign a tensor "
     "(layer.weight = tensor), change layer.parametrizations.weight.original, or initialise before conv_spectral_norm"
@@ -33,7 +34,8 @@ class NormalisedWeight(Tensor):
         """Call `func` on plain tensors, unless it would change a normalised weight."""
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
-        if _writes(name) and any(map(_is_protected, args[:1] or kwargs.values())) or _is_protected(kwargs.get("out")):
+        written = (args[:1] or tuple(kwargs.values())) if _writes(name) else (kwargs.get("out"),)
+        if _is_protected(written):
             raise RuntimeError(_MESSAGE.format(name=name))
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
@@ -53,10 +55,7 @@ def protect(weight: Tensor) -> Tensor:
 
 def _writes(name: str) -> bool:
     in_place = name.endswith("_") and not name.endswith("__") and name not in _HARMLESS
-    return in_place or name in {"__set__", "__setitem__"} or (name.startswith("__i") and name in _IN_PLACE_OPERATORS)
-
-
-_IN_PLACE_OPERATORS = {f"__i{name}__" for name in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()}
+    return in_place or name in _WRITING_METHODS
 
 
 def _is_protected(value: object) -> bool:

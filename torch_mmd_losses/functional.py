@@ -100,9 +100,9 @@ def mmd2(real: Tensor, fake: Tensor, kernel: Kernel, *, estimator: Estimator = "
     Example:
         >>> real, fake = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 3.0])
         >>> mmd2(real=real, fake=fake, kernel=RBFKernel(sigma=1.0))
-        tensor(-0.1409)
+        tensor(-0.1473)
         >>> mmd2(real=real, fake=fake, kernel=RBFKernel(sigma=1.0), estimator="biased")
-        tensor(0.2064)
+        tensor(0.2197)
 
     References:
         Gretton et al. (2012), Lemma 6; Wang et al. (2019), Eq. 1 and S2.

@@ -28,8 +28,8 @@ class Kernel(nn.Module):
 
     .. math:: k(a, b) = f(\lVert a - b \rVert^2),
 
-    or, for a kernel that is not a function of the distance, :meth:`forward` itself. Everything else follows: estimators,
-    losses, gradients, sums with other kernels and multiples.
+    or, for a kernel that is not a function of the distance, :meth:`forward` itself. Everything else follows:
+    estimators, losses, gradients, sums with other kernels and multiples.
 
     Hyper-parameters of the library's kernels are Python floats, exact in every precision: `.half()` does not round
     them, they need no device, and `state_dict` carries them as float64 extra state.
@@ -288,7 +288,9 @@ class RationalQuadraticKernel(Kernel):
 
 
 class RationalQuadraticMix(Kernel):
-    r"""Weighted sum of rational quadratic kernels, :math:`\sum_i w_i (1 + \lVert a - b \rVert^2 / 2 \alpha_i)^{-\alpha_i}`.
+    r"""Weighted sum of rational quadratic kernels.
+
+    .. math:: k(a, b) = \sum_i w_i (1 + \lVert a - b \rVert^2 / (2 \alpha_i))^{-\alpha_i}
 
     The kernel of MMD-rq, as a sum, not a mean. The `mix_rq_1dot` of Arbel et al. is
     `RationalQuadraticMix() + LinearKernel()`; their code's own default is `alphas=(0.1, 1, 10)`.
@@ -303,7 +305,7 @@ class RationalQuadraticMix(Kernel):
 
     Example:
         >>> RationalQuadraticMix()(torch.zeros(1, 3), torch.ones(1, 3))
-        tensor([[2.1018]])
+        tensor([[2.1477]])
 
     References:
         Binkowski et al. (2018); Wang et al. (2019), Section 4.1.

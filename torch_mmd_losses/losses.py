@@ -162,16 +162,16 @@ class MMDLoss(nn.Module):
         Example:
             >>> terms = MMDLoss(kernel=RBFKernel()).terms(real=torch.tensor([0.0, 1.0]), fake=torch.tensor([9.0, 9.5]))
             >>> [round(float(value), 3) for value in terms]
-            [0.607, 0.0, 0.882, 0.667]
+            [0.607, 0.0, 0.882, 0.5]
         """
         real, fake = self._scores(real, fake)
         with _checks.full_precision(real.device):
             pairs = F.all_pairs(real, fake, self.estimator)
-            means = [self.kernel._mean(group).to(real.dtype) for group in pairs]
+            k_rr, k_rf, k_ff = (self.kernel._mean(group).to(real.dtype) for group in pairs)
             bounds = F.discriminator_bounds(self.lambda_)
             saturated = [group.total(self.kernel._saturated(group, bounds).to(real.dtype)) for group in pairs]
             share = torch.stack(saturated).sum() / sum(group.count for group in pairs)
-        return Terms(*means, saturated=share.to(real.dtype))
+        return Terms(k_rr, k_rf, k_ff, saturated=share.to(real.dtype))
 
     def extra_repr(self) -> str:
         """Return the arguments but the kernel, which is a child module, for `repr`."""
