@@ -47,6 +47,12 @@ def test_gram_of_a_set_with_itself_is_symmetric_and_semi_definite(case: KernelCa
         assert_close(gram.diagonal(), torch.full_like(gram.diagonal(), case.peak), rtol=0, atol=1e-12)
 
 
+def test_a_sample_is_at_distance_zero_from_itself():
+    # What rounding leaves on the diagonal, 1e-6, would be a distance of 1e-3.
+    scores_float32 = scores(50, 64).float()
+    assert not EnergyKernel()(scores_float32, scores_float32).diagonal().any()
+
+
 def test_energy_gram_is_conditionally_negative():
     a = scores(7, 3)
     centring = torch.eye(7, dtype=torch.float64) - 1 / 7

@@ -495,6 +495,14 @@ def test_other_input_sizes_keep_the_norm_of_the_first():
     assert spectral_norms(layer)[""].item() == pytest.approx(exact, rel=1e-3)
 
 
+def test_an_input_that_the_layer_cannot_take_does_not_set_the_size():
+    layer = conv_spectral_norm(nn.Conv2d(3, 6, 3))
+    for shape in [(8, 8), (1, 1, 3, 8, 8)]:
+        with pytest.raises(ValueError, match=r"^input: expected 2 spatial dimensions after .* got shape \("):
+            layer(torch.zeros(shape))
+    assert layer(images()).shape == (2, 6, 6, 6)
+
+
 def test_learned_scale_is_a_parameter():
     layer = conv_spectral_norm(nn.Linear(4, 3), scale=2.0, learn_scale=True)
     scale = layer.parametrizations.weight[0].scale

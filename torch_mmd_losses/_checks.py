@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses._types import Estimator
+from torch_mmd_losses._types import ESTIMATORS, Estimator
+
+_AUTOCAST_DEVICES = frozenset(
+    filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla"))
+)
 
 
 def finite_number(name: str, value: object) -> float:
@@ -89,7 +92,7 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
 
 def sample_sizes(real: Tensor, fake: Tensor, estimator: Estimator) -> None:
     """Raise if the estimator is unknown or is not defined for these numbers of samples."""
-    one_of("estimator", estimator, get_args(Estimator))
+    one_of("estimator", estimator, ESTIMATORS)
     m, n = real.shape[0], fake.shape[0]
     if estimator != "biased" and min(m, n) < 2:
         raise ValueError(
@@ -102,6 +105,6 @@ def sample_sizes(real: Tensor, fake: Tensor, estimator: Estimator) -> None:
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which autocast does not lower the precision of matrix products on `device`."""
-    if torch.amp.is_autocast_available(device.type):
+    if device.type in _AUTOCAST_DEVICES:
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

@@ -159,9 +159,9 @@ def start_vector(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def unit(x: Tensor, fallback: Tensor) -> Tensor:
-    """Return `x / |x|`, or `fallback` where that is no vector of length one (`x` zero or not finite)."""
+    """Return `x / |x|`, or `fallback` where that is no vector of length one (`x` zero or NaN)."""
     norm = torch.linalg.vector_norm(x)
-    usable = (norm > 0) & norm.isfinite()
+    usable = norm > 0
     return torch.where(usable, x / torch.where(usable, norm, 1), fallback)
 
 

@@ -48,7 +48,8 @@ def protect(weight: Tensor) -> Tensor:
     Under `torch.compile`, `torch.export` and function transforms it is returned as it is: there is no temporary there
     that a user could reach.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(weight):
+    traced = torch.compiler.is_compiling() or type(weight) is not Tensor
+    if traced or torch._C._functorch.is_functorch_wrapped_tensor(weight):
         return weight
     return weight.as_subclass(NormalisedWeight)
 

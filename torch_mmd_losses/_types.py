@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 Estimator = Literal["unbiased", "u_statistic", "biased"]
 """Which pairs an estimator of MMD^2 averages over."""
+
+ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
 Group = Literal["real", "fake", "cross"]
 """Which samples a pair is made of."""

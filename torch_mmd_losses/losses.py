@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses import _checks
 from torch_mmd_losses import functional as F
-from torch_mmd_losses._types import Estimator
+from torch_mmd_losses._types import ESTIMATORS, Estimator
 from torch_mmd_losses.kernels import Kernel, RBFBKernel
 
 
@@ -85,7 +85,7 @@ class MMDLoss(nn.Module):
         super().__init__()
         if kernel is not None:
             F.check_kernel(kernel)
-        _checks.one_of("estimator", estimator, get_args(Estimator))
+        _checks.one_of("estimator", estimator, ESTIMATORS)
         self.kernel = RBFBKernel() if kernel is None else kernel
         self.lambda_ = _checks.finite_number("lambda_", lambda_)
         self.estimator: Estimator = estimator

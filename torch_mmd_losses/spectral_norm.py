@@ -81,6 +81,11 @@ class _SpectralNorm(nn.Module):
     def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
         """Move `v` by the power iterations of one training forward, or make it if this is the first forward."""
         if not self.v.numel():
+            if x.dim() not in (self.spatial_dims + 1, self.spatial_dims + 2):
+                raise ValueError(
+                    f"input: expected {self.spatial_dims} spatial dimensions after (batch and) channels, "
+                    f"got shape {tuple(x.shape)}"
+                )
             self.start(weight, self.operator.domain(x.shape[x.dim() - self.spatial_dims :]))
         elif training:
             with torch.no_grad(), torch.inference_mode(False), _checks.full_precision(weight.device):
@@ -115,7 +120,7 @@ class _BeforeForward:
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         normalisation = _normalisation(layer, self.name)
         if normalisation is not None:
-            x = args[0] if args else kwargs["input"]
+            x = args[0] if args else next(iter(kwargs.values()))
             normalisation.before_forward(_parametrizations(layer, self.name).original, x, layer.training)
 
 
@@ -210,10 +215,10 @@ def conv_spectral_norm(
             scale=nn.Parameter(weight.new_tensor(factor)) if learn_scale else factor,
             eps=smallest,
         )
-        if size is not None or not normalisation.spatial_dims:
-            normalisation.start(weight, normalisation.operator.domain(size or ()))
         # unsafe leaves out a check that reads the weight, which is not defined before the input size is known.
         parametrize.register_parametrization(layer, name, normalisation, unsafe=True)
+        if size is not None or not normalisation.spatial_dims:
+            normalisation.start(weight, normalisation.operator.domain(size or ()))
         layer.register_forward_pre_hook(_BeforeForward(name), with_kwargs=True)
     return module
 
