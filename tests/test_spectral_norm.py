@@ -153,14 +153,14 @@ def test_grouped_norm_is_the_largest_group():
 
 @every_layer
 def test_wraps_without_the_input_size_as_with_it(make, shape):
-    layer = make()
-    other = copy.deepcopy(layer)
+    plain = make()
     x = torch.randn(2, *shape)
-    lazy = conv_spectral_norm(layer)
+    lazy = conv_spectral_norm(copy.deepcopy(plain))
     if len(shape) > 1:
-        known = conv_spectral_norm(other, input_size=shape[1:])
+        known = conv_spectral_norm(copy.deepcopy(plain), input_size=shape[1:])
         assert_close(lazy.eval()(x), known.eval()(x), rtol=0, atol=0)
-    assert_close(lazy(x[0]), lazy(x)[0])  # a single sample without a batch dimension
+    single = conv_spectral_norm(copy.deepcopy(plain)).eval()  # meets a sample without a batch dimension first
+    assert_close(single(x[0]), lazy.eval()(x)[0])
 
 
 def test_vector_moves_once_for_each_training_forward_and_not_on_reads():
