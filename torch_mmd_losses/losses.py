@@ -17,7 +17,9 @@ class Losses(NamedTuple):
     """Both losses of one step, each a scalar to be minimised."""
 
     discriminator: Tensor
+    """The discriminator's loss, `L_{D,lambda}`."""
     generator: Tensor
+    """The generator's loss, `MMD^2`."""
 
 
 class Terms(NamedTuple):

@@ -165,7 +165,8 @@ def conv_spectral_norm(
         method: `"conv"` for the norm of the convolution itself, which depends on the input size; `"matrix"` for that
             of the weight reshaped to (output channels) x (everything else), as Miyato et al. do, which is smaller.
             They are the same for `Linear`. With groups, both are the largest group's.
-        scale: the factor `C`, > 0. With `C = 1` the signal fades from layer to layer; Wang et al. use 1 / 0.55.
+        scale: the factor `C`, > 0. With `C = 1` the signal fades from layer to layer; the authors of Wang et
+            al. recommend 1 / 0.55.
         learn_scale: make `scale` a parameter, initialised to the given number (the spectral parametrisation of Arbel
             et al.). Create the optimiser after wrapping.
         eps: smallest sigma to divide by, > 0: a zero weight stays zero.
