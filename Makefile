@@ -1,0 +1,86 @@
+# Every command runs in .venv, which the first one makes: only Python 3.10+ and make have to be there.
+
+# The Python that .venv is made with.
+PYTHON ?= python3
+# What to install as PyTorch: any words that `pip install` takes. On Linux the default brings the CUDA build; for the
+# much smaller CPU build pass the words that the start page of PyTorch's site shows, for example
+#   make demo TORCH="torch==2.13.0 --index-url ADDRESS"
+# Read once, when .venv is made: `make clean` before another choice.
+TORCH ?= torch==2.13.0
+# Options of the demo, for example ARGS="--help".
+ARGS ?=
+
+VENV := .venv
+IN := $(VENV)/bin/python
+# torch is installed first and then held: an install that would replace it fails instead.
+INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/torch.txt
+
+.PHONY: help demo test lint docs wheel-test clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo        train a small MMD-GAN on digits and draw samples (options: ARGS=...)"
+	@echo "make test        style, types, tests, examples of the documentation, coverage"
+	@echo "make lint        style and types only"
+	@echo "make docs        build docs/_build/html"
+	@echo "make wheel-test  build the wheel and run the tests against it, outside this directory"
+	@echo "make clean       remove .venv and everything built"
+
+demo: $(VENV)/examples.done
+	$(IN) examples/demo.py $(ARGS)
+
+test: lint
+	$(IN) -m pytest --cov --cov-report=term
+
+lint: $(VENV)/dev.done
+	$(IN) -m ruff check .
+	$(IN) -m ruff format --check .
+	$(IN) -m mypy
+
+docs: $(VENV)/docs.done
+	$(IN) -m sphinx -W --keep-going -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+# The copy has the tests and what they read, but not the package, so that only the installed wheel can be imported.
+wheel-test: $(VENV)/dev.done
+	rm -rf dist
+	$(IN) -m build --outdir dist .
+	$(IN) -m zipfile --list dist/*.whl
+	@! $(IN) -m zipfile --list dist/*.whl | grep -Ev '^(File Name|torch_mmd_losses)' || \
+		{ echo "The wheel has files that are not part of the package."; exit 1; }
+	@set -eu; wheel=$$(echo "$$PWD"/dist/*.whl); tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; \
+	cp -R tests examples docs *.md *.toml LICENSE CITATION.cff "$$tree"; \
+	$(PYTHON) -m venv "$$tree/venv"; python="$$tree/venv/bin/python"; \
+	install="$$python -m pip install --quiet --disable-pip-version-check"; \
+	$$install $(TORCH); \
+	$$install --constraint $(VENV)/torch.txt "$$wheel[dev,examples]"; \
+	cd "$$tree"; \
+	"$$python" -c "import torch_mmd_losses as m; print('testing', m.__file__); assert 'site-packages' in m.__file__"; \
+	"$$python" -m pytest tests
+
+clean:
+	rm -rf $(VENV) build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Set-up. A finished step leaves a file; a changed pyproject.toml repeats the steps that read it.
+
+$(VENV)/torch.txt:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "'$(PYTHON)' is not Python 3.10 or newer. Name another one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "'$(PYTHON)' lacks ensurepip, so it cannot make a virtual environment. On Debian and Ubuntu:"; \
+		echo "    apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(IN) -m pip install --disable-pip-version-check $(TORCH)
+	@$(IN) -c "from importlib.metadata import version; print('torch==' + version('torch'))" > $@
+
+$(VENV)/examples.done: $(VENV)/torch.txt pyproject.toml
+	$(INSTALL) --editable ".[examples]"
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/torch.txt pyproject.toml
+	$(INSTALL) --editable ".[dev,examples]"
+	@touch $@
+
+$(VENV)/docs.done: $(VENV)/torch.txt pyproject.toml
+	$(INSTALL) --editable ".[docs]"
+	@touch $@
