@@ -16,16 +16,21 @@ def sq_dist(a: Tensor, b: Tensor) -> Tensor:
     its own gradient is zero. Rounding below zero is lifted to zero in the value only: the gradient stays that of the
     expansion, so that coincident rows keep their second derivatives.
     """
-    if a is b:
-        left = right = a - a.detach().mean(0)
-    else:
-        centre = (a.detach().mean(0) + b.detach().mean(0)) / 2
-        left, right = a - centre, b - centre
+    left, right = centred(a, b)
     squares_left, squares_right = left.square().sum(1), right.square().sum(1)
     expanded = squares_left.unsqueeze(1) + squares_right - 2 * (left @ right.T)
     lifted = expanded - expanded.detach().clamp_max(0)
     # A row is at distance exactly zero from itself; a root would turn what rounding leaves there into a visible bias.
     return lifted.masked_fill(_diagonal(lifted), 0) if a is b else lifted
+
+
+def centred(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both sets of rows around a common centre, the same object twice if they are the same."""
+    if a is b:
+        moved = a - a.detach().mean(0)
+        return moved, moved
+    centre = (a.detach().mean(0) + b.detach().mean(0)) / 2
+    return a - centre, b - centre
 
 
 def _diagonal(gram: Tensor) -> Tensor:

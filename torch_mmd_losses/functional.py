@@ -6,14 +6,17 @@ pairs of both. :class:`Means` holds the three, and the functions below only weig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import _checks
+from torch_mmd_losses import _checks, _fused
+from torch_mmd_losses._leaf import Leaf
 from torch_mmd_losses._pairs import Pairs, Sample
-from torch_mmd_losses._types import Bounds, Estimator
+from torch_mmd_losses._types import Bounds, Estimator, Row, Weights
 from torch_mmd_losses.kernels import Kernel
 
 
@@ -25,16 +28,12 @@ class AllPairs(NamedTuple):
     fake: Pairs
 
 
-class Weights(NamedTuple):
-    """The factors of the three mean kernel values in a loss; they add up to zero in every loss here."""
-
-    real: float
-    cross: float
-    fake: float
-
-
 MMD2 = Weights(real=1.0, cross=-2.0, fake=1.0)
 """`E k(x, x') - 2 E k(x, y) + E k(y, y')`, Eq. 1 and 2 of Wang et al."""
+
+
+GENERATOR = Row(MMD2, "none")
+"""The generator's loss: MMD^2 with the kernel as it is, without bounds."""
 
 
 def discriminator_weights(lambda_: float) -> Weights:
@@ -58,10 +57,42 @@ def all_pairs(real: Tensor, fake: Tensor, estimator: Estimator) -> AllPairs:
     )
 
 
+def losses(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, rows: Sequence[Row]) -> tuple[Tensor, ...]:
+    """Return the loss of each row, scalars in the dtype of the scores, from one set of distances.
+
+    Kernels of the distance go through a fused pass where nothing but reverse-mode autograd looks on; all others, and
+    everything under `torch.compile` and function transforms, are left to autograd.
+    """
+    leaves = kernel._leaves()
+    fused = [leaf for leaf in leaves if leaf.kernel._radial]
+    if not _fused.applies(fused, real, fake):
+        fused = []
+    rest = [leaf for leaf in leaves if leaf not in fused]
+    parts = []
+    if fused:
+        by_autograd = partial(_by_autograd, fused, estimator=estimator, rows=rows)
+        parts.append(_fused.losses(_fused.Plan(tuple(fused), tuple(rows), estimator, by_autograd), real, fake))
+    if rest:
+        parts.append(_by_autograd(rest, real, fake, estimator, rows))
+    return tuple(sum(values[1:], start=values[0]).to(real.dtype) for values in zip(*parts, strict=True))
+
+
+def _by_autograd(
+    leaves: Sequence[Leaf], real: Tensor, fake: Tensor, estimator: Estimator, rows: Sequence[Row]
+) -> tuple[Tensor, ...]:
+    pairs = all_pairs(real, fake, estimator)
+    return tuple(
+        torch.stack(
+            [leaf.factor * weighted_means(leaf.kernel, pairs, row.weights, row.bounds) for leaf in leaves]
+        ).sum()
+        for row in rows
+    )
+
+
 def weighted_means(kernel: Kernel, pairs: AllPairs, weights: Weights, bounds: Bounds = "none") -> Tensor:
-    """Return the weighted sum of the three mean kernel values, a scalar in the dtype of the scores."""
+    """Return the weighted sum of the three mean kernel values, a scalar in :func:`total_dtype`."""
     terms = [weight * kernel._mean(group, bounds) for group, weight in zip(pairs, weights, strict=True) if weight]
-    return torch.stack(terms).sum().to(pairs.real.a.scores.dtype)
+    return torch.stack(terms).sum()
 
 
 def mmd2(real: Tensor, fake: Tensor, kernel: Kernel, *, estimator: Estimator = "unbiased") -> Tensor:
@@ -111,7 +142,7 @@ def mmd2(real: Tensor, fake: Tensor, kernel: Kernel, *, estimator: Estimator = "
     real, fake = _checks.same_space("real", real, "fake", fake)
     _checks.sample_sizes(real, fake, estimator)
     with _checks.full_precision(real.device):
-        return weighted_means(kernel, all_pairs(real, fake, estimator), MMD2)
+        return losses(kernel, real, fake, estimator, [GENERATOR])[0]
 
 
 def check_kernel(kernel: object) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses import _checks
+from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits, Mapped
 from torch_mmd_losses._pairs import Pairs, Sample
 from torch_mmd_losses._types import Bounds, Group
 
@@ -103,6 +104,22 @@ class Kernel(nn.Module):
     def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return pairs.mean(self._gram(pairs, bounds))
 
+    def _leaves(self) -> list[Leaf]:
+        """Return the kernels that this one is the sum of, none of them a sum or a multiple."""
+        return [Leaf(1.0, self)]
+
+    def _limits(self, group: Group, bounds: Bounds) -> Limits:
+        """Return the smallest and the largest squared distance that a pair of this group can have."""
+        return UNBOUNDED
+
+    def _map(self, sq_dist: Tensor) -> Mapped:
+        """Return values and slopes of a radial kernel; `sq_dist` may be overwritten."""
+        with torch.enable_grad():
+            leaf = sq_dist.detach().requires_grad_()
+            value = self.from_sq_dist(leaf)
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
+        return Mapped(value.detach(), slope, 1.0)
+
     def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
         """Return a mask `(m, n)` of the pairs that hardly pull or push."""
         if not self._radial:
@@ -156,6 +173,9 @@ class _Sum(Kernel):
     def _parts(self) -> list[Kernel]:
         return [part for part in self.parts if isinstance(part, Kernel)]
 
+    def _leaves(self) -> list[Leaf]:
+        return [leaf for part in self._parts() for leaf in part._leaves()]
+
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return torch.stack([part._gram(pairs, bounds) for part in self._parts()]).sum(0)
 
@@ -177,6 +197,9 @@ class _Multiple(Kernel):
     @property
     def _bounded(self) -> bool:
         return self.part._bounded
+
+    def _leaves(self) -> list[Leaf]:
+        return [Leaf(self.factor * leaf.factor, leaf.kernel) for leaf in self.part._leaves()]
 
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return self.factor * self.part._gram(pairs, bounds)
@@ -216,6 +239,9 @@ class RBFKernel(Kernel):
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances to kernel values."""
         return _rbf(sq_dist, self.sigma)
+
+    def _map(self, sq_dist: Tensor) -> Mapped:
+        return _map_rbf(sq_dist, self.sigma)
 
 
 class RBFMix(Kernel):
@@ -257,6 +283,26 @@ class RBFMix(Kernel):
         parts = zip(self.sigmas, self.weights, strict=True)
         return torch.stack([weight * _rbf(sq_dist, sigma) for sigma, weight in parts]).sum(0)
 
+    def _map(self, sq_dist: Tensor) -> Mapped:
+        value, slope, part = torch.zeros_like(sq_dist), torch.zeros_like(sq_dist), sq_dist
+        previous = math.inf
+        for sigma, weight in sorted(zip(self.sigmas, self.weights, strict=True), reverse=True):
+            # Halving sigma^2 squares the Gaussian, which is cheaper than another exponential.
+            halvings = math.log2(previous / sigma) * 2
+            if (
+                halvings in (1, 2)
+                or math.isclose(halvings, 1, rel_tol=1e-12)
+                or math.isclose(halvings, 2, rel_tol=1e-12)
+            ):
+                for _ in range(round(halvings)):
+                    part.square_()
+            else:
+                part = _map_rbf(sq_dist.clone(), sigma).value
+            value.add_(part, alpha=weight)
+            slope.add_(part, alpha=-0.5 * weight / sigma**2)
+            previous = sigma
+        return Mapped(value, slope, 1.0)
+
 
 class RationalQuadraticKernel(Kernel):
     r"""Rational quadratic kernel, :math:`k(a, b) = (1 + \lVert a - b \rVert^2 / (2 \alpha))^{-\alpha}`, in (0, 1].
@@ -285,6 +331,9 @@ class RationalQuadraticKernel(Kernel):
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances to kernel values."""
         return _rational_quadratic(sq_dist, self.alpha)
+
+    def _map(self, sq_dist: Tensor) -> Mapped:
+        return _map_rational_quadratic(sq_dist, self.alpha)
 
 
 class RationalQuadraticMix(Kernel):
@@ -324,6 +373,14 @@ class RationalQuadraticMix(Kernel):
         """Map squared distances to kernel values."""
         parts = zip(self.alphas, self.weights, strict=True)
         return torch.stack([weight * _rational_quadratic(sq_dist, alpha) for alpha, weight in parts]).sum(0)
+
+    def _map(self, sq_dist: Tensor) -> Mapped:
+        value, slope = torch.zeros_like(sq_dist), torch.zeros_like(sq_dist)
+        for alpha, weight in zip(self.alphas, self.weights, strict=True):
+            part = _map_rational_quadratic(sq_dist, alpha)
+            value.add_(part.value, alpha=weight)
+            slope.add_(part.slope, alpha=weight * part.rate)
+        return Mapped(value, slope, 1.0)
 
 
 class RBFBKernel(Kernel):
@@ -384,14 +441,16 @@ class RBFBKernel(Kernel):
         """Map squared distances to plain, unbounded kernel values."""
         return _rbf(sq_dist, self.sigma)
 
+    def _map(self, sq_dist: Tensor) -> Mapped:
+        return _map_rbf(sq_dist, self.sigma)
+
     @property
     def _bounded(self) -> bool:
         return True
 
-    def _limits(self, group: Group, bounds: Bounds) -> tuple[float, float]:
-        """Return the smallest and the largest squared distance that a pair of this group can have."""
+    def _limits(self, group: Group, bounds: Bounds) -> Limits:
         if bounds == "none" or (bounds == "repulsive" and group == "cross"):
-            return 0.0, math.inf
+            return UNBOUNDED
         keeps_apart = group == "cross" if bounds == "attractive" else group == "real"
         return (0.0, self.upper) if keeps_apart else (self.lower, math.inf)
 
@@ -453,6 +512,10 @@ class EnergyKernel(Kernel):
         apart = sq_dist > 0
         return -torch.where(apart, torch.where(apart, sq_dist, 1.0).sqrt(), 0.0)
 
+    def _map(self, sq_dist: Tensor) -> Mapped:
+        inverse = sq_dist.rsqrt().masked_fill_(sq_dist == 0, 0)
+        return Mapped(sq_dist.mul_(inverse).neg_(), inverse, -0.5)
+
 
 def _rbf(sq_dist: Tensor, sigma: float) -> Tensor:
     return torch.exp(sq_dist * (-0.5 / sigma**2))
@@ -460,3 +523,22 @@ def _rbf(sq_dist: Tensor, sigma: float) -> Tensor:
 
 def _rational_quadratic(sq_dist: Tensor, alpha: float) -> Tensor:
     return (1 + sq_dist * (0.5 / alpha)) ** -alpha
+
+
+def _map_rbf(sq_dist: Tensor, sigma: float) -> Mapped:
+    # Powers of two take a third of the time of exp, at the same accuracy.
+    value = sq_dist.mul_(-0.5 / (sigma**2 * math.log(2))).exp2_()
+    return Mapped(value, value, -0.5 / sigma**2)
+
+
+def _map_rational_quadratic(sq_dist: Tensor, alpha: float) -> Mapped:
+    inverse = (sq_dist * (0.5 / alpha)).add_(1).reciprocal_()
+    if alpha == 0.5:
+        value = inverse.sqrt()
+    elif alpha in (1, 2, 3, 4, 5):  # a general power costs ten times a product
+        value = inverse.clone()
+        for _ in range(int(alpha) - 1):
+            value *= inverse
+    else:
+        value = inverse.log2().mul_(alpha).exp2_()
+    return Mapped(value, inverse.mul_(value), -0.5)

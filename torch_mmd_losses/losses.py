@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torch_mmd_losses import _checks
 from torch_mmd_losses import functional as F
-from torch_mmd_losses._types import ESTIMATORS, Estimator
+from torch_mmd_losses._types import ESTIMATORS, Estimator, Row
 from torch_mmd_losses.kernels import Kernel, RBFBKernel
 
 
@@ -109,7 +109,7 @@ class MMDLoss(nn.Module):
         """
         real, fake = self._scores(real, fake)
         with _checks.full_precision(real.device):
-            return self._discriminator(F.all_pairs(real, fake, self.estimator))
+            return F.losses(self.kernel, real, fake, self.estimator, [self._row])[0]
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         r"""Return the generator's loss :math:`L_G = \mathrm{MMD}^2` (Eq. 2) with the unbounded kernel.
@@ -143,8 +143,7 @@ class MMDLoss(nn.Module):
         """
         real, fake = self._scores(real, fake)
         with _checks.full_precision(real.device):
-            pairs = F.all_pairs(real, fake, self.estimator)
-            return Losses(self._discriminator(pairs), F.weighted_means(self.kernel, pairs, F.MMD2))
+            return Losses(*F.losses(self.kernel, real, fake, self.estimator, [self._row, F.GENERATOR]))
 
     @torch.no_grad()
     def terms(self, real: Tensor, fake: Tensor) -> Terms:
@@ -184,6 +183,6 @@ class MMDLoss(nn.Module):
         _checks.sample_sizes(real, fake, self.estimator)
         return real, fake
 
-    def _discriminator(self, pairs: F.AllPairs) -> Tensor:
-        weights, bounds = F.discriminator_weights(self.lambda_), F.discriminator_bounds(self.lambda_)
-        return F.weighted_means(self.kernel, pairs, weights, bounds)
+    @property
+    def _row(self) -> Row:
+        return Row(F.discriminator_weights(self.lambda_), F.discriminator_bounds(self.lambda_))

@@ -1,0 +1,137 @@
+"""The fused passes, dense and tiled, against autograd on whole Gram matrices."""
+
+import pytest
+import torch
+from cases import CASES, KernelCase, scores
+from torch.testing import assert_close
+
+from torch_mmd_losses import EnergyKernel, Kernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix, mmd2
+from torch_mmd_losses import _fused as fused
+from torch_mmd_losses import functional as F
+
+ESTIMATORS = ("unbiased", "u_statistic", "biased")
+every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+@pytest.fixture(params=["dense", "tiles"])
+def path(request, monkeypatch):
+    """Send every size through one of the two passes, with tiles that do not divide the sizes."""
+    monkeypatch.setattr(fused, "DENSE_UP_TO", 10**6 if request.param == "dense" else 0)
+    monkeypatch.setattr(fused, "TILE", 3)
+    return request.param
+
+
+@pytest.fixture
+def by_autograd(monkeypatch):
+    """Return a function that computes losses without the fused passes."""
+
+    def compute(loss, real, fake):
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "applies", lambda *_: False)
+            return loss.both(real, fake)
+
+    return compute
+
+
+@every_kernel
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("lambda_", [-1.0, -0.3, 0.0, 0.5, 1.0, 2.0])
+@pytest.mark.usefixtures("path")
+def test_losses_and_gradients_equal_autograd(case: KernelCase, estimator, lambda_, by_autograd):
+    n = 7 if estimator == "u_statistic" else 5
+    real, fake = scores(7, 3, 1).requires_grad_(), scores(n, 3, 2, shift=0.4).requires_grad_()
+    loss = MMDLoss(case.make(), lambda_, estimator=estimator)
+    for value, expected in zip(loss.both(real, fake), by_autograd(loss, real, fake), strict=True):
+        assert_close(value, expected)
+        gradients = torch.autograd.grad(value, (real, fake), retain_graph=True)
+        assert_close(gradients, torch.autograd.grad(expected, (real, fake), retain_graph=True))
+    together = torch.autograd.grad(sum(loss.both(real, fake)), (real, fake))
+    assert_close(together, torch.autograd.grad(sum(by_autograd(loss, real, fake)), (real, fake)))
+
+
+@every_kernel
+@pytest.mark.usefixtures("path")
+def test_second_derivatives(case: KernelCase):
+    real, fake = scores(5, 2, 1).requires_grad_(), scores(4, 2, 2).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda p, q: tuple(MMDLoss(case.make(), 0.4).both(p, q)), (real, fake))
+    assert torch.autograd.gradgradcheck(lambda p: mmd2(p, fake.detach(), case.make()), (real,))
+    assert torch.autograd.gradgradcheck(lambda q: mmd2(real.detach(), q, case.make()), (fake,))
+
+
+@pytest.mark.usefixtures("path")
+def test_only_what_is_asked_for_gets_a_gradient():
+    real, fake = scores(5, 2, 1), scores(4, 2, 2).requires_grad_()
+    loss = MMDLoss(RBFBKernel())
+    loss.generator(real, fake).backward()
+    assert real.grad is None
+    with torch.no_grad():
+        assert_close(loss.generator(real, fake), loss.generator(real, fake).detach())
+    both = loss.both(real.requires_grad_(), fake)
+    (first,) = torch.autograd.grad(both.generator, fake, retain_graph=True)
+    assert_close(first, fake.grad)
+
+
+@pytest.mark.usefixtures("path")
+def test_coincident_samples_and_bounds_met_exactly():
+    real = torch.tensor([[0.0], [2.0], [2.0], [2.5]], dtype=torch.float64, requires_grad=True)
+    fake = torch.tensor([[2.0], [2.5], [5.0], [7.0]], dtype=torch.float64, requires_grad=True)
+    for kernel in (RBFBKernel(1.0, 0.25, 4.0), EnergyKernel(), 2 * RBFBKernel() + RationalQuadraticMix((0.3, 1, 3))):
+        for lambda_ in (-1.0, 1.0):
+            loss = MMDLoss(kernel, lambda_)
+            fused_grads = torch.autograd.grad(loss.discriminator(real, fake), (real, fake))
+            pairs = F.all_pairs(real, fake, "unbiased")
+            row = loss._row
+            plain = sum(
+                leaf.factor * F.weighted_means(leaf.kernel, pairs, row.weights, row.bounds) for leaf in kernel._leaves()
+            )
+            assert_close(fused_grads, torch.autograd.grad(plain, (real, fake)))
+
+
+@pytest.mark.usefixtures("path")
+def test_mixtures_with_and_without_halved_bandwidths(by_autograd):
+    real, fake = scores(6, 3, 1).requires_grad_(), scores(5, 3, 2).requires_grad_()
+    for sigmas in [(1, 2, 4), (3, 1), (1.0, 1.0), (2**0.5, 1, 0.5), (0.3, 5, 2.5, 1.1)]:
+        loss = MMDLoss(RBFMix(sigmas, weights=range(1, len(sigmas) + 1)), -1)
+        assert_close(loss(real, fake), by_autograd(loss, real, fake).generator)
+
+
+@pytest.mark.parametrize(
+    "kernel", [RBFKernel(4.0), RBFMix((1, 2, 4, 8, 16)), RationalQuadraticMix(), EnergyKernel()], ids=repr
+)
+@pytest.mark.parametrize("n", [64, 600])
+@pytest.mark.parametrize(("common", "apart"), [(0, 0), (1e2, 0), (1e4, 0), (0, 1e3)])
+def test_float32_equals_float64(kernel, n, common, apart):
+    real, fake = scores(n, 16, 1).float() + common, scores(n - 8, 16, 2, scale=1.1, shift=0.3).float() + common + apart
+    exact_real, exact_fake = real.double().requires_grad_(), fake.double().requires_grad_()
+    exact = mmd2(exact_real, exact_fake, kernel)
+    expected = torch.autograd.grad(exact, (exact_real, exact_fake))
+    for context in (torch.autocast("cpu", enabled=False), torch.autocast("cpu", dtype=torch.bfloat16)):
+        with context:
+            p, q = real.clone().requires_grad_(), fake.clone().requires_grad_()
+            value = mmd2(p, q, kernel)
+            found = torch.autograd.grad(value, (p, q))
+        assert abs(value.item() / exact.item() - 1) < 5e-6
+        for gradient, reference in zip(found, expected, strict=True):
+            assert (gradient - reference).norm() < 5e-6 * reference.norm()
+
+
+def test_gradients_of_bfloat16_scores_are_rounded_once():
+    real, fake = scores(64, 16, 1).bfloat16(), scores(64, 16, 2).bfloat16().requires_grad_()
+    (gradient,) = torch.autograd.grad(mmd2(real, fake, RBFKernel(4.0)), fake)
+    exact = fake.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(mmd2(real.double(), exact, RBFKernel(4.0)), exact)
+    assert_close(gradient, expected.bfloat16(), rtol=2**-7, atol=0)
+
+
+def test_parameters_of_a_users_kernel_are_trained():
+    class Learned(Kernel):
+        def __init__(self):
+            super().__init__()
+            self.log_sigma = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+        def from_sq_dist(self, sq_dist):
+            return torch.exp(-sq_dist * torch.exp(-2 * self.log_sigma) / 2)
+
+    kernel = Learned()
+    mmd2(scores(5, 2, 1), scores(4, 2, 2), kernel + RBFKernel()).backward()
+    assert kernel.log_sigma.grad.abs() > 1e-3
