@@ -59,6 +59,18 @@ def test_second_derivatives(case: KernelCase):
 
 
 @pytest.mark.usefixtures("path")
+def test_a_sample_against_itself(by_autograd):
+    scores_twice = scores(5, 2, 1).requires_grad_()
+    loss = MMDLoss(RationalQuadraticMix(), 0.3)
+    expected = by_autograd(loss, scores_twice, scores_twice)
+    for value, reference in zip(loss.both(scores_twice, scores_twice), expected, strict=True):
+        assert_close(value, reference)
+        found = torch.autograd.grad(value, scores_twice, retain_graph=True)
+        assert_close(found, torch.autograd.grad(reference, scores_twice, retain_graph=True))
+    assert torch.autograd.gradgradcheck(lambda x: loss.discriminator(x, x), (scores_twice,))
+
+
+@pytest.mark.usefixtures("path")
 def test_only_what_is_asked_for_gets_a_gradient():
     real, fake = scores(5, 2, 1), scores(4, 2, 2).requires_grad_()
     loss = MMDLoss(RBFBKernel())

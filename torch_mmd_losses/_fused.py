@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import _checks, _dense, _tiles
+from torch_mmd_losses import _checks, _dense, _second, _tiles
 from torch_mmd_losses._leaf import Leaf, Limits
 from torch_mmd_losses._pairs import total_dtype
 from torch_mmd_losses._types import Bounds, Estimator, Group, Row
@@ -29,6 +29,25 @@ class Plan(NamedTuple):
     rows: tuple[Row, ...]
     estimator: Estimator
     by_autograd: Callable[[Tensor, Tensor], Sequence[Tensor]]
+
+
+class Block(NamedTuple):
+    """A group of pairs.
+
+    `a` and `b` are 0 for real and 1 for fake scores, `distinct` leaves out the pairs of equal index, and `pairs` is how
+    many there are.
+    """
+
+    group: Group
+    a: int
+    b: int
+    distinct: bool
+    pairs: int
+
+    @property
+    def within(self) -> bool:
+        """Whether the pairs are made of one sample."""
+        return self.a == self.b
 
 
 class Computed(NamedTuple):
@@ -69,12 +88,51 @@ class _Losses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         real, fake, *gradients = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return (*_differentiable_gradients(ctx.plan, real, fake, outer), None)
+        if not torch.is_grad_enabled():
+            rows = len(ctx.plan.rows)
+            to_real = _combine(outer, gradients[:rows]) if ctx.needs_input_grad[0] else None
+            to_fake = _combine(outer, gradients[rows:]) if ctx.needs_input_grad[1] else None
+            return to_real, to_fake, None
+        if real.shape[0] + fake.shape[0] <= DENSE_UP_TO:
+            return (*_gradients_by_autograd(ctx.plan, real, fake, outer), None)
+        used = [i for i, factor in enumerate(outer) if factor is not None]
+        plan = ctx.plan._replace(rows=tuple(ctx.plan.rows[i] for i in used))
+        kept = [gradients[i + start] for start in (0, len(ctx.plan.rows)) for i in used]
+        return (*_Gradients.apply(real, fake, plan, kept, *(outer[i] for i in used)), None)  # type: ignore[no-untyped-call]
+
+
+class _Gradients(torch.autograd.Function):
+    """The gradients of large samples as functions of the scores: differentiable once more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        real: Tensor,
+        fake: Tensor,
+        plan: Plan,
+        gradients: list[Tensor],
+        *outer: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        ctx.plan = plan
+        ctx.save_for_backward(real, fake, *outer, *gradients)
+        rows = len(plan.rows)
+        return _combine(outer, gradients[:rows]), _combine(outer, gradients[rows:])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, along_real: Tensor, along_fake: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        real, fake, *rest = ctx.saved_tensors
         rows = len(ctx.plan.rows)
-        to_real = _combine(outer, gradients[:rows]) if ctx.needs_input_grad[0] else None
-        to_fake = _combine(outer, gradients[rows:]) if ctx.needs_input_grad[1] else None
-        return to_real, to_fake, None
+        outer, to_real, to_fake = rest[:rows], rest[rows : 2 * rows], rest[2 * rows :]
+        directions = (along_real, along_fake)
+        blocks = _blocks(ctx.plan.estimator, len(real), len(fake))
+        with _checks.full_precision(real.device):
+            products = _second.hessian_product(ctx.plan, blocks, (real, fake), outer, directions, TILE)
+        pulls = [
+            ((p * along_real).sum() + (q * along_fake).sum()).to(factor.dtype)
+            for p, q, factor in zip(to_real, to_fake, outer, strict=True)
+        ]
+        return *products, None, None, *pulls
 
 
 def _combine(outer: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> Tensor | None:
@@ -86,7 +144,7 @@ def _combine(outer: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> Ten
     return sum(terms[1:], start=terms[0]) if terms else None
 
 
-def _differentiable_gradients(
+def _gradients_by_autograd(
     plan: Plan, real: Tensor, fake: Tensor, outer: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Return the gradients as functions of the scores, for a second derivative."""
@@ -113,31 +171,34 @@ def _small(plan: Plan, real: Tensor, fake: Tensor, gradients: bool) -> Computed:
 
 
 def _large(plan: Plan, real: Tensor, fake: Tensor, gradients: bool) -> Computed:
+    samples = (real, fake)
     zero = torch.zeros((), dtype=total_dtype(real.device), device=real.device)
     values = [zero.clone() for _ in plan.rows]
-    to_real = [torch.zeros_like(real) for _ in plan.rows] if gradients else []
-    to_fake = [torch.zeros_like(fake) for _ in plan.rows] if gradients else []
-    within, aligned = plan.estimator != "biased", plan.estimator == "u_statistic"
-    groups: list[tuple[Group, Tensor, Tensor, bool]] = [
-        ("real", real, real, within),
-        ("cross", real, fake, aligned),
-        ("fake", fake, fake, within),
-    ]
-    for place, (group, a, b, distinct) in enumerate(groups):
-        weights = [row.weights[place] for row in plan.rows]
-        limits = [_limits(plan.leaves, group, row.bounds) for row in plan.rows]
+    towards = [[torch.zeros_like(scores) for _ in plan.rows] if gradients else [] for scores in samples]
+    for place, block in enumerate(_blocks(plan.estimator, len(real), len(fake))):
+        weights = [row.weights[place] / block.pairs for row in plan.rows]
+        limits = [_limits(plan.leaves, block.group, row.bounds) for row in plan.rows]
         choices = list(dict.fromkeys(choice for choice, weight in zip(limits, weights, strict=True) if weight))
-        sums = _tiles.pair_sums(plan.leaves, a, b, choices, distinct=distinct, gradients=gradients, size=TILE)
-        count = a.shape[0] * b.shape[0] - (a.shape[0] if distinct else 0)
+        b = None if block.within else samples[block.b]
+        sums = _tiles.pair_sums(
+            plan.leaves, samples[block.a], b, choices, distinct=block.distinct, gradients=gradients, size=TILE
+        )
         for i, weight in enumerate(weights):
             if weight:
                 found = sums[choices.index(limits[i])]
-                values[i] += weight / count * found.total
-                if found.to_a is not None and group != "fake":
-                    to_real[i].add_(found.to_a, alpha=weight / count)
-                if found.to_b is not None and group != "real":
-                    to_fake[i].add_(found.to_b, alpha=weight / count)
-    return Computed(values, to_real, to_fake)
+                values[i] += weight * found.total
+                for side, gradient in zip(sorted({block.a, block.b}), found.gradients, strict=gradients):
+                    towards[side][i].add_(gradient, alpha=weight)
+    return Computed(values, *towards)
+
+
+def _blocks(estimator: Estimator, m: int, n: int) -> list[Block]:
+    within, aligned = estimator != "biased", estimator == "u_statistic"
+    return [
+        Block("real", 0, 0, within, m * m - m if within else m * m),
+        Block("cross", 0, 1, aligned, m * n - m if aligned else m * n),
+        Block("fake", 1, 1, within, n * n - n if within else n * n),
+    ]
 
 
 def _limits(leaves: Sequence[Leaf], group: Group, bounds: Bounds) -> tuple[Limits, ...]:

@@ -18,11 +18,10 @@ from torch_mmd_losses._pairs import centred, total_dtype
 
 
 class PairSums(NamedTuple):
-    """The sum of kernel values over pairs, and its gradients (None if not asked for)."""
+    """The sum of kernel values over pairs, and its gradients: of each sample, or none if not asked for."""
 
     total: Tensor
-    to_a: Tensor | None
-    to_b: Tensor | None
+    gradients: tuple[Tensor, ...]
 
 
 class _Accumulator:
@@ -53,17 +52,17 @@ class _Accumulator:
 
     def result(self, a: Tensor, b: Tensor) -> PairSums:
         if not self.gradients:
-            return PairSums(self.total, None, None)
-        to_a = (self.slopes_a.unsqueeze(1) * a - self.products_a) * (4 if self.same else 2)
-        if self.same:  # a pair within a group counts in both orders
-            return PairSums(self.total, to_a, to_a)
-        return PairSums(self.total, to_a, (self.slopes_b.unsqueeze(1) * b - self.products_b) * 2)
+            return PairSums(self.total, ())
+        to_a = (self.slopes_a.unsqueeze(1) * a - self.products_a) * 2
+        if self.same:
+            return PairSums(self.total, (2 * to_a,))  # a pair within a sample counts in both orders
+        return PairSums(self.total, (to_a, (self.slopes_b.unsqueeze(1) * b - self.products_b) * 2))
 
 
 def pair_sums(
     leaves: Sequence[Leaf],
     a: Tensor,
-    b: Tensor,
+    b: Tensor | None,
     limits: Sequence[tuple[Limits, ...]],
     *,
     distinct: bool,
@@ -75,17 +74,17 @@ def pair_sums(
     Args:
         leaves: the kernel.
         a: scores `(m, d)`.
-        b: scores `(n, d)`; the same object as `a` for the pairs within a group.
+        b: scores `(n, d)`; None for the pairs within `a`.
         limits: choices of bounds, one for each kernel in each.
         distinct: leave out the pairs with `i = j`.
         gradients: also return the gradients.
         size: rows and columns of a tile.
     """
-    same = a is b
-    a, b = centred(a, b)
+    same = b is None
+    a, b = centred(a, a if b is None else b)
     left, right = _factors(a, b)
     accumulators = [_Accumulator(a, b, same, gradients) for _ in limits]
-    for rows, columns in _tiles(a.shape[0], b.shape[0], same, size):
+    for rows, columns in tiles(a.shape[0], b.shape[0], same, size):
         sq_dist = (left[rows] @ right[columns].T).clamp_min_(0)
         diagonal = rows == columns
         if same and diagonal:
@@ -107,7 +106,7 @@ def _factors(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _tiles(m: int, n: int, same: bool, size: int) -> Iterator[tuple[slice, slice]]:
+def tiles(m: int, n: int, same: bool, size: int) -> Iterator[tuple[slice, slice]]:
     """Yield the rows and columns of each tile, within a group only those on and above the diagonal."""
     for row in range(0, m, size):
         for column in range(row if same else 0, n, size):
