@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import CASES, KernelCase, scores
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from torch_mmd_losses import EnergyKernel, Kernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix, mmd2
@@ -133,6 +134,24 @@ def test_gradients_of_bfloat16_scores_are_rounded_once():
     exact = fake.detach().double().requires_grad_()
     (expected,) = torch.autograd.grad(mmd2(real.double(), exact, RBFKernel(4.0)), exact)
     assert_close(gradient, expected.bfloat16(), rtol=2**-7, atol=0)
+
+
+def test_fake_tensors_leave_nothing_behind():
+    # What the dense pass keeps for the next batch of the same size must not be a fake tensor.
+    mode = FakeTensorMode()
+    with mode:
+        real = torch.empty(9, 2, requires_grad=True)
+        mmd2(real, torch.empty(11, 2), RBFBKernel()).backward()
+        assert real.grad.shape == (9, 2)
+    assert abs(mmd2(torch.zeros(9, 2), torch.zeros(11, 2), RBFBKernel())) < 1e-12
+
+
+def test_free_particles():
+    # Scores may be parameters themselves.
+    real, fake = scores(6, 2, 1), torch.nn.Parameter(scores(6, 2, 2))
+    mmd2(real, fake, RBFKernel()).backward()
+    leaf = fake.detach().clone().requires_grad_()
+    assert_close(fake.grad, torch.autograd.grad(mmd2(real, leaf, RBFKernel()), leaf)[0])
 
 
 def test_parameters_of_a_users_kernel_are_trained():

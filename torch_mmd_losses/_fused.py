@@ -62,6 +62,7 @@ def applies(leaves: Sequence[Leaf], real: Tensor, fake: Tensor) -> bool:
     """Whether nothing but plain reverse-mode autograd will look at the computation."""
     return (
         bool(leaves)
+        and all(type(scores) in (Tensor, torch.nn.Parameter) for scores in (real, fake))
         and not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch.autograd.forward_ad._current_level < 0
