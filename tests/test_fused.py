@@ -103,7 +103,15 @@ def test_coincident_samples_and_bounds_met_exactly():
 @pytest.mark.usefixtures("path")
 def test_mixtures_with_and_without_halved_bandwidths(by_autograd):
     real, fake = scores(6, 3, 1).requires_grad_(), scores(5, 3, 2).requires_grad_()
-    for sigmas in [(1, 2, 4), (3, 1), (1.0, 1.0), (2**0.5, 1, 0.5), (0.3, 5, 2.5, 1.1)]:
+    for sigmas in [
+        (1, 2, 4),
+        (1, 2, 4, 8, 16, 32),
+        (0.25, 32),
+        (3, 1),
+        (1.0, 1.0),
+        (2**0.5, 1, 0.5),
+        (0.3, 5, 2.5, 1.1),
+    ]:
         loss = MMDLoss(RBFMix(sigmas, weights=range(1, len(sigmas) + 1)), -1)
         assert_close(loss(real, fake), by_autograd(loss, real, fake).generator)
 

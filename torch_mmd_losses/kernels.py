@@ -21,6 +21,9 @@ from torch_mmd_losses._types import Bounds, Group
 SATURATED = 0.01
 """A pair counts as saturated when its kernel value is this close, relative to its peak, to zero or to the peak."""
 
+SQUARINGS = 4
+"""How often in a row a Gaussian may be squared: each time doubles its relative error."""
+
 
 class Kernel(nn.Module):
     r"""Base class of all kernels.
@@ -284,20 +287,17 @@ class RBFMix(Kernel):
         return torch.stack([weight * _rbf(sq_dist, sigma) for sigma, weight in parts]).sum(0)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        value, slope, part = torch.zeros_like(sq_dist), torch.zeros_like(sq_dist), sq_dist
-        previous = math.inf
+        value, slope = torch.zeros_like(sq_dist), torch.zeros_like(sq_dist)
+        part, previous, squared = sq_dist, math.inf, 0
         for sigma, weight in sorted(zip(self.sigmas, self.weights, strict=True), reverse=True):
-            # Halving sigma^2 squares the Gaussian, which is cheaper than another exponential.
-            halvings = math.log2(previous / sigma) * 2
-            if (
-                halvings in (1, 2)
-                or math.isclose(halvings, 1, rel_tol=1e-12)
-                or math.isclose(halvings, 2, rel_tol=1e-12)
-            ):
+            # A Gaussian of half the variance is the square, which is cheaper than another exponential.
+            halvings = 2 * math.log2(previous / sigma)
+            if squared + halvings < SQUARINGS + 0.5 and math.isclose(halvings, max(1, round(halvings)), abs_tol=1e-12):
                 for _ in range(round(halvings)):
                     part.square_()
+                squared += round(halvings)
             else:
-                part = _map_rbf(sq_dist.clone(), sigma).value
+                part, squared = _map_rbf(sq_dist.clone(), sigma).value, 0
             value.add_(part, alpha=weight)
             slope.add_(part, alpha=-0.5 * weight / sigma**2)
             previous = sigma
