@@ -97,6 +97,11 @@ CASES = {
         peak=None,
     ),
     "multiple_of_bounded": KernelCase(lambda: 1.5 * RBFBKernel(2.0), lambda a, b: 1.5 * _rbf(_sq(a, b), 2.0), peak=1.5),
+    "sum_with_bounded": KernelCase(
+        lambda: RBFKernel(2.0) + 0.5 * RBFBKernel(),
+        lambda a, b: _rbf(_sq(a, b), 2.0) + 0.5 * _rbf(_sq(a, b), 1.0),
+        peak=1.5,
+    ),
     "own_radial": KernelCase(InverseMultiquadric, lambda a, b: (1 + _sq(a, b)) ** -0.5),
     "own_general": KernelCase(Cubic, lambda a, b: (_dot(a, b) / len(a) + 1) ** 3, radial=False, peak=None),
 }

@@ -4,6 +4,7 @@ import pytest
 import torch
 from cases import CASES, KernelCase, scores
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from torch_mmd_losses import EnergyKernel, Kernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix, mmd2
@@ -56,6 +57,7 @@ def test_second_derivatives(case: KernelCase):
     real, fake = scores(5, 2, 1).requires_grad_(), scores(4, 2, 2).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda p, q: tuple(MMDLoss(case.make(), 0.4).both(p, q)), (real, fake))
     assert torch.autograd.gradgradcheck(lambda p: mmd2(p, fake.detach(), case.make()), (real,))
+    assert torch.autograd.gradgradcheck(lambda p, q: mmd2(p, q, case.make(), estimator="biased"), (real, fake))
     assert torch.autograd.gradgradcheck(lambda q: mmd2(real.detach(), q, case.make()), (fake,))
 
 
@@ -82,6 +84,59 @@ def test_only_what_is_asked_for_gets_a_gradient():
     both = loss.both(real.requires_grad_(), fake)
     (first,) = torch.autograd.grad(both.generator, fake, retain_graph=True)
     assert_close(first, fake.grad)
+
+
+@pytest.mark.usefixtures("path")
+def test_second_derivative_of_one_loss_of_both(by_autograd):
+    real, fake = scores(5, 2, 1).requires_grad_(), scores(4, 2, 2).requires_grad_()
+    loss = MMDLoss(RBFBKernel(), 0.5)
+    products = []
+    for generator in (loss.both(real, fake).generator, by_autograd(loss, real, fake).generator):
+        gradients = torch.autograd.grad(generator, (real, fake), create_graph=True)
+        products.append(torch.autograd.grad(sum(g.square().sum() for g in gradients), (real, fake)))
+    assert_close(*products)
+
+
+@pytest.mark.usefixtures("path")
+def test_forward_mode_goes_through_autograd():
+    real, fake, tangent = scores(5, 2, 1), scores(4, 2, 2), scores(5, 2, 3)
+    leaf = real.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(mmd2(leaf, fake, RBFKernel()), leaf)
+    with forward_ad.dual_level():
+        value = mmd2(forward_ad.make_dual(real, tangent), fake, RBFKernel())
+        assert_close(forward_ad.unpack_dual(value).tangent, (gradient * tangent).sum())
+
+
+@pytest.mark.usefixtures("path")
+def test_offsets_cost_no_digits_in_float64():
+    real, fake = (scores(6, 3, seed).mul(2**16).round().div(2**16) for seed in (1, 2))  # exact also when moved
+    for kernel in (RBFKernel(), RationalQuadraticMix()):
+        assert_close(mmd2(real + 2**20, fake + 2**20, kernel), mmd2(real, fake, kernel), rtol=1e-9, atol=0)
+
+
+@pytest.mark.usefixtures("path")
+def test_samples_are_at_distance_zero_from_themselves():
+    # In the biased estimate each sample meets itself; a root would turn the rounding of that distance into a bias.
+    real, fake = scores(7, 64, 1, scale=1000).float(), scores(5, 64, 2, scale=1000).float()
+    value = mmd2(real, fake, EnergyKernel(), estimator="biased")
+    p, q = real.double(), fake.double()
+    expected = 2 * torch.cdist(p, q).mean() - torch.cdist(p, p).mean() - torch.cdist(q, q).mean()
+    assert_close(value.double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.usefixtures("path")
+def test_kernels_never_see_a_negative_squared_distance():
+    seen = []
+
+    class Recorder(Kernel):
+        def from_sq_dist(self, sq_dist):
+            seen.append(sq_dist.detach().min())
+            return -sq_dist
+
+    real = scores(40, 3, 1, shift=0.3).float()
+    mmd2(real, real.flip(0), Recorder())
+    assert seen
+    assert min(seen) >= 0
 
 
 @pytest.mark.usefixtures("path")
