@@ -13,10 +13,11 @@ from cases import scores
 from oracles import operator_norm
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 from torch.testing import assert_close
 
 from torch_mmd_losses import MMDLoss, RBFKernel, conv_spectral_norm, spectral_norms
+from torch_mmd_losses import _operators as operators
 
 LAYERS = {
     "linear": (lambda: nn.Linear(12, 5), (12,)),
@@ -287,6 +288,48 @@ def test_removal_leaves_the_normalised_weight():
     assert type(model[0].weight) is nn.Parameter
     model[0].weight.data.zero_()  # plain again
     copy.deepcopy(model)
+    assert not any(layer._forward_pre_hooks for layer in model)
+
+
+def test_wrapping_again_after_removal_iterates_once():
+    layer = conv_spectral_norm(nn.Linear(3, 2))
+    layer.register_forward_pre_hook(lambda *_: None)
+    parametrize.remove_parametrizations(layer, "weight")
+    conv_spectral_norm(layer)
+    assert len(layer._forward_pre_hooks) == 2
+
+
+def test_a_state_without_the_vector_starts_it_anew():
+    model, other = conv_spectral_norm(network()), conv_spectral_norm(network())
+    model(images())
+    other(images())
+    state = {key: value for key, value in other.state_dict().items() if not key.endswith(".v")}
+    model.load_state_dict(state, strict=False)
+    assert_close(model.eval()(images()), other.eval()(images()), rtol=1e-2, atol=1e-3)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(state)
+
+
+def test_an_assigned_state_is_not_moved_by_training():
+    model, other = conv_spectral_norm(network()), conv_spectral_norm(network())
+    model(images())
+    vector(model[0]).copy_(torch.randn(3, 8, 8))
+    state = model.state_dict()
+    kept = state["0.parametrizations.weight.0.v"].clone()
+    other.load_state_dict(state, assign=True)
+    other(images())
+    assert_close(state["0.parametrizations.weight.0.v"], kept, rtol=0, atol=0)
+
+
+def test_leaving_the_meta_device_starts_anew():
+    with torch.device("meta"):
+        layer = conv_spectral_norm(nn.Linear(3, 2))
+    layer.to_empty(device="cpu")
+    with torch.no_grad():
+        original(layer).copy_(scores(2, 3))
+        layer.bias.zero_()
+    layer(torch.ones(1, 3))
+    assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, rel=1e-4)
 
 
 IN_PLACE = {
@@ -330,7 +373,7 @@ def test_the_computed_weight_is_an_ordinary_tensor_otherwise():
 def test_before_the_input_size_is_known_reading_the_weight_is_an_error():
     layer = conv_spectral_norm(nn.Conv2d(3, 6, 3))
     for read in (lambda: layer.weight, lambda: spectral_norms(layer)):
-        with pytest.raises(RuntimeError, match="depends on its input size, which this layer has not seen"):
+        with pytest.raises(RuntimeError, match="the norm of a convolution depends on its input size: run a forward"):
             read()
     with pytest.raises(RuntimeError, match="input size"):
         nn.init.normal_(layer.weight)
@@ -459,9 +502,25 @@ def test_tiny_and_huge_weights_stay_finite(magnitude):
         assert operator_norm(layer, (3, 8, 8)) == pytest.approx(1, rel=5e-3)
 
 
-def test_eps_bounds_sigma_from_below():
-    layer = conv_spectral_norm(nn.Linear(3, 2), eps=100.0)
-    assert_close(layer.weight, original(layer) / 100)
+def test_up_to_eps_a_weight_counts_as_zero():
+    layer = conv_spectral_norm(nn.Linear(3, 2), eps=100.0, scale=2.0)
+    assert_close(layer.weight, 2 * original(layer))
+
+
+def test_a_zero_layer_learns():
+    layer = nn.Linear(3, 2, bias=False)
+    nn.init.zeros_(layer.weight)
+    conv_spectral_norm(layer, scale=2.0)
+    layer(torch.ones(1, 3)).sum().backward()
+    assert_close(original(layer).grad, torch.full((2, 3), 2.0))
+
+
+def test_a_large_image_takes_several_short_lanczos_runs(monkeypatch):
+    layer = nn.Conv2d(3, 6, 3, padding=1)
+    exact = operator_norm(layer, (3, 8, 8))
+    monkeypatch.setattr(operators, "LARGEST_BASIS", 5 * 3 * 8 * 8)
+    conv_spectral_norm(layer, input_size=8)
+    assert spectral_norms(layer)[""].item() == pytest.approx(exact, rel=5e-3)
 
 
 def test_tied_weights_share_the_trained_weight_and_are_normalised_each_for_itself():
@@ -581,10 +640,15 @@ def test_wrong_arguments_are_refused():
         with pytest.raises(ValueError, match=f"^module: expected a layer, or a module with layers, of Linear, .*{got}"):
             conv_spectral_norm(module)
     layer = nn.Conv2d(3, 4, 3)
-    with pytest.raises(ValueError, match="^name: expected a floating-point weight of layer 'Conv2d', got 'kernel'"):
-        conv_spectral_norm(layer, "kernel")
-    with pytest.raises(ValueError, match="^name: expected a floating-point weight of layer 'Conv2d', got 'bias'"):
-        conv_spectral_norm(layer, "bias")
+    for name in ("kernel", "bias"):
+        with pytest.raises(ValueError, match=f"^name: expected a .* of layer 'Conv2d' shaped like .* got '{name}'"):
+            conv_spectral_norm(layer, name)
+    with pytest.raises(ValueError, match="^name: 'weight' of layer 'Linear' is no parameter but computed, by a hook"):
+        conv_spectral_norm(prune.identity(nn.Linear(3, 2), "weight"))
+    with pytest.raises(ValueError, match=r"^module: 'out_proj' belongs to a torch.nn.MultiheadAttention"):
+        conv_spectral_norm(nn.MultiheadAttention(4, 2))
+    with pytest.raises(ValueError, match=r"^input_size: the layer cannot take an input of size \(2, 2\): "):
+        conv_spectral_norm(layer, input_size=2)
     with pytest.raises(ValueError, match="^method: expected one of 'conv', 'matrix', got 'pico'"):
         conv_spectral_norm(layer, method="pico")
     for bad in (0, -1):
@@ -596,7 +660,7 @@ def test_wrong_arguments_are_refused():
     for name in ("scale", "eps"):
         with pytest.raises(ValueError, match=f"^{name}: expected a number > 0, got 0"):
             conv_spectral_norm(layer, **{name: 0})
-    for bad in (0, (8,), (8, 8, 8), (3, 8, 8), (8.0, 8)):
+    for bad in (0, (8,), (8, 8, 8), (3, 8, 8), (8.0, 8), 8.0):
         with pytest.raises(ValueError, match=r"^input_size: expected 2 integer\(s\) >= 1, without channels, got"):
             conv_spectral_norm(layer, input_size=bad)
     for module, options in [(nn.Linear(3, 2), {}), (network(), {}), (layer, {"method": "matrix"})]:

@@ -16,6 +16,12 @@ LAYERS = (nn.Linear, *CONVOLUTIONS)
 _CHIRP_PERIOD, _CHIRP_RATE = 1_000_003, 618_036
 """A prime, and its part by the golden ratio: neighbours in :func:`start_vector` then have unrelated phases."""
 
+LANCZOS_STEPS = 40
+"""Steps from a cold start."""
+
+LARGEST_BASIS = 2**25
+"""Numbers in a Lanczos basis: 128 MB in float32."""
+
 _ROUNDING = 1e-6
 """Share of the squared norm below which a Lanczos residual is taken for the rounding of float32."""
 
@@ -83,17 +89,18 @@ class ConvolutionOperator(NamedTuple):
 
     @classmethod
     def of(cls, layer: nn.modules.conv._ConvNd) -> ConvolutionOperator:
-        simple = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
         reverse = layer._reversed_padding_repeated_twice  # (before, after) of the last dimension first
+        pads = tuple(zip(reverse[-2::-2], reverse[-1::-2], strict=True))
+        simple = layer.padding_mode == "zeros" and all(before == after for before, after in pads)
         return cls(
             channels=layer.in_channels,
             stride=list(layer.stride),
-            padding=[int(side) for side in layer.padding] if simple else [0] * len(layer.kernel_size),
+            padding=[before if simple else 0 for before, _ in pads],
             dilation=list(layer.dilation),
             transposed=layer.transposed,
             output_padding=list(layer.output_padding),
             groups=layer.groups,
-            pads=() if simple else tuple(zip(reverse[-2::-2], reverse[-1::-2], strict=True)),
+            pads=() if simple else pads,
             padding_mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode,
         )
 
@@ -138,13 +145,24 @@ class ConvolutionOperator(NamedTuple):
 
     def _unpad(self, padded: Tensor, v: Tensor) -> Tensor:
         """Return the adjoint of `_pad`: what was copied into the border is added to where it came from."""
-        for dim, sides in enumerate(self.pads, start=1):
-            identity = torch.eye(v.shape[dim], dtype=v.dtype, device=v.device)
-            matrix = F.pad(identity.unsqueeze(0), sides, mode=self.padding_mode).squeeze(
-                0
-            )  # transposed: (size, padded)
-            padded = (padded.movedim(dim, -1) @ matrix.mT).movedim(-1, dim)
+        for dim, (before, after) in enumerate(self.pads, start=1):
+            pieces = padded.movedim(dim, -1).split([before, v.shape[dim], after], -1)
+            padded = _fold(*pieces, mode=self.padding_mode).movedim(-1, dim)
         return padded
+
+
+def _fold(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> Tensor:
+    """Return `body` plus what `head` and `tail`, along the last dimension, were copied from under a padding mode."""
+    length = body.shape[-1]
+    if mode == "constant":
+        return body
+    if mode == "circular":
+        return body + F.pad(head, (length - head.shape[-1], 0)) + F.pad(tail, (0, length - tail.shape[-1]))
+    if mode == "replicate":
+        first, last = head.sum(-1, keepdim=True), tail.sum(-1, keepdim=True)
+        return body + F.pad(first, (0, length - 1)) + F.pad(last, (length - 1, 0))
+    first, last = head.flip(-1), tail.flip(-1)  # reflected around the first and the last pixel, without them
+    return body + F.pad(first, (1, length - 1 - head.shape[-1])) + F.pad(last, (length - 1 - tail.shape[-1], 1))
 
 
 def start_vector(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -184,26 +202,44 @@ def power_iteration(operator: Operator, weight: Tensor, v: Tensor, steps: int) -
     return v
 
 
+def top_singular_vector(operator: Operator, weight: Tensor, domain: Sequence[int]) -> Tensor:
+    """Return the top right singular vector of an operator of which nothing is known, nearly.
+
+    After 40 Lanczos steps the norm is within 0.1 % for every random convolution tried. Where the basis of all of them
+    would take too much memory, shorter runs start from the result of the one before.
+    """
+    v = start_vector(domain, like=weight)
+    steps = max(2, min(LANCZOS_STEPS, LARGEST_BASIS // v.numel()))
+    for _ in range(math.ceil(LANCZOS_STEPS / steps)):
+        v = lanczos(operator, weight, v, steps)
+    return v
+
+
 def lanczos(operator: Operator, weight: Tensor, v: Tensor, steps: int) -> Tensor:
     """Return the best approximation to the top right singular vector in the Krylov space of `v`.
 
     From a cold start, some tens of steps come as close as many hundred power iterations. The basis is orthogonalised
     twice in full: it is short, and without that rounding brings copies of the top vector back.
     """
-    basis = v.flatten().unsqueeze(0)  # (step, numel)
+    steps = min(steps, v.numel())
+    basis = v.new_zeros(steps, v.numel())
+    basis[0] = v.flatten()
     diagonal, coupling = [], []
     largest = v.new_zeros(())
-    for _ in range(min(steps, v.numel())):
-        product = gram_product(operator, weight, basis[-1].view_as(v)).flatten()
-        diagonal.append(basis[-1] @ product)
+    for step in range(steps):
+        product = gram_product(operator, weight, basis[step].view_as(v)).flatten()
+        diagonal.append(basis[step] @ product)
         largest = torch.maximum(largest, diagonal[-1])
         for _ in range(2):
-            product = product - (basis @ product) @ basis
+            product = product - (basis[: step + 1] @ product) @ basis[: step + 1]
         # Once the Krylov space is the whole row space, what is left is rounding: it must not become a direction.
         product = torch.where(torch.linalg.vector_norm(product) > _ROUNDING * largest, product, 0)
         coupling.append(torch.linalg.vector_norm(product))
-        basis = torch.cat([basis, unit(product, fallback=product).unsqueeze(0)])
+        if step + 1 < steps:
+            basis[step + 1] = unit(product, fallback=product)
     beta = torch.stack(coupling)[:-1]
     tridiagonal = torch.diag(torch.stack(diagonal)) + torch.diag(beta, 1) + torch.diag(beta, -1)
-    ritz = torch.linalg.eigh(tridiagonal).eigenvectors[:, -1] @ basis[:-1]
-    return unit(ritz.view_as(v), fallback=v)
+    # Apple's GPUs lack the routine.
+    local = tridiagonal.cpu() if v.device.type == "mps" else tridiagonal
+    weights = torch.linalg.eigh(local).eigenvectors[:, -1].to(v.device)
+    return unit((weights @ basis).view_as(v), fallback=v)

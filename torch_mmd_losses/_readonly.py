@@ -16,7 +16,7 @@ _HARMLESS = {"requires_grad_"}
 _WRITING_METHODS = {"__set__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}
 _MESSAGE = (
     "{name}: the normalised weight is computed from the trained one and cannot be changed in place; assign a tensor "
-    "(layer.weight = tensor), change layer.parametrizations.weight.original, or initialise before conv_spectral_norm"
+    "(layer.weight = tensor), or initialise before conv_spectral_norm"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -14,8 +15,10 @@ from torch_mmd_losses import _checks
 from torch_mmd_losses import _operators as operators
 from torch_mmd_losses._readonly import protect
 
-LANCZOS_STEPS = 40
-"""Steps from a cold start: sigma is then within 0.1 % of the largest singular value of a random convolution."""
+_UNKNOWN_SIZE = (
+    "the norm of a convolution depends on its input size: run a forward through the layer first, or wrap it with "
+    "input_size= (and initialise weights before conv_spectral_norm)"
+)
 
 Method = Literal["conv", "matrix"]
 Module = TypeVar("Module", bound=nn.Module)
@@ -50,7 +53,9 @@ class _SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         precise = _at_least_float32(weight)
         scale = _at_least_float32(self.scale) if isinstance(self.scale, Tensor) else self.scale
-        normalised = precise * (scale / self.sigma(weight).clamp_min(self.eps))
+        sigma = self.sigma(weight)
+        # A zero weight stays zero, and learns: a tiny sigma instead of one would make its gradient as large as 1 / eps.
+        normalised = precise * (scale / torch.where(sigma > self.eps, sigma, 1))
         return protect(normalised.to(weight.dtype))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -62,10 +67,7 @@ class _SpectralNorm(nn.Module):
     def sigma(self, weight: Tensor) -> Tensor:
         """Return the norm of the layer along `v`, differentiable in the weight, at least in float32."""
         if not self.v.numel():
-            raise RuntimeError(
-                "conv_spectral_norm: the norm of a convolution depends on its input size, which this layer has not "
-                "seen; run a forward first, or wrap the layer with input_size="
-            )
+            raise RuntimeError(f"conv_spectral_norm: the weight cannot be used yet; {_UNKNOWN_SIZE}")
         with _checks.full_precision(weight.device):
             precise = _at_least_float32(weight)
             # A copy, since v moves in place while the graph of an earlier forward may still need it.
@@ -75,13 +77,12 @@ class _SpectralNorm(nn.Module):
         """Set `v` for a weight of which nothing is known yet."""
         with torch.no_grad(), torch.inference_mode(False), _checks.full_precision(weight.device):
             precise = _at_least_float32(weight.detach())
-            v = operators.start_vector(domain, like=precise)
-            self.v = operators.lanczos(self.operator, precise, v, LANCZOS_STEPS)
+            self.v = operators.top_singular_vector(self.operator, precise, domain)
 
     def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
         """Move `v` by the power iterations of one training forward, or make it if this is the first forward."""
         if not self.v.numel():
-            if x.dim() not in (self.spatial_dims + 1, self.spatial_dims + 2):
+            if self.spatial_dims and x.dim() not in (self.spatial_dims + 1, self.spatial_dims + 2):
                 raise ValueError(
                     f"input: expected {self.spatial_dims} spatial dimensions after (batch and) channels, "
                     f"got shape {tuple(x.shape)}"
@@ -98,17 +99,20 @@ class _SpectralNorm(nn.Module):
         return f"domain={tuple(self.v.shape) or None}, n_power_iterations={self.n_power_iterations}, scale={scale}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _SpectralNorm:
-        # A module cast to half precision keeps iterating in float32.
+        was_meta = self.v.is_meta
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.v = _at_least_float32(self.v)
+        # A module cast to half precision keeps iterating in float32; one that leaves the meta device starts anew.
+        self.v = self.v.new_empty(0) if was_meta and not self.v.is_meta else _at_least_float32(self.v)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        # The size of v is part of the state: a fresh model that never ran takes it from the checkpoint.
-        stored = state_dict.get(prefix + "v")
-        if stored is not None and stored.shape != self.v.shape:
+        # The size of v is part of the state: a fresh model that never ran takes it from the checkpoint. A checkpoint
+        # without it brings another weight, about which the old vector says nothing.
+        stored = state_dict.get(prefix + "v", self.v.new_empty(0))
+        if stored.shape != self.v.shape:
             self.v = torch.empty_like(stored, device=self.v.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.v = self.v.clone()  # with assign=True it would be the checkpoint's own, and move in place
 
 
 class _BeforeForward:
@@ -119,9 +123,19 @@ class _BeforeForward:
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         normalisation = _normalisation(layer, self.name)
-        if normalisation is not None:
+        if normalisation is None:
+            self.remove(layer, self.name)
+        else:
             x = args[0] if args else next(iter(kwargs.values()))
             normalisation.before_forward(_parametrizations(layer, self.name).original, x, layer.training)
+
+    @classmethod
+    def remove(cls, layer: nn.Module, name: str) -> None:
+        """Remove the hook for a parameter whose normalisation has been removed."""
+        for key, hook in list(layer._forward_pre_hooks.items()):
+            if isinstance(hook, cls) and hook.name == name:
+                del layer._forward_pre_hooks[key]
+                del layer._forward_pre_hooks_with_kwargs[key]
 
 
 def conv_spectral_norm(
@@ -144,16 +158,18 @@ def conv_spectral_norm(
     where :math:`*` is what the layer does to its input without the bias: a linear map with its own stride, padding,
     padding mode, dilation, groups and output padding. :math:`\sigma` is found by power iteration on that map (PICO),
     :math:`v \leftarrow W^T * W * v` and normalise, as :math:`\lVert W * v \rVert` with :math:`v` held constant in the
-    gradient. It approaches the norm from below: a layer is Lipschitz with constant `scale` up to the accuracy of the
-    iteration, about 1 % while training.
+    gradient. It approaches the norm from below, so a layer in use is Lipschitz with a constant slightly above `scale`:
+    while the weights move fast the estimate can be some per cent too low, and it catches up as they slow down.
 
     The iteration advances by `n_power_iterations` for each forward of the layer in training mode; reading `.weight`
     does not move it, and in eval mode nothing moves. It starts from a Lanczos approximation that is made here, or at
     the first forward (in either mode) where the input size is not known before, without using random numbers: all
     processes of a distributed job start alike. The norm belongs to that first input size; inputs of other sizes are
-    accepted and normalised by the same number. `layer.weight` cannot be changed in place (`nn.init`), because it is
-    computed; `layer.weight = tensor` takes effect. `torch.nn.utils.parametrize.remove_parametrizations(layer, name)`
-    leaves the normalised weight. Everything is computed at least in float32.
+    accepted and normalised by the same number, so let the first forward have the size that matters.
+
+    `layer.weight` cannot be changed in place (`nn.init`), because it is computed; `layer.weight = tensor` takes effect
+    and starts the iteration anew. `torch.nn.utils.parametrize.remove_parametrizations(layer, name)` leaves the
+    normalised weight. Everything is computed at least in float32.
 
     Args:
         module: a `Linear`, `Conv1d/2d/3d` or `ConvTranspose1d/2d/3d` layer, or a module that contains such layers, each
@@ -169,7 +185,7 @@ def conv_spectral_norm(
             al. recommend 1 / 0.55.
         learn_scale: make `scale` a parameter, initialised to the given number (the spectral parametrisation of Arbel
             et al.). Create the optimiser after wrapping.
-        eps: smallest sigma to divide by, > 0: a zero weight stays zero.
+        eps: sigma up to which a weight counts as zero and is only multiplied by `scale`, > 0.
 
     Returns:
         `module` itself, changed in place. `state_dict` holds, for each layer, `parametrizations.<name>.original`,
@@ -206,7 +222,7 @@ def conv_spectral_norm(
     layers = _layers(module)
     for label, layer in layers.items():
         _check_layer(label, layer, name)
-    size = _check_input_size(input_size, layers, method)
+    size = _check_input_size(input_size, layers, method, name)
     for layer in layers.values():
         weight = getattr(layer, name)
         normalisation = _SpectralNorm(
@@ -216,6 +232,7 @@ def conv_spectral_norm(
             scale=nn.Parameter(weight.new_tensor(factor)) if learn_scale else factor,
             eps=smallest,
         )
+        _BeforeForward.remove(layer, name)  # of an earlier normalisation that has been removed
         # unsafe leaves out a check that reads the weight, which is not defined before the input size is known.
         parametrize.register_parametrization(layer, name, normalisation, unsafe=True)
         if size is not None or not normalisation.spatial_dims:
@@ -252,6 +269,8 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
             for name in getattr(layer, "parametrizations", {}):
                 normalisation = _normalisation(layer, name)
                 if normalisation is not None:
+                    if not normalisation.v.numel():
+                        raise RuntimeError(f"model: layer {label!r} has not seen an input yet; {_UNKNOWN_SIZE}")
                     sigmas[label] = normalisation.sigma(_parametrizations(layer, name).original)
     if not sigmas:
         raise ValueError("model: expected a module with layers wrapped by conv_spectral_norm, found none")
@@ -274,15 +293,27 @@ def _layers(module: nn.Module) -> dict[str, nn.Module]:
 def _check_layer(label: str, layer: nn.Module, name: str) -> None:
     if parametrize.is_parametrized(layer, name):
         raise ValueError(f"module: expected layers whose {name!r} is not parametrized yet, but that of {label!r} is")
-    weight = getattr(layer, name, None)
+    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        raise ValueError(
+            f"module: {label!r} belongs to a torch.nn.MultiheadAttention, which reads its weight without calling it, "
+            "so its norm could not be followed; wrap the other layers one by one"
+        )
+    weight, own = getattr(layer, name, None), layer.weight
     if isinstance(weight, UninitializedParameter):
         raise ValueError(f"module: {label!r} has no shape yet; run a forward through lazy layers before wrapping them")
-    if not isinstance(weight, nn.Parameter) or not weight.is_floating_point() or weight.dim() < 2:
-        raise ValueError(f"name: expected a floating-point weight of layer {label!r}, got {name!r}")
+    if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter):
+        raise ValueError(
+            f"name: {name!r} of layer {label!r} is no parameter but computed, by a hook such as "
+            "torch.nn.utils.spectral_norm or pruning; remove that first"
+        )
+    if weight is None or not weight.is_floating_point() or weight.shape != own.shape:
+        raise ValueError(
+            f"name: expected a floating-point parameter of layer {label!r} shaped like its weight, got {name!r}"
+        )
 
 
 def _check_input_size(
-    input_size: int | Sequence[int] | None, layers: dict[str, nn.Module], method: Method
+    input_size: int | Sequence[int] | None, layers: dict[str, nn.Module], method: Method, name: str
 ) -> tuple[int, ...] | None:
     if input_size is None:
         return None
@@ -292,10 +323,25 @@ def _check_input_size(
             "input_size: expected None unless module is a single convolution and method='conv': it is the size of one "
             f"layer's input, got {input_size!r} for {len(dims)} layer(s) with method={method!r}"
         )
-    size = (input_size,) * dims[0] if isinstance(input_size, int) else tuple(input_size)
-    if len(size) != dims[0] or not all(isinstance(length, int) and length > 0 for length in size):
+    try:
+        lengths = input_size if isinstance(input_size, Sequence) else (input_size,) * dims[0]
+        size = tuple(map(operator.index, lengths))
+    except TypeError:
+        size = ()
+    if len(size) != dims[0] or min(size) < 1:
         raise ValueError(f"input_size: expected {dims[0]} integer(s) >= 1, without channels, got {input_size!r}")
+    for layer in layers.values():
+        _check_size_fits(layer, size, name)
     return size
+
+
+def _check_size_fits(layer: nn.Module, size: tuple[int, ...], name: str) -> None:
+    convolution = _operator(layer, "conv")
+    weight = getattr(layer, name).detach()
+    try:
+        convolution.apply(weight.new_zeros(convolution.domain(size)), weight)
+    except RuntimeError as error:
+        raise ValueError(f"input_size: the layer cannot take an input of size {size}: {error}") from error
 
 
 def _operator(layer: nn.Module, method: Method) -> operators.Operator:
