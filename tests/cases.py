@@ -61,6 +61,7 @@ class KernelCase:
     radial: bool = True  # invariant under translation and rotation
     peak: float | None = 1.0  # k(a, a) and upper bound; None where there is none
     smooth: bool = True  # twice differentiable at coincident samples
+    bounded: bool = False  # another kernel in the discriminator's loss
 
 
 CASES = {
@@ -82,7 +83,7 @@ CASES = {
         lambda a, b: 0.5 * _rq(_sq(a, b), 0.4) + 0.25 * _rq(_sq(a, b), 3.0),
         peak=0.75,
     ),
-    "rbf_b": KernelCase(RBFBKernel, lambda a, b: _rbf(_sq(a, b), 1.0)),
+    "rbf_b": KernelCase(RBFBKernel, lambda a, b: _rbf(_sq(a, b), 1.0), bounded=True),
     "linear": KernelCase(LinearKernel, _dot, radial=False, peak=None),
     "energy": KernelCase(EnergyKernel, lambda a, b: -math.sqrt(_sq(a, b)), positive=False, peak=0.0, smooth=False),
     "sum": KernelCase(
@@ -96,11 +97,14 @@ CASES = {
         radial=False,
         peak=None,
     ),
-    "multiple_of_bounded": KernelCase(lambda: 1.5 * RBFBKernel(2.0), lambda a, b: 1.5 * _rbf(_sq(a, b), 2.0), peak=1.5),
+    "multiple_of_bounded": KernelCase(
+        lambda: 1.5 * RBFBKernel(2.0), lambda a, b: 1.5 * _rbf(_sq(a, b), 2.0), peak=1.5, bounded=True
+    ),
     "sum_with_bounded": KernelCase(
         lambda: RBFKernel(2.0) + 0.5 * RBFBKernel(),
         lambda a, b: _rbf(_sq(a, b), 2.0) + 0.5 * _rbf(_sq(a, b), 1.0),
         peak=1.5,
+        bounded=True,
     ),
     "own_radial": KernelCase(InverseMultiquadric, lambda a, b: (1 + _sq(a, b)) ** -0.5),
     "own_general": KernelCase(Cubic, lambda a, b: (_dot(a, b) / len(a) + 1) ** 3, radial=False, peak=None),

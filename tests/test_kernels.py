@@ -20,6 +20,7 @@ from torch_mmd_losses import (
     RBFBKernel,
     RBFKernel,
     RBFMix,
+    mmd2,
 )
 
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -162,9 +163,11 @@ def test_state_of_another_kernel_is_refused():
     with pytest.raises(ValueError, match=r"expected \['sigmas', 'weights'\] with \[5, 5\] numbers, got 4"):
         RBFMix().load_state_dict(RBFMix((1, 2)).state_dict())
     with pytest.raises(ValueError, match="sigma: expected a number > 0, got -1.0"):
-        RBFKernel().set_extra_state(torch.tensor([-1.0]))
+        RBFKernel().set_extra_state(RBFKernel().get_extra_state() * torch.tensor([1.0, -1.0]))
     with pytest.raises(ValueError, match=r"lower < upper, got 4.0 and 0.25"):
-        RBFBKernel().set_extra_state(torch.tensor([1.0, 4.0, 0.25]))
+        RBFBKernel().set_extra_state(RBFBKernel().get_extra_state()[[0, 1, 3, 2]])
+    with pytest.raises(ValueError, match=r"expected \['sigma'\] with \[1\] numbers, got 1 numbers or another kernel's"):
+        RBFKernel().load_state_dict(RationalQuadraticKernel(5.0).state_dict())
 
 
 def test_precision_of_the_module_does_not_round_hyperparameters():
@@ -224,6 +227,24 @@ def test_a_kernel_without_a_definition_says_what_to_define():
         type("Empty", (Kernel,), {})()(torch.zeros(2, 1), torch.zeros(2, 1))
     with pytest.raises(NotImplementedError, match="Empty must define"):
         type("Empty", (Kernel,), {})().from_sq_dist(torch.zeros(2, 1))
+
+
+def test_a_kernel_of_the_wrong_shape_is_named():
+    class Scalar(Kernel):
+        def from_sq_dist(self, sq_dist):
+            return sq_dist.mean()
+
+    class Row(Kernel):
+        def forward(self, a, b):
+            return a @ b[0]
+
+    a = scores(4, 2)
+    with pytest.raises(ValueError, match=r"^Scalar: expected kernel values of shape \(4, 4\), .* got \(\)"):
+        Scalar()(a, a)
+    with pytest.raises(ValueError, match=r"^Scalar: expected kernel values of shape \(7, 7\), .* got \(\)"):
+        mmd2(a, scores(3, 2), Scalar())
+    with pytest.raises(ValueError, match=r"^Row: expected kernel values of shape \(4, 4\), .* got \(4,\)"):
+        mmd2(a, scores(3, 2), Row())
 
 
 def test_gram_checks_its_arguments():

@@ -46,7 +46,7 @@ def bounded_value(pair, lambda_, low, high):
 @every_kernel
 @given(seed=seeds, lambda_=lambdas)
 def test_discriminator_equals_equation_5(case: KernelCase, seed, lambda_):
-    if case.make()._bounded:
+    if case.bounded:
         return
     real, fake = scores(4, 2, seed), scores(5, 2, seed + 1, shift=0.5)
     expected = (
@@ -100,7 +100,7 @@ def test_no_gradient_beyond_a_bound():
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @given(seed=seeds)
 def test_attractive_loss_is_minus_mmd2(case: KernelCase, estimator, seed):
-    if case.make()._bounded:
+    if case.bounded:
         return
     real, fake = scores(4, 3, seed), scores(4, 3, seed + 1)
     loss = MMDLoss(case.make(), lambda_=-1, estimator=estimator)

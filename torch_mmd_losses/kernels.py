@@ -8,6 +8,7 @@ in the kernel: sums and multiples of kernels are therefore sums and multiples of
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 
 import torch
@@ -92,17 +93,21 @@ class Kernel(nn.Module):
     # What the estimators ask of a kernel. The three methods below are defined for every subclass by the two above.
 
     @property
-    def _bounded(self) -> bool:
-        """Whether the discriminator's loss sees another kernel than the generator's."""
-        return False
-
-    @property
     def _radial(self) -> bool:
         """Whether the kernel is a function of the distance: `forward` is this class's own."""
         return type(self).forward is Kernel.forward
 
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        return self.from_sq_dist(pairs.sq_dist) if self._radial else self.forward(pairs.a.scores, pairs.b.scores)
+        gram = self.from_sq_dist(pairs.sq_dist) if self._radial else self.forward(pairs.a.scores, pairs.b.scores)
+        return self._checked(gram, pairs.shape)
+
+    def _checked(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        if values.shape != tuple(shape):
+            raise ValueError(
+                f"{type(self).__name__}: expected kernel values of shape {tuple(shape)}, one for each pair, "
+                f"got {tuple(values.shape)}"
+            )
+        return values
 
     def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return pairs.mean(self._gram(pairs, bounds))
@@ -119,7 +124,7 @@ class Kernel(nn.Module):
         """Return values and slopes of a radial kernel; `sq_dist` may be overwritten."""
         with torch.enable_grad():
             leaf = sq_dist.detach().requires_grad_()
-            value = self.from_sq_dist(leaf)
+            value = self._checked(self.from_sq_dist(leaf), leaf.shape)
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         return Mapped(value.detach(), slope, 1.0)
 
@@ -139,25 +144,34 @@ class Kernel(nn.Module):
         return [(name, value if isinstance(value, tuple) else (value,)) for name, value in pairs]
 
     def get_extra_state(self) -> Tensor:
-        """Return the hyper-parameters as a float64 tensor, for `state_dict`."""
-        return torch.tensor([number for _, numbers in self._values() for number in numbers], dtype=torch.float64)
+        """Return a checksum of the hyper-parameters' names and their numbers, in float64, for `state_dict`."""
+        return torch.tensor([self._checksum(), *(x for _, xs in self._values() for x in xs)], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the hyper-parameters of :meth:`get_extra_state`, for `load_state_dict`.
 
         Raises:
-            ValueError: if the state belongs to a kernel with other or differently many hyper-parameters.
+            ValueError: if the state belongs to a kernel with other or differently many hyper-parameters, or one of them
+                is out of range.
         """
         wanted = self._values()
-        numbers = iter(state.tolist())
-        if state.numel() != sum(len(values) for _, values in wanted):
+        checksum, *numbers = state.tolist()
+        if checksum != self._checksum() or len(numbers) != sum(len(values) for _, values in wanted):
             raise ValueError(
                 f"state of {type(self).__name__}: expected {[name for name, _ in wanted]} with "
-                f"{[len(values) for _, values in wanted]} numbers, got {state.numel()}"
+                f"{[len(values) for _, values in wanted]} numbers, got {len(numbers)} numbers or another kernel's state"
             )
-        for name, old in wanted:
-            new = tuple(_checks.positive_number(name, next(numbers)) for _ in old)
+        remaining = iter(numbers)
+        loaded = {name: tuple(_checks.positive_number(name, next(remaining)) for _ in old) for name, old in wanted}
+        self._check(loaded)
+        for name, new in loaded.items():
             setattr(self, name, new if isinstance(getattr(self, name), tuple) else new[0])
+
+    def _checksum(self) -> float:
+        return float(zlib.crc32(",".join(self._hyperparameters).encode()))
+
+    def _check(self, values: dict[str, tuple[float, ...]]) -> None:
+        """Raise if hyper-parameters do not go together."""
 
     def extra_repr(self) -> str:
         """Return the hyper-parameters, for `repr`."""
@@ -168,10 +182,6 @@ class _Sum(Kernel):
     def __init__(self, *parts: Kernel) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
-
-    @property
-    def _bounded(self) -> bool:
-        return any(part._bounded for part in self._parts())
 
     def _parts(self) -> list[Kernel]:
         return [part for part in self.parts if isinstance(part, Kernel)]
@@ -196,10 +206,6 @@ class _Multiple(Kernel):
         super().__init__()
         self.part = part
         self.factor = _checks.positive_number("factor", factor)
-
-    @property
-    def _bounded(self) -> bool:
-        return self.part._bounded
 
     def _leaves(self) -> list[Leaf]:
         return [Leaf(self.factor * leaf.factor, leaf.kernel) for leaf in self.part._leaves()]
@@ -426,16 +432,12 @@ class RBFBKernel(Kernel):
         self.sigma = _checks.positive_number("sigma", sigma)
         self.lower = _checks.positive_number("lower", lower)
         self.upper = _checks.positive_number("upper", upper)
-        self._check_order()
+        self._check(dict(self._values()))
 
-    def _check_order(self) -> None:
-        if self.lower >= self.upper:
-            raise ValueError(f"lower, upper: expected lower < upper, got {self.lower} and {self.upper}")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take over the hyper-parameters of :meth:`get_extra_state`, for `load_state_dict`."""
-        super().set_extra_state(state)
-        self._check_order()
+    def _check(self, values: dict[str, tuple[float, ...]]) -> None:
+        lower, upper = values["lower"][0], values["upper"][0]
+        if lower >= upper:
+            raise ValueError(f"lower, upper: expected lower < upper, got {lower} and {upper}")
 
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances to plain, unbounded kernel values."""
@@ -443,10 +445,6 @@ class RBFBKernel(Kernel):
 
     def _map(self, sq_dist: Tensor) -> Mapped:
         return _map_rbf(sq_dist, self.sigma)
-
-    @property
-    def _bounded(self) -> bool:
-        return True
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:
         if bounds == "none" or (bounds == "repulsive" and group == "cross"):
