@@ -31,6 +31,7 @@ def train(rank: int, port: int, broadcast_buffers: bool, folder: str) -> None:
         history.append([model.module[0].parametrizations.weight[0].v.clone(), spectral_norms(model)["module.0"]])
         history[-1].append(model.module[0].weight.detach().clone())
     torch.save([[torch.Tensor(x) for x in step] for step in history], Path(folder) / f"{rank}.pt")
+    dist.barrier()  # a rank that leaves early aborts the other
     dist.destroy_process_group()
 
 
