@@ -165,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     """Do what the command line says, and return the folder of the run."""
     reader = parser(__doc__)
     options = Options(**vars(reader.parse_args(arguments)))
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     try:
         folder = runs.make_folder(options.out, default=Path("runs/demo"), overwrite=options.overwrite)
     except OSError as error:

@@ -24,7 +24,7 @@ class Options:
     scale: float
     seed: int
     device: str
-    threads: int | None
+    threads: int
     out: Path | None
     overwrite: bool
     quiet: bool
@@ -41,7 +41,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     add("--scale", type=_positive, default=64 ** (1 / 8), help="norm of each discriminator layer (%(default).3f)")
     add("--seed", type=_integer(0, 2**32 - 1), default=0, help="decides all that is random (%(default)s)")
     add("--device", type=_device, default="cpu", help="where to train (%(default)s)")
-    add("--threads", type=_integer(1), help="CPU threads (what torch chooses); 1 is best on a busy machine")
+    add("--threads", type=_integer(1), default=1, help="CPU threads; 2 gain only on an idle machine (%(default)s)")
     add("--out", type=Path, help="folder of the run (runs/demo-001, -002, ...)")
     add("--overwrite", action="store_true", help="replace an earlier run in the folder --out")
     add("--quiet", action="store_true", help="print the result only")
