@@ -1,9 +1,9 @@
 """MMD losses and regularisers for GANs in PyTorch."""
 
+from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses.functional import mmd2
 from torch_mmd_losses.kernels import (
     EnergyKernel,
-    Kernel,
     LinearKernel,
     RationalQuadraticKernel,
     RationalQuadraticMix,

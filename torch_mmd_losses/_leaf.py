@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from torch_mmd_losses.kernels import Kernel
+    from torch_mmd_losses._kernel import Kernel
 
 Limits = tuple[float, float]
 """The smallest and the largest squared distance that a kernel sees."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks, _fused
+from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._leaf import Leaf
 from torch_mmd_losses._pairs import Pairs, Sample
 from torch_mmd_losses._types import Bounds, Estimator, Row, Weights
-from torch_mmd_losses.kernels import Kernel
 
 
 class AllPairs(NamedTuple):

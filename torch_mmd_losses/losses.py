@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from torch_mmd_losses import _checks
 from torch_mmd_losses import functional as F
+from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._types import ESTIMATORS, Estimator, Row
-from torch_mmd_losses.kernels import Kernel, RBFBKernel
+from torch_mmd_losses.kernels import RBFBKernel
 
 
 class Losses(NamedTuple):

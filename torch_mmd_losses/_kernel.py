@@ -1,0 +1,216 @@
+"""What a kernel is: the base class, and sums and multiples of kernels.
+
+A kernel is a map of the squared distance (override :meth:`Kernel.from_sq_dist`) or any other function of two sets of
+scores (override :meth:`Kernel.forward`). The estimators only ask for means over pairs, and a mean is linear in the
+kernel: sums and multiples of kernels are therefore sums and multiples of means, and share the distances.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from torch_mmd_losses import _checks
+from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits, Mapped
+from torch_mmd_losses._pairs import Pairs, Sample
+from torch_mmd_losses._types import Bounds, Group
+
+SATURATED = 0.01
+"""A pair counts as saturated when its kernel value is this close, relative to its peak, to zero or to the peak."""
+
+
+class Kernel(nn.Module):
+    r"""Base class of all kernels.
+
+    A subclass with one small method is a kernel: a function of the squared distances,
+
+    .. math:: k(a, b) = f(\lVert a - b \rVert^2),
+
+    or, for a kernel that is not a function of the distance, :meth:`forward` itself. Everything else follows:
+    estimators, losses, gradients, sums with other kernels and multiples.
+
+    Hyper-parameters of the library's kernels are Python floats, exact in every precision: `.half()` does not round
+    them, they need no device, and `state_dict` carries them as float64 extra state.
+
+    Example:
+        >>> class InverseMultiquadric(Kernel):
+        ...     def from_sq_dist(self, sq_dist):
+        ...         return (1 + sq_dist).rsqrt()
+        >>> class Cubic(Kernel):  # the kernel of KID
+        ...     def forward(self, a, b):
+        ...         return (a @ b.T / a.shape[1] + 1) ** 3
+        >>> scores = torch.tensor([[0.0], [1.0]])
+        >>> (InverseMultiquadric() + 0.5 * Cubic())(scores, scores)
+        tensor([[1.5000, 1.2071],
+                [1.2071, 5.0000]])
+    """
+
+    _hyperparameters: tuple[str, ...] = ()
+
+    def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
+        """Map squared distances, of any shape and never negative, to kernel values of the same shape.
+
+        The map has to be differentiable at zero (coincident samples): write `sqrt` only of what stays above it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define from_sq_dist(sq_dist) or forward(a, b)")
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the Gram matrix of two sets of scores.
+
+        Args:
+            a: scores `(m, d)`; `(m,)` and `(m, ...)` are flattened from dim 1.
+            b: scores `(n, d)`, likewise, of the same dtype and device.
+
+        Returns:
+            `(m, n)`, float64 for float64 scores and float32 for all others, also under autocast.
+
+        Raises:
+            TypeError: if a score set is no tensor.
+            ValueError: if scores are empty or not floating-point, or differ in dimension, dtype or device.
+        """
+        matrix_a, matrix_b = _checks.same_space("a", a, "b", b)
+        left = Sample(matrix_a)
+        with _checks.full_precision(matrix_a.device):
+            return self._gram(Pairs(left, left if a is b else Sample(matrix_b), "cross", distinct=False))
+
+    def __add__(self, other: Kernel) -> Kernel:
+        """Return the kernel `k(a, b) + other(a, b)`."""
+        return _Sum(self, other) if isinstance(other, Kernel) else NotImplemented
+
+    def __mul__(self, factor: float) -> Kernel:
+        """Return the kernel `factor * k(a, b)`, `factor > 0`."""
+        return _Multiple(self, factor)
+
+    __rmul__ = __mul__
+
+    # What the estimators ask of a kernel. The three methods below are defined for every subclass by the two above.
+
+    @property
+    def _radial(self) -> bool:
+        """Whether the kernel is a function of the distance: `forward` is this class's own."""
+        return type(self).forward is Kernel.forward
+
+    def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        gram = self.from_sq_dist(pairs.sq_dist) if self._radial else self.forward(pairs.a.scores, pairs.b.scores)
+        return self._checked(gram, pairs.shape)
+
+    def _checked(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        if values.shape != tuple(shape):
+            raise ValueError(
+                f"{type(self).__name__}: expected kernel values of shape {tuple(shape)}, one for each pair, "
+                f"got {tuple(values.shape)}"
+            )
+        return values
+
+    def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        return pairs.mean(self._gram(pairs, bounds))
+
+    def _leaves(self) -> list[Leaf]:
+        """Return the kernels that this one is the sum of, none of them a sum or a multiple."""
+        return [Leaf(1.0, self)]
+
+    def _limits(self, group: Group, bounds: Bounds) -> Limits:
+        """Return the smallest and the largest squared distance that a pair of this group can have."""
+        return UNBOUNDED
+
+    def _map(self, sq_dist: Tensor) -> Mapped:
+        """Return values and slopes of a radial kernel; `sq_dist` may be overwritten."""
+        with torch.enable_grad():
+            leaf = sq_dist.detach().requires_grad_()
+            value = self._checked(self.from_sq_dist(leaf), leaf.shape)
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
+        return Mapped(value.detach(), slope, 1.0)
+
+    def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
+        """Return a mask `(m, n)` of the pairs that hardly pull or push."""
+        if not self._radial:
+            return torch.zeros(pairs.shape, dtype=torch.bool, device=pairs.a.scores.device)
+        peak = self.from_sq_dist(torch.zeros_like(pairs.sq_dist))
+        share = self.from_sq_dist(pairs.sq_dist) / peak
+        # A kernel that is zero at distance zero, as the energy kernel, has no peak and never saturates.
+        return ((share < SATURATED) | (share > 1 - SATURATED)) & (peak > 0)
+
+    # Hyper-parameters as state.
+
+    def _values(self) -> list[tuple[str, tuple[float, ...]]]:
+        pairs = ((name, getattr(self, name)) for name in self._hyperparameters)
+        return [(name, value if isinstance(value, tuple) else (value,)) for name, value in pairs]
+
+    def get_extra_state(self) -> Tensor:
+        """Return a checksum of the hyper-parameters' names and their numbers, in float64, for `state_dict`."""
+        return torch.tensor([self._checksum(), *(x for _, xs in self._values() for x in xs)], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over the hyper-parameters of :meth:`get_extra_state`, for `load_state_dict`.
+
+        Raises:
+            ValueError: if the state belongs to a kernel with other or differently many hyper-parameters, or one of them
+                is out of range.
+        """
+        wanted = self._values()
+        checksum, *numbers = state.tolist()
+        if checksum != self._checksum() or len(numbers) != sum(len(values) for _, values in wanted):
+            raise ValueError(
+                f"state of {type(self).__name__}: expected {[name for name, _ in wanted]} with "
+                f"{[len(values) for _, values in wanted]} numbers, got {len(numbers)} numbers or another kernel's state"
+            )
+        remaining = iter(numbers)
+        loaded = {name: tuple(_checks.positive_number(name, next(remaining)) for _ in old) for name, old in wanted}
+        self._check(loaded)
+        for name, new in loaded.items():
+            setattr(self, name, new if isinstance(getattr(self, name), tuple) else new[0])
+
+    def _checksum(self) -> float:
+        return float(zlib.crc32(",".join(self._hyperparameters).encode()))
+
+    def _check(self, values: dict[str, tuple[float, ...]]) -> None:
+        """Raise if hyper-parameters do not go together."""
+
+    def extra_repr(self) -> str:
+        """Return the hyper-parameters, for `repr`."""
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self._hyperparameters)
+
+
+class _Sum(Kernel):
+    def __init__(self, *parts: Kernel) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def _parts(self) -> list[Kernel]:
+        return [part for part in self.parts if isinstance(part, Kernel)]
+
+    def _leaves(self) -> list[Leaf]:
+        return [leaf for part in self._parts() for leaf in part._leaves()]
+
+    def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        return torch.stack([part._gram(pairs, bounds) for part in self._parts()]).sum(0)
+
+    def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        return torch.stack([part._mean(pairs, bounds) for part in self._parts()]).sum(0)
+
+    def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
+        return torch.stack([part._saturated(pairs, bounds) for part in self._parts()]).all(0)
+
+
+class _Multiple(Kernel):
+    _hyperparameters = ("factor",)
+
+    def __init__(self, part: Kernel, factor: float) -> None:
+        super().__init__()
+        self.part = part
+        self.factor = _checks.positive_number("factor", factor)
+
+    def _leaves(self) -> list[Leaf]:
+        return [Leaf(self.factor * leaf.factor, leaf.kernel) for leaf in self.part._leaves()]
+
+    def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        return self.factor * self.part._gram(pairs, bounds)
+
+    def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        return self.factor * self.part._mean(pairs, bounds)
+
+    def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
+        return self.part._saturated(pairs, bounds)
