@@ -108,34 +108,17 @@ class ConvolutionOperator(NamedTuple):
         return (self.channels, *input_size)
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
-        return torch.convolution(
-            self._pad(v).unsqueeze(0),
-            weight,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.transposed,
-            self.output_padding,
-            self.groups,
-        ).squeeze(0)
+        return torch.convolution(self._pad(v).unsqueeze(0), weight, None, *self._options()).squeeze(0)
 
     def adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
         # The gradient of a convolution with respect to its input is its adjoint, for every combination of options.
         padded, _, _ = torch.ops.aten.convolution_backward(
-            u.unsqueeze(0),
-            self._pad(v).unsqueeze(0),
-            weight,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.transposed,
-            self.output_padding,
-            self.groups,
-            [True, False, False],
+            u.unsqueeze(0), self._pad(v).unsqueeze(0), weight, None, *self._options(), [True, False, False]
         )
         return self._unpad(padded.squeeze(0), v)
+
+    def _options(self) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
+        return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
 
     def _pad(self, v: Tensor) -> Tensor:
         if not self.pads:
