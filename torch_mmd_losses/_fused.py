@@ -61,9 +61,9 @@ class Computed(NamedTuple):
 def applies(leaves: Sequence[Leaf], real: Tensor, fake: Tensor) -> bool:
     """Whether nothing but plain reverse-mode autograd will look at the computation."""
     return (
-        bool(leaves)
+        not torch.compiler.is_compiling()
+        and len(leaves) > 0
         and all(type(scores) in (Tensor, torch.nn.Parameter) for scores in (real, fake))
-        and not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch.autograd.forward_ad._current_level < 0
         and not any(parameter.requires_grad for leaf in leaves for parameter in leaf.kernel.parameters())
