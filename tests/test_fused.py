@@ -226,6 +226,30 @@ def test_parameters_of_a_users_kernel_are_trained():
         def from_sq_dist(self, sq_dist):
             return torch.exp(-sq_dist * torch.exp(-2 * self.log_sigma) / 2)
 
+    class Captured(Kernel):
+        def __init__(self, log_sigma):
+            super().__init__()
+            self.captured = [log_sigma]  # no parameter of the kernel
+
+        def from_sq_dist(self, sq_dist):
+            return torch.exp(-sq_dist * torch.exp(-2 * self.captured[0]) / 2)
+
     kernel = Learned()
     mmd2(scores(5, 2, 1), scores(4, 2, 2), kernel + RBFKernel()).backward()
     assert kernel.log_sigma.grad.abs() > 1e-3
+    expected, kernel.log_sigma.grad = kernel.log_sigma.grad, None
+    mmd2(scores(5, 2, 1), scores(4, 2, 2), Captured(kernel.log_sigma)).backward()
+    assert_close(kernel.log_sigma.grad, expected)
+
+
+@pytest.mark.usefixtures("path")
+def test_a_kernel_derived_from_one_of_the_library_keeps_its_own_map(by_autograd):
+    class Doubled(RBFKernel):
+        def from_sq_dist(self, sq_dist):
+            return 2 * super().from_sq_dist(sq_dist)
+
+    real, fake = scores(5, 2, 1).requires_grad_(), scores(4, 2, 2)
+    loss = MMDLoss(Doubled())
+    assert_close(loss(real, fake), 2 * mmd2(real, fake, RBFKernel()))
+    (gradient,) = torch.autograd.grad(loss(real, fake), real)
+    assert_close(gradient, torch.autograd.grad(by_autograd(loss, real, fake).generator, real)[0])

@@ -66,7 +66,7 @@ def applies(leaves: Sequence[Leaf], real: Tensor, fake: Tensor) -> bool:
         and all(type(scores) in (Tensor, torch.nn.Parameter) for scores in (real, fake))
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch.autograd.forward_ad._current_level < 0
-        and not any(parameter.requires_grad for leaf in leaves for parameter in leaf.kernel.parameters())
+        and not any(leaf.kernel._trained(real) for leaf in leaves)
     )
 
 

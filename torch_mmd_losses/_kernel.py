@@ -50,6 +50,11 @@ class Kernel(nn.Module):
 
     _hyperparameters: tuple[str, ...] = ()
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "from_sq_dist" in cls.__dict__ and "_map" not in cls.__dict__:
+            cls._map = Kernel._map  # type: ignore[method-assign]  # the slope of a base class is that of its own map
+
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances, of any shape and never negative, to kernel values of the same shape.
 
@@ -115,6 +120,13 @@ class Kernel(nn.Module):
     def _limits(self, group: Group, bounds: Bounds) -> Limits:
         """Return the smallest and the largest squared distance that a pair of this group can have."""
         return UNBOUNDED
+
+    def _trained(self, like: Tensor) -> bool:
+        """Whether values of a radial kernel depend on a tensor that wants a gradient, beside the scores."""
+        if type(self)._map is not Kernel._map:
+            return False
+        with torch.enable_grad():
+            return self.from_sq_dist(like.new_ones(1, 1)).requires_grad
 
     def _map(self, sq_dist: Tensor) -> Mapped:
         """Return values and slopes of a radial kernel; `sq_dist` may be overwritten."""
