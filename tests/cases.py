@@ -101,7 +101,7 @@ CASES = {
         lambda: 1.5 * RBFBKernel(2.0), lambda a, b: 1.5 * _rbf(_sq(a, b), 2.0), peak=1.5, bounded=True
     ),
     "sum_with_bounded": KernelCase(
-        lambda: RBFKernel(2.0) + 0.5 * RBFBKernel(),
+        lambda: 0.5 * RBFBKernel() + RBFKernel(2.0),
         lambda a, b: _rbf(_sq(a, b), 2.0) + 0.5 * _rbf(_sq(a, b), 1.0),
         peak=1.5,
         bounded=True,
