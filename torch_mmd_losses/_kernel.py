@@ -91,7 +91,7 @@ class Kernel(nn.Module):
 
     __rmul__ = __mul__
 
-    # What the estimators ask of a kernel. The three methods below are defined for every subclass by the two above.
+    # What the estimators ask of a kernel: defined for every subclass by one of the two methods above.
 
     @property
     def _radial(self) -> bool:
