@@ -8,8 +8,9 @@ from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from torch_mmd_losses import EnergyKernel, Kernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix, mmd2
+from torch_mmd_losses import _dense as dense
 from torch_mmd_losses import _fused as fused
-from torch_mmd_losses import functional as F
+from torch_mmd_losses import _tiles as tiles
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -18,8 +19,8 @@ every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.fixture(params=["dense", "tiles"])
 def path(request, monkeypatch):
     """Send every size through one of the two passes, with tiles that do not divide the sizes."""
-    monkeypatch.setattr(fused, "DENSE_UP_TO", 10**6 if request.param == "dense" else 0)
-    monkeypatch.setattr(fused, "TILE", 3)
+    monkeypatch.setattr(dense, "suits", lambda *_: request.param == "dense")
+    monkeypatch.setattr(tiles, "CPU_TILE", 3)
     return request.param
 
 
@@ -126,7 +127,7 @@ def test_samples_are_at_distance_zero_from_themselves():
 
 @pytest.mark.usefixtures("path")
 def test_kernels_never_see_a_negative_squared_distance(monkeypatch):
-    monkeypatch.setattr(fused, "TILE", 64)
+    monkeypatch.setattr(tiles, "CPU_TILE", 64)
     seen = []
 
     class Recorder(Kernel):
@@ -141,19 +142,14 @@ def test_kernels_never_see_a_negative_squared_distance(monkeypatch):
 
 
 @pytest.mark.usefixtures("path")
-def test_coincident_samples_and_bounds_met_exactly():
+def test_coincident_samples_and_bounds_met_exactly(by_autograd):
     real = torch.tensor([[0.0], [2.0], [2.0], [2.5]], dtype=torch.float64, requires_grad=True)
     fake = torch.tensor([[2.0], [2.5], [5.0], [7.0]], dtype=torch.float64, requires_grad=True)
     for kernel in (RBFBKernel(1.0, 0.25, 4.0), EnergyKernel(), 2 * RBFBKernel() + RationalQuadraticMix((0.3, 1, 3))):
         for lambda_ in (-1.0, 1.0):
             loss = MMDLoss(kernel, lambda_)
             fused_grads = torch.autograd.grad(loss.discriminator(real, fake), (real, fake))
-            pairs = F.all_pairs(real, fake, "unbiased")
-            row = loss._row
-            plain = sum(
-                leaf.factor * F.weighted_means(leaf.kernel, pairs, row.weights, row.bounds) for leaf in kernel._leaves()
-            )
-            assert_close(fused_grads, torch.autograd.grad(plain, (real, fake)))
+            assert_close(fused_grads, torch.autograd.grad(by_autograd(loss, real, fake).discriminator, (real, fake)))
 
 
 @pytest.mark.usefixtures("path")

@@ -149,7 +149,13 @@ def test_defaults_are_the_papers_repulsive_bounded_loss():
     assert isinstance(loss.kernel, RBFBKernel)
     assert (loss.lambda_, loss.estimator) == (1.0, "unbiased")
     assert MMDLoss().kernel is not loss.kernel
-    assert list(inspect.signature(MMDLoss).parameters) == ["kernel", "lambda_", "estimator"]
+    assert list(inspect.signature(MMDLoss).parameters) == [
+        "kernel",
+        "lambda_",
+        "estimator",
+        "global_batch",
+        "tile_size",
+    ]
 
 
 def test_every_argument_changes_the_result():

@@ -71,8 +71,9 @@ def scores(name: str, value: object) -> Tensor:
         raise ValueError(f"{name}: expected floating-point scores, got {value.dtype}")
     if value.dim() == 0 or value.numel() == 0:
         raise ValueError(f"{name}: expected scores of shape (m, d) with m >= 1 and d >= 1, got {tuple(value.shape)}")
-    matrix = value.unsqueeze(1) if value.dim() == 1 else value.flatten(1)
-    return matrix if value.dtype == torch.float64 else matrix.float()
+    if value.dim() != 2:
+        value = value.unsqueeze(1) if value.dim() == 1 else value.flatten(1)
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
 def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,10 +91,25 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
     return matrix_a, matrix_b
 
 
-def sample_sizes(real: Tensor, fake: Tensor, estimator: Estimator) -> None:
-    """Raise if the estimator is unknown or is not defined for these numbers of samples."""
+def optional_count(name: str, value: object) -> int | None:
+    """Return `value` if it is None or an integer above zero."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise TypeError(f"{name}: expected an integer or None, got {value!r} of type {type(value).__name__}")
+    if value is not None and value < 1:
+        raise ValueError(f"{name}: expected an integer >= 1 or None, got {value}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """Return `value` if it is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r} of type {type(value).__name__}")
+    return value
+
+
+def sample_sizes(m: int, n: int, estimator: Estimator) -> None:
+    """Raise if the estimator is unknown or is not defined for `m` real and `n` fake samples."""
     one_of("estimator", estimator, ESTIMATORS)
-    m, n = real.shape[0], fake.shape[0]
     if estimator != "biased" and min(m, n) < 2:
         raise ValueError(
             f"real, fake: expected at least 2 samples each for estimator={estimator!r}, which leaves out the pairs "
@@ -105,6 +121,6 @@ def sample_sizes(real: Tensor, fake: Tensor, estimator: Estimator) -> None:
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which autocast does not lower the precision of matrix products on `device`."""
-    if device.type in _AUTOCAST_DEVICES:
+    if device.type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

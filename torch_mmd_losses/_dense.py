@@ -7,18 +7,30 @@ the same sizes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses._leaf import Leaf, Limits, Mapped, evaluate
-from torch_mmd_losses._pairs import total_dtype
-from torch_mmd_losses._types import Estimator
+from torch_mmd_losses._leaf import Leaf, Limits, Mapped, PairLimits, evaluate
+from torch_mmd_losses._pairs import count, total_dtype
+from torch_mmd_losses._types import Estimator, Weights
+
+DENSE_UP_TO = 512
+"""Real and fake samples together up to which one dense matrix is faster than tiles."""
 
 BlockLimits = tuple[Limits, Limits, Limits]
 """The limits of a kernel for real-real, cross and fake-fake pairs."""
+
+APART = 0.9
+"""Share of the scores' scatter that lies between the samples, above which float32 would cost digits within them."""
+
+
+def suits(samples: int, d: int, device: torch.device) -> bool:
+    """Whether this pass is the faster one for so many real and fake samples together."""
+    return samples <= DENSE_UP_TO
 
 
 def losses_and_gradients(
@@ -26,61 +38,96 @@ def losses_and_gradients(
     real: Tensor,
     fake: Tensor,
     estimator: Estimator,
-    rows: Sequence[tuple[tuple[float, float, float], tuple[BlockLimits, ...]]],
+    rows: Sequence[tuple[Weights, Sequence[BlockLimits] | None]],
     *,
     gradients: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return for each row, that is weights of the three means and limits of each kernel, the loss and its gradient.
 
-    Gradients are `(m + n, d)`, real scores first. Computed in float64 where the device has it, so that no offset of
-    the scores, common or not, costs digits.
+    Gradients are `(m + n, d)` in the dtype of the scores, real scores first.
     """
     m, n = real.shape[0], fake.shape[0]
-    stack = torch.cat([real, fake]).to(total_dtype(real.device))
-    stack -= stack.mean(0)
-    squares = stack.square().sum(1)
-    sq_dist = torch.addmm(squares, stack, stack.T, alpha=-2).add_(squares.unsqueeze(1)).clamp_min_(0)
-    sq_dist.fill_diagonal_(0)
-    evaluated: dict[tuple[BlockLimits, ...], Mapped] = {}
-    losses, slopes = [], []
-    for weights, limits in rows:
-        if limits not in evaluated:
-            matrices = [limit_matrices(m, n, blocks, stack.dtype, stack.device) for blocks in limits]
-            evaluated[limits] = evaluate(leaves, sq_dist, matrices, keep=len(rows) > 1)
-        value, slope, rate = evaluated[limits]
-        omega = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
+    stack = centred_stack(real, fake)
+    gram = stack @ stack.T
+    squares = gram.diagonal().clone()  # from here, so that each sample is at distance zero from itself, exactly
+    # Kernels need no more precision than the scores have.
+    sq_dist = _cast(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), real.dtype)
+    totals = total_dtype(real.device)
+    losses, found = [], []
+    mapped: Mapped | None = None
+    for i, (weights, limits) in enumerate(rows):
+        if mapped is None or limits != rows[i - 1][1]:
+            bounds = [limit_matrices(m, n, blocks, sq_dist.dtype, sq_dist.device) for blocks in limits or ()]
+            mapped = evaluate(leaves, sq_dist, bounds or None, keep=i + 1 < len(rows))
+        value, slope, rate = mapped
+        omega, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
         pull = slope * omega
-        row_sums = pull.sum(1, keepdim=True)
-        losses.append(row_sums.sum() if slope is value else torch.dot(value.view(-1), omega.view(-1)))
+        sums = pull.sum(1)
+        losses.append((sums if slope is value else (value * omega).sum(1)).sum(dtype=totals).mul_(scale))
         if gradients:
-            slopes.append(torch.addmm(stack * row_sums, pull, stack, beta=4 * rate, alpha=-4 * rate))
-    return losses, slopes
+            # sum_j pull_ij (z_i - z_j): the graph Laplacian of the weights, up to its sign, times the scores.
+            pull.diagonal().sub_(sums)
+            found.append((_cast(pull, stack.dtype) @ stack).mul_(-4 * rate * scale))
+    return losses, [_cast(gradient, real.dtype) for gradient in found]
+
+
+def centred_stack(real: Tensor, fake: Tensor) -> Tensor:
+    """Return real and fake scores `(m + n, d)` around their centre, in a dtype in which their differences are exact.
+
+    Float32 is enough unless the two samples are far apart for their size. To know that, the host has to read a number:
+    on a CPU that costs less than float64, elsewhere it would be a synchronisation.
+    """
+    stack = torch.cat([real, fake])
+    precise = total_dtype(real.device)
+    if stack.dtype == precise:
+        return _centred(stack)
+    if real.device.type == "cpu":
+        centred = _centred(stack)
+        if not _apart(centred, real.shape[0]):
+            return centred
+    return _centred(torch.cat([real, fake]).to(precise))
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x if x.dtype == dtype else x.to(dtype)  # asking costs less than a conversion to what it is already
+
+
+def _apart(centred: Tensor, m: int) -> bool:
+    flat, total = centred.view(-1), centred[:m].sum(0)
+    between = float(torch.dot(total, total)) * (1 / m + 1 / (centred.shape[0] - m))
+    return not between <= APART * float(torch.dot(flat, flat))
+
+
+def _centred(stack: Tensor) -> Tensor:
+    return stack.sub_(stack.sum(0), alpha=1 / stack.shape[0])
 
 
 @lru_cache(maxsize=32)
 def pair_weights(
-    m: int, n: int, weights: tuple[float, float, float], estimator: Estimator, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Return the factor `(m + n, m + n)` of each ordered pair in the loss."""
-    real, cross, fake = weights
-    within = estimator != "biased"
-    aligned = estimator == "u_statistic"
-    omega = torch.empty(m + n, m + n, dtype=dtype)
-    omega[:m, :m] = real / (m * m - m if within else m * m)
-    omega[m:, m:] = fake / (n * n - n if within else n * n)
-    block = torch.full((m, n), cross / 2 / (m * n - m if aligned else m * n), dtype=dtype)
+    m: int, n: int, weights: Weights, estimator: Estimator, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, float]:
+    """Return the factor `(m + n, m + n)` of each ordered pair in the loss, and what to multiply the sum with.
+
+    Where the means cancel, rounded factors would be what is left. Up to a common one, those of MMD^2 are small whole
+    numbers, exact in any dtype; others are returned in float64.
+    """
+    within, aligned = estimator != "biased", estimator == "u_statistic"
+    pairs = [count(m, m, distinct=within), count(m, n, distinct=aligned), count(n, n, distinct=within)]
+    common = math.lcm(*pairs)
+    real, cross, fake = (weight * (common // number) for weight, number in zip(weights, pairs, strict=True))
+    exact = all(torch.tensor(number, dtype=dtype).item() == number for number in (real, cross / 2, fake))
+    omega = torch.full((m + n, m + n), cross / 2, dtype=dtype if exact else total_dtype(device))
     if aligned:
-        block.fill_diagonal_(0)
-    omega[:m, m:], omega[m:, :m] = block, block.T
+        omega.diagonal(m).zero_()
+        omega.diagonal(-m).zero_()
+    omega[:m, :m], omega[m:, m:] = real, fake
     if within:
         omega.fill_diagonal_(0)
-    return omega.to(device)
+    return omega.to(device), 1 / common
 
 
 @lru_cache(maxsize=32)
-def limit_matrices(
-    m: int, n: int, blocks: BlockLimits, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor] | Limits:
+def limit_matrices(m: int, n: int, blocks: BlockLimits, dtype: torch.dtype, device: torch.device) -> PairLimits:
     """Return the smallest and largest squared distance of each pair, as numbers if they are the same for all."""
     if len(set(blocks)) == 1:
         return blocks[0]

@@ -8,70 +8,45 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import _checks, _dense, _second, _tiles
-from torch_mmd_losses._leaf import Leaf, Limits
+from torch_mmd_losses import _checks, _dense, _second, _sums
+from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits
 from torch_mmd_losses._pairs import total_dtype
-from torch_mmd_losses._types import Bounds, Estimator, Group, Row
-
-DENSE_UP_TO = 256
-"""Real and fake samples together up to which one dense matrix is faster than tiles."""
-
-GROUPS: tuple[Group, ...] = ("real", "cross", "fake")
-
-TILE = 384
-"""Rows and columns of a tile: 1 MB in float32 stays in the second-level cache of a core."""
+from torch_mmd_losses._parts import Scope
+from torch_mmd_losses._tiles import tile_size
+from torch_mmd_losses._types import GROUPS, Bounds, Estimator, Group, Row
 
 
 class Plan(NamedTuple):
     """Everything about a call but the scores."""
 
-    leaves: tuple[Leaf, ...]
-    rows: tuple[Row, ...]
+    radial: Sequence[Leaf]
+    general: Sequence[Leaf]
+    rows: Sequence[Row]
     estimator: Estimator
-    by_autograd: Callable[[Tensor, Tensor], Sequence[Tensor]]
-
-
-class Block(NamedTuple):
-    """A group of pairs.
-
-    `a` and `b` are 0 for real and 1 for fake scores, `distinct` leaves out the pairs of equal index, and `pairs` is how
-    many there are.
-    """
-
-    group: Group
-    a: int
-    b: int
-    distinct: bool
-    pairs: int
-
-    @property
-    def within(self) -> bool:
-        """Whether the pairs are made of one sample."""
-        return self.a == self.b
+    scope: Scope
+    tile: int | None
+    by_autograd: Callable[[Tensor, Tensor, Sequence[Row]], Sequence[Tensor]]
 
 
 class Computed(NamedTuple):
-    """The losses, and the gradients of each with respect to real and to fake scores."""
+    """The losses in :func:`total_dtype`, and the gradient of each: of the scores that want one, real ones first."""
 
     values: list[Tensor]
-    to_real: list[Tensor]
-    to_fake: list[Tensor]
+    gradients: list[Tensor]
 
 
-def applies(leaves: Sequence[Leaf], real: Tensor, fake: Tensor) -> bool:
+def applies(real: Tensor, fake: Tensor) -> bool:
     """Whether nothing but plain reverse-mode autograd will look at the computation."""
     return (
         not torch.compiler.is_compiling()
-        and len(leaves) > 0
         and all(type(scores) in (Tensor, torch.nn.Parameter) for scores in (real, fake))
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch.autograd.forward_ad._current_level < 0
-        and not any(leaf.kernel._trained(real) for leaf in leaves)
     )
 
 
 def losses(plan: Plan, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
-    """Return the loss of each row, scalars in :func:`total_dtype`."""
+    """Return the loss of each row, scalars in the dtype of the scores."""
     return _Losses.apply(real, fake, plan)  # type: ignore[no-untyped-call]
 
 
@@ -79,27 +54,26 @@ class _Losses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, real: Tensor, fake: Tensor, plan: Plan) -> tuple[Tensor, ...]:  # noqa: ANN401
         ctx.set_materialize_grads(False)
-        ctx.plan = plan
-        needed = any(ctx.needs_input_grad)
-        compute = _small if real.shape[0] + fake.shape[0] <= DENSE_UP_TO else _large
-        values, to_real, to_fake = compute(plan, real, fake, needed)
-        ctx.save_for_backward(real, fake, *to_real, *to_fake)
-        return tuple(values)
+        wanted = ctx.needs_input_grad[:2]
+        ctx.plan, ctx.wanted = plan, wanted
+        values, gradients = _compute(plan, real, fake, wanted)
+        ctx.save_for_backward(real, fake, *gradients)
+        return tuple(value.to(real.dtype) for value in values)
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         real, fake, *gradients = ctx.saved_tensors
-        if not torch.is_grad_enabled():
-            rows = len(ctx.plan.rows)
-            to_real = _combine(outer, gradients[:rows]) if ctx.needs_input_grad[0] else None
-            to_fake = _combine(outer, gradients[rows:]) if ctx.needs_input_grad[1] else None
-            return to_real, to_fake, None
-        if real.shape[0] + fake.shape[0] <= DENSE_UP_TO:
-            return (*_gradients_by_autograd(ctx.plan, real, fake, outer), None)
+        factors = [factor for factor in outer if factor is not None]
+        if not factors:
+            return None, None, None
         used = [i for i, factor in enumerate(outer) if factor is not None]
-        plan = ctx.plan._replace(rows=tuple(ctx.plan.rows[i] for i in used))
-        kept = [gradients[i + start] for start in (0, len(ctx.plan.rows)) for i in used]
-        return (*_Gradients.apply(real, fake, plan, kept, *(outer[i] for i in used)), None)  # type: ignore[no-untyped-call]
+        gradients = [gradients[i] for i in used]
+        if not torch.is_grad_enabled():
+            return (*_split(ctx.wanted, real, fake, _weigh(factors, gradients)), None)
+        plan = ctx.plan._replace(rows=[ctx.plan.rows[i] for i in used])
+        if _is_small(plan, real, fake):
+            return (*_gradients_by_autograd(plan, real, fake, factors), None)
+        return (*_Gradients.apply(real, fake, plan, ctx.wanted, gradients, *factors), None)  # type: ignore[no-untyped-call]
 
 
 class _Gradients(torch.autograd.Function):
@@ -111,95 +85,127 @@ class _Gradients(torch.autograd.Function):
         real: Tensor,
         fake: Tensor,
         plan: Plan,
+        wanted: Sequence[bool],
         gradients: list[Tensor],
         *outer: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        ctx.plan = plan
+        ctx.plan, ctx.wanted = plan, wanted
         ctx.save_for_backward(real, fake, *outer, *gradients)
-        rows = len(plan.rows)
-        return _combine(outer, gradients[:rows]), _combine(outer, gradients[rows:])
+        return _split(wanted, real, fake, _weigh(outer, gradients))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, along_real: Tensor, along_fake: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         real, fake, *rest = ctx.saved_tensors
-        rows = len(ctx.plan.rows)
-        outer, to_real, to_fake = rest[:rows], rest[rows : 2 * rows], rest[2 * rows :]
-        directions = (along_real, along_fake)
-        blocks = _blocks(ctx.plan.estimator, len(real), len(fake))
+        plan, rows = ctx.plan, len(ctx.plan.rows)
+        outer, gradients = rest[:rows], rest[rows:]
         with _checks.full_precision(real.device):
-            products = _second.hessian_product(ctx.plan, blocks, (real, fake), outer, directions, TILE)
+            products = _hessian_product(plan, real, fake, ctx.wanted, outer, along)
+        directions = torch.cat([direction for direction, want in zip(along, ctx.wanted, strict=True) if want])
         pulls = [
-            ((p * along_real).sum() + (q * along_fake).sum()).to(factor.dtype)
-            for p, q, factor in zip(to_real, to_fake, outer, strict=True)
+            (gradient * directions).sum().to(factor.dtype) for gradient, factor in zip(gradients, outer, strict=True)
         ]
-        return *products, None, None, *pulls
+        return *products, None, None, None, *pulls
 
 
-def _combine(outer: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> Tensor | None:
-    terms = [
-        factor.to(gradient.dtype) * gradient
-        for factor, gradient in zip(outer, gradients, strict=True)
-        if factor is not None
-    ]
-    return sum(terms[1:], start=terms[0]) if terms else None
+def _weigh(outer: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    total = outer[0] * gradients[0]
+    for factor, gradient in zip(outer[1:], gradients[1:], strict=True):
+        total.addcmul_(factor, gradient)
+    return total
+
+
+def _split(wanted: Sequence[bool], real: Tensor, fake: Tensor, stacked: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the parts of a stacked gradient that belong to real and to fake scores."""
+    if not all(wanted):
+        return tuple(stacked if want else None for want in wanted)
+    return torch.split_with_sizes(stacked, [real.shape[0], fake.shape[0]])
 
 
 def _gradients_by_autograd(
-    plan: Plan, real: Tensor, fake: Tensor, outer: Sequence[Tensor | None]
-) -> list[Tensor | None]:
-    """Return the gradients as functions of the scores, for a second derivative."""
+    plan: Plan, real: Tensor, fake: Tensor, outer: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of small samples as functions of the scores, for a second derivative."""
     with torch.enable_grad(), _checks.full_precision(real.device):
-        values = plan.by_autograd(real, fake)
-        used = [(value, factor) for value, factor in zip(values, outer, strict=True) if factor is not None]
-        wanted = [x for x in (real, fake) if x.requires_grad]
-        found = torch.autograd.grad(
-            [value for value, _ in used], wanted, [factor for _, factor in used], create_graph=True
-        )
-    remaining = iter(found)
-    return [next(remaining) if x.requires_grad else None for x in (real, fake)]
+        values = plan.by_autograd(real, fake, plan.rows)
+        factors = [factor.to(value.dtype) for factor, value in zip(outer, values, strict=True)]
+        wanted = [scores for scores in (real, fake) if scores.requires_grad]
+        found = iter(torch.autograd.grad(values, wanted, factors, create_graph=True))
+    return tuple(next(found) if scores.requires_grad else None for scores in (real, fake))
 
 
-def _small(plan: Plan, real: Tensor, fake: Tensor, gradients: bool) -> Computed:
-    rows = []
-    for row in plan.rows:
-        groups = [_limits(plan.leaves, group, row.bounds) for group in GROUPS]
-        rows.append((row.weights, tuple(zip(*groups, strict=True))))
-    values, stacked = _dense.losses_and_gradients(plan.leaves, real, fake, plan.estimator, rows, gradients=gradients)
-    m = real.shape[0]
-    both = [gradient.to(real.dtype).split([m, fake.shape[0]]) for gradient in stacked]
-    return Computed(values, [to_real for to_real, _ in both], [to_fake for _, to_fake in both])
+def _compute(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
+    if not _is_small(plan, real, fake):
+        return _large(plan, real, fake, wanted)
+    small = _small(plan, real, fake, wanted)
+    if not plan.general:
+        return small
+    large = _large(plan._replace(radial=()), real, fake, wanted)
+    return Computed(*([p + q for p, q in zip(*pair, strict=True)] for pair in zip(small, large, strict=True)))
 
 
-def _large(plan: Plan, real: Tensor, fake: Tensor, gradients: bool) -> Computed:
-    samples = (real, fake)
-    zero = torch.zeros((), dtype=total_dtype(real.device), device=real.device)
-    values = [zero.clone() for _ in plan.rows]
-    towards = [[torch.zeros_like(scores) for _ in plan.rows] if gradients else [] for scores in samples]
-    for place, block in enumerate(_blocks(plan.estimator, len(real), len(fake))):
-        weights = [row.weights[place] / block.pairs for row in plan.rows]
-        limits = [_limits(plan.leaves, block.group, row.bounds) for row in plan.rows]
-        choices = list(dict.fromkeys(choice for choice, weight in zip(limits, weights, strict=True) if weight))
-        b = None if block.within else samples[block.b]
-        sums = _tiles.pair_sums(
-            plan.leaves, samples[block.a], b, choices, distinct=block.distinct, gradients=gradients, size=TILE
-        )
-        for i, weight in enumerate(weights):
-            if weight:
-                found = sums[choices.index(limits[i])]
-                values[i] += weight * found.total
-                for side, gradient in zip(sorted({block.a, block.b}), found.gradients, strict=gradients):
-                    towards[side][i].add_(gradient, alpha=weight)
-    return Computed(values, *towards)
+def _is_small(plan: Plan, real: Tensor, fake: Tensor) -> bool:
+    enough = real.shape[0] + fake.shape[0]
+    return bool(plan.radial) and plan.scope.local and _dense.suits(enough, real.shape[1], real.device)
 
 
-def _blocks(estimator: Estimator, m: int, n: int) -> list[Block]:
-    within, aligned = estimator != "biased", estimator == "u_statistic"
-    return [
-        Block("real", 0, 0, within, m * m - m if within else m * m),
-        Block("cross", 0, 1, aligned, m * n - m if aligned else m * n),
-        Block("fake", 1, 1, within, n * n - n if within else n * n),
-    ]
+def _small(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
+    rows = [(row.weights, _block_limits(plan.radial, row.bounds)) for row in plan.rows]
+    values, gradients = _dense.losses_and_gradients(
+        plan.radial, real, fake, plan.estimator, rows, gradients=any(wanted)
+    )
+    if not all(wanted):
+        m = real.shape[0]
+        gradients = [gradient[:m] if wanted[0] else gradient[m:] for gradient in gradients]
+    return Computed(values, gradients)
+
+
+def _large(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
+    size = tile_size(plan.tile, real.device)
+    samples = plan.scope.samples(real, fake)
+    values = torch.zeros(len(plan.rows), dtype=total_dtype(real.device), device=real.device)
+    sizes = [len(scores) if want else 0 for scores, want in zip((real, fake), wanted, strict=True)]
+    gradients = [real.new_zeros(sum(sizes), real.shape[1]) for _ in plan.rows] if any(wanted) else []
+    towards = [gradient.split(sizes) for gradient in gradients]
+    for part in plan.scope.parts(samples, plan.estimator):
+        sides = (part.a < len(wanted) and wanted[part.a], part.b < len(wanted) and wanted[part.b])
+        weights = [getattr(row.weights, part.group) / part.pairs for row in plan.rows]
+        used = [i for i, weight in enumerate(weights) if weight and (part.value or any(sides))]
+        limits = [_limits(plan.radial, part.group, plan.rows[i].bounds) for i in used]
+        found = _sums.pair_sums(plan.radial, plan.general, part.block, limits, wanted=sides, size=size)
+        for i, sums in zip(used, found, strict=True):
+            values[i].add_(sums.total, alpha=weights[i] * part.value)
+            for side, gradient in ((part.a, sums.to_a), (part.b, sums.to_b)):
+                if gradient is not None:
+                    towards[i][side].add_(gradient, alpha=weights[i] * part.gradient * plan.scope.gradient_factor)
+    return Computed(list(plan.scope.totals(values)), gradients)
+
+
+def _hessian_product(
+    plan: Plan,
+    real: Tensor,
+    fake: Tensor,
+    wanted: Sequence[bool],
+    outer: Sequence[Tensor],
+    along: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    size = tile_size(plan.tile, real.device)
+    samples = plan.scope.samples(real, fake)
+    parts = plan.scope.parts(samples, plan.estimator)
+    products = [torch.zeros_like(scores) if want else None for scores, want in zip((real, fake), wanted, strict=True)]
+    for row, factor in zip(plan.rows, outer, strict=True):
+        steps = (torch.zeros_like(x) if v is None else factor * v for x, v in zip((real, fake), along, strict=True))
+        directions = plan.scope.samples(*steps)
+        _second.add_hessian_product(products, (*plan.radial, *plan.general), row, parts, samples, directions, size)
+    return tuple(product if product is None else product * plan.scope.gradient_factor for product in products)
+
+
+def _block_limits(leaves: Sequence[Leaf], bounds: Bounds) -> list[_dense.BlockLimits] | None:
+    if bounds == "none":
+        return None
+    real, cross, fake = (_limits(leaves, group, bounds) for group in GROUPS)
+    limits = list(zip(real, cross, fake, strict=True))
+    return None if all(limit == UNBOUNDED for blocks in limits for limit in blocks) else limits
 
 
 def _limits(leaves: Sequence[Leaf], group: Group, bounds: Bounds) -> tuple[Limits, ...]:

@@ -78,8 +78,9 @@ class Kernel(nn.Module):
         """
         matrix_a, matrix_b = _checks.same_space("a", a, "b", b)
         left = Sample(matrix_a)
+        right = left if a is b else Sample(matrix_b)
         with _checks.full_precision(matrix_a.device):
-            return self._gram(Pairs(left, left if a is b else Sample(matrix_b), "cross", distinct=False))
+            return self._gram(Pairs(left, right, "cross", distinct=False, same=a is b))
 
     def __add__(self, other: Kernel) -> Kernel:
         """Return the kernel `k(a, b) + other(a, b)`."""
@@ -98,6 +99,11 @@ class Kernel(nn.Module):
         """Whether the kernel is a function of the distance: `forward` is this class's own."""
         return type(self).forward is Kernel.forward
 
+    @property
+    def _closed_form(self) -> bool:
+        """Whether sums over pairs take no Gram matrix."""
+        return False
+
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         gram = self.from_sq_dist(pairs.sq_dist) if self._radial else self.forward(pairs.a.scores, pairs.b.scores)
         return self._checked(gram, pairs.shape)
@@ -110,8 +116,9 @@ class Kernel(nn.Module):
             )
         return values
 
-    def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        return pairs.mean(self._gram(pairs, bounds))
+    def _total(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        """Return the sum over the pairs, a scalar in :func:`total_dtype`."""
+        return pairs.total(self._gram(pairs, bounds))
 
     def _leaves(self) -> list[Leaf]:
         """Return the kernels that this one is the sum of, none of them a sum or a multiple."""
@@ -122,16 +129,19 @@ class Kernel(nn.Module):
         return UNBOUNDED
 
     def _trained(self, like: Tensor) -> bool:
-        """Whether values of a radial kernel depend on a tensor that wants a gradient, beside the scores."""
+        """Whether values depend on a tensor that wants a gradient, beside the scores, which are like `like`."""
         if type(self)._map is not Kernel._map:
             return False
         with torch.enable_grad():
-            return self.from_sq_dist(like.new_ones(1, 1)).requires_grad
+            if self._radial:
+                return self.from_sq_dist(like.new_ones(1, 1)).requires_grad
+            sample = like.new_ones(1, like.shape[1])
+            return self.forward(sample, sample).requires_grad
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        """Return values and slopes of a radial kernel; `sq_dist` may be overwritten."""
+        """Return values and slopes of a radial kernel; `sq_dist` may be overwritten, and a little below zero."""
         with torch.enable_grad():
-            leaf = sq_dist.detach().requires_grad_()
+            leaf = sq_dist.detach().clamp_min_(0).requires_grad_()
             value = self._checked(self.from_sq_dist(leaf), leaf.shape)
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         return Mapped(value.detach(), slope, 1.0)
@@ -200,9 +210,6 @@ class _Sum(Kernel):
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return torch.stack([part._gram(pairs, bounds) for part in self._parts()]).sum(0)
 
-    def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        return torch.stack([part._mean(pairs, bounds) for part in self._parts()]).sum(0)
-
     def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
         return torch.stack([part._saturated(pairs, bounds) for part in self._parts()]).all(0)
 
@@ -220,9 +227,6 @@ class _Multiple(Kernel):
 
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return self.factor * self.part._gram(pairs, bounds)
-
-    def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        return self.factor * self.part._mean(pairs, bounds)
 
     def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
         return self.part._saturated(pairs, bounds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Limits = tuple[float, float]
 """The smallest and the largest squared distance that a kernel sees."""
+
+PairLimits = Limits | tuple[Tensor, Tensor]
+"""The same for all pairs, or for each."""
 
 UNBOUNDED: Limits = (0.0, math.inf)
 
@@ -35,33 +38,39 @@ class Mapped(NamedTuple):
     rate: float
 
 
-def evaluate(
-    leaves: Sequence[Leaf], sq_dist: Tensor, limits: Sequence[tuple[Tensor, Tensor] | Limits], *, keep: bool
-) -> Mapped:
+def evaluate(leaves: Sequence[Leaf], sq_dist: Tensor, limits: Sequence[PairLimits] | None, *, keep: bool) -> Mapped:
     """Return the sum of the kernels at `sq_dist`, which is overwritten unless it is to be kept.
 
-    `limits` holds, for each kernel, numbers or tensors that broadcast to `sq_dist`.
+    Args:
+        leaves: the kernels.
+        sq_dist: squared distances; rounding may have left them a little below zero.
+        limits: for each kernel, numbers or tensors that broadcast to `sq_dist`; None if there are none.
+        keep: whether to leave `sq_dist` as it is.
     """
     last = len(leaves) - 1
-    parts = [_part(leaf, sq_dist, limits[i], keep=keep or i < last) for i, leaf in enumerate(leaves)]
-    if not last:
-        return parts[0]
-    slope = parts[0].slope * parts[0].rate
-    value = parts[0].value
-    for more in parts[1:]:
-        slope.add_(more.slope, alpha=more.rate)
-        value.add_(more.value)
+    if not last and leaves[0].factor == 1:
+        return _part(leaves[0].kernel, sq_dist, None if limits is None else limits[0], keep)
+    return weighted_sum(
+        (leaf.factor, _part(leaf.kernel, sq_dist, None if limits is None else limits[i], keep or i < last))
+        for i, leaf in enumerate(leaves)
+    )
+
+
+def weighted_sum(parts: Iterable[tuple[float, Mapped]]) -> Mapped:
+    """Return the sum of `weight * part` in new tensors; a part is used up before the next one is asked for."""
+    remaining = iter(parts)
+    weight, first = next(remaining)
+    value, slope = first.value * weight, first.slope * (weight * first.rate)
+    for weight, part in remaining:
+        value.add_(part.value, alpha=weight)
+        slope.add_(part.slope, alpha=weight * part.rate)
     return Mapped(value, slope, 1.0)
 
 
-def _part(leaf: Leaf, sq_dist: Tensor, limits: tuple[Tensor, Tensor] | Limits, *, keep: bool) -> Mapped:
-    if not isinstance(limits[0], Tensor) and limits == UNBOUNDED:
-        mapped = leaf.kernel._map(sq_dist.clone() if keep else sq_dist)
-    else:
-        seen = sq_dist.clamp(*limits)
-        outside = seen != sq_dist  # the whole slope passes at a bound, as through clamp
-        mapped = leaf.kernel._map(seen)
-        mapped = mapped._replace(slope=mapped.slope.masked_fill(outside, 0))
-    if leaf.factor == 1:
-        return mapped
-    return mapped._replace(value=mapped.value * leaf.factor, rate=mapped.rate * leaf.factor)
+def _part(kernel: Kernel, sq_dist: Tensor, limits: PairLimits | None, keep: bool) -> Mapped:
+    if limits is None or (not isinstance(limits[0], Tensor) and limits == UNBOUNDED):
+        return kernel._map(sq_dist.clone() if keep else sq_dist)
+    seen = sq_dist.clamp(*limits)
+    outside = seen != sq_dist  # the whole slope passes at a bound, as through clamp
+    mapped = kernel._map(seen)
+    return mapped._replace(slope=mapped.slope.masked_fill(outside, 0))

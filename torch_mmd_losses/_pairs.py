@@ -8,8 +8,10 @@ from torch import Tensor
 from torch_mmd_losses._types import Group
 
 
-def sq_dist(a: Tensor, b: Tensor) -> Tensor:
+def sq_dist(a: Tensor, b: Tensor, same: Tensor | None = None) -> Tensor:
     """Return the squared Euclidean distances `(m, n)` between the rows of `a` `(m, d)` and of `b` `(n, d)`.
+
+    `same` is a mask of pairs that are a row and itself: those are at distance zero.
 
     The expansion `|a|^2 + |b|^2 - 2 a.b` costs one matrix product, but cancels when the rows share a large offset.
     Distances do not change under translation, so both are centred first; the centre is a constant to autograd, since
@@ -20,8 +22,8 @@ def sq_dist(a: Tensor, b: Tensor) -> Tensor:
     squares_left, squares_right = left.square().sum(1), right.square().sum(1)
     expanded = squares_left.unsqueeze(1) + squares_right - 2 * (left @ right.T)
     lifted = expanded - expanded.detach().clamp_max(0)
-    # A row is at distance exactly zero from itself; a root would turn what rounding leaves there into a visible bias.
-    return lifted.masked_fill(_diagonal(lifted), 0) if a is b else lifted
+    # A root would turn what rounding leaves at the distance of a row from itself into a visible bias.
+    return lifted if same is None else lifted.masked_fill(same, 0)
 
 
 def centred(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,10 +33,6 @@ def centred(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return moved, moved
     centre = (a.detach().mean(0) + b.detach().mean(0)) / 2
     return a - centre, b - centre
-
-
-def _diagonal(gram: Tensor) -> Tensor:
-    return torch.eye(gram.shape[0], gram.shape[1], dtype=torch.bool, device=gram.device)
 
 
 class Sample:
@@ -57,18 +55,21 @@ class Pairs:
 
     Args:
         a: `m` scores.
-        b: `n` scores; the same object as `a` for the pairs within one group.
+        b: `n` scores; the same object as `a` for the pairs within one set.
         group: which samples the pairs are made of.
-        distinct: leave out the pairs with `i = j`.
+        distinct: leave out the pairs of equal index, `j = i + shift`.
+        same: pairs of equal index are a sample and itself.
+        shift: see `distinct`.
     """
 
-    def __init__(self, a: Sample, b: Sample, group: Group, *, distinct: bool) -> None:
+    def __init__(self, a: Sample, b: Sample, group: Group, *, distinct: bool, same: bool, shift: int = 0) -> None:
         self.a = a
         self.b = b
         self.group = group
         self.distinct = distinct
-        m, n = self.shape
-        self.count = m * n - m if distinct else m * n
+        self.same = same
+        self.shift = shift
+        self.count = count(*self.shape, distinct=distinct)
         self._sq_dist: Tensor | None = None
 
     @property
@@ -80,17 +81,23 @@ class Pairs:
     def sq_dist(self) -> Tensor:
         """Squared distances `(m, n)`, computed once however many kernels look at them."""
         if self._sq_dist is None:
-            self._sq_dist = sq_dist(self.a.scores, self.b.scores)
+            self._sq_dist = sq_dist(self.a.scores, self.b.scores, self._equal_indices() if self.same else None)
         return self._sq_dist
 
     def total(self, gram: Tensor) -> Tensor:
         """Return the sum of `gram` `(m, n)` over these pairs, in :func:`total_dtype`."""
-        kept = gram.masked_fill(_diagonal(gram), 0) if self.distinct else gram
+        kept = gram.masked_fill(self._equal_indices(), 0) if self.distinct else gram
         return kept.sum(1).sum(dtype=total_dtype(gram.device))
 
-    def mean(self, gram: Tensor) -> Tensor:
-        """Return the mean of `gram` `(m, n)` over these pairs, in :func:`total_dtype`."""
-        return self.total(gram) / self.count
+    def _equal_indices(self) -> Tensor:
+        m, n = self.shape
+        device = self.a.scores.device
+        return torch.arange(m, device=device).unsqueeze(1) + self.shift == torch.arange(n, device=device)
+
+
+def count(m: int, n: int, *, distinct: bool) -> int:
+    """Return the number of pairs of `m` and `n` samples, without those of equal index if `distinct`."""
+    return m * n - m if distinct else m * n
 
 
 def total_dtype(device: torch.device) -> torch.dtype:

@@ -3,62 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses._pairs import Pairs, Sample
+from torch_mmd_losses._leaf import Leaf
+from torch_mmd_losses._pairs import Sample
+from torch_mmd_losses._parts import Part
 from torch_mmd_losses._tiles import tiles
-
-if TYPE_CHECKING:
-    from torch_mmd_losses._fused import Block, Plan
+from torch_mmd_losses._types import Row
 
 
-def hessian_product(
-    plan: Plan,
-    blocks: Sequence[Block],
+def add_hessian_product(
+    products: Sequence[Tensor | None],
+    leaves: Sequence[Leaf],
+    row: Row,
+    parts: Sequence[Part],
     samples: Sequence[Tensor],
-    factors: Sequence[Tensor],
     directions: Sequence[Tensor],
     size: int,
-) -> list[Tensor]:
-    """Return the derivatives of `<gradient, direction>` of the sum of `factor * loss` with respect to the samples.
+) -> None:
+    """Add the derivatives of `<gradient of a loss, direction>` with respect to the first samples to `products`.
 
     Args:
-        plan: the losses.
-        blocks: the groups of pairs.
-        samples: real and fake scores.
-        factors: one for each loss.
-        directions: a direction for the gradient of each sample, of its shape.
+        products: where to add, for each of the first samples; None where no derivative is wanted.
+        leaves: the kernel.
+        row: the loss.
+        parts: its pairs.
+        samples: all samples that there are pairs of.
+        directions: a direction for the gradient of each, of its shape.
         size: rows and columns of a tile.
     """
-    products = [torch.zeros_like(scores) for scores in samples]
-    for place, block in enumerate(blocks):
-        weights = [factor * row.weights[place] / block.pairs for factor, row in zip(factors, plan.rows, strict=True)]
-        for rows, columns in tiles(len(samples[block.a]), len(samples[block.b]), block.within, size):
-            diagonal = rows == columns
-            sides = [(block.a, rows), (block.b, columns)][: 1 if block.within and diagonal else 2]
+    for part in parts:
+        weight = getattr(row.weights, part.group) / part.pairs * part.gradient
+        block = part.block
+        for rows, columns in tiles(block, size):
+            sides = [(part.a, rows), (part.b, columns)]
+            if block.symmetric and rows == columns:
+                del sides[1]
             with torch.enable_grad():
-                leaves = [samples[side][part].detach().requires_grad_() for side, part in sides]
-                pairs = _pairs(leaves, block, distinct=block.distinct and diagonal)
-                total = torch.stack(
-                    [
-                        weight * leaf.factor * pairs.total(leaf.kernel._gram(pairs, row.bounds))
-                        for weight, row in zip(weights, plan.rows, strict=True)
-                        for leaf in plan.leaves
-                    ]
-                ).sum()
-                slopes = torch.autograd.grad(total, leaves, create_graph=True)
+                scores = [samples[side][place].detach().requires_grad_() for side, place in sides]
+                first, last = Sample(scores[0]), Sample(scores[-1])
+                pairs = part.pairs_of(first, first if len(scores) == 1 else last, rows.start, columns.start)
+                values = [leaf.factor * pairs.total(leaf.kernel._gram(pairs, row.bounds)) for leaf in leaves]
+                slopes = torch.autograd.grad(torch.stack(values).sum(), scores, create_graph=True)
                 steps = [
-                    (slope * directions[side][part]).sum() for slope, (side, part) in zip(slopes, sides, strict=True)
+                    (slope * directions[side][place]).sum() for slope, (side, place) in zip(slopes, sides, strict=True)
                 ]
-                found = torch.autograd.grad(torch.stack(steps).sum(), leaves)
-            for (side, part), product in zip(sides, found, strict=True):
-                products[side][part] += product * (2 if block.within and not diagonal else 1)
-    return products
-
-
-def _pairs(leaves: Sequence[Tensor], block: Block, *, distinct: bool) -> Pairs:
-    samples = [Sample(leaf) for leaf in leaves]
-    return Pairs(samples[0], samples[-1], block.group, distinct=distinct)
+                found = torch.autograd.grad(torch.stack(steps).sum(), scores)
+            times = len(sides) if block.symmetric else 1  # the tile below the diagonal is the transpose
+            for (side, place), product in zip(sides, found, strict=True):
+                target = products[side] if side < len(products) else None
+                if target is not None:
+                    target[place].add_(product, alpha=weight * times)

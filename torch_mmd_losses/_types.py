@@ -9,8 +9,10 @@ Estimator = Literal["unbiased", "u_statistic", "biased"]
 
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
-Group = Literal["real", "fake", "cross"]
+Group = Literal["real", "cross", "fake"]
 """Which samples a pair is made of."""
+
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 Bounds = Literal["none", "attractive", "repulsive"]
 """Whether a bounded kernel applies its bounds: not at all (the generator), or those of Eq. 6 or Eq. 7 of Wang et al."""

@@ -1,14 +1,13 @@
 """MMD^2 and the losses of MMD GANs as pure functions of the scores.
 
 Every quantity is a weighted sum of three mean kernel values: of pairs of real scores, of pairs of fake scores and of
-pairs of both. :class:`Means` holds the three, and the functions below only weigh them.
+pairs of both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,17 +15,9 @@ from torch import Tensor
 from torch_mmd_losses import _checks, _fused
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._leaf import Leaf
-from torch_mmd_losses._pairs import Pairs, Sample
+from torch_mmd_losses._pairs import Pairs, Sample, total_dtype
+from torch_mmd_losses._parts import LOCAL, Part, Scope
 from torch_mmd_losses._types import Bounds, Estimator, Row, Weights
-
-
-class AllPairs(NamedTuple):
-    """The pairs that an estimator averages over, in its three groups."""
-
-    real: Pairs
-    cross: Pairs
-    fake: Pairs
-
 
 MMD2 = Weights(real=1.0, cross=-2.0, fake=1.0)
 """`E k(x, x') - 2 E k(x, y) + E k(y, y')`, Eq. 1 and 2 of Wang et al."""
@@ -46,56 +37,69 @@ def discriminator_bounds(lambda_: float) -> Bounds:
     return "attractive" if lambda_ < 0 else "repulsive"
 
 
-def all_pairs(real: Tensor, fake: Tensor, estimator: Estimator) -> AllPairs:
-    """Return the pairs of two score matrices `(m, d)` and `(n, d)` that the estimator averages over."""
-    within = estimator != "biased"
-    x, y = Sample(real), Sample(fake)
-    return AllPairs(
-        real=Pairs(x, x, "real", distinct=within),
-        cross=Pairs(x, y, "cross", distinct=estimator == "u_statistic"),
-        fake=Pairs(y, y, "fake", distinct=within),
-    )
-
-
-def losses(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, rows: Sequence[Row]) -> tuple[Tensor, ...]:
+def losses(
+    kernel: Kernel,
+    real: Tensor,
+    fake: Tensor,
+    estimator: Estimator,
+    rows: Sequence[Row],
+    *,
+    tile_size: int | None = None,
+    scope: Scope = LOCAL,
+) -> tuple[Tensor, ...]:
     """Return the loss of each row, scalars in the dtype of the scores, from one set of distances.
 
-    Kernels of the distance go through a fused pass where nothing but reverse-mode autograd looks on; all others, and
-    everything under `torch.compile` and function transforms, are left to autograd.
+    Kernels go through a fused pass where nothing but reverse-mode autograd with respect to the scores looks on. Kernels
+    that are trained or have their means in closed form, and everything under `torch.compile` and function transforms,
+    are left to autograd.
     """
-    leaves = kernel._leaves()
-    fused = [leaf for leaf in leaves if leaf.kernel._radial]
-    if not _fused.applies(fused, real, fake):
-        fused = []
-    rest = [leaf for leaf in leaves if leaf not in fused]
-    parts = []
-    if fused:
-        by_autograd = partial(_by_autograd, fused, estimator=estimator, rows=rows)
-        parts.append(_fused.losses(_fused.Plan(tuple(fused), tuple(rows), estimator, by_autograd), real, fake))
+    plain = _fused.applies(real, fake)
+    radial: list[Leaf] = []
+    general: list[Leaf] = []
+    rest: list[Leaf] = []
+    for leaf in kernel._leaves():
+        by_autograd = not plain or leaf.kernel._closed_form or leaf.kernel._trained(real)
+        (rest if by_autograd else radial if leaf.kernel._radial else general).append(leaf)
+    parts: list[tuple[Tensor, ...]] = []
+    if radial or general:
+        values = partial(_by_autograd, radial + general, estimator=estimator, scope=scope)
+        parts.append(_fused.losses(_fused.Plan(radial, general, rows, estimator, scope, tile_size, values), real, fake))
     if rest:
-        parts.append(_by_autograd(rest, real, fake, estimator, rows))
-    return tuple(sum(values[1:], start=values[0]).to(real.dtype) for values in zip(*parts, strict=True))
+        parts.append(_by_autograd(rest, real, fake, rows, estimator=estimator, scope=scope))
+    if not rest:
+        return parts[0]
+    return tuple(torch.stack(values).sum().to(real.dtype) for values in zip(*parts, strict=True))
 
 
 def _by_autograd(
-    leaves: Sequence[Leaf], real: Tensor, fake: Tensor, estimator: Estimator, rows: Sequence[Row]
+    leaves: Sequence[Leaf], real: Tensor, fake: Tensor, rows: Sequence[Row], *, estimator: Estimator, scope: Scope
 ) -> tuple[Tensor, ...]:
-    pairs = all_pairs(real, fake, estimator)
-    return tuple(
-        torch.stack(
-            [leaf.factor * weighted_means(leaf.kernel, pairs, row.weights, row.bounds) for leaf in leaves]
-        ).sum()
-        for row in rows
-    )
+    sets = scope.samples(real, fake)
+    samples = [Sample(scores) for scores in sets]
+    contributions: list[tuple[Part, list[Tensor]]] = []
+    for part in scope.parts(sets, estimator):
+        pairs = part.pairs_of(samples[part.a], samples[part.b])
+        contributions.append((part, [_contribution(leaves, part, pairs, row) for row in rows]))
+    return scope.losses(contributions)
 
 
-def weighted_means(kernel: Kernel, pairs: AllPairs, weights: Weights, bounds: Bounds = "none") -> Tensor:
-    """Return the weighted sum of the three mean kernel values, a scalar in :func:`total_dtype`."""
-    terms = [weight * kernel._mean(group, bounds) for group, weight in zip(pairs, weights, strict=True) if weight]
-    return torch.stack(terms).sum()
+def _contribution(leaves: Sequence[Leaf], part: Part, pairs: Pairs, row: Row) -> Tensor:
+    """Return what a part adds to a loss, a scalar in :func:`total_dtype`."""
+    weight = getattr(row.weights, part.group) / part.pairs
+    if not weight:
+        return pairs.a.scores.new_zeros((), dtype=total_dtype(pairs.a.scores.device))
+    totals = [leaf.factor * leaf.kernel._total(pairs, row.bounds) for leaf in leaves]
+    return weight * torch.stack(totals).sum()
 
 
-def mmd2(real: Tensor, fake: Tensor, kernel: Kernel, *, estimator: Estimator = "unbiased") -> Tensor:
+def mmd2(
+    real: Tensor,
+    fake: Tensor,
+    kernel: Kernel,
+    *,
+    estimator: Estimator = "unbiased",
+    tile_size: int | None = None,
+) -> Tensor:
     r"""Estimate the squared maximum mean discrepancy between real and fake scores.
 
     .. math:: \mathrm{MMD}^2 = E\,k(x, x') - 2 E\,k(x, y) + E\,k(y, y')
@@ -118,13 +122,15 @@ def mmd2(real: Tensor, fake: Tensor, kernel: Kernel, *, estimator: Estimator = "
         fake: scores `(n, d)`, likewise.
         kernel: the kernel; a bounded one is taken without its bounds.
         estimator: see the table.
+        tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device;
+            smaller ones need less memory.
 
     Returns:
         A scalar, float64 for float64 scores and float32 for all others (half precision and autocast compute in
         float32 too). Differentiable twice with respect to both arguments.
 
     Raises:
-        TypeError: if scores are no tensors or `kernel` is no :class:`Kernel`.
+        TypeError: if scores are no tensors, `kernel` is no :class:`Kernel`, or `tile_size` no integer.
         ValueError: if scores are empty, not floating-point, too few for the estimator or, for `"u_statistic"`, not
             equally many; if they differ in dimension, dtype or device; if the estimator is unknown.
 
@@ -140,9 +146,10 @@ def mmd2(real: Tensor, fake: Tensor, kernel: Kernel, *, estimator: Estimator = "
     """
     check_kernel(kernel)
     real, fake = _checks.same_space("real", real, "fake", fake)
-    _checks.sample_sizes(real, fake, estimator)
+    _checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
+    _checks.optional_count("tile_size", tile_size)
     with _checks.full_precision(real.device):
-        return losses(kernel, real, fake, estimator, [GENERATOR])[0]
+        return losses(kernel, real, fake, estimator, [GENERATOR], tile_size=tile_size)[0]
 
 
 def check_kernel(kernel: object) -> None:

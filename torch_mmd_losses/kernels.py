@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
 from torch_mmd_losses._kernel import Kernel
-from torch_mmd_losses._leaf import UNBOUNDED, Limits, Mapped
+from torch_mmd_losses._leaf import UNBOUNDED, Limits, Mapped, weighted_sum
 from torch_mmd_losses._pairs import Pairs
 from torch_mmd_losses._types import Bounds, Group
 
-SQUARINGS = 4
+SQUARINGS = 8
 """How often in a row a Gaussian may be squared: each time doubles its relative error."""
 
 
@@ -91,7 +91,10 @@ class RBFMix(Kernel):
         return torch.stack([weight * _rbf(sq_dist, sigma) for sigma, weight in parts]).sum(0)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        value, slope = torch.zeros_like(sq_dist), torch.zeros_like(sq_dist)
+        return weighted_sum(self._weighted_parts(sq_dist))
+
+    def _weighted_parts(self, sq_dist: Tensor) -> Iterator[tuple[float, Mapped]]:
+        """Yield the weight of each Gaussian and its map, whose tensors the next one overwrites."""
         part, previous, squared = sq_dist, math.inf, 0
         for sigma, weight in sorted(zip(self.sigmas, self.weights, strict=True), reverse=True):
             # A Gaussian of half the variance is the square, which is cheaper than another exponential.
@@ -102,10 +105,8 @@ class RBFMix(Kernel):
                 squared += round(halvings)
             else:
                 part, squared = _map_rbf(sq_dist.clone(), sigma).value, 0
-            value.add_(part, alpha=weight)
-            slope.add_(part, alpha=-0.5 * weight / sigma**2)
+            yield weight, Mapped(part, part, -0.5 / sigma**2)
             previous = sigma
-        return Mapped(value, slope, 1.0)
 
 
 class RationalQuadraticKernel(Kernel):
@@ -179,12 +180,8 @@ class RationalQuadraticMix(Kernel):
         return torch.stack([weight * _rational_quadratic(sq_dist, alpha) for alpha, weight in parts]).sum(0)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        value, slope = torch.zeros_like(sq_dist), torch.zeros_like(sq_dist)
-        for alpha, weight in zip(self.alphas, self.weights, strict=True):
-            part = _map_rational_quadratic(sq_dist, alpha)
-            value.add_(part.value, alpha=weight)
-            slope.add_(part.slope, alpha=weight * part.rate)
-        return Mapped(value, slope, 1.0)
+        parts = zip(self.alphas, self.weights, strict=True)
+        return weighted_sum((weight, _map_rational_quadratic(sq_dist, alpha)) for alpha, weight in parts)
 
 
 class RBFBKernel(Kernel):
@@ -282,11 +279,15 @@ class LinearKernel(Kernel):
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return pairs.a.scores @ pairs.b.scores.T
 
-    def _mean(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+    @property
+    def _closed_form(self) -> bool:
+        return True
+
+    def _total(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         # Float64 before anything is multiplied: for scores with a large mean the products are far larger than MMD^2.
         a, b = pairs.a.precise, pairs.b.precise
         total = a.sum(0) @ b.sum(0)
-        return (total - (a * b).sum() if pairs.distinct else total) / pairs.count
+        return total - (a * b[pairs.shift : pairs.shift + len(a)]).sum() if pairs.distinct else total
 
 
 class EnergyKernel(Kernel):
@@ -309,7 +310,7 @@ class EnergyKernel(Kernel):
         return -torch.where(apart, torch.where(apart, sq_dist, 1.0).sqrt(), 0.0)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        inverse = sq_dist.rsqrt().masked_fill_(sq_dist == 0, 0)
+        inverse = sq_dist.clamp_min_(0).rsqrt().masked_fill_(sq_dist == 0, 0)
         return Mapped(sq_dist.mul_(inverse).neg_(), inverse, -0.5)
 
 
@@ -328,13 +329,20 @@ def _map_rbf(sq_dist: Tensor, sigma: float) -> Mapped:
 
 
 def _map_rational_quadratic(sq_dist: Tensor, alpha: float) -> Mapped:
-    inverse = (sq_dist * (0.5 / alpha)).add_(1).reciprocal_()
+    base = (sq_dist * (0.5 / alpha)).add_(1)
     if alpha == 0.5:
-        value = inverse.sqrt()
-    elif alpha in (1, 2, 3, 4, 5):  # a general power costs ten times a product
-        value = inverse.clone()
-        for _ in range(int(alpha) - 1):
-            value *= inverse
-    else:
-        value = inverse.log2().mul_(alpha).exp2_()
-    return Mapped(value, inverse.mul_(value), -0.5)
+        value = base.rsqrt_()
+        return Mapped(value, value.square().mul_(value), -0.5)
+    if alpha in (1, 2, 3, 4, 5):  # a general power costs ten times a product
+        inverse = base.reciprocal_()
+        value = _whole_power(inverse, int(alpha))
+        return Mapped(value, value * inverse, -0.5)
+    value = base.log2().mul_(-alpha).exp2_()
+    return Mapped(value, value / base, -0.5)
+
+
+def _whole_power(x: Tensor, exponent: int) -> Tensor:
+    if exponent == 1:
+        return x
+    even = _whole_power(x, exponent // 2).square()
+    return even.mul_(x) if exponent % 2 else even

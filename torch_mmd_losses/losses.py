@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from torch_mmd_losses import _checks
 from torch_mmd_losses import functional as F
+from torch_mmd_losses._global import Global
 from torch_mmd_losses._kernel import Kernel
+from torch_mmd_losses._parts import LOCAL, Scope
+from torch_mmd_losses._terms import terms
+from torch_mmd_losses._tiles import tile_size
 from torch_mmd_losses._types import ESTIMATORS, Estimator, Row
 from torch_mmd_losses.kernels import RBFBKernel
 
@@ -66,10 +71,17 @@ class MMDLoss(nn.Module):
         lambda_: weight of the repulsion between real scores, finite; below zero they are attracted instead.
         estimator: which pairs the means run over, see :func:`mmd2`. The authors' code uses `"u_statistic"`, which needs
             equally many real and fake scores.
+        global_batch: under `torch.distributed`, take the losses of the batches of all processes together instead of
+            this one's. Values are the same in every process; gradients are those whose *average* over the processes is
+            exact, as DistributedDataParallel takes it. All processes have to call the same methods in the same order,
+            with batches of any sizes. Without `torch.distributed`, or with one process, it changes nothing.
+        tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device;
+            smaller ones need less memory.
 
     Raises:
-        TypeError: if `kernel` is no :class:`Kernel` or `lambda_` no real number.
-        ValueError: if `lambda_` is not finite or the estimator is unknown.
+        TypeError: if `kernel` is no :class:`Kernel`, `lambda_` no real number, `global_batch` no bool or `tile_size` no
+            integer.
+        ValueError: if `lambda_` is not finite, the estimator is unknown or `tile_size` is below 1.
 
     Example:
         >>> loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)
@@ -83,7 +95,13 @@ class MMDLoss(nn.Module):
     """
 
     def __init__(
-        self, kernel: Kernel | None = None, lambda_: float = 1.0, *, estimator: Estimator = "unbiased"
+        self,
+        kernel: Kernel | None = None,
+        lambda_: float = 1.0,
+        *,
+        estimator: Estimator = "unbiased",
+        global_batch: bool = False,
+        tile_size: int | None = None,
     ) -> None:
         super().__init__()
         if kernel is not None:
@@ -92,6 +110,8 @@ class MMDLoss(nn.Module):
         self.kernel = RBFBKernel() if kernel is None else kernel
         self.lambda_ = _checks.finite_number("lambda_", lambda_)
         self.estimator: Estimator = estimator
+        self.global_batch = _checks.flag("global_batch", global_batch)
+        self.tile_size = _checks.optional_count("tile_size", tile_size)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         r"""Return the discriminator's loss :math:`L_{D,\lambda}` (Eq. 5), to be minimised.
@@ -108,9 +128,7 @@ class MMDLoss(nn.Module):
             ValueError: if scores are empty, not floating-point, too few for the estimator or, for `"u_statistic"`,
                 not equally many; if they differ in dimension, dtype or device.
         """
-        real, fake = self._scores(real, fake)
-        with _checks.full_precision(real.device):
-            return F.losses(self.kernel, real, fake, self.estimator, [self._row])[0]
+        return self._losses(real, fake, self._row)[0]
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         r"""Return the generator's loss :math:`L_G = \mathrm{MMD}^2` (Eq. 2) with the unbounded kernel.
@@ -118,7 +136,7 @@ class MMDLoss(nn.Module):
         The real scores do not depend on the generator, so they may be detached. Arguments, result and errors are
         those of :meth:`discriminator`.
         """
-        return F.mmd2(real, fake, self.kernel, estimator=self.estimator)
+        return self._losses(real, fake, F.GENERATOR)[0]
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the generator's loss, :meth:`generator`."""
@@ -142,9 +160,7 @@ class MMDLoss(nn.Module):
             >>> grads_d = torch.autograd.grad(loss_d, list(D.parameters()), retain_graph=True)
             >>> grads_g = torch.autograd.grad(loss_g, list(G.parameters()))
         """
-        real, fake = self._scores(real, fake)
-        with _checks.full_precision(real.device):
-            return Losses(*F.losses(self.kernel, real, fake, self.estimator, [self._row, F.GENERATOR]))
+        return Losses(*self._losses(real, fake, self._row, F.GENERATOR))
 
     @torch.no_grad()
     def terms(self, real: Tensor, fake: Tensor) -> Terms:
@@ -166,23 +182,34 @@ class MMDLoss(nn.Module):
             >>> [round(float(value), 3) for value in terms]
             [0.607, 0.0, 0.882, 0.5]
         """
-        real, fake = self._scores(real, fake)
+        real, fake, scope = self._samples(real, fake)
         with _checks.full_precision(real.device):
-            pairs = F.all_pairs(real, fake, self.estimator)
-            k_rr, k_rf, k_ff = (self.kernel._mean(group).to(real.dtype) for group in pairs)
-            bounds = F.discriminator_bounds(self.lambda_)
-            saturated = [group.total(self.kernel._saturated(group, bounds).to(real.dtype)) for group in pairs]
-            share = torch.stack(saturated).sum() / sum(group.count for group in pairs)
-        return Terms(k_rr, k_rf, k_ff, saturated=share.to(real.dtype))
+            found = terms(
+                self.kernel,
+                real,
+                fake,
+                self.estimator,
+                self._row.bounds,
+                scope=scope,
+                size=tile_size(self.tile_size, real.device),
+            )
+        return Terms(*(value.to(real.dtype) for value in found))
 
     def extra_repr(self) -> str:
         """Return the arguments but the kernel, which is a child module, for `repr`."""
         return f"lambda_={self.lambda_}, estimator={self.estimator!r}"
 
-    def _scores(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(self, real: Tensor, fake: Tensor, *rows: Row) -> tuple[Tensor, ...]:
+        real, fake, scope = self._samples(real, fake)
+        with _checks.full_precision(real.device):
+            return F.losses(self.kernel, real, fake, self.estimator, rows, tile_size=self.tile_size, scope=scope)
+
+    def _samples(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Scope]:
         real, fake = _checks.same_space("real", real, "fake", fake)
-        _checks.sample_sizes(real, fake, self.estimator)
-        return real, fake
+        if self.global_batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return real, fake, Global()
+        _checks.sample_sizes(real.shape[0], fake.shape[0], self.estimator)
+        return real, fake, LOCAL
 
     @property
     def _row(self) -> Row:

@@ -1,0 +1,95 @@
+"""The batch of all processes of a distributed job as the samples of a loss.
+
+A process gathers the scores of all others once and looks at the pairs of its own rows with all columns: time and memory
+for pairs are one share of the whole, and its part of the gradient is complete without another message. What it adds to
+the value goes into one sum over all processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from torch_mmd_losses import _checks
+from torch_mmd_losses._pairs import count
+from torch_mmd_losses._parts import Part
+from torch_mmd_losses._tiles import Block
+from torch_mmd_losses._types import Estimator, Group
+
+
+class Global:
+    """The samples of all processes of the default group; one object for each loss that is computed."""
+
+    local = False
+
+    def __init__(self) -> None:
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        # Gradients of parameters are averaged over processes, as DistributedDataParallel does, not added up.
+        self.gradient_factor = float(self.world)
+        self.sizes: list[list[int]] | None = None
+
+    def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
+        """Return the scores at hand, and all real and all fake scores in the order of the processes."""
+        if self.sizes is None:
+            self.sizes = self._gather_sizes(real, fake)
+        longest = max(m + n for m, n in self.sizes)
+        own = torch.cat([real.detach(), fake.detach()])
+        padded = torch.cat([own, own.new_zeros(longest - len(own), own.shape[1])]) if len(own) < longest else own
+        everything = own.new_empty(self.world, longest, own.shape[1])
+        dist.all_gather_into_tensor(everything, padded)
+        all_real = torch.cat([scores[:m] for scores, (m, _) in zip(everything, self.sizes, strict=True)])
+        all_fake = torch.cat([scores[m : m + n] for scores, (m, n) in zip(everything, self.sizes, strict=True)])
+        return real, fake, all_real, all_fake
+
+    def _gather_sizes(self, real: Tensor, fake: Tensor) -> list[list[int]]:
+        own = torch.tensor([len(real), len(fake), real.shape[1], real.dtype.itemsize], device=real.device)
+        everything = own.new_empty(self.world, len(own))
+        dist.all_gather_into_tensor(everything, own)
+        sizes: list[list[int]] = everything.tolist()
+        if len({tuple(kind) for _, _, *kind in sizes}) > 1:
+            raise ValueError(
+                "real, fake: expected the same score dimension d and dtype in every process, got "
+                + ", ".join(f"d={d} with {8 * itemsize} bits" for _, _, d, itemsize in sizes)
+            )
+        return [size[:2] for size in sizes]
+
+    def parts(self, samples: Sequence[Tensor], estimator: Estimator) -> list[Part]:
+        """Return the pairs of scores at hand with all scores."""
+        assert self.sizes is not None
+        m, n = len(samples[2]), len(samples[3])
+        _checks.sample_sizes(m, n, estimator)
+        within, aligned = estimator != "biased", estimator == "u_statistic"
+        starts = [sum(size[side] for size in self.sizes[: self.rank]) for side in range(2)]
+
+        def part(group: Group, a: int, b: int, distinct: bool, value: float, gradient: float) -> Part:
+            block = Block(samples[a], samples[b], starts[a], distinct=distinct, same=b == a + 2, symmetric=False)
+            rows, columns = (m, n)[a], (m, n)[b - 2]
+            return Part(group, a, b, block, count(rows, columns, distinct=distinct), value, gradient)
+
+        # A pair within a sample has a row at hand twice, once in either order, and rows get both gradients here; a pair
+        # of the cross group is seen by the process of the real score and by that of the fake one: one of them counts.
+        return [
+            part("real", 0, 2, within, value=1, gradient=2),
+            part("cross", 0, 3, aligned, value=1, gradient=1),
+            part("cross", 1, 2, aligned, value=0, gradient=1),
+            part("fake", 1, 3, within, value=1, gradient=2),
+        ]
+
+    def totals(self, values: Tensor) -> Tensor:
+        """Return the sums over all processes."""
+        dist.all_reduce(values)
+        return values
+
+    def losses(self, contributions: Sequence[tuple[Part, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
+        """Return the losses with the gradient for the scores and the kernel at hand."""
+        rows = list(zip(*(values for _, values in contributions), strict=True))
+        parts = [part for part, _ in contributions]
+        own = [sum(part.value * value.detach() for part, value in zip(parts, row, strict=True)) for row in rows]
+        pulls = [sum(part.gradient * value for part, value in zip(parts, row, strict=True)) for row in rows]
+        values = self.totals(torch.stack(own))
+        return tuple(
+            value + self.gradient_factor * (pull - pull.detach()) for value, pull in zip(values, pulls, strict=True)
+        )

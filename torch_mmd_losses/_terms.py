@@ -1,0 +1,43 @@
+"""Mean kernel values and the share of saturated pairs, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses._kernel import Kernel
+from torch_mmd_losses._pairs import Sample, total_dtype
+from torch_mmd_losses._parts import Scope
+from torch_mmd_losses._tiles import tiles
+from torch_mmd_losses._types import GROUPS, Bounds, Estimator
+
+
+def terms(
+    kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, bounds: Bounds, *, scope: Scope, size: int
+) -> Sequence[Tensor]:
+    """Return the mean kernel values of real, cross and fake pairs and the share of pairs that are saturated."""
+    sets = scope.samples(real, fake)
+    totals = torch.zeros(len(GROUPS) + 1, dtype=total_dtype(real.device), device=real.device)
+    counts = {}
+    leaves = kernel._leaves()
+    for part in scope.parts(sets, estimator):
+        place = GROUPS.index(part.group)
+        counts[part.group] = part.pairs
+        whole = part.pairs_of(Sample(part.block.a), Sample(part.block.b))
+        for leaf in leaves:
+            if leaf.kernel._closed_form:
+                totals[place].add_(leaf.kernel._total(whole), alpha=leaf.factor * part.value)
+        for rows, columns in tiles(part.block, size) if part.value else ():
+            a = Sample(part.block.a[rows])
+            once = part.block.symmetric and rows == columns
+            pairs = part.pairs_of(a, a if once else Sample(part.block.b[columns]), rows.start, columns.start)
+            times = 2 if part.block.symmetric and not once else 1  # for the tile below the diagonal
+            for leaf in leaves:
+                if not leaf.kernel._closed_form:
+                    totals[place].add_(leaf.kernel._total(pairs), alpha=leaf.factor * times)
+            saturated = kernel._saturated(pairs, bounds).to(real.dtype)
+            totals[-1].add_(pairs.total(saturated), alpha=times)
+    *means, saturated = scope.totals(totals)
+    return *(mean / counts[group] for group, mean in zip(GROUPS, means, strict=True)), saturated / sum(counts.values())
