@@ -8,6 +8,7 @@ the value goes into one sum over all processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -39,7 +40,7 @@ class Global:
         own = torch.cat([real.detach(), fake.detach()])
         padded = torch.cat([own, own.new_zeros(longest - len(own), own.shape[1])]) if len(own) < longest else own
         everything = own.new_empty(self.world, longest, own.shape[1])
-        dist.all_gather_into_tensor(everything, padded)
+        dist.all_gather(list(everything.unbind()), padded)
         all_real = torch.cat([scores[:m] for scores, (m, _) in zip(everything, self.sizes, strict=True)])
         all_fake = torch.cat([scores[m : m + n] for scores, (m, n) in zip(everything, self.sizes, strict=True)])
         return real, fake, all_real, all_fake
@@ -47,7 +48,7 @@ class Global:
     def _gather_sizes(self, real: Tensor, fake: Tensor) -> list[list[int]]:
         own = torch.tensor([len(real), len(fake), real.shape[1], real.dtype.itemsize], device=real.device)
         everything = own.new_empty(self.world, len(own))
-        dist.all_gather_into_tensor(everything, own)
+        dist.all_gather(list(everything.unbind()), own)
         sizes: list[list[int]] = everything.tolist()
         if len({tuple(kind) for _, _, *kind in sizes}) > 1:
             raise ValueError(
@@ -83,13 +84,35 @@ class Global:
         dist.all_reduce(values)
         return values
 
+    def enter(self, scores: Tensor) -> Tensor:
+        """Return scores that get twice the gradient, which :meth:`losses` halves for everything else."""
+        return cast(Tensor, _Twice.apply(scores))  # type: ignore[no-untyped-call]
+
     def losses(self, contributions: Sequence[tuple[Part, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
-        """Return the losses with the gradient for the scores and the kernel at hand."""
-        rows = list(zip(*(values for _, values in contributions), strict=True))
-        parts = [part for part, _ in contributions]
-        own = [sum(part.value * value.detach() for part, value in zip(parts, row, strict=True)) for row in rows]
-        pulls = [sum(part.gradient * value for part, value in zip(parts, row, strict=True)) for row in rows]
-        values = self.totals(torch.stack(own))
+        """Return the losses with the gradients for the scores and the kernel at hand.
+
+        Rows get twice what a pair adds to the loss, since only one of its two scores is a row; parameters of a kernel
+        get it once.
+        """
+        values, pulls = [], []
+        for row in zip(*(added for _, added in contributions), strict=True):
+            shares = list(zip((part for part, _ in contributions), row, strict=True))
+            values.append(torch.stack([part.value * added.detach() for part, added in shares]).sum())
+            pulls.append(torch.stack([part.gradient / 2 * added for part, added in shares]).sum())
+        totals = self.totals(torch.stack(values))
         return tuple(
-            value + self.gradient_factor * (pull - pull.detach()) for value, pull in zip(values, pulls, strict=True)
+            value + self.gradient_factor * (pull - pull.detach()) for value, pull in zip(totals, pulls, strict=True)
         )
+
+
+class _Twice(torch.autograd.Function):
+    """The identity with twice the gradient; only once, because other processes' scores are constants here."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:  # noqa: ANN401
+        return scores.view_as(scores)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        return 2 * gradient

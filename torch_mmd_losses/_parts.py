@@ -58,6 +58,9 @@ class Scope(Protocol):
     def totals(self, values: Tensor) -> Tensor:
         """Return the losses, given what the parts at hand contribute to each."""
 
+    def enter(self, scores: Tensor) -> Tensor:
+        """Return scores at hand for use by autograd, which then puts its results through :meth:`losses`."""
+
     def losses(self, contributions: Sequence[tuple[Part, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
         """Return the losses with their gradients, given what each part contributes to each."""
 
@@ -82,6 +85,9 @@ class Local:
 
     def totals(self, values: Tensor) -> Tensor:
         return values
+
+    def enter(self, scores: Tensor) -> Tensor:
+        return scores
 
     def losses(self, contributions: Sequence[tuple[Part, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
         rows = zip(*(values for _, values in contributions), strict=True)

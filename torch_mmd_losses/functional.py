@@ -74,7 +74,7 @@ def losses(
 def _by_autograd(
     leaves: Sequence[Leaf], real: Tensor, fake: Tensor, rows: Sequence[Row], *, estimator: Estimator, scope: Scope
 ) -> tuple[Tensor, ...]:
-    sets = scope.samples(real, fake)
+    sets = scope.samples(scope.enter(real), scope.enter(fake))
     samples = [Sample(scores) for scores in sets]
     contributions: list[tuple[Part, list[Tensor]]] = []
     for part in scope.parts(sets, estimator):

@@ -201,8 +201,9 @@ class MMDLoss(nn.Module):
 
     def _losses(self, real: Tensor, fake: Tensor, *rows: Row) -> tuple[Tensor, ...]:
         real, fake, scope = self._samples(real, fake)
+        compute = F.losses if scope.local else torch.compiler.disable(F.losses)
         with _checks.full_precision(real.device):
-            return F.losses(self.kernel, real, fake, self.estimator, rows, tile_size=self.tile_size, scope=scope)
+            return compute(self.kernel, real, fake, self.estimator, rows, tile_size=self.tile_size, scope=scope)
 
     def _samples(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Scope]:
         real, fake = _checks.same_space("real", real, "fake", fake)
