@@ -185,6 +185,15 @@ def test_terms_are_the_three_means_of_the_unbounded_kernel():
     assert all(value.shape == () and value.dtype == torch.float64 for value in terms)
 
 
+@every_kernel
+@pytest.mark.parametrize("estimator", ["unbiased", "u_statistic", "biased"])
+def test_terms_do_not_depend_on_the_tiles(case: KernelCase, estimator):
+    real, fake = scores(7, 2, 1, scale=2), scores(7 if estimator == "u_statistic" else 5, 2, 2)
+    whole = MMDLoss(case.make(), -1, estimator=estimator).terms(real, fake)
+    tiled = MMDLoss(case.make(), -1, estimator=estimator, tile_size=3).terms(real, fake)
+    assert_close(tuple(tiled), tuple(whole))
+
+
 def test_saturated_share_counts_bounds_and_the_ends_of_the_kernel():
     real = torch.tensor([0.0, 1.0, 2.5])  # squared distances 1, 6.25, 2.25: one of three above the upper bound
     fake = torch.tensor([10.0, 10.3, 11.0])  # 0.09, 1, 0.49: one of three below the lower bound
@@ -207,7 +216,7 @@ def test_state_and_copies():
     fresh = MMDLoss(RBFMix((1.0, 1.0)), -1)
     fresh.load_state_dict(loss.state_dict())
     assert_close(fresh(real, fake), loss(real, fake))
-    assert "lambda_=-1.0, estimator='unbiased'" in repr(loss)
+    assert "lambda_=-1.0, estimator='unbiased', global_batch=False, tile_size=None" in repr(loss)
     assert "RBFMix(sigmas=(0.3, 2.0), weights=(1.0, 1.0))" in repr(loss)
 
 
@@ -222,6 +231,14 @@ def test_wrong_arguments_are_refused():
         MMDLoss(estimator="u")
     with pytest.raises(TypeError, match="positional"):
         MMDLoss(None, 1.0, "biased")
+    with pytest.raises(TypeError, match="^global_batch: expected True or False, got 1 of type int"):
+        MMDLoss(global_batch=1)
+    for make in (MMDLoss, lambda **options: mmd2(torch.zeros(2), torch.zeros(2), RBFKernel(), **options)):
+        for wrong in (2.0, True):
+            with pytest.raises(TypeError, match="^tile_size: expected an integer or None, got "):
+                make(tile_size=wrong)
+        with pytest.raises(ValueError, match="^tile_size: expected an integer >= 1 or None, got 0"):
+            make(tile_size=0)
 
 
 @pytest.mark.parametrize("method", ["discriminator", "generator", "both", "terms", "forward"])

@@ -30,7 +30,9 @@ class Kernel(nn.Module):
     .. math:: k(a, b) = f(\lVert a - b \rVert^2),
 
     or, for a kernel that is not a function of the distance, :meth:`forward` itself. Everything else follows:
-    estimators, losses, gradients, sums with other kernels and multiples.
+    estimators, losses, gradients, sums with other kernels and multiples. A value may depend on its own pair of scores
+    only, for the library evaluates kernels on parts of the samples: a bandwidth that is taken from the scores, such as
+    their median distance, has to be found before and handed to the kernel as a number or a tensor.
 
     Hyper-parameters of the library's kernels are Python floats, exact in every precision: `.half()` does not round
     them, they need no device, and `state_dict` carries them as float64 extra state.

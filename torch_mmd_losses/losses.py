@@ -197,7 +197,8 @@ class MMDLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the arguments but the kernel, which is a child module, for `repr`."""
-        return f"lambda_={self.lambda_}, estimator={self.estimator!r}"
+        names = ("lambda_", "estimator", "global_batch", "tile_size")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def _losses(self, real: Tensor, fake: Tensor, *rows: Row) -> tuple[Tensor, ...]:
         real, fake, scope = self._samples(real, fake)
