@@ -50,8 +50,7 @@ def losses_and_gradients(
     stack = centred_stack(real, fake)
     gram = stack @ stack.T
     squares = gram.diagonal().clone()  # from here, so that each sample is at distance zero from itself, exactly
-    # Kernels need no more precision than the scores have.
-    sq_dist = _cast(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), real.dtype)
+    sq_dist = torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1))
     totals = total_dtype(real.device)
     losses, found = [], []
     mapped: Mapped | None = None
@@ -67,7 +66,7 @@ def losses_and_gradients(
         if gradients:
             # sum_j pull_ij (z_i - z_j): the graph Laplacian of the weights, up to its sign, times the scores.
             pull.diagonal().sub_(sums)
-            found.append((_cast(pull, stack.dtype) @ stack).mul_(-4 * rate * scale))
+            found.append(torch.addmm(stack, _cast(pull, stack.dtype), stack, beta=0, alpha=-4 * rate * scale))
     return losses, [_cast(gradient, real.dtype) for gradient in found]
 
 
@@ -93,9 +92,10 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _apart(centred: Tensor, m: int) -> bool:
-    flat, total = centred.view(-1), centred[:m].sum(0)
-    between = float(torch.dot(total, total)) * (1 / m + 1 / (centred.shape[0] - m))
-    return not between <= APART * float(torch.dot(flat, flat))
+    # NumPy, because what the host decides with is no part of the computation on a device.
+    scores = centred.numpy()
+    between, everything = scores[:m].sum(0), scores.ravel()
+    return not between @ between * (1 / m + 1 / (len(scores) - m)) <= APART * (everything @ everything)
 
 
 def _centred(stack: Tensor) -> Tensor:
