@@ -1,6 +1,7 @@
 """MMD losses and regularisers for GANs in PyTorch."""
 
 from torch_mmd_losses._kernel import Kernel
+from torch_mmd_losses.blocks import mmd2_blocks
 from torch_mmd_losses.functional import mmd2
 from torch_mmd_losses.kernels import (
     EnergyKernel,
@@ -26,9 +27,10 @@ __all__ = [
     "RBFMix",
     "RationalQuadraticKernel",
     "RationalQuadraticMix",
-    # estimator and loss
+    # estimators and loss
     "MMDLoss",
     "mmd2",
+    "mmd2_blocks",
     # spectral normalisation
     "conv_spectral_norm",
     "spectral_norms",

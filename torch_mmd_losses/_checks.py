@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -52,6 +52,15 @@ def mixture_weights(weights: object, parts: int) -> tuple[float, ...]:
     if len(numbers) != parts:
         raise ValueError(f"weights: expected one weight for each of the {parts} kernels, got {len(numbers)}")
     return numbers
+
+
+def whole_number(name: str, value: object, *, least: int) -> int:
+    """Return `value` as an int if it is an integer that is not below `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r} of type {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
+    return int(value)
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
