@@ -2,6 +2,7 @@
 
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses.blocks import mmd2_blocks
+from torch_mmd_losses.fourier import mmd2_fourier
 from torch_mmd_losses.functional import mmd2
 from torch_mmd_losses.kernels import (
     EnergyKernel,
@@ -31,6 +32,7 @@ __all__ = [
     "MMDLoss",
     "mmd2",
     "mmd2_blocks",
+    "mmd2_fourier",
     # spectral normalisation
     "conv_spectral_norm",
     "spectral_norms",
