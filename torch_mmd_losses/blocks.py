@@ -94,7 +94,7 @@ def mmd2_blocks(
         True
 
     References:
-        Zaremba et al. (2013), Section 2, for blocks; Gretton et al. (2012), Lemma 14, for `block_size=2`.
+        Zaremba et al. (2013) for blocks; Gretton et al. (2012), Lemma 14, for `block_size=2`.
     """
     check_kernel(kernel)
     _checks.one_of("estimator", estimator, ESTIMATORS)

@@ -53,7 +53,7 @@ def mmd2_fourier(
         r = 4 + \begin{cases}
             0 & \text{biased} \\
             \frac{1}{m - 1} + \frac{1}{n - 1} & \text{unbiased} \\
-            \frac{4}{n - 1} & \text{u_statistic}
+            \frac{4}{n - 1} & \text{u\_statistic}
         \end{cases}
 
     For the biased estimator the variance given the scores is also at most :math:`4 k(0) \mathrm{MMD}_b^2 / F`, which is
@@ -92,7 +92,7 @@ def mmd2_fourier(
         True
 
     References:
-        Rahimi and Recht (2007); Sutherland and Schneider (2015), for the error of MMD.
+        Rahimi and Recht (2007); Hoeffding (1963), Theorem 2.
     """
     check_kernel(kernel)
     count = _checks.whole_number("frequencies", frequencies, least=1)
