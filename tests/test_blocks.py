@@ -160,8 +160,8 @@ def test_derivatives_of_one_group_alone(name):
 @every_way
 def test_coincident_samples_keep_their_derivatives():
     # Half of the squared distances of coincident samples round to below zero: they must not lose their curvature.
-    real = scores(20, 3, 1, shift=0.3)
-    fake, direction = real.reshape(2, 10, 3).flip(1).reshape(20, 3), scores(20, 3, 2)
+    real = scores(40, 3, 1, shift=0.3)
+    fake, direction = real.reshape(2, 20, 3).flip(1).reshape(40, 3), scores(40, 3, 2)
 
     def product_with_hessian(value):
         leaf = real.clone().requires_grad_()
@@ -172,12 +172,12 @@ def test_coincident_samples_keep_their_derivatives():
         def mean(a, b):
             return torch.exp(-(a.unsqueeze(2) - b.unsqueeze(1)).square().sum(3) / 2).mean()
 
-        p, q = leaf.reshape(2, 10, 3), fake.reshape(2, 10, 3)
+        p, q = leaf.reshape(2, 20, 3), fake.reshape(2, 20, 3)
         return mean(p, p) - 2 * mean(p, q) + mean(q, q)
 
     expected = product_with_hessian(by_differences)
     product_ = product_with_hessian(
-        lambda leaf: mmd2_blocks(leaf, fake, RBFKernel(), block_size=10, estimator="biased").value
+        lambda leaf: mmd2_blocks(leaf, fake, RBFKernel(), block_size=20, estimator="biased").value
     )
     assert_close(product_, expected, rtol=1e-6, atol=1e-9)
 
@@ -233,6 +233,24 @@ def test_groups_far_apart_keep_the_digits_within():
     (gradient,) = torch.autograd.grad(estimate.value, fake)
     (reference,) = torch.autograd.grad(exact.value, exact_fake)
     assert (gradient - reference).norm() < 1e-5 * reference.norm()
+
+
+@every_way
+def test_totals_near_equality_keep_their_digits():
+    real, fake = scores(4096, 4, 1), scores(4096, 4, 2)
+    for kernel in (RBFKernel(2.0), RBFMix((2, 4, 8)), EnergyKernel()):
+        single = mmd2_blocks(real.float(), fake.float(), kernel, block_size=256)
+        double = mmd2_blocks(real.float().double(), fake.float().double(), kernel, block_size=256)
+        assert abs(float(single.value - double.value)) < 1e-3 * float(double.variance.sqrt())
+
+
+@every_way
+def test_samples_are_at_distance_zero_from_themselves():
+    # The root of what rounding would leave there is a visible bias of the energy distance.
+    real, fake = scores(96, 8, 1).float(), scores(96, 8, 2).float()
+    estimate = mmd2_blocks(real, fake, EnergyKernel(), block_size=32, estimator="biased")
+    exact = mmd2_blocks(real.double(), fake.double(), EnergyKernel(), block_size=32, estimator="biased")
+    assert_close(estimate.value.double(), exact.value, rtol=1e-6, atol=0)
 
 
 @every_kernel

@@ -68,8 +68,9 @@ def mmd2_blocks(
     **The samples have to be in random order**: shuffle them once if they were sorted, say by class or time. Otherwise
     the blocks are not alike, and the variance means nothing.
 
-    Time is :math:`O(N b d)` for :math:`N` samples. Memory, gradients included, is :math:`O(N d + b^2)`; for second
-    derivatives, under `torch.compile` and in function transforms it is :math:`O(N b)`.
+    Time is :math:`O(N b d)` for :math:`N` samples. Memory, gradients included, is :math:`O(N d + b^2)` for kernels of
+    the distance and the linear one; it is :math:`O(N b)` for other kernels and for trained ones, for second
+    derivatives, under `torch.compile` and in function transforms.
 
     Args:
         real: scores `(n, d)` in any floating-point dtype; `(n,)` and `(n, ...)` are flattened from dim 1.
