@@ -49,7 +49,7 @@ def known(kernel: Kernel) -> bool:
 def parts(leaf: Leaf) -> list[Part]:
     """Return the parts that a kernel with a known spectral measure is the sum of."""
     found = _PARTS[type(leaf.kernel).from_sq_dist](leaf.kernel)
-    return [part._replace(weight=leaf.factor * part.weight) for part in found]
+    return [Part(leaf.factor * weight, sigma, alpha) for weight, sigma, alpha in found]
 
 
 def draw(

@@ -61,6 +61,7 @@ def mmd2_fourier(
 
     Frequencies are drawn anew by each call. To get the same ones again, pass a generator with the same seed; one on the
     CPU gives the same frequencies on every device. `torch.compile` cannot look into generators: leave it None there.
+    Under PyTorch 2.6 it cannot look into the frequencies of rational quadratic kernels either.
 
     Time is :math:`O((m + n) F d)`. Memory, gradients included, is :math:`O((m + n + F) d)`; for second derivatives,
     under `torch.compile` and in function transforms it is :math:`O((m + n) F)`.
