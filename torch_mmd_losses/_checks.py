@@ -100,15 +100,6 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
     return matrix_a, matrix_b
 
 
-def optional_count(name: str, value: object) -> int | None:
-    """Return `value` if it is None or an integer above zero."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise TypeError(f"{name}: expected an integer or None, got {value!r} of type {type(value).__name__}")
-    if value is not None and value < 1:
-        raise ValueError(f"{name}: expected an integer >= 1 or None, got {value}")
-    return value
-
-
 def flag(name: str, value: object) -> bool:
     """Return `value` if it is a bool."""
     if not isinstance(value, bool):

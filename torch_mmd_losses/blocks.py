@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torch_mmd_losses import _ahead, _checks, _fused
 from torch_mmd_losses._kernel import Kernel
-from torch_mmd_losses._leaf import UNBOUNDED, Leaf, evaluate
+from torch_mmd_losses._leaf import Leaf, evaluate
 from torch_mmd_losses._pairs import total_dtype
 from torch_mmd_losses._types import ESTIMATORS, Estimator
 from torch_mmd_losses.functional import check_kernel, mmd2
@@ -124,7 +124,7 @@ def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) ->
     """Return the estimate `(B,)` of each block of `real` and `fake` `(B, b, d)`, in :func:`total_dtype`."""
     leaves = kernel._leaves()
     radial = [leaf for leaf in leaves if leaf.kernel._radial]
-    ahead = _fused.applies(radial, real, fake)
+    ahead = _fused.applies(real, fake) and not any(leaf.kernel._trained(real) for leaf in radial)
     if ahead and real.shape[1] > TOGETHER_UP_TO:
         return _one_by_one(kernel, real, fake, estimator)
     parts = []
@@ -206,7 +206,7 @@ def _add_group(
     sq_dist = _sq_dist(left, right)
     if a == b:
         _diagonal(sq_dist).zero_()
-    value, slope, rate = evaluate(leaves, sq_dist, [UNBOUNDED] * len(leaves), keep=False)
+    value, slope, rate = evaluate(leaves, sq_dist, None, keep=False)
     if distinct:
         _diagonal(value).zero_()
         _diagonal(slope).zero_()

@@ -100,7 +100,7 @@ def mmd2_fourier(
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator: expected a torch.Generator or None, got {generator!r}")
     real, fake = _checks.same_space("real", real, "fake", fake)
-    _checks.sample_sizes(real, fake, estimator)
+    _checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
     leaves = kernel._leaves()
     linear = [leaf for leaf in leaves if type(leaf.kernel) is LinearKernel]
     radial = [leaf for leaf in leaves if leaf not in linear]
@@ -119,7 +119,7 @@ def mmd2_fourier(
             x, y = _centred(real, fake)
             peak = sum(part.weight for part in mixture)
             by_autograd = partial(_by_autograd, omega, estimator)
-            if _fused.applies(radial, real, fake):
+            if _fused.applies(real, fake):
                 mean = _ahead.values(x, y, partial(_in_pieces, omega, estimator), by_autograd)
             else:
                 mean = by_autograd(x, y)

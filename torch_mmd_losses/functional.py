@@ -147,7 +147,8 @@ def mmd2(
     check_kernel(kernel)
     real, fake = _checks.same_space("real", real, "fake", fake)
     _checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
-    _checks.optional_count("tile_size", tile_size)
+    if tile_size is not None:
+        tile_size = _checks.whole_number("tile_size", tile_size, least=1)
     with _checks.full_precision(real.device):
         return losses(kernel, real, fake, estimator, [GENERATOR], tile_size=tile_size)[0]
 

@@ -111,7 +111,7 @@ class MMDLoss(nn.Module):
         self.lambda_ = _checks.finite_number("lambda_", lambda_)
         self.estimator: Estimator = estimator
         self.global_batch = _checks.flag("global_batch", global_batch)
-        self.tile_size = _checks.optional_count("tile_size", tile_size)
+        self.tile_size = None if tile_size is None else _checks.whole_number("tile_size", tile_size, least=1)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         r"""Return the discriminator's loss :math:`L_{D,\lambda}` (Eq. 5), to be minimised.
