@@ -7,7 +7,7 @@ PYTHON ?= python3
 #   make demo TORCH="torch==2.13.0 --index-url ADDRESS"
 # Read once, when .venv is made: `make clean` before another choice.
 TORCH ?= torch==2.13.0
-# Options of the demo, for example ARGS="--help".
+# Options of the demo or of the benchmarks, for example ARGS="--help".
 ARGS ?=
 
 VENV := .venv
@@ -15,11 +15,12 @@ IN := $(VENV)/bin/python
 # torch is installed first and then held: an install that would replace it fails instead.
 INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/torch.txt
 
-.PHONY: help demo test lint docs wheel-test clean
+.PHONY: help demo benchmarks test lint docs wheel-test clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        train a small MMD-GAN on digits and draw samples (options: ARGS=...)"
+	@echo "make benchmarks  measure everything on docs/benchmarks.md anew; takes half an hour (options: ARGS=...)"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
 	@echo "make lint        style and types only"
 	@echo "make docs        build docs/_build/html"
@@ -28,6 +29,9 @@ help:
 
 demo: $(VENV)/examples.done
 	$(IN) examples/demo.py $(ARGS)
+
+benchmarks: $(VENV)/benchmarks.done
+	$(IN) examples/benchmarks/run_all.py $(ARGS)
 
 test: lint
 	$(IN) -m pytest --cov --cov-report=term
@@ -79,6 +83,12 @@ $(VENV)/examples.done: $(VENV)/torch.txt pyproject.toml
 
 $(VENV)/dev.done: $(VENV)/torch.txt pyproject.toml
 	$(INSTALL) --editable ".[dev,examples]"
+	@touch $@
+
+# What the last three need for other purposes would replace NumPy or bring a gigabyte; their MMD runs without it.
+$(VENV)/benchmarks.done: $(VENV)/torch.txt pyproject.toml
+	$(INSTALL) --editable ".[benchmarks]"
+	$(INSTALL) --no-deps alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
 	@touch $@
 
 $(VENV)/docs.done: $(VENV)/torch.txt pyproject.toml

@@ -1,113 +1,119 @@
 """How long do a loss and its gradient take, beside plain autograd and a hinge loss?
 
-Run it on an idle machine, with freed memory kept by the allocator, so that page faults are not what is timed:
-
-    MALLOC_MMAP_THRESHOLD_=34359738368 MALLOC_TRIM_THRESHOLD_=34359738368 \
-        python examples/benchmarks/loss_time.py
-
-All candidates of a line are timed in turn, round after round, in one process and on one thread; what is printed are
-medians of the process's CPU time, and their ratios. "Plain" is the biased MMD^2 from three Gram matrices with autograd,
-as one writes it by hand. Sizes are (samples of each group, score dimension).
+"Plain" is the biased MMD^2 from three Gram matrices with autograd, as one writes it by hand; "both" are the losses of
+discriminator and generator in one call. Sizes are (samples of each group, score dimension).
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+import sys
 from collections.abc import Callable
-from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from by_hand import Loss, Pair, hinge, kernels, plain, samples, step
+from common import Options, Record, Target, main, markdown, medians
 
-from torch_mmd_losses import Kernel, MMDLoss, RationalQuadraticMix, RBFKernel, RBFMix, mmd2
+from torch_mmd_losses import MMDLoss, mmd2
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZES = ((64, 16), (256, 16), (1024, 128), (4096, 128))
-ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)
-SPREAD = (0.25, 0.5, 1.0, 2.0, 4.0)
+QUICK = ((8, 2), (160, 2))
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def kernels(d: int) -> dict[str, tuple[Kernel, Callable[[Tensor], Tensor]]]:
-    """Return kernels that suit normal scores of dimension `d`, each with the same function of squared distances."""
-    sigmas = [d**0.5 * factor for factor in SPREAD]
-
-    def mixture(sq_dist: Tensor) -> Tensor:
-        return torch.stack([torch.exp(-sq_dist / (2 * sigma**2)) for sigma in sigmas]).sum(0)
-
-    def quadratic(sq_dist: Tensor) -> Tensor:
-        return torch.stack([(1 + sq_dist / (2 * alpha)) ** -alpha for alpha in ALPHAS]).sum(0)
-
-    return {
-        "RBF": (RBFKernel(d**0.5), lambda sq_dist: torch.exp(-sq_dist / (2 * d))),
-        "5 RBF": (RBFMix(sigmas), mixture),
-        "5 RQ": (RationalQuadraticMix(ALPHAS), quadratic),
-    }
+OVER_PLAIN = {
+    (64, 16): {"RBF": 0.35, "5 RBF": 0.35, "5 RQ": 0.35},
+    (1024, 128): {"RBF": 0.45, "5 RBF": 0.33, "5 RQ": 0.34},
+    (4096, 128): {"RBF": 0.48, "5 RBF": 0.31, "5 RQ": 0.29},
+}
+BOTH_OVER_PLAIN = {(64, 16): 0.30, (1024, 128): 0.25}
+OVER_HINGE = 2.2
 
 
-def plain(kernel: Callable[[Tensor], Tensor]) -> Loss:
-    """Return MMD^2 by autograd through three Gram matrices."""
-
-    def mean(a: Tensor, b: Tensor) -> Tensor:
-        sq_dist = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
-        return kernel(sq_dist.clamp_min(0)).mean()
-
-    return lambda real, fake: mean(real, real) - 2 * mean(real, fake) + mean(fake, fake)
-
-
-def hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """Return the hinge loss of a discriminator."""
-    return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()
-
-
-def candidates(kernel: Kernel, by_hand: Callable[[Tensor], Tensor]) -> dict[str, Loss]:
+def candidates(pair: Pair) -> dict[str, Loss]:
     """Return the losses to time."""
-    loss = MMDLoss(kernel, estimator="biased")
+    loss = MMDLoss(pair.ours, estimator="biased")
     return {
-        "plain": plain(by_hand),
-        "mmd2": lambda real, fake: mmd2(real, fake, kernel, estimator="biased"),
+        "plain": plain(pair.by_hand),
+        "mmd2": lambda real, fake: mmd2(real, fake, pair.ours, estimator="biased"),
         "both": lambda real, fake: torch.stack(loss.both(real, fake)).sum(),
         "hinge": hinge,
     }
 
 
-def medians(losses: dict[str, Loss], real: Tensor, fake: Tensor, rounds: int) -> dict[str, float]:
-    """Return the median CPU seconds of each loss with its gradient."""
-    times: dict[str, list[float]] = {name: [] for name in losses}
-    for _ in range(rounds + 2):
-        for name, loss in losses.items():
-            real.grad = fake.grad = None
-            start = time.process_time()
-            loss(real, fake).backward()
-            times[name].append(time.process_time() - start)
-    return {name: median(values[2:]) for name, values in times.items()}
-
-
-def main() -> None:
-    """Print a line for each kernel and size."""
-    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("--seconds", type=float, default=5.0, help="about how long to time each line (%(default)s)")
-    reader.add_argument("--sizes", type=int, nargs="*", help="only these numbers of samples")
-    options = reader.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    print("size          kernel    mmd2 [ms]   mmd2/plain   both/(2 plain)   mmd2/hinge")
-    for n, d in SIZES:
-        if options.sizes and n not in options.sizes:
-            continue
-        real = torch.randn(n, d).requires_grad_()
-        fake = (1.1 * torch.randn(n, d) + 0.3).requires_grad_()
+def measure(options: Options) -> list[Record]:
+    """Return a record for each size and kernel, times in seconds."""
+    records = []
+    for n, d in QUICK if options.quick else SIZES:
+        real, fake = samples(n, d, options.seed)
         for name, pair in kernels(d).items():
-            losses = candidates(*pair)
-            once = sum(medians(losses, real, fake, 1).values())
-            took = medians(losses, real, fake, max(5, int(options.seconds / once)))
-            print(
-                f"({n:4}, {d:3})  {name:7} {took['mmd2'] * 1e3:10.3f} {took['mmd2'] / took['plain']:12.2f} "
-                f"{took['both'] / took['plain'] / 2:16.2f} {took['mmd2'] / took['hinge']:12.1f}",
-                flush=True,
-            )
+            steps = {key: step(loss, real, fake) for key, loss in candidates(pair).items()}
+            records.append({"n": n, "d": d, "kernel": name, **medians(steps, options.seconds)})
+    return records
+
+
+def over_plain(record: Record) -> float:
+    """Return the time of `mmd2` as a share of that of the same by hand."""
+    return float(record["mmd2"] / record["plain"])
+
+
+def both_over_plain(record: Record) -> float:
+    """Return the time of both losses as a share of two losses by hand."""
+    return float(record["both"] / record["plain"] / 2)
+
+
+def over_hinge(record: Record) -> float:
+    """Return the time of `mmd2` in hinge losses."""
+    return float(record["mmd2"] / record["hinge"])
+
+
+def table(records: list[Record]) -> str:
+    """Return a line for each size and kernel."""
+    header = ["samples, d", "kernel", "`mmd2` [ms]", "`mmd2` / plain", "`both` / two plain", "`mmd2` / hinge"]
+    rows = []
+    for r in records:
+        ratios = [f"{over_plain(r):.2f}", f"{both_over_plain(r):.2f}", f"{over_hinge(r):.1f}"]
+        rows.append([f"{r['n']}, {r['d']}", r["kernel"], f"{r['mmd2'] * 1e3:.3g}", *ratios])
+    return markdown(header, rows)
+
+
+def targets(records: list[Record]) -> list[Target]:
+    """Return the promised ratios."""
+    found = {(r["n"], r["d"], r["kernel"]): r for r in records}
+
+    def target(what: str, ratio: Callable[[Record], float], limit: float, n: int, d: int, kernel: str) -> Target:
+        record = found.get((n, d, kernel))
+        return Target(f"{what}, ({n}, {d}), {kernel}", limit, None if record is None else ratio(record))
+
+    result = []
+    for (n, d), limits in OVER_PLAIN.items():
+        for kernel, limit in limits.items():
+            result.append(target("`mmd2` / plain", over_plain, limit, n, d, kernel))
+    for (n, d), limit in BOTH_OVER_PLAIN.items():
+        result += [target("`both` / two plain", both_over_plain, limit, n, d, kernel) for kernel in kernels(d)]
+    return [*result, target("`mmd2` / hinge", over_hinge, OVER_HINGE, 64, 16, "RBF")]
+
+
+def draw(records: list[Record], figure: Figure) -> None:
+    """Draw the shares of the time by hand, with a dash where the target is."""
+    axes = figure.subplots()
+    places = sorted({(r["n"], r["d"]) for r in records})
+    names = list(dict.fromkeys(r["kernel"] for r in records))
+    for i, name in enumerate(names):
+        chosen = sorted((r for r in records if r["kernel"] == name), key=lambda r: (r["n"], r["d"]))
+        spots = [place + (i - 1) * 0.27 for place in range(len(chosen))]
+        axes.bar(spots, [over_plain(r) for r in chosen], width=0.25, label=name)
+        for spot, r in zip(spots, chosen, strict=True):
+            limit = OVER_PLAIN.get((r["n"], r["d"]), {}).get(name)
+            if limit is not None:
+                axes.hlines(limit, spot - 0.125, spot + 0.125, colors="black")
+    axes.axhline(1, color="grey", linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(len(places)), [f"{n} samples, d = {d}" for n, d in places])
+    axes.set_ylabel("time / time by hand")
+    axes.set_title("One loss with its gradient (dash: target)")
+    axes.legend()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.modules[__name__])

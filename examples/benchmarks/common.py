@@ -1,0 +1,194 @@
+"""What all benchmarks share: options, fair timing, records on disk, tables and targets.
+
+A question is a module whose docstring starts with the question, with two functions:
+
+* `measure(options: Options) -> list[Record]` does the work. A record is a flat dictionary that JSON can hold.
+* `table(records: list[Record]) -> str` makes a Markdown table of it.
+
+and, if they make sense, two more:
+
+* `targets(records: list[Record]) -> list[Target]` compares the records with what the library promises.
+* `draw(records: list[Record], figure: Figure) -> None` draws them.
+
+To add one, write the module, end it with `main(sys.modules[__name__])`, and name it in `run_all.QUESTIONS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+import torch_mmd_losses
+
+RESULTS = Path(__file__).parent / "results"
+VERSIONS = ("torch", "numpy", "geomloss", "alibi-detect", "pytorch-adapt", "pytorch-metric-learning", "sbi")
+
+Record = dict[str, Any]
+
+
+class Options(NamedTuple):
+    """What every question can be asked with.
+
+    `seconds` is about how long to time each line of a table, `quick` asks for sizes that take no time and say nothing,
+    and `largest` for the one run that takes minutes.
+    """
+
+    seconds: float = 5.0
+    seed: int = 0
+    quick: bool = False
+    largest: bool = False
+
+
+class Target(NamedTuple):
+    """A promise: `measured` is at most `limit`, or at least if `least` is set; None if it was not measured."""
+
+    what: str
+    limit: float
+    measured: float | None
+    least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the promise is kept."""
+        if self.measured is None:
+            return None
+        return self.measured >= self.limit if self.least else self.measured <= self.limit
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Return the CPU time of this process that a call takes: what other processes do does not count as time."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def medians(candidates: Mapping[str, Callable[[], object]], seconds: float, least: int = 3) -> dict[str, float]:
+    """Return the median CPU seconds of each candidate.
+
+    They are called in turn, round after round, for about `seconds` in all but `least` times at least: whatever slows
+    the machine down for a while slows all of them. The first round, which fills caches, is not counted, nor is the
+    second if it was to find out how many rounds there is time for.
+    """
+    once = sum(cpu_seconds(work) for work in candidates.values())
+    if once < 1:
+        once = sum(cpu_seconds(work) for work in candidates.values())
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(max(least, int(seconds / max(once, 1e-6)))):
+        for name, work in candidates.items():
+            times[name].append(cpu_seconds(work))
+    return {name: median(values) for name, values in times.items()}
+
+
+def keep_freed_memory() -> None:
+    """Start this process anew with an allocator that keeps freed memory, if it is not so already.
+
+    Otherwise glibc returns large blocks to the system and page faults are what is timed. The allocator reads its
+    variables once, before Python starts.
+    """
+    kept = {"MALLOC_MMAP_THRESHOLD_": str(2**35), "MALLOC_TRIM_THRESHOLD_": str(2**35)}
+    if sys.platform == "linux" and any(name not in os.environ for name in kept):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **kept})
+
+
+def machine() -> Record:
+    """Return the processor, the system and the versions that a measurement depends on."""
+    found = {"torch-mmd-losses": torch_mmd_losses.__version__, "Python": platform.python_version()}
+    for package in VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": found,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def ask(question: ModuleType, options: Options, folder: Path) -> list[Record]:
+    """Measure, and write a file of JSON lines into `folder`: how it was measured, then the records."""
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    records: list[Record] = question.measure(options)
+    switches = [f"--{name}" for name in ("quick", "largest") if getattr(options, name)]
+    flags = [f"--seconds {options.seconds:g}", f"--seed {options.seed}", *switches]
+    run = {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "command": " ".join(["python", f"examples/benchmarks/{name_of(question)}.py", *flags]),
+        **machine(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(line) + "\n" for line in (run, *records)]
+    (folder / f"{name_of(question)}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return records
+
+
+def read(question: ModuleType, folder: Path) -> tuple[Record, list[Record]] | None:
+    """Return how a question was last measured, and the records; None if it was not."""
+    path = folder / f"{name_of(question)}.jsonl"
+    if not path.exists():
+        return None
+    run, *records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return run, records
+
+
+def name_of(question: ModuleType) -> str:
+    """Return the name of the file, also if it is the script that was started."""
+    return Path(str(question.__file__)).stem
+
+
+def title(question: ModuleType) -> str:
+    """Return the question."""
+    return str(question.__doc__).splitlines()[0]
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def reader(description: str) -> argparse.ArgumentParser:
+    """Return a parser of the options that all scripts have."""
+    default = Options()
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=default.seconds, help="about how long to time each line")
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--quick", action="store_true", help="sizes that take no time and say nothing")
+    parser.add_argument("--largest", action="store_true", help="also (100000, 64), which takes minutes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where to write the records")
+    return parser
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """Return the options that were read."""
+    return Options(0.0 if arguments.quick else arguments.seconds, arguments.seed, arguments.quick, arguments.largest)
+
+
+def main(question: ModuleType) -> None:
+    """Ask one question from the command line and print the table."""
+    keep_freed_memory()
+    arguments = reader(str(question.__doc__)).parse_args()
+    print(question.table(ask(question, options_of(arguments), arguments.results)))

@@ -1,0 +1,124 @@
+"""Ask all questions and write the tables and pictures of docs/benchmarks.md: `make benchmarks`.
+
+    python examples/benchmarks/run_all.py              # everything; keep the machine idle
+    python examples/benchmarks/run_all.py --only peers # one question; the others keep their last records
+    python examples/benchmarks/run_all.py --only       # no question: draw and write the page anew
+    python examples/benchmarks/run_all.py --quick      # see that everything still runs, and write nothing into docs
+
+Records go to examples/benchmarks/results as JSON lines, pictures to docs/_static. What the page says below its mark is
+replaced. `common` describes what a question is made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import counts
+import floor
+import loss_time
+import memory
+import peers
+from common import Record, Target, ask, keep_freed_memory, markdown, name_of, options_of, read, reader, title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUESTIONS: tuple[ModuleType, ...] = (loss_time, peers, floor, memory, counts)
+
+DOCS = Path(__file__).parents[2] / "docs"
+MARK = "<!-- Everything below is written by examples/benchmarks/run_all.py. -->\n"
+
+
+def conditions(run: Record) -> str:
+    """Return where, when, with what and how records were made."""
+    versions = ", ".join(f"{package} {version}" for package, version in run["versions"].items())
+    return (
+        f"`{run['command']}` on one of {run['cores']} cores of {run['processor']} ({run['system']}), {run['date']}; "
+        f"{versions}."
+    )
+
+
+def section(question: ModuleType, run: Record, records: list[Record], picture: Path | None) -> str:
+    """Return the part of the page on one question."""
+    parts = [f"## {title(question)}"]
+    if picture is not None:
+        parts.append(f"![{title(question)}](_static/{picture.name})")
+    return "\n\n".join([*parts, question.table(records), conditions(run)])
+
+
+def table_of_targets(found: Sequence[Target]) -> str:
+    """Return a line for each target, those that are not met in bold."""
+    words = {None: "not measured", True: "yes", False: "**no**"}
+    rows = []
+    for target in found:
+        bound = f"{'≥' if target.least else '≤'} {target.limit:g}"
+        rows.append(
+            [target.what, bound, "" if target.measured is None else f"{target.measured:.3g}", words[target.met]]
+        )
+    return markdown(["what", "target", "measured", "met"], rows)
+
+
+def draw(question: ModuleType, records: list[Record], folder: Path) -> Path | None:
+    """Draw a question that can be drawn, and return the picture's file."""
+    if not hasattr(question, "draw"):
+        return None
+    from matplotlib.figure import Figure
+
+    figure: Figure = Figure(figsize=(8, 3.6), dpi=100, layout="constrained")
+    question.draw(records, figure)
+    path = folder / f"benchmark-{name_of(question).replace('_', '-')}.png"
+    figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def page(results: Path, docs: Path) -> str:
+    """Draw the pictures and return what the page says below its mark."""
+    folder = docs / "_static"
+    folder.mkdir(parents=True, exist_ok=True)
+    found: list[Target] = []
+    sections = []
+    for question in QUESTIONS:
+        last = read(question, results)
+        if last is not None:
+            sections.append(section(question, *last, draw(question, last[1], folder)))
+        if hasattr(question, "targets"):
+            found += question.targets(last[1] if last else [])
+    return "\n\n".join(["## Targets", table_of_targets(found), *sections]) + "\n"
+
+
+def write(results: Path, docs: Path) -> None:
+    """Replace what the page says below its mark, or start a page."""
+    path = docs / "benchmarks.md"
+    head = path.read_text(encoding="utf-8").partition(MARK)[0] if path.exists() else "# Benchmarks\n\n"
+    path.write_text(f"{head}{MARK}\n{page(results, docs)}", encoding="utf-8")
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = reader(str(__doc__))
+    names = [name_of(question) for question in QUESTIONS]
+    parser.add_argument("--only", nargs="*", choices=names, metavar="QUESTION", help=f"some of {', '.join(names)}")
+    parser.add_argument(
+        "--docs", type=Path, help="where the page is (default: docs, with --quick: a folder of results)"
+    )
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Ask, then write."""
+    read_words = arguments(words)
+    results: Path = read_words.results / "quick" if read_words.quick else read_words.results
+    for question in QUESTIONS:
+        if read_words.only is None or name_of(question) in read_words.only:
+            print(f"\n{title(question)}", flush=True)
+            print(question.table(ask(question, options_of(read_words), results)), flush=True)
+    write(results, read_words.docs or (results if read_words.quick else DOCS))
+
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    main()
