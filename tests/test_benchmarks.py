@@ -33,7 +33,7 @@ def benchmarks() -> Iterator[SimpleNamespace]:
 def quick(benchmarks: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     benchmarks.run_all.main(["--quick", "--results", str(folder)])
-    return folder / "quick"
+    return folder
 
 
 def test_every_question_leaves_records_and_a_section_of_the_page(benchmarks, quick):
@@ -67,6 +67,44 @@ def test_writing_again_replaces_the_results_and_keeps_what_was_written_by_hand(
     assert "old" not in once.splitlines()
     benchmarks.run_all.write(quick, tmp_path)
     assert page.read_text(encoding="utf-8") == once
+
+
+def test_records_of_a_quick_run_do_not_replace_real_ones(benchmarks):
+    parser = benchmarks.common.reader("")
+    assert benchmarks.common.folder_of(parser.parse_args([])) == BENCHMARKS / "results"
+    assert benchmarks.common.folder_of(parser.parse_args(["--quick"])) == ROOT / "build" / "benchmarks"
+
+
+def test_large_samples_can_be_left_out(benchmarks):
+    options = benchmarks.common.options_of(benchmarks.common.reader("").parse_args(["--up-to", "64", "--seed", "3"]))
+    assert options.sizes([(16, 1), (64, 2), (65, 1)], []) == [(16, 1), (64, 2)]
+    assert options.flags() == ["--seconds 5", "--seed 3", "--up-to 64"]
+
+
+def test_candidates_take_turns_and_the_median_counts(benchmarks, monkeypatch):
+    clock, log = [0.0], []
+    monkeypatch.setattr(benchmarks.common.time, "process_time", lambda: clock[0])
+    cost = {"fast": [0.25] * 5, "slow": [9.0, 9.0, 2.0, 1.0, 3.0]}
+
+    def work(name: str) -> None:
+        clock[0] += cost[name][log.count(name)]
+        log.append(name)
+
+    times = benchmarks.common.medians({name: lambda name=name: work(name) for name in cost}, seconds=0.0, least=4)
+    assert log == ["fast", "slow"] * 5
+    assert times == {"fast": 0.25, "slow": 2.5}
+
+
+def test_a_missing_peer_is_left_out_and_said_to_be(benchmarks, monkeypatch):
+    peers = benchmarks.peers
+    monkeypatch.setattr(peers, "PEERS", {"absent": lambda sigmas: peers.bare("not_a_package.module")})
+    assert peers.present((1.0,), 2, 0) == ({}, [{"peer": "absent", "why": "not installed (not_a_package)"}])
+
+
+def test_targets_are_met_at_their_limit_and_compared_the_right_way_round(benchmarks):
+    target = benchmarks.common.Target
+    assert [target("", 1.0, x).met for x in (0.9, 1.0, 1.1, None)] == [True, True, False, None]
+    assert [target("", 1.0, x, least=True).met for x in (0.9, 1.0, 1.1, None)] == [False, True, True, None]
 
 
 def test_the_page_of_the_docs_has_the_mark(benchmarks):

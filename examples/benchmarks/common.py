@@ -34,22 +34,38 @@ import torch
 import torch_mmd_losses
 
 RESULTS = Path(__file__).parent / "results"
+QUICK_RESULTS = Path(__file__).parents[2] / "build" / "benchmarks"
 VERSIONS = ("torch", "numpy", "geomloss", "alibi-detect", "pytorch-adapt", "pytorch-metric-learning", "sbi")
 
 Record = dict[str, Any]
+
+Size = tuple[int, int]
+"""The number of samples of each group, and the dimension of the scores."""
 
 
 class Options(NamedTuple):
     """What every question can be asked with.
 
-    `seconds` is about how long to time each line of a table, `quick` asks for sizes that take no time and say nothing,
-    and `largest` for the one run that takes minutes.
+    `seconds` is about how long to time each line of a table, `up_to` leaves out larger samples, `quick` asks for sizes
+    that take no time and say nothing, and `largest` for the one run that takes minutes.
     """
 
     seconds: float = 5.0
     seed: int = 0
+    up_to: int | None = None
     quick: bool = False
     largest: bool = False
+
+    def flags(self) -> list[str]:
+        """Return them as words of a command."""
+        numbers = [f"--seconds {self.seconds:g}", f"--seed {self.seed}"]
+        if self.up_to is not None:
+            numbers.append(f"--up-to {self.up_to}")
+        return numbers + [f"--{name}" for name in ("quick", "largest") if getattr(self, name)]
+
+    def sizes(self, all_of_them: Iterable[Size], quick: Iterable[Size]) -> list[Size]:
+        """Return the sizes `(n, d)` to measure."""
+        return list(quick) if self.quick else [(n, d) for n, d in all_of_them if n <= (self.up_to or n)]
 
 
 class Target(NamedTuple):
@@ -103,6 +119,11 @@ def keep_freed_memory() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **kept})
 
 
+def progress(*what: object) -> None:
+    """Say what is being measured, apart from the tables."""
+    print(" ", *what, file=sys.stderr, flush=True)
+
+
 def machine() -> Record:
     """Return the processor, the system and the versions that a measurement depends on."""
     found = {"torch-mmd-losses": torch_mmd_losses.__version__, "Python": platform.python_version()}
@@ -132,11 +153,9 @@ def ask(question: ModuleType, options: Options, folder: Path) -> list[Record]:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     records: list[Record] = question.measure(options)
-    switches = [f"--{name}" for name in ("quick", "largest") if getattr(options, name)]
-    flags = [f"--seconds {options.seconds:g}", f"--seed {options.seed}", *switches]
     run = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "command": " ".join(["python", f"examples/benchmarks/{name_of(question)}.py", *flags]),
+        "command": " ".join(["python", f"examples/benchmarks/{name_of(question)}.py", *options.flags()]),
         **machine(),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,19 +195,27 @@ def reader(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=default.seconds, help="about how long to time each line")
     parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--up-to", type=int, metavar="SAMPLES", help="leave out what has more samples in a group")
     parser.add_argument("--quick", action="store_true", help="sizes that take no time and say nothing")
     parser.add_argument("--largest", action="store_true", help="also (100000, 64), which takes minutes")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where to write the records")
+    parser.add_argument("--results", type=Path, help="where to write the records (default: results)")
     return parser
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
     """Return the options that were read."""
-    return Options(0.0 if arguments.quick else arguments.seconds, arguments.seed, arguments.quick, arguments.largest)
+    chosen = Options(*(getattr(arguments, name) for name in Options._fields))
+    return chosen._replace(seconds=0.0) if chosen.quick else chosen
+
+
+def folder_of(arguments: argparse.Namespace) -> Path:
+    """Return where to write the records: those of a quick run say nothing and are kept apart."""
+    default = QUICK_RESULTS if arguments.quick else RESULTS
+    return arguments.results or default
 
 
 def main(question: ModuleType) -> None:
     """Ask one question from the command line and print the table."""
     keep_freed_memory()
     arguments = reader(str(question.__doc__)).parse_args()
-    print(question.table(ask(question, options_of(arguments), arguments.results)))
+    print(question.table(ask(question, options_of(arguments), folder_of(arguments))))

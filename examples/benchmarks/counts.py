@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 from by_hand import Loss, Pair, hinge, kernels, plain, samples, step
-from common import Options, Record, Target, main, markdown
+from common import Options, Record, Target, main, markdown, progress
 from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
@@ -136,7 +136,8 @@ def work(n: int, d: int, kernel: str, loss: str = "mmd2", seed: int = 0) -> Call
 def measure(options: Options) -> list[Record]:
     """Return a record for each size, kernel and loss."""
     records = []
-    for n, d in QUICK if options.quick else SIZES:
+    for n, d in options.sizes(SIZES, QUICK):
+        progress(n, d)
         for kernel, pair in kernels(d).items():
             for loss in candidates(pair):
                 record = {"n": n, "d": d, "kernel": kernel, "loss": loss}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from by_hand import kernels, samples, step
-from common import Options, Record, Target, main, markdown, medians
+from common import Options, Record, Target, main, markdown, medians, progress
 from torch import Tensor
 
 from torch_mmd_losses import mmd2
@@ -59,7 +59,8 @@ def floor(real: Tensor, fake: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
 def measure(options: Options) -> list[Record]:
     """Return a record for each size: seconds of the floor by tile size, and of the library by kernel."""
     records = []
-    for n, d in QUICK if options.quick else SIZES:
+    for n, d in options.sizes(SIZES, QUICK):
+        progress(n, d)
         real, fake = samples(n, d, options.seed)
         # Scaled so that no exponential overflows or gets subnormal, which would be slow.
         small_real, small_fake = (scores.detach() / d**0.5 for scores in (real, fake))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from by_hand import Loss, Pair, hinge, kernels, plain, samples, step
-from common import Options, Record, Target, main, markdown, medians
+from common import Options, Record, Target, main, markdown, medians, progress
 
 from torch_mmd_losses import MMDLoss, mmd2
 
@@ -45,7 +45,8 @@ def candidates(pair: Pair) -> dict[str, Loss]:
 def measure(options: Options) -> list[Record]:
     """Return a record for each size and kernel, times in seconds."""
     records = []
-    for n, d in QUICK if options.quick else SIZES:
+    for n, d in options.sizes(SIZES, QUICK):
+        progress(n, d)
         real, fake = samples(n, d, options.seed)
         for name, pair in kernels(d).items():
             steps = {key: step(loss, real, fake) for key, loss in candidates(pair).items()}

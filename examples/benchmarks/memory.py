@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from by_hand import Loss, Pair, kernels, plain, samples, step
-from common import Options, Record, Target, main, markdown
+from common import Options, Record, Target, main, markdown, progress
 from torch import Tensor
 
 from torch_mmd_losses import Kernel, MMDLoss, mmd2
@@ -136,15 +136,17 @@ def measure(options: Options) -> list[Record]:
     for d in sorted({d for _, d in SIZES}):
         for job in jobs(d):
             per_pair = 0.0
-            for n in sorted(n for n, width in SIZES if width == d):
+            for n in sorted(n for n, width in options.sizes(SIZES, []) if width == d):
                 record: Record = {"job": job, "n": n, "d": d}
                 if per_pair * n**2 > MOST:
                     records.append({**record, "bytes": None, "expected": per_pair * n**2})
                     continue
+                progress(n, d, job)
                 found = in_new_process(job, n, d, options.seed)
                 per_pair = found.bytes / n**2
                 records.append({**record, **found._asdict()})
     if options.largest:
+        progress(*LARGEST)
         found = in_new_process("mmd2, RBF", *LARGEST, options.seed)
         records.append({"job": "mmd2, RBF", "n": LARGEST[0], "d": LARGEST[1], **found._asdict()})
     return records

@@ -18,13 +18,14 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from by_hand import Loss, bandwidths, by_cdist, by_differences, gaussians, plain, samples, step
-from common import Options, Record, Target, cpu_seconds, main, markdown, medians
+from common import Options, Record, Target, cpu_seconds, main, markdown, medians, progress
 from torch import Tensor
 
 from torch_mmd_losses import RBFMix, mmd2
@@ -32,9 +33,8 @@ from torch_mmd_losses import RBFMix, mmd2
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUMBERS = (16, 64, 256, 1024, 4096)
-DIMENSIONS = (1, 16, 128, 2048)
-QUICK = (8,), (1, 3)
+SIZES = tuple(product((16, 64, 256, 1024, 4096), (1, 16, 128, 2048)))
+QUICK = ((8, 1), (8, 3))
 
 TOLERANCE = 1e-6
 """The largest relative error of a peer's value and gradient in float64, before it counts as another loss."""
@@ -209,6 +209,7 @@ def present(sigmas: Sigmas, d: int, seed: int) -> tuple[dict[str, Peer], list[Re
 
 def compare(n: int, d: int, kernel: str, options: Options) -> list[Record]:
     """Return a record for each peer: its seconds, and those of this library with the same estimator."""
+    progress(n, d, kernel)
     sigmas = bandwidths(d)[kernel]
     place = {"n": n, "d": d, "kernel": kernel}
     peers, left_out = present(sigmas, d, options.seed)
@@ -242,14 +243,8 @@ def _first(work: Callable[[], None]) -> float:
 
 def measure(options: Options) -> list[Record]:
     """Return the records of all sizes."""
-    numbers, dimensions = QUICK if options.quick else (NUMBERS, DIMENSIONS)
-    return [
-        record
-        for kernel in ("RBF", "5 RBF")
-        for d in dimensions
-        for n in numbers
-        for record in compare(n, d, kernel, options)
-    ]
+    sizes = options.sizes(SIZES, QUICK)
+    return [record for kernel in ("RBF", "5 RBF") for n, d in sizes for record in compare(n, d, kernel, options)]
 
 
 def best(records: list[Record]) -> dict[tuple[str, int, int], Record]:

@@ -22,7 +22,7 @@ import floor
 import loss_time
 import memory
 import peers
-from common import Record, Target, ask, keep_freed_memory, markdown, name_of, options_of, read, reader, title
+from common import Record, Target, ask, folder_of, keep_freed_memory, markdown, name_of, options_of, read, reader, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,16 +102,14 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = reader(str(__doc__))
     names = [name_of(question) for question in QUESTIONS]
     parser.add_argument("--only", nargs="*", choices=names, metavar="QUESTION", help=f"some of {', '.join(names)}")
-    parser.add_argument(
-        "--docs", type=Path, help="where the page is (default: docs, with --quick: a folder of results)"
-    )
+    parser.add_argument("--docs", type=Path, help="where the page is (default: docs, with --quick: beside the records)")
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Ask, then write."""
     read_words = arguments(words)
-    results: Path = read_words.results / "quick" if read_words.quick else read_words.results
+    results = folder_of(read_words)
     for question in QUESTIONS:
         if read_words.only is None or name_of(question) in read_words.only:
             print(f"\n{title(question)}", flush=True)
