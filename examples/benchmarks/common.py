@@ -35,7 +35,7 @@ import torch_mmd_losses
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_RESULTS = Path(__file__).parents[2] / "build" / "benchmarks"
-VERSIONS = ("torch", "numpy", "geomloss", "alibi-detect", "pytorch-adapt", "pytorch-metric-learning", "sbi")
+PACKAGES = ("numpy", "geomloss", "alibi-detect", "pytorch-adapt", "pytorch-metric-learning", "sbi")
 
 Record = dict[str, Any]
 
@@ -126,8 +126,12 @@ def progress(*what: object) -> None:
 
 def machine() -> Record:
     """Return the processor, the system and the versions that a measurement depends on."""
-    found = {"torch-mmd-losses": torch_mmd_losses.__version__, "Python": platform.python_version()}
-    for package in VERSIONS:
+    found = {
+        "torch-mmd-losses": torch_mmd_losses.__version__,
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -113,7 +113,7 @@ def draw(records: list[Record], figure: Figure) -> None:
     axes.set_xticks(range(len(places)), [f"{n} samples, d = {d}" for n, d in places])
     axes.set_ylabel("time / time by hand")
     axes.set_title("One loss with its gradient (dash: target)")
-    axes.legend()
+    axes.legend(loc="upper right")
 
 
 if __name__ == "__main__":

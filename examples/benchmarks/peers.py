@@ -17,9 +17,11 @@ import importlib
 import importlib.util
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -28,7 +30,7 @@ from by_hand import Loss, bandwidths, by_cdist, by_differences, gaussians, plain
 from common import Options, Record, Target, cpu_seconds, main, markdown, medians, progress
 from torch import Tensor
 
-from torch_mmd_losses import RBFMix, mmd2
+from torch_mmd_losses import RBFKernel, RBFMix, mmd2
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,7 +174,7 @@ PEERS: dict[str, Callable[[Sigmas], Peer]] = {
 
 def ours(sigmas: Sigmas, estimator: Estimator) -> Loss:
     """Return this library's loss."""
-    kernel = RBFMix(sigmas)
+    kernel = RBFMix(sigmas) if len(sigmas) > 1 else RBFKernel(sigmas[0])
     return lambda real, fake: mmd2(real, fake, kernel, estimator=estimator)
 
 
@@ -203,7 +205,7 @@ def present(sigmas: Sigmas, d: int, seed: int) -> tuple[dict[str, Peer], list[Re
             if wrong < TOLERANCE:
                 peers[name] = peer
             else:
-                left_out.append({"peer": name, "why": f"another loss: relative error {wrong:.0e} in float64"})
+                left_out.append({"peer": name, "why": f"another loss, relative error above {TOLERANCE:g} in float64"})
     return peers, left_out
 
 
@@ -221,7 +223,7 @@ def compare(n: int, d: int, kernel: str, options: Options) -> list[Record]:
     for name, peer in peers.items():
         size = 4.0 * peer.numbers(n, d)
         if size > MOST:
-            records.append({**place, "peer": name, "why": f"needs about {size / 1e9:.0f} GB"})
+            records.append({**place, "peer": name, "why": f"needs more than {MOST / 1e9:.0f} GB"})
             continue
         work = step(peer.loss, *scores)
         took = _first(work)
@@ -275,29 +277,26 @@ def table(records: list[Record]) -> str:
             rows.append(
                 [str(d), *(f"{mark}{ratio(c):.2f} ({c['peer']})" for mark, c in zip(marks, cells, strict=True))]
             )
-        parts.append(markdown([f"{kernel}: d", *(f"{n} samples" for n in numbers)], rows))
+        parts.append(markdown([f"{kernel}, d", *(f"{n} samples" for n in numbers)], rows))
     return "\n\n".join([*parts, each_peer(records), missing(records)])
 
 
 def each_peer(records: list[Record]) -> str:
-    """Return a line for each peer: how many times as long as the library it takes, at its best and at its worst."""
+    """Return a line for each peer: how many times as long as the library it takes."""
     rows = []
     for name in PEERS:
-        ratios = sorted(1 / ratio(r) for r in records if r["peer"] == name and "seconds" in r)
-        if ratios:
-            middle = ratios[len(ratios) // 2]
-            rows.append([name, str(len(ratios)), f"{ratios[0]:.1f}", f"{middle:.1f}", f"{ratios[-1]:.0f}"])
-    return markdown(["peer", "sizes and kernels", "least time / ours", "median", "most"], rows)
+        times = [1 / ratio(r) for r in records if r["peer"] == name and "seconds" in r]
+        if times:
+            spread = [f"{figure(times):.1f}" for figure in (min, median, max)]
+            rows.append([name, str(len(times)), *spread])
+    return markdown(["peer", "sizes and kernels", "least time / `mmd2`", "median", "most"], rows)
 
 
 def missing(records: list[Record]) -> str:
     """Return a list of what was left out and why."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for r in records:
-        if "why" in r:
-            why = "needs more than 6 GB" if r["why"].startswith("needs") else r["why"]
-            reasons.setdefault((r["peer"], why), []).append(f"({r['n']}, {r['d']}) {r['kernel']}")
-    return "\n".join(f"- {name}, at {len(places)} sizes: {why}." for (name, why), places in reasons.items())
+    total = len({(r["n"], r["d"], r["kernel"]) for r in records})
+    reasons = Counter((r["peer"], r["why"]) for r in records if "why" in r)
+    return "\n".join(f"- {name}, {n} of {total} sizes and kernels: {why}." for (name, why), n in reasons.items())
 
 
 def targets(records: list[Record]) -> list[Target]:
