@@ -209,8 +209,11 @@ def draw(records: list[Record], figure: Figure) -> None:
         style = "--" if job.startswith("plain") else "-"
         axes.plot([n for n, _ in points], [size for _, size in points], style, marker="o", markersize=4, label=job)
     axes.set(xscale="log", yscale="log", xlabel="samples of each group (d = 64)", ylabel="extra memory [MB]")
+    numbers = sorted({r["n"] for r in records})
+    axes.set_xticks(numbers, [str(n) for n in numbers])
+    axes.minorticks_off()
     axes.set_title("Memory of a loss with its gradient")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
 
 
 if __name__ == "__main__":

@@ -320,6 +320,9 @@ def draw(records: list[Record], figure: Figure) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"d = {d}")
         axes.axhline(1, color="grey", linewidth=0.8, linestyle=":")
         axes.set(xscale="log", xlabel="samples of each group", ylim=(0, None), title=kernel)
+        numbers = sorted({n for _, _, n in found})
+        axes.set_xticks(numbers, [str(n) for n in numbers])
+        axes.minorticks_off()
         axes.legend(fontsize="small")
     figure.supylabel("time / time of the best peer")
 
