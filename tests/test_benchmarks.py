@@ -157,6 +157,27 @@ def test_memory_of_a_new_process_is_that_of_the_work(benchmarks):
     assert found.seconds > 0
 
 
+def test_memory_is_measured_until_it_would_be_too_much(benchmarks, monkeypatch):
+    memory = benchmarks.memory
+    asked = []
+
+    def pretend(job: str, n: int, d: int, seed: int) -> object:
+        asked.append((job, n))
+        return memory.Peak(n**2 * 100.0 if job.startswith("plain") else n * 1000.0, 2.0)
+
+    monkeypatch.setattr(memory, "in_new_process", pretend)
+    records = memory.measure(benchmarks.common.Options(largest=True))
+    assert ("plain, RBF", 4096) in asked
+    assert ("plain, RBF", 16384) not in asked
+    assert asked[-1] == ("mmd2, RBF", 100_000)
+    assert memory.growth(records, "mmd2, RBF") == pytest.approx(1)
+    assert memory.growth(records, "plain, RBF") is None
+    table = memory.table(records)
+    assert "not run (about 26844)" in table
+    assert "(100000, 64) took 2 s of one core." in table
+    assert all(target.met for target in memory.targets(records))
+
+
 def test_what_is_counted_is_what_computes(benchmarks):
     x, y = torch.randn(5, 3), torch.randn(5, 3)
 
