@@ -84,7 +84,8 @@ def centred_stack(real: Tensor, fake: Tensor) -> Tensor:
         centred = _centred(stack)
         if not _apart(centred, real.shape[0]):
             return centred
-    return _centred(torch.cat([real, fake]).to(precise))
+        stack = torch.cat([real, fake])
+    return _centred(stack.to(precise))
 
 
 def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -336,13 +336,14 @@ def _map_rational_quadratic(sq_dist: Tensor, alpha: float) -> Mapped:
     if alpha in (1, 2, 3, 4, 5):  # a general power costs ten times a product
         inverse = base.reciprocal_()
         value = _whole_power(inverse, int(alpha))
-        return Mapped(value, value * inverse, -0.5)
+        return Mapped(value, inverse.square() if value is inverse else inverse.mul_(value), -0.5)
     value = base.log2().mul_(-alpha).exp2_()
-    return Mapped(value, value / base, -0.5)
+    return Mapped(value, torch.div(value, base, out=base), -0.5)
 
 
 def _whole_power(x: Tensor, exponent: int) -> Tensor:
     if exponent == 1:
         return x
-    even = _whole_power(x, exponent // 2).square()
+    half = _whole_power(x, exponent // 2)
+    even = half.square() if half is x else half.square_()
     return even.mul_(x) if exponent % 2 else even
