@@ -15,7 +15,17 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from torch_mmd_losses import Kernel, LinearKernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, _global, losses
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    LinearKernel,
+    MMDLoss,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    _global,
+    losses,
+)
 
 EQUAL = ([4, 4, 4], [5, 5, 5])
 UNEQUAL = ([2, 5, 1], [4, 1, 3])
@@ -190,6 +200,16 @@ def test_only_what_is_asked_for_gets_a_gradient(ranks):
     assert_close(torch.stack(values), value.expand(3))
     assert real[0].grad is None
     assert_close(torch.cat([part.grad for part in fake]) / 3, all_fake.grad)
+
+
+def test_samples_are_at_distance_zero_from_themselves(ranks):
+    # In the biased estimate each sample meets itself; a root would turn the rounding of that distance into a bias.
+    real, fake = ([scores(4, 64, seed + rank, scale=1000).float() for rank in range(3)] for seed in (1, 4))
+    loss = MMDLoss(EnergyKernel(), estimator="biased", global_batch=True)
+    found = ranks(3, lambda rank: loss(real[rank], fake[rank]))
+    p, q = torch.cat(real).double(), torch.cat(fake).double()
+    expected = 2 * torch.cdist(p, q).mean() - torch.cdist(p, p).mean() - torch.cdist(q, q).mean()
+    assert_close(torch.stack(found).double(), expected.expand(3), rtol=1e-6, atol=0)
 
 
 def test_the_estimator_needs_its_samples_in_all_processes_together(ranks):

@@ -26,24 +26,29 @@ class Global:
 
     local = False
 
-    def __init__(self) -> None:
+    def __init__(self, real: Tensor, fake: Tensor) -> None:
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         # Gradients of parameters are averaged over processes, as DistributedDataParallel does, not added up.
         self.gradient_factor = float(self.world)
-        self.sizes: list[list[int]] | None = None
+        self.sizes = self._gather_sizes(real, fake)
+        self.everything = self._gather(real, fake)
 
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
         """Return the scores at hand, and all real and all fake scores in the order of the processes."""
-        if self.sizes is None:
-            self.sizes = self._gather_sizes(real, fake)
+        return real, fake, *self.everything
+
+    def directions(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
+        """Return directions for the gradients of all samples, given those for the samples at hand."""
+        return real, fake, *self._gather(real, fake)
+
+    def _gather(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         longest = max(m + n for m, n in self.sizes)
-        own = torch.cat([real.detach(), fake.detach()])
-        padded = torch.cat([own, own.new_zeros(longest - len(own), own.shape[1])]) if len(own) < longest else own
+        own = torch.cat([real.detach(), fake.detach(), real.new_empty(longest - len(real) - len(fake), real.shape[1])])
         everything = own.new_empty(self.world, longest, own.shape[1])
-        dist.all_gather(list(everything.unbind()), padded)
+        dist.all_gather(list(everything.unbind()), own)
         all_real = torch.cat([scores[:m] for scores, (m, _) in zip(everything, self.sizes, strict=True)])
         all_fake = torch.cat([scores[m : m + n] for scores, (m, n) in zip(everything, self.sizes, strict=True)])
-        return real, fake, all_real, all_fake
+        return all_real, all_fake
 
     def _gather_sizes(self, real: Tensor, fake: Tensor) -> list[list[int]]:
         own = torch.tensor([len(real), len(fake), real.shape[1], real.dtype.itemsize], device=real.device)
@@ -59,7 +64,6 @@ class Global:
 
     def parts(self, samples: Sequence[Tensor], estimator: Estimator) -> list[Part]:
         """Return the pairs of scores at hand with all scores."""
-        assert self.sizes is not None
         m, n = len(samples[2]), len(samples[3])
         _checks.sample_sizes(m, n, estimator)
         within, aligned = estimator != "biased", estimator == "u_statistic"

@@ -52,6 +52,9 @@ class Scope(Protocol):
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
         """Return all sets of scores that there are pairs of, the real and the fake scores at hand first."""
 
+    def directions(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
+        """Return directions for the gradients of all these sets, given those for the scores at hand."""
+
     def parts(self, samples: Sequence[Tensor], estimator: Estimator) -> list[Part]:
         """Return the parts of the three means."""
 
@@ -72,6 +75,9 @@ class Local:
     gradient_factor = 1.0
 
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
+        return real, fake
+
+    def directions(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
         return real, fake
 
     def parts(self, samples: Sequence[Tensor], estimator: Estimator) -> list[Part]:

@@ -17,6 +17,7 @@ from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._leaf import Leaf
 from torch_mmd_losses._pairs import Pairs, Sample, total_dtype
 from torch_mmd_losses._parts import LOCAL, Part, Scope
+from torch_mmd_losses._passes import Plan
 from torch_mmd_losses._types import Bounds, Estimator, Row, Weights
 
 MMD2 = Weights(real=1.0, cross=-2.0, fake=1.0)
@@ -63,7 +64,7 @@ def losses(
     parts: list[tuple[Tensor, ...]] = []
     if radial or general:
         values = partial(_by_autograd, radial + general, estimator=estimator, scope=scope)
-        parts.append(_fused.losses(_fused.Plan(radial, general, rows, estimator, scope, tile_size, values), real, fake))
+        parts.append(_fused.losses(Plan(radial, general, rows, estimator, scope, tile_size, values), real, fake))
     if rest:
         parts.append(_by_autograd(rest, real, fake, rows, estimator=estimator, scope=scope))
     if not rest:

@@ -209,7 +209,7 @@ class MMDLoss(nn.Module):
     def _samples(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Scope]:
         real, fake = _checks.same_space("real", real, "fake", fake)
         if self.global_batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            return real, fake, Global()
+            return real, fake, Global(real, fake)
         _checks.sample_sizes(real.shape[0], fake.shape[0], self.estimator)
         return real, fake, LOCAL
 

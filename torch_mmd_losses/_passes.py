@@ -1,0 +1,116 @@
+"""Losses with their gradients in one pass over the pairs: dense for small samples, in tiles for large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses import _dense, _second, _sums
+from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits
+from torch_mmd_losses._pairs import total_dtype
+from torch_mmd_losses._parts import Scope
+from torch_mmd_losses._tiles import tile_size
+from torch_mmd_losses._types import GROUPS, Bounds, Estimator, Group, Row
+
+
+class Plan(NamedTuple):
+    """Everything about a call but the scores."""
+
+    radial: Sequence[Leaf]
+    general: Sequence[Leaf]
+    rows: Sequence[Row]
+    estimator: Estimator
+    scope: Scope
+    tile: int | None
+    by_autograd: Callable[[Tensor, Tensor, Sequence[Row]], Sequence[Tensor]]
+
+
+class Computed(NamedTuple):
+    """The losses in :func:`total_dtype`, and the gradient of each: of the scores that want one, real ones first."""
+
+    values: list[Tensor]
+    gradients: list[Tensor]
+
+
+def compute(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
+    """Return the losses and the gradients that are wanted, of real and of fake scores."""
+    if not is_small(plan, real, fake):
+        return _large(plan, real, fake, wanted)
+    small = _small(plan, real, fake, wanted)
+    if not plan.general:
+        return small
+    large = _large(plan._replace(radial=()), real, fake, wanted)
+    return Computed(*([p + q for p, q in zip(*pair, strict=True)] for pair in zip(small, large, strict=True)))
+
+
+def is_small(plan: Plan, real: Tensor, fake: Tensor) -> bool:
+    """Whether the dense pass computes the parts of the kernel that are functions of the distance."""
+    enough = real.shape[0] + fake.shape[0]
+    return bool(plan.radial) and plan.scope.local and _dense.suits(enough, real.shape[1], real.device)
+
+
+def _small(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
+    rows = [(row.weights, _block_limits(plan.radial, row.bounds)) for row in plan.rows]
+    values, gradients = _dense.losses_and_gradients(
+        plan.radial, real, fake, plan.estimator, rows, gradients=any(wanted)
+    )
+    if not all(wanted):
+        m = real.shape[0]
+        gradients = [gradient[:m] if wanted[0] else gradient[m:] for gradient in gradients]
+    return Computed(values, gradients)
+
+
+def _large(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
+    size = tile_size(plan.tile, real.device)
+    samples = plan.scope.samples(real, fake)
+    values = torch.zeros(len(plan.rows), dtype=total_dtype(real.device), device=real.device)
+    sizes = [len(scores) if want else 0 for scores, want in zip((real, fake), wanted, strict=True)]
+    gradients = [real.new_zeros(sum(sizes), real.shape[1]) for _ in plan.rows] if any(wanted) else []
+    towards = [gradient.split(sizes) for gradient in gradients]
+    for part in plan.scope.parts(samples, plan.estimator):
+        sides = (part.a < len(wanted) and wanted[part.a], part.b < len(wanted) and wanted[part.b])
+        weights = [getattr(row.weights, part.group) / part.pairs for row in plan.rows]
+        used = [i for i, weight in enumerate(weights) if weight and (part.value or any(sides))]
+        limits = [_limits(plan.radial, part.group, plan.rows[i].bounds) for i in used]
+        found = _sums.pair_sums(plan.radial, plan.general, part.block, limits, wanted=sides, size=size)
+        for i, sums in zip(used, found, strict=True):
+            values[i].add_(sums.total, alpha=weights[i] * part.value)
+            for side, gradient in ((part.a, sums.to_a), (part.b, sums.to_b)):
+                if gradient is not None:
+                    towards[i][side].add_(gradient, alpha=weights[i] * part.gradient * plan.scope.gradient_factor)
+    return Computed(list(plan.scope.totals(values)), gradients)
+
+
+def hessian_product(
+    plan: Plan,
+    real: Tensor,
+    fake: Tensor,
+    wanted: Sequence[bool],
+    outer: Sequence[Tensor],
+    along: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """Return the derivatives of `<gradient, along>` of the sum of `outer * loss`, where they are wanted."""
+    size = tile_size(plan.tile, real.device)
+    samples = plan.scope.samples(real, fake)
+    parts = plan.scope.parts(samples, plan.estimator)
+    products = [torch.zeros_like(scores) if want else None for scores, want in zip((real, fake), wanted, strict=True)]
+    for row, factor in zip(plan.rows, outer, strict=True):
+        steps = (torch.zeros_like(x) if v is None else factor * v for x, v in zip((real, fake), along, strict=True))
+        directions = plan.scope.directions(*steps)
+        _second.add_hessian_product(products, (*plan.radial, *plan.general), row, parts, samples, directions, size)
+    return tuple(product if product is None else product * plan.scope.gradient_factor for product in products)
+
+
+def _block_limits(leaves: Sequence[Leaf], bounds: Bounds) -> list[_dense.BlockLimits] | None:
+    if bounds == "none":
+        return None
+    real, cross, fake = (_limits(leaves, group, bounds) for group in GROUPS)
+    limits = list(zip(real, cross, fake, strict=True))
+    return None if all(limit == UNBOUNDED for blocks in limits for limit in blocks) else limits
+
+
+def _limits(leaves: Sequence[Leaf], group: Group, bounds: Bounds) -> tuple[Limits, ...]:
+    return tuple(leaf.kernel._limits(group, bounds) for leaf in leaves)
