@@ -37,6 +37,9 @@ RESULTS = Path(__file__).parent / "results"
 QUICK_RESULTS = Path(__file__).parents[2] / "build" / "benchmarks"
 PACKAGES = ("numpy", "geomloss", "alibi-detect", "pytorch-adapt", "pytorch-metric-learning", "sbi")
 
+TURN = 0.002
+"""Seconds of one turn of a candidate, if one call takes less."""
+
 Record = dict[str, Any]
 
 Size = tuple[int, int]
@@ -94,17 +97,20 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def medians(candidates: Mapping[str, Callable[[], object]], seconds: float, least: int = 3) -> dict[str, float]:
     """Return the median CPU seconds of each candidate.
 
-    They are called in turn, round after round, for about `seconds` in all but `least` times at least: whatever slows
-    the machine down for a while slows all of them. The first round, which fills caches, is not counted, nor is the
-    second if it was to find out how many rounds there is time for.
+    They take turns, round after round, for about `seconds` in all but `least` times at least: whatever slows the
+    machine down for a while slows all of them. A turn is one call, or as many as take about `TURN`, since the clock and
+    the change of work take a while, too. The first round, which fills caches, is not counted, nor is the second if it
+    was to find out how many calls and rounds there is time for.
     """
-    once = sum(cpu_seconds(work) for work in candidates.values())
-    if once < 1:
-        once = sum(cpu_seconds(work) for work in candidates.values())
+    once = {name: cpu_seconds(work) for name, work in candidates.items()}
+    if sum(once.values()) < 1:
+        once = {name: cpu_seconds(work) for name, work in candidates.items()}
+    calls = {name: max(1, int(TURN / max(taken, 1e-6))) for name, taken in once.items()}
+    turn = sum(taken * calls[name] for name, taken in once.items())
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(max(least, int(seconds / max(once, 1e-6)))):
+    for _ in range(max(least, int(seconds / max(turn, 1e-6)))):
         for name, work in candidates.items():
-            times[name].append(cpu_seconds(work))
+            times[name].append(cpu_seconds(lambda: [work() for _ in range(calls[name])]) / calls[name])  # noqa: B023
     return {name: median(values) for name, values in times.items()}
 
 
