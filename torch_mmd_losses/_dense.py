@@ -51,7 +51,6 @@ def losses_and_gradients(
     gram = stack @ stack.T
     squares = gram.diagonal().clone()  # from here, so that each sample is at distance zero from itself, exactly
     sq_dist = torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1))
-    totals = total_dtype(real.device)
     losses, found = [], []
     mapped: Mapped | None = None
     for i, (weights, limits) in enumerate(rows):
@@ -62,7 +61,7 @@ def losses_and_gradients(
         omega, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
         pull = slope * omega
         sums = pull.sum(1)
-        losses.append((sums if slope is value else (value * omega).sum(1)).sum(dtype=totals).mul_(scale))
+        losses.append((sums if slope is value else (value * omega).sum(1)).sum().mul_(scale))
         if gradients:
             # sum_j pull_ij (z_i - z_j): the graph Laplacian of the weights, up to its sign, times the scores.
             pull.diagonal().sub_(sums)

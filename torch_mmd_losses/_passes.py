@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """The losses in :func:`total_dtype`, and the gradient of each: of the scores that want one, real ones first."""
+    """The losses, and the gradient of each: of the scores that want one, real ones first."""
 
     values: list[Tensor]
     gradients: list[Tensor]
