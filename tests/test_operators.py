@@ -15,6 +15,7 @@ from torch_mmd_losses._operators import (
     MatrixOperator,
     gram_product,
     lanczos,
+    locally_optimal_iteration,
     norm_along,
     power_iteration,
     start_vector,
@@ -62,6 +63,15 @@ def check_operator(kind, dims, kernel, options):
     image = operator.apply(v, layer.weight)
     assert_close(image.flatten(), matrix @ v.flatten())
     assert_close(operator.adjoint(image, layer.weight, v).flatten(), matrix.T @ (matrix @ v.flatten()))
+    check_what_follows_from_apply(operator, layer.weight, v, image)
+
+
+def check_what_follows_from_apply(operator, weight, v, image):
+    both = operator.apply_each(torch.stack([v, 2 * v.flip(0)]), weight)
+    assert_close(both, torch.stack([image, 2 * operator.apply(v.flip(0), weight)]))
+    u = scores(1, image.numel(), 1).reshape(image.shape)
+    (gradient,) = torch.autograd.grad((u * image).sum(), weight)
+    assert_close(operator.outer(u, v, weight.detach()), gradient)
 
 
 def test_convolutions_and_their_adjoints_equal_the_dense_matrix():
@@ -97,6 +107,7 @@ def test_reshaped_matrix_is_out_by_everything_else_for_each_group(kind, groups):
     assert_close(operator.apply(v, layer.weight), expected)
     back = torch.stack([block.T @ row for block, row in zip(blocks, expected, strict=True)])
     assert_close(operator.adjoint(expected, layer.weight, v), back)
+    check_what_follows_from_apply(operator, layer.weight, v, operator.apply(v, layer.weight))
 
 
 def test_linear_layers_are_their_matrix():
@@ -200,6 +211,25 @@ def test_power_iteration_climbs_to_the_norm_and_lanczos_is_there_at_once():
     assert_close(norm_along(operator, weight, full), exact, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_locally_optimal_iteration_climbs_from_a_cold_start_and_never_less_than_the_plain_one(kind):
+    layer = nn.Conv2d(8, 16, 4, stride=2, padding=1).double() if kind == "conv" else nn.Linear(300, 200).double()
+    operator = ConvolutionOperator.of(layer) if kind == "conv" else MatrixOperator.of(layer)
+    weight = layer.weight.detach()
+    v = start_vector(operator.domain((12, 12)), like=weight)
+    exact = norm_along(operator, weight, lanczos(operator, weight, v, 200))
+    direction = torch.zeros_like(v)
+    for step in range(30):
+        plain = norm_along(operator, weight, power_iteration(operator, weight, v, 1))
+        u, v, direction = locally_optimal_iteration(operator, weight, v, direction, 1)
+        image = operator.apply(v, weight)
+        assert_close(u, image / torch.linalg.vector_norm(image))
+        assert plain * (1 - 1e-4) < norm_along(operator, weight, v) <= exact * (1 + 1e-9)
+        if step == 14:
+            assert norm_along(operator, weight, v) > 0.98 * exact
+    assert norm_along(operator, weight, v) > 0.999 * exact
+
+
 DEGENERATE = [torch.eye(4), torch.diag(torch.tensor([2.0, 0, 0])), torch.ones(3, 2), torch.tensor([[-3.0]])]
 
 
@@ -225,6 +255,7 @@ def test_iterations_leave_the_vector_alone_where_there_is_nothing_to_follow():
     v = start_vector((1, 5), like=torch.zeros(()))
     for weight in (torch.zeros(3, 5), torch.full((3, 5), float("nan")), torch.full((3, 5), float("inf"))):
         assert_close(power_iteration(operator, weight, v, 3), v, rtol=0, atol=0)
+        assert_close(locally_optimal_iteration(operator, weight, v, torch.zeros_like(v), 3).v, v, rtol=0, atol=0)
     assert_close(lanczos(operator, torch.zeros(3, 5), v, 5), v, rtol=0, atol=0)
 
 
