@@ -250,8 +250,12 @@ def test_deepcopy_is_independent():
     assert (vector(twin[0]) != before[0]).any()
 
 
-def test_state_dict_has_stable_keys_and_loads_into_a_model_that_never_ran():
-    model = conv_spectral_norm(network(), learn_scale=True)
+STATE = {"conv": {"u", "v", "direction", "_extra_state"}, "pico": {"v"}, "matrix": {"v"}}
+
+
+@pytest.mark.parametrize("method", STATE)
+def test_state_dict_has_stable_keys_and_loads_into_a_model_that_never_ran(method):
+    model = conv_spectral_norm(network(), learn_scale=True, method=method)
     model(images())
     assert set(model.state_dict()) == {
         f"{i}.{key}"
@@ -259,8 +263,8 @@ def test_state_dict_has_stable_keys_and_loads_into_a_model_that_never_ran():
         for key in (
             "bias",
             "parametrizations.weight.original",
-            "parametrizations.weight.0.v",
             "parametrizations.weight.0.scale",
+            *(f"parametrizations.weight.0.{name}" for name in STATE[method]),
         )
     }
     file = io.BytesIO()
@@ -268,10 +272,10 @@ def test_state_dict_has_stable_keys_and_loads_into_a_model_that_never_ran():
     file.seek(0)
     state = torch.load(file, weights_only=True)
     for assign in (False, True):
-        fresh = conv_spectral_norm(network(), learn_scale=True)
+        fresh = conv_spectral_norm(network(), learn_scale=True, method=method)
         fresh.load_state_dict(state, strict=True, assign=assign)
         assert_close(fresh.eval()(images()), copy.deepcopy(model).eval()(images()), rtol=0, atol=0)
-    never_ran = conv_spectral_norm(network(), learn_scale=True)
+    never_ran = conv_spectral_norm(network(), learn_scale=True, method=method)
     model.load_state_dict(never_ran.state_dict(), strict=True)
     assert_close(model.eval()(images()), never_ran.eval()(images()), rtol=0, atol=0)
 
@@ -650,8 +654,8 @@ def test_wrong_arguments_are_refused():
         conv_spectral_norm(nn.MultiheadAttention(4, 2))
     with pytest.raises(ValueError, match=r"^input_size: the layer cannot take an input of size \(2, 2\): "):
         conv_spectral_norm(layer, input_size=2)
-    with pytest.raises(ValueError, match="^method: expected one of 'conv', 'matrix', got 'pico'"):
-        conv_spectral_norm(layer, method="pico")
+    with pytest.raises(ValueError, match="^method: expected one of 'conv', 'pico', 'matrix', got 'fft'"):
+        conv_spectral_norm(layer, method="fft")
     for bad in (0, -1):
         with pytest.raises(ValueError, match=f"^n_power_iterations: expected an integer >= 1, got {bad}"):
             conv_spectral_norm(layer, n_power_iterations=bad)
