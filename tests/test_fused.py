@@ -142,6 +142,27 @@ def test_kernels_never_see_a_negative_squared_distance(monkeypatch):
 
 
 @pytest.mark.usefixtures("path")
+def test_the_root_of_a_distance_that_rounds_to_below_zero_is_zero():
+    real = scores(200, 16, 1, shift=0.3).float().requires_grad_()
+    fake = real.detach().flip(0)
+    value = mmd2(real, fake, EnergyKernel(), estimator="biased")
+    (gradient,) = torch.autograd.grad(value, real)
+    assert abs(value) < 1e-3
+    assert gradient.abs().max() < 1e-3
+
+
+@pytest.mark.usefixtures("path")
+def test_a_mixture_of_many_bandwidths_keeps_its_digits():
+    # Gaussians are squared to get narrower ones: not so often in a row that the error doubles away.
+    real, fake = scores(100, 16, 1).float(), scores(90, 16, 2, shift=0.5).float()
+    kernel = RBFMix([2.0**k for k in range(-4, 9)])
+    exact = real.double().requires_grad_()
+    expected = torch.autograd.grad(mmd2(exact, fake.double(), kernel), exact)[0]
+    found = torch.autograd.grad(mmd2(real.requires_grad_(), fake, kernel), real)[0]
+    assert (found - expected).norm() < 5e-6 * expected.norm()
+
+
+@pytest.mark.usefixtures("path")
 def test_coincident_samples_and_bounds_met_exactly(by_autograd):
     real = torch.tensor([[0.0], [2.0], [2.0], [2.5]], dtype=torch.float64, requires_grad=True)
     fake = torch.tensor([[2.0], [2.5], [5.0], [7.0]], dtype=torch.float64, requires_grad=True)

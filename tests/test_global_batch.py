@@ -212,6 +212,30 @@ def test_samples_are_at_distance_zero_from_themselves(ranks):
     assert_close(torch.stack(found).double(), expected.expand(3), rtol=1e-6, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the compiler, at any break
+def test_a_compiled_step_breaks_its_graph_here(monkeypatch):
+    # Two processes with the same batch: what one gathers is twice what it has.
+    twin = SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        get_rank=lambda: 0,
+        get_world_size=lambda: 2,
+        all_gather=lambda out, x: [part.copy_(x) for part in out],
+        all_reduce=lambda x: x.mul_(2),
+    )
+    monkeypatch.setattr(_global, "dist", twin)
+    monkeypatch.setattr(losses, "dist", twin)
+    loss, real, fake = MMDLoss(global_batch=True), scores(4, 3, 1).requires_grad_(), scores(5, 3, 2)
+
+    def step(real, fake):
+        return 2 * loss.generator(torch.tanh(real), torch.tanh(fake))
+
+    value = torch.compile(step, backend="eager")(real, fake)
+    assert_close(value, step(real, fake))
+    gradients = [torch.autograd.grad(found, real)[0] for found in (value, step(real, fake))]
+    assert_close(*gradients)
+
+
 def test_the_estimator_needs_its_samples_in_all_processes_together(ranks):
     real, fake = batches([2, 5, 1], 1), batches([4, 1, 4], 2)
 

@@ -12,7 +12,7 @@ from torch_mmd_losses import _dense, _second, _sums
 from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits
 from torch_mmd_losses._pairs import total_dtype
 from torch_mmd_losses._parts import Scope
-from torch_mmd_losses._tiles import tile_size
+from torch_mmd_losses._tiles import side_of_tiles
 from torch_mmd_losses._types import GROUPS, Bounds, Estimator, Group, Row
 
 
@@ -64,7 +64,7 @@ def _small(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Co
 
 
 def _large(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
-    size = tile_size(plan.tile, real.device)
+    size = side_of_tiles(plan.tile, real.device)
     samples = plan.scope.samples(real, fake)
     values = torch.zeros(len(plan.rows), dtype=total_dtype(real.device), device=real.device)
     sizes = [len(scores) if want else 0 for scores, want in zip((real, fake), wanted, strict=True)]
@@ -93,7 +93,7 @@ def hessian_product(
     along: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
     """Return the derivatives of `<gradient, along>` of the sum of `outer * loss`, where they are wanted."""
-    size = tile_size(plan.tile, real.device)
+    size = side_of_tiles(plan.tile, real.device)
     samples = plan.scope.samples(real, fake)
     parts = plan.scope.parts(samples, plan.estimator)
     products = [torch.zeros_like(scores) if want else None for scores, want in zip((real, fake), wanted, strict=True)]

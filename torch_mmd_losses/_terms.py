@@ -10,14 +10,22 @@ from torch import Tensor
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._pairs import Sample, total_dtype
 from torch_mmd_losses._parts import Scope
-from torch_mmd_losses._tiles import tiles
+from torch_mmd_losses._tiles import side_of_tiles, tiles
 from torch_mmd_losses._types import GROUPS, Bounds, Estimator
 
 
 def terms(
-    kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, bounds: Bounds, *, scope: Scope, size: int
+    kernel: Kernel,
+    real: Tensor,
+    fake: Tensor,
+    estimator: Estimator,
+    *,
+    bounds: Bounds,
+    tile_size: int | None,
+    scope: Scope,
 ) -> Sequence[Tensor]:
     """Return the mean kernel values of real, cross and fake pairs and the share of pairs that are saturated."""
+    size = side_of_tiles(tile_size, real.device)
     sets = scope.samples(real, fake)
     totals = torch.zeros(len(GROUPS) + 1, dtype=total_dtype(real.device), device=real.device)
     counts = {}
@@ -39,5 +47,5 @@ def terms(
                     totals[place].add_(leaf.kernel._total(pairs), alpha=leaf.factor * times)
             saturated = kernel._saturated(pairs, bounds).to(real.dtype)
             totals[-1].add_(pairs.total(saturated), alpha=times)
-    *means, saturated = scope.totals(totals)
-    return *(mean / counts[group] for group, mean in zip(GROUPS, means, strict=True)), saturated / sum(counts.values())
+    numbers = [*(counts[group] for group in GROUPS), sum(counts.values())]
+    return [(total / number).to(real.dtype) for total, number in zip(scope.totals(totals), numbers, strict=True)]

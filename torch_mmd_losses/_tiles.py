@@ -81,7 +81,7 @@ class PairSums(NamedTuple):
                 mine.add_(theirs, alpha=factor)
 
 
-def tile_size(given: int | None, device: torch.device) -> int:
+def side_of_tiles(given: int | None, device: torch.device) -> int:
     """Return how many rows and columns a tile has."""
     return given or (CPU_TILE if device.type == "cpu" else GPU_TILE)
 

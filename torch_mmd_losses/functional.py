@@ -43,8 +43,8 @@ def losses(
     real: Tensor,
     fake: Tensor,
     estimator: Estimator,
-    rows: Sequence[Row],
     *,
+    rows: Sequence[Row],
     tile_size: int | None = None,
     scope: Scope = LOCAL,
 ) -> tuple[Tensor, ...]:
@@ -151,7 +151,7 @@ def mmd2(
     if tile_size is not None:
         tile_size = _checks.whole_number("tile_size", tile_size, least=1)
     with _checks.full_precision(real.device):
-        return losses(kernel, real, fake, estimator, [GENERATOR], tile_size=tile_size)[0]
+        return losses(kernel, real, fake, estimator, rows=[GENERATOR], tile_size=tile_size)[0]
 
 
 def check_kernel(kernel: object) -> None:

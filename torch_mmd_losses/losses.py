@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -12,9 +13,8 @@ from torch_mmd_losses import _checks
 from torch_mmd_losses import functional as F
 from torch_mmd_losses._global import Global
 from torch_mmd_losses._kernel import Kernel
-from torch_mmd_losses._parts import LOCAL, Scope
+from torch_mmd_losses._parts import LOCAL
 from torch_mmd_losses._terms import terms
-from torch_mmd_losses._tiles import tile_size
 from torch_mmd_losses._types import ESTIMATORS, Estimator, Row
 from torch_mmd_losses.kernels import RBFBKernel
 
@@ -182,18 +182,8 @@ class MMDLoss(nn.Module):
             >>> [round(float(value), 3) for value in terms]
             [0.607, 0.0, 0.882, 0.5]
         """
-        real, fake, scope = self._samples(real, fake)
-        with _checks.full_precision(real.device):
-            found = terms(
-                self.kernel,
-                real,
-                fake,
-                self.estimator,
-                self._row.bounds,
-                scope=scope,
-                size=tile_size(self.tile_size, real.device),
-            )
-        return Terms(*(value.to(real.dtype) for value in found))
+        options = {"bounds": self._row.bounds, "tile_size": self.tile_size}
+        return Terms(*self._locally_or_globally(terms, real, fake, **options))
 
     def extra_repr(self) -> str:
         """Return the arguments but the kernel, which is a child module, for `repr`."""
@@ -201,17 +191,21 @@ class MMDLoss(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def _losses(self, real: Tensor, fake: Tensor, *rows: Row) -> tuple[Tensor, ...]:
-        real, fake, scope = self._samples(real, fake)
-        compute = F.losses if scope.local else torch.compiler.disable(F.losses)
-        with _checks.full_precision(real.device):
-            return compute(self.kernel, real, fake, self.estimator, rows, tile_size=self.tile_size, scope=scope)
+        return self._locally_or_globally(F.losses, real, fake, rows=rows, tile_size=self.tile_size)
 
-    def _samples(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Scope]:
+    def _locally_or_globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
+        """Return `compute(kernel, real, fake, estimator, scope=...)` for checked scores."""
         real, fake = _checks.same_space("real", real, "fake", fake)
         if self.global_batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            return real, fake, Global(real, fake)
+            return self._globally(compute, real, fake, **options)
         _checks.sample_sizes(real.shape[0], fake.shape[0], self.estimator)
-        return real, fake, LOCAL
+        with _checks.full_precision(real.device):
+            return compute(self.kernel, real, fake, self.estimator, scope=LOCAL, **options)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
+        with _checks.full_precision(real.device):
+            return compute(self.kernel, real, fake, self.estimator, scope=Global(real, fake), **options)
 
     @property
     def _row(self) -> Row:
