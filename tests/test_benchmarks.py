@@ -17,7 +17,7 @@ from torch_mmd_losses import RBFKernel, mmd2
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 MODULES = [path.stem for path in BENCHMARKS.glob("*.py")]
-QUESTIONS = ["loss_time", "peers", "floor", "memory", "counts"]
+QUESTIONS = ["loss_time", "peers", "floor", "memory", "counts", "global_batch"]
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,16 @@ def test_every_question_leaves_records_and_a_section_of_the_page(benchmarks, qui
         assert records
         assert f"## {benchmarks.common.title(getattr(benchmarks, name))}" in page
     pictures = {path.name for path in (quick / "_static").iterdir()}
-    assert pictures == {f"benchmark-{name}.png" for name in ("floor", "loss-time", "memory", "peers")}
+    drawn = ("floor", "global-batch", "loss-time", "memory", "peers")
+    assert pictures == {f"benchmark-{name}.png" for name in drawn}
     assert all(f"_static/{name}" in page for name in pictures)
 
 
 def test_all_targets_are_on_the_page_also_if_not_measured(quick):
     page = (quick / "benchmarks.md").read_text(encoding="utf-8")
     rows = page.partition("## Targets")[2].partition("\n## ")[0].strip().splitlines()[2:]
-    # Times of the losses, peers, the floor, memory, counts.
-    assert len(rows) == 16 + 2 + 3 + 10 + 1
+    # Times of the losses, peers, the floor, memory, counts, shares of a global batch.
+    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2
     assert all(row.endswith("| not measured |") for row in rows if "best eager peer" not in row)
 
 
@@ -247,3 +248,34 @@ def test_without_gradient_only_the_distances_are_computed(benchmarks):
     with_gradient = benchmarks.counts.count(benchmarks.counts.work(1024, 8, "RBF"))
     without = benchmarks.counts.count(lambda: mmd2(real, fake, RBFKernel()))
     assert without.flops < 0.5 * with_gradient.flops
+
+
+def test_a_process_receives_the_scores_of_the_others_once_and_does_its_share_of_the_products(benchmarks, quick):
+    _, records = benchmarks.common.read(benchmarks.global_batch, quick)
+    (alone, two), on_paper = records[:2], records[2:]
+    assert [r["processes"] for r in records] == [1, 2, 8, 16, 32, 64]
+    n, d = two["n"], two["d"]
+    # Four sizes of the other process and one sum, of 64 bits each, come with its scores.
+    assert [alone["received"], two["received"]] == [0, 4 * 2 * (n // 2) * d + 8 * (4 + 1)]
+    # Of 4 N^2 / 2 pairs, a distance with the norms in two more columns, and a pull; each a multiplication and addition.
+    assert two["flops"] <= 4 * n**2 // 2 * (d + 2 + d) * 2
+    assert on_paper[0]["flops"] == two["flops"] // 4
+    assert on_paper[-1]["received"] == 4 * 2 * n * d
+
+
+def test_the_share_of_a_process_is_held_against_all_of_one_alone(benchmarks):
+    def record(world: int, flops: int) -> dict[str, object]:
+        return {"n": 4096, "d": 64, "processes": world, "flops": flops, "seconds": 1.0}
+
+    records = [record(1, 120), record(2, 80), record(4, 42)]
+    assert [target.measured for target in benchmarks.global_batch.targets(records)] == [80 / 120 * 2, 42 / 120 * 4]
+    assert [target.met for target in benchmarks.global_batch.targets(records)] == [True, False]
+    assert [target.met for target in benchmarks.global_batch.targets([])] == [None, None]
+
+
+def test_questions_whose_samples_are_all_left_out_have_an_empty_table_and_picture(benchmarks, tmp_path):
+    for question in (benchmarks.global_batch,):
+        records = question.measure(benchmarks.common.Options(up_to=2))
+        assert records == []
+        assert len(question.table(records).splitlines()) == 2
+        assert benchmarks.run_all.draw(question, records, tmp_path).exists()

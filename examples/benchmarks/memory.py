@@ -12,14 +12,13 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from by_hand import Loss, Pair, kernels, plain, samples, step
-from common import Options, Record, Target, main, markdown, progress
+from common import Options, Record, Target, cpu_seconds, main, markdown, progress
 from torch import Tensor
 
 from torch_mmd_losses import Kernel, MMDLoss, mmd2
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 SIZES = ((1024, 64), (4096, 64), (16384, 64), (4096, 128))
 QUICK = (64, 2)
 LARGEST = (100_000, 64)
+WARM_UP = 300
+"""Samples of the run that loads code: enough for the path that large samples take."""
 KERNELS = ("RBF", "5 RBF", "5 RQ")
 MOST = 6e9
 LIMITS = {(4096, 128): 64e6, (16384, 64): 100e6}
@@ -99,23 +100,25 @@ def highest() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
 
 
-def peak(job: str, n: int, d: int, seed: int) -> Peak:
-    """Return what a job needs, measured in this process, which should be a new one."""
-    torch.set_num_threads(1)
-    work = jobs(d)[job]
-    # Large enough to take the path that large samples take.
-    work(*samples(300, d, seed))
-    real, fake = samples(n, d, seed)
+def peak(work: Callable[[], object]) -> Peak:
+    """Return what a call of `work` needs beyond what this process has now."""
     before = resident("VmRSS")
     if before is not None and os.access("/proc/self/clear_refs", os.W_OK):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM starts anew
     else:
         before = highest()
-    start = time.process_time()
-    work(real, fake)
-    seconds = time.process_time() - start
+    seconds = cpu_seconds(work)
     after = resident("VmHWM")
     return Peak((highest() if after is None else after) - before, seconds)
+
+
+def peak_of(job: str, n: int, d: int, seed: int) -> Peak:
+    """Return what a job needs, measured in this process, which should be a new one."""
+    torch.set_num_threads(1)
+    work = jobs(d)[job]
+    work(*samples(WARM_UP, d, seed))
+    real, fake = samples(n, d, seed)
+    return peak(lambda: work(real, fake))
 
 
 def in_new_process(job: str, n: int, d: int, seed: int) -> Peak:
@@ -130,7 +133,8 @@ def measure(options: Options) -> list[Record]:
     """Return a record for each job and size; `bytes` is None if it was not run."""
     if options.quick:
         return [
-            {"job": job, "n": QUICK[0], "d": QUICK[1], **peak(job, *QUICK, options.seed)._asdict()} for job in jobs(2)
+            {"job": job, "n": QUICK[0], "d": QUICK[1], **peak_of(job, *QUICK, options.seed)._asdict()}
+            for job in jobs(2)
         ]
     records: list[Record] = []
     for d in sorted({d for _, d in SIZES}):
@@ -218,6 +222,6 @@ def draw(records: list[Record], figure: Figure) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(peak(*json.loads(sys.argv[2]))))
+        print(json.dumps(peak_of(*json.loads(sys.argv[2]))))
     else:
         main(sys.modules[__name__])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import counts
 import floor
+import global_batch
 import loss_time
 import memory
 import peers
@@ -27,7 +28,7 @@ from common import Record, Target, ask, folder_of, keep_freed_memory, markdown, 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUESTIONS: tuple[ModuleType, ...] = (loss_time, peers, floor, memory, counts)
+QUESTIONS: tuple[ModuleType, ...] = (loss_time, peers, floor, memory, counts, global_batch)
 
 DOCS = Path(__file__).parents[2] / "docs"
 MARK = "<!-- Everything below is written by examples/benchmarks/run_all.py. -->\n"
