@@ -17,7 +17,7 @@ from torch_mmd_losses import RBFKernel, mmd2
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 MODULES = [path.stem for path in BENCHMARKS.glob("*.py")]
-QUESTIONS = ["loss_time", "peers", "floor", "memory", "counts", "global_batch"]
+QUESTIONS = ["loss_time", "peers", "floor", "memory", "counts", "global_batch", "estimator_error"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_every_question_leaves_records_and_a_section_of_the_page(benchmarks, qui
         assert records
         assert f"## {benchmarks.common.title(getattr(benchmarks, name))}" in page
     pictures = {path.name for path in (quick / "_static").iterdir()}
-    drawn = ("floor", "global-batch", "loss-time", "memory", "peers")
+    drawn = ("estimator-error", "floor", "global-batch", "loss-time", "memory", "peers")
     assert pictures == {f"benchmark-{name}.png" for name in drawn}
     assert all(f"_static/{name}" in page for name in pictures)
 
@@ -274,8 +274,43 @@ def test_the_share_of_a_process_is_held_against_all_of_one_alone(benchmarks):
 
 
 def test_questions_whose_samples_are_all_left_out_have_an_empty_table_and_picture(benchmarks, tmp_path):
-    for question in (benchmarks.global_batch,):
+    for question in (benchmarks.global_batch, benchmarks.estimator_error):
         records = question.measure(benchmarks.common.Options(up_to=2))
         assert records == []
         assert len(question.table(records).splitlines()) == 2
         assert benchmarks.run_all.draw(question, records, tmp_path).exists()
+
+
+@pytest.mark.parametrize(("family", "parameter"), [("by_blocks", 4), ("by_frequencies", 3)])
+def test_a_round_is_repeated_by_its_seed(benchmarks, family, parameter):
+    estimate = getattr(benchmarks.estimator_error, family)(RBFKernel(2.0), parameter)
+    samples = benchmarks.by_hand.samples(8, 3, 0)
+    first, again, second = (estimate(*samples, seed).item() for seed in (1, 1, 2))
+    assert first == again != second
+
+
+def test_samples_that_make_no_whole_block_have_no_gradient(benchmarks):
+    error = benchmarks.estimator_error
+    real, fake = benchmarks.by_hand.samples(8, 3, 0)
+    found = error.run(error.by_blocks(RBFKernel(2.0), 3), real, fake, 1)
+    assert (found.gradient == 0).all(1).reshape(2, 8).sum(1).tolist() == [2, 2]
+
+
+def test_errors_are_relative_and_a_shift_moves_fake_samples_only(benchmarks):
+    error = benchmarks.estimator_error
+    exact = error.Result(1.0, 2.0, torch.tensor([[0.0], [0.0], [3.0], [1.0]]))
+    # Fake samples get errors that cancel; the real one gets an error that a shift of fake samples does not see.
+    found = error.Result(1.0, 1.5, torch.tensor([[2.0], [0.0], [4.0], [0.0]]))
+    assert error.errors(found, exact) == pytest.approx((0.25, (6 / 10) ** 0.5, 0))
+    found = error.Result(1.0, 3.0, torch.tensor([[0.0], [0.0], [3.0], [2.0]]))
+    assert error.errors(found, exact) == pytest.approx((0.5, 0.1**0.5, 0.25))
+
+
+def test_every_kernel_is_tried_with_blocks_and_with_frequencies(benchmarks, quick):
+    _, records = benchmarks.common.read(benchmarks.estimator_error, quick)
+    tried = [("mmd2", None), ("blocks", 2), ("frequencies", 250), ("frequencies", 1000), ("frequencies", 4000)]
+    assert [(r["kernel"], r["estimator"], r["parameter"]) for r in records] == [
+        (kernel, *estimator) for kernel in ("RBF", "5 RBF", "5 RQ") for estimator in tried
+    ]
+    assert all(r["gradient"] == 0 for r in records if r["estimator"] == "mmd2")
+    assert all(r["gradient"] > 0 for r in records if r["estimator"] != "mmd2")

@@ -1,14 +1,9 @@
 """How far off are the linear-cost estimators, for how much less time?
 
-Run it on an idle machine, with freed memory kept by the allocator, so that page faults are not what is timed:
-
-    MALLOC_MMAP_THRESHOLD_=34359738368 MALLOC_TRIM_THRESHOLD_=34359738368 \
-        python examples/benchmarks/estimator_error.py
-
-Everything is compared with `mmd2` of the same samples, all unbiased, in float32 on one thread. Samples are normal, fake
-ones 1.1 times as wide and shifted by 0.3, from seed 0. The random order in which blocks see them, and the frequencies
-of Fourier features, come from the seeds 1, 2, ..., one for each round. Samples that do not make a whole block are left
-out, and have no gradient then. All candidates are timed in turn, round after round, in one process; printed are medians
+Everything is compared with `mmd2` of the same samples, all unbiased, in float32 on one thread. The random order in
+which blocks see the samples, and the frequencies of Fourier features, come from the seeds 1, 2, ..., one for each
+round. Samples that do not make a whole block are left out, and have no gradient then. All candidates take turns, round
+after round; there are as many rounds on every machine, so that errors do not depend on its speed. Shown are medians
 over the rounds of the process's CPU time, for value and gradient, and of three relative errors:
 
 - of the value,
@@ -18,18 +13,24 @@ over the rounds of the process's CPU time, for value and gradient, and of three 
 
 from __future__ import annotations
 
-import argparse
-import time
+import sys
 from collections.abc import Callable
 from statistics import median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from by_hand import kernels, samples
+from common import Options, Record, cpu_seconds, main, markdown, progress
 from torch import Tensor
 
-from torch_mmd_losses import Kernel, RationalQuadraticMix, RBFKernel, RBFMix, mmd2, mmd2_blocks, mmd2_fourier
+from torch_mmd_losses import Kernel, mmd2, mmd2_blocks, mmd2_fourier
 
-DIMENSION = 16
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE = (20_480, 16)  # whole blocks of every size
+QUICK = (64, 2)
+ROUNDS = 5
 BLOCK_SIZES = (2, 64, 256, 1024)
 FREQUENCIES = (250, 1000, 4000)
 
@@ -45,14 +46,12 @@ class Result(NamedTuple):
     gradient: Tensor
 
 
-def kernels() -> dict[str, Kernel]:
-    """Return kernels that suit the samples."""
-    sigma = DIMENSION**0.5
-    return {
-        "RBF": RBFKernel(sigma),
-        "5 RBF": RBFMix([sigma * factor for factor in (0.25, 0.5, 1, 2, 4)]),
-        "5 RQ": RationalQuadraticMix(),
-    }
+class Errors(NamedTuple):
+    """Relative errors of the value, of the gradient and of the derivatives along a shift of all fake samples."""
+
+    value: float
+    gradient: float
+    shift: float
 
 
 def by_blocks(kernel: Kernel, size: int) -> Estimator:
@@ -77,72 +76,104 @@ def by_frequencies(kernel: Kernel, frequencies: int) -> Estimator:
     return estimate
 
 
-def candidates(kernel: Kernel, n: int) -> dict[str, Estimator]:
-    """Return the estimators to compare, the exact one first."""
-    blocks = {f"blocks of {size}": by_blocks(kernel, size) for size in BLOCK_SIZES if 2 * size <= n}
-    features = {f"{count} frequencies": by_frequencies(kernel, count) for count in FREQUENCIES}
-    return {"mmd2": lambda real, fake, _: mmd2(real, fake, kernel)} | blocks | features
+def candidates(kernel: Kernel, n: int) -> dict[tuple[str, int | None], Estimator]:
+    """Return the estimators to compare by their family and its parameter, the exact one first."""
+    return {
+        ("mmd2", None): lambda real, fake, _: mmd2(real, fake, kernel),
+        **{("blocks", size): by_blocks(kernel, size) for size in BLOCK_SIZES if 2 * size <= n},
+        **{("frequencies", count): by_frequencies(kernel, count) for count in FREQUENCIES},
+    }
 
 
 def run(estimate: Estimator, real: Tensor, fake: Tensor, seed: int) -> Result:
     """Return value, gradient and CPU seconds of one estimate."""
     real.grad = fake.grad = None
-    start = time.process_time()
-    value = estimate(real, fake, seed)
-    value.backward()
-    seconds = time.process_time() - start
+    values = []
+
+    def work() -> None:
+        values.append(estimate(real, fake, seed))
+        values[0].backward()
+
+    seconds = cpu_seconds(work)
     assert real.grad is not None
     assert fake.grad is not None
-    return Result(seconds, value.item(), torch.cat([real.grad, fake.grad]))
+    return Result(seconds, values[0].item(), torch.cat([real.grad, fake.grad]))
 
 
-def errors(result: Result, exact: Result) -> list[float]:
-    """Return the relative errors of the value, of the gradient and of the derivatives along a shift of fake samples."""
+def errors(result: Result, exact: Result) -> Errors:
+    """Return how far off a result is."""
 
     def relative(found: Tensor, wanted: Tensor) -> float:
         return ((found - wanted).norm() / wanted.norm()).item()
 
     shifts = [gradient.chunk(2)[1].sum(0, dtype=torch.float64) for gradient in (result.gradient, exact.gradient)]
-    return [abs(result.value / exact.value - 1), relative(result.gradient, exact.gradient), relative(*shifts)]
+    return Errors(abs(result.value / exact.value - 1), relative(result.gradient, exact.gradient), relative(*shifts))
 
 
-def compare(estimators: dict[str, Estimator], real: Tensor, fake: Tensor, rounds: int) -> dict[str, list[float]]:
+def compare(kernel: Kernel, real: Tensor, fake: Tensor) -> list[Record]:
     """Return the median CPU seconds and errors of each estimator."""
-    found: dict[str, list[list[float]]] = {name: [] for name in estimators}
-    for seed in range(rounds + 1):  # the first round warms up
-        exact = None
-        for name, estimate in estimators.items():
-            result = run(estimate, real, fake, seed)
-            exact = exact or result
-            if seed:
-                found[name].append([result.seconds, *errors(result, exact)])
-    return {name: [median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
+    estimators = candidates(kernel, len(real))
+    rounds: list[list[Record]] = []
+    for seed in range(ROUNDS + 1):
+        results = [run(estimate, real, fake, seed) for estimate in estimators.values()]
+        rounds.append([{"seconds": r.seconds, **errors(r, results[0])._asdict()} for r in results])
+    del rounds[0]  # it warmed up
+    return [
+        {"estimator": name, "parameter": parameter, **{key: median(r[key] for r in found) for key in found[0]}}
+        for (name, parameter), found in zip(estimators, zip(*rounds, strict=True), strict=True)
+    ]
 
 
-def main() -> None:
-    """Print a table for each kernel."""
-    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument(
-        "--samples", type=int, default=20_480, help="samples of each group (%(default)s, whole blocks of every size)"
-    )
-    reader.add_argument("--rounds", type=int, default=5, help="rounds to take medians of (%(default)s)")
-    reader.add_argument("--kernels", nargs="*", choices=list(kernels()), help="only these kernels")
-    options = reader.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    real = torch.randn(options.samples, DIMENSION).requires_grad_()
-    fake = (1.1 * torch.randn(options.samples, DIMENSION) + 0.3).requires_grad_()
-    print(f"{options.samples} samples of each group, d={DIMENSION}, medians of {options.rounds} rounds")
-    print("kernel   estimator            time [ms]   mmd2/time   error of value   of gradient   of shift")
-    for name, kernel in kernels().items():
-        if options.kernels and name not in options.kernels:
-            continue
-        table = compare(candidates(kernel, options.samples), real, fake, options.rounds)
-        for estimator, (seconds, *off) in table.items():
-            ratio = table["mmd2"][0] / seconds
-            columns = "{:16.1e} {:13.1e} {:10.1e}".format(*off)
-            print(f"{name:8} {estimator:18} {seconds * 1e3:11.1f} {ratio:11.1f} {columns}", flush=True)
+def measure(options: Options) -> list[Record]:
+    """Return a record for each kernel and estimator."""
+    records: list[Record] = []
+    for n, d in options.sizes([SIZE], [QUICK]):
+        real, fake = samples(n, d, options.seed)
+        for name, pair in kernels(d).items():
+            progress(n, d, name)
+            records += [{"n": n, "d": d, "kernel": name, **found} for found in compare(pair.ours, real, fake)]
+    return records
+
+
+def label(record: Record) -> str:
+    """Return the name of an estimator with its parameter."""
+    if record["estimator"] == "mmd2":
+        return "`mmd2`"
+    form = "blocks of {:,}" if record["estimator"] == "blocks" else "{:,} frequencies"
+    return form.format(record["parameter"])
+
+
+def table(records: list[Record]) -> str:
+    """Return a line for each kernel and estimator."""
+    rows = []
+    for r in records:
+        exact = next(e for e in records if (e["kernel"], e["estimator"]) == (r["kernel"], "mmd2"))
+        cells = [f"{r['seconds'] * 1e3:.3g}", f"{exact['seconds'] / r['seconds']:.3g}"]
+        off = [f"{100 * r[name]:.2g} %" if r is not exact else "" for name in Errors._fields]
+        rows.append([f"{r['n']}, {r['d']}", r["kernel"], label(r), *cells, *off])
+    header = ["samples, d", "kernel", "estimator", "time [ms]", "`mmd2` / time"]
+    return markdown([*header, "error of the value", "of the gradient", "of a shift"], rows)
+
+
+def draw(records: list[Record], figure: Figure) -> None:
+    """Draw the errors of gradient and shift over the time, for each kernel."""
+    names = list(dict.fromkeys(r["kernel"] for r in records))
+    if not names:
+        return
+    for name, axes in zip(names, figure.subplots(1, len(names), sharey=True, squeeze=False)[0], strict=True):
+        chosen = [r for r in records if r["kernel"] == name]
+        for estimator, colour in (("blocks", "C0"), ("frequencies", "C1")):
+            found = [r for r in chosen if r["estimator"] == estimator]
+            for error, style in (("gradient", "-"), ("shift", "--")):
+                points = [r["seconds"] * 1e3 for r in found], [r[error] for r in found]
+                axes.plot(*points, style, color=colour, marker="o", markersize=4, label=f"{estimator}, {error}")
+        exact = next(r for r in chosen if r["estimator"] == "mmd2")
+        axes.axvline(exact["seconds"] * 1e3, color="grey", linestyle=":", label="mmd2")
+        axes.set(xscale="log", yscale="log", xlabel="time [ms]", title=name)
+        axes.label_outer()
+    figure.axes[0].set_ylabel("relative error")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.modules[__name__])

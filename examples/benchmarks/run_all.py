@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import counts
+import estimator_error
 import floor
 import global_batch
 import loss_time
@@ -28,7 +29,7 @@ from common import Record, Target, ask, folder_of, keep_freed_memory, markdown, 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUESTIONS: tuple[ModuleType, ...] = (loss_time, peers, floor, memory, counts, global_batch)
+QUESTIONS: tuple[ModuleType, ...] = (loss_time, peers, floor, memory, counts, global_batch, estimator_error)
 
 DOCS = Path(__file__).parents[2] / "docs"
 MARK = "<!-- Everything below is written by examples/benchmarks/run_all.py. -->\n"
