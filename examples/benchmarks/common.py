@@ -40,6 +40,9 @@ PACKAGES = ("numpy", "geomloss", "alibi-detect", "pytorch-adapt", "pytorch-metri
 TURN = 0.002
 """Seconds of one turn of a candidate, if one call takes less."""
 
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**35), "MALLOC_TRIM_THRESHOLD_": str(2**35)}
+"""Tells glibc's allocator, which reads its variables once, before Python starts, to keep freed memory."""
+
 Record = dict[str, Any]
 
 Size = tuple[int, int]
@@ -117,12 +120,16 @@ def medians(candidates: Mapping[str, Callable[[], object]], seconds: float, leas
 def keep_freed_memory() -> None:
     """Start this process anew with an allocator that keeps freed memory, if it is not so already.
 
-    Otherwise glibc returns large blocks to the system and page faults are what is timed. The allocator reads its
-    variables once, before Python starts.
+    Otherwise glibc returns large blocks to the system and page faults are what is timed.
     """
-    kept = {"MALLOC_MMAP_THRESHOLD_": str(2**35), "MALLOC_TRIM_THRESHOLD_": str(2**35)}
-    if sys.platform == "linux" and any(name not in os.environ for name in kept):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **kept})
+    if sys.platform == "linux" and any(name not in os.environ for name in KEPT):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **KEPT})
+
+
+def environment(*, kept: bool) -> dict[str, str]:
+    """Return that of a new process whose allocator keeps freed memory, or else is as users have it."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    return {**plain, **KEPT} if kept else plain
 
 
 def progress(*what: object) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from by_hand import Loss, Pair, kernels, plain, samples, step
-from common import Options, Record, Target, cpu_seconds, main, markdown, progress
+from common import Options, Record, Target, cpu_seconds, environment, main, markdown, progress
 from torch import Tensor
 
 from torch_mmd_losses import Kernel, MMDLoss, mmd2
@@ -123,9 +123,8 @@ def peak_of(job: str, n: int, d: int, seed: int) -> Peak:
 
 def in_new_process(job: str, n: int, d: int, seed: int) -> Peak:
     """Return what a job needs, measured in a new process with the allocator as users have it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, __file__, "--one", json.dumps([job, n, d, seed])]
-    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    finished = subprocess.run(command, env=environment(kept=False), stdout=subprocess.PIPE, check=True, text=True)
     return Peak(*json.loads(finished.stdout))
 
 
