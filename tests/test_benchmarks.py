@@ -17,7 +17,17 @@ from torch_mmd_losses import RBFKernel, mmd2
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 MODULES = [path.stem for path in BENCHMARKS.glob("*.py")]
-QUESTIONS = ["loss_time", "peers", "floor", "memory", "counts", "global_batch", "estimator_error"]
+QUESTIONS = [
+    "loss_time",
+    "peers",
+    "floor",
+    "memory",
+    "counts",
+    "global_batch",
+    "estimator_error",
+    "spectral_norm_time",
+    "spectral_norm_error",
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +55,7 @@ def test_every_question_leaves_records_and_a_section_of_the_page(benchmarks, qui
         assert records
         assert f"## {benchmarks.common.title(getattr(benchmarks, name))}" in page
     pictures = {path.name for path in (quick / "_static").iterdir()}
-    drawn = ("estimator-error", "floor", "global-batch", "loss-time", "memory", "peers")
+    drawn = ("estimator-error", "floor", "global-batch", "loss-time", "memory", "peers", "spectral-norm-error")
     assert pictures == {f"benchmark-{name}.png" for name in drawn}
     assert all(f"_static/{name}" in page for name in pictures)
 
@@ -53,8 +63,8 @@ def test_every_question_leaves_records_and_a_section_of_the_page(benchmarks, qui
 def test_all_targets_are_on_the_page_also_if_not_measured(quick):
     page = (quick / "benchmarks.md").read_text(encoding="utf-8")
     rows = page.partition("## Targets")[2].partition("\n## ")[0].strip().splitlines()[2:]
-    # Times of the losses, peers, the floor, memory, counts, shares of a global batch.
-    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2
+    # Times of the losses, peers, the floor, memory, counts, shares of a global batch, spectral norms: times and errors.
+    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2 + 2 + 3
     assert all(row.endswith("| not measured |") for row in rows if "best eager peer" not in row)
 
 
@@ -314,3 +324,137 @@ def test_every_kernel_is_tried_with_blocks_and_with_frequencies(benchmarks, quic
     ]
     assert all(r["gradient"] == 0 for r in records if r["estimator"] == "mmd2")
     assert all(r["gradient"] > 0 for r in records if r["estimator"] != "mmd2")
+
+
+def test_a_new_process_has_the_allocator_that_is_asked_for(benchmarks, monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
+    plain, kept = (benchmarks.common.environment(kept=kept) for kept in (False, True))
+    assert not [name for name in plain if name.startswith("MALLOC_")]
+    assert kept == {**plain, **benchmarks.common.KEPT}
+
+
+def test_spectral_norms_are_timed_in_new_processes_with_both_allocators(benchmarks, monkeypatch):
+    time = benchmarks.spectral_norm_time
+    asked = []
+
+    def pretend(count: int, rounds: int, seed: int, *, kept: bool) -> list[dict[str, object]]:
+        asked.append((count, rounds, seed, kept))
+        return [{"layers": count, "work": work, "PyTorch": 1.0, "conv": 2.0} for work in time.WORK]
+
+    monkeypatch.setattr(time, "in_new_process", pretend)
+    records = time.measure(benchmarks.common.Options(seed=3))
+    assert asked == [(8, 60, 3, False), (8, 60, 3, True)]
+    assert [r["kept"] for r in records] == [False] * 3 + [True] * 3
+    time.measure(benchmarks.common.Options(seconds=0.1))
+    assert asked[-1][1] == 3
+
+
+def test_a_new_process_times_all_ways_to_normalise(benchmarks):
+    records = benchmarks.spectral_norm_time.in_new_process(1, 3, 0, kept=False)
+    assert [(r["work"], r["layers"], r["rounds"]) for r in records] == [
+        (work, 1, 3) for work in ("one pass, same weights", "one pass, changed weights", "GAN step")
+    ]
+    assert all(r[name] > 0 for r in records for name in ("PyTorch", "conv", "pico", "matrix"))
+
+
+def test_only_times_of_all_layers_with_the_allocator_of_users_are_held_against_the_promise(benchmarks):
+    time = benchmarks.spectral_norm_time
+
+    def record(work: str, conv: float, *, count: int = time.ALL_LAYERS, kept: bool = False) -> dict[str, object]:
+        return {"work": work, "layers": count, "kept": kept, "PyTorch": 2.0, "conv": conv}
+
+    changed, gan = "one pass, changed weights", "GAN step"
+    others = [record(changed, 9.0, kept=True), record(gan, 9.0, count=1), record("one pass, same weights", 9.0)]
+    assert [target.met for target in time.targets(others)] == [None, None]
+    found = time.targets([record(changed, 3.6), record(gan, 2.1), *others])
+    assert [target.measured for target in found] == [1.8, 1.05]
+    assert [target.met for target in found] == [True, False]
+
+
+@pytest.mark.parametrize(("method", "moves"), [("conv", [True, False, False]), ("pico", [True] * 3)])
+def test_a_changed_weight_moves_the_iteration_as_in_training(benchmarks, method, moves):
+    candidate = benchmarks.spectral_norm_time.Candidate(method, 1, 0)
+    normalisation = candidate.layers[0].parametrizations.weight[0]
+    candidate.change()
+    found = []
+    for _ in range(3):
+        before = normalisation.v.clone()
+        candidate.step()
+        found.append(not torch.equal(before, normalisation.v))
+    assert found == moves
+
+
+@pytest.mark.parametrize(("name", "passes", "changes"), [("one pass, same weights", 1, 0), ("GAN step", 3, 1)])
+def test_a_piece_of_work_has_its_passes_and_its_change_of_the_weights(benchmarks, monkeypatch, name, passes, changes):
+    time = benchmarks.spectral_norm_time
+    candidate, log = time.Candidate("matrix", 1, 0), []
+    monkeypatch.setattr(candidate, "change", lambda: log.append("change"))
+    monkeypatch.setattr(candidate, "_pass", lambda: log.append("pass"))
+    candidate.seconds(time.WORK[name])
+    assert log == ["change"] * changes + ["pass"] * passes
+
+
+def test_estimates_are_divided_by_the_exact_norm_of_the_weights_in_training(benchmarks):
+    error = benchmarks.spectral_norm_error
+    torch.manual_seed(0)
+    model = error.conv_spectral_norm(error.discriminator((2, 3)))
+    model(torch.zeros(1, 3, 32, 32))
+    followers = error.Followers(model, (2, 3))
+    with torch.no_grad():
+        for weight in error.weights(model):
+            weight.copy_(torch.randn_like(weight))
+    records = followers.ratios()
+    assert [r["layer"] for r in records] == [0, 1, 2, 3]
+    exact = torch.linalg.matrix_norm(error.weights(model)[-1].detach(), 2)
+    for method, follower in followers.models.items():
+        *_, estimate = error.spectral_norms(follower).values()
+        assert records[-1][method] == pytest.approx(float(estimate / exact), rel=1e-4)
+        assert all(0 < r[method] < 0.99 for r in records)
+    held = [followers.ratios() for _ in range(20)]
+    assert all(0.99 < r["conv"] < 1 + 1e-5 for r in held[-1])
+
+
+def test_every_step_and_layer_leaves_its_errors(benchmarks, quick):
+    _, records = benchmarks.common.read(benchmarks.spectral_norm_error, quick)
+    assert [(r["seed"], r["step"], r["held"], r["layer"]) for r in records] == [
+        (seed, step, held, layer) for seed in (0, 1) for step, held in ((1, 0), (2, 0), (3, 1)) for layer in range(4)
+    ]
+    assert not any(r["counts"] for r in records if r["held"])
+    assert all(0 < r[method] < 1 + 1e-5 for r in records for method in ("conv", "pico"))
+
+
+def training(seed: int, low: float = 1.0) -> list[dict[str, object]]:
+    """Return records whose steps to 10 are saturated; one of two layers ends at `low`."""
+    steps = [(step, max(step - 30, 0)) for step in range(1, 41)]
+    place = [{"seed": seed, "step": step, "held": held, "counts": 10 < step <= 30} for step, held in steps]
+    return [
+        {**p, "layer": i, "pico": 0.8, "conv": (low if i else 1.0) if p["held"] else 0.9 if p["counts"] else 0.1}
+        for p in place
+        for i in (0, 1)
+    ]
+
+
+def test_saturated_steps_and_held_weights_do_not_count_as_training(benchmarks):
+    error = benchmarks.spectral_norm_error
+    rows = error.table(training(0, low=0.5)).splitlines()[2:]
+    assert rows[0] == "| 0 | 1 to 10 | 0 of 10 |  |  |  |"
+    trained = "0.8000, 0.8000, 0.8000 | 0.9000, 0.9000, 0.9000 | 0.50 |"
+    assert rows[1:4] == [
+        f"| 0 | {when} | {trained}" for when in ("11 to 20 | 10 of 10", "21 to 30 | 10 of 10", "1 to 30 | 20 of 30")
+    ]
+    assert [row.split(" | ")[1] for row in rows[4:]] == ["held for 1", "held for 5", "held for 10"]
+    assert all("0.5000, 0.5250, 0.5000 | 2.50 |" in row for row in rows[4:])
+
+
+def test_errors_are_promised_for_both_seeds_and_the_lowest_layer(benchmarks):
+    error = benchmarks.spectral_norm_error
+    both = [*training(0), *training(1, low=0.9)]
+    assert [target.measured for target in error.targets(both)] == pytest.approx([0.5, 0.5, 0.9])
+    assert error.targets(both)[2].met is False
+    assert error.targets([*training(0, low=0.99), *training(1)])[2].met is True
+    assert [target.met is None for target in error.targets(training(1))] == [True, False, True]
+    unfinished = [r for r in both if r["step"] < 40]
+    assert [target.met for target in error.targets(unfinished)] == [None] * 3
+    saturated = [{**r, "counts": False} for r in both]
+    assert [target.met for target in error.targets(saturated)] == [None, None, False]

@@ -24,12 +24,24 @@ import global_batch
 import loss_time
 import memory
 import peers
+import spectral_norm_error
+import spectral_norm_time
 from common import Record, Target, ask, folder_of, keep_freed_memory, markdown, name_of, options_of, read, reader, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUESTIONS: tuple[ModuleType, ...] = (loss_time, peers, floor, memory, counts, global_batch, estimator_error)
+QUESTIONS: tuple[ModuleType, ...] = (
+    loss_time,
+    peers,
+    floor,
+    memory,
+    counts,
+    global_batch,
+    estimator_error,
+    spectral_norm_time,
+    spectral_norm_error,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 MARK = "<!-- Everything below is written by examples/benchmarks/run_all.py. -->\n"

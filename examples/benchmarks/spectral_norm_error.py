@@ -1,22 +1,26 @@
 """How far below the exact norm are the estimates of `conv_spectral_norm`, with fixed weights and in training?
 
-    python examples/benchmarks/spectral_norm_error.py            # some minutes; needs the extra "examples"
-
 A GAN with the discriminator of Wang et al., Table S1, learns 32 x 32 crops of the two photographs of scikit-learn, by
-the repulsive loss and Adam at 2e-4, with scale=1, so that the loss stays clear of saturation; that is printed, and
-steps in which more than 60 % of the pairs are saturated are left out. After each step of the discriminator two
-followers, one with method="conv" and one with method="pico", get its weights and do one training forward: one iteration
-for each change of the weights. Their estimates are divided by the exact norm, which is that of 40 Lanczos steps in
-float64 from the exact vector of the step before and a chirp. At the end the weights are held, and the followers go on.
+the repulsive loss and Adam at 2e-4, with scale=1, so that the loss stays clear of saturation; steps in which more than
+60 % of the pairs are saturated do not count. After each step of the discriminator two followers, one with
+method="conv" and one with method="pico", get its weights and do one training forward: one iteration for each change of
+the weights. Their estimates are divided by the exact norm, which is that of 40 Lanczos steps in float64 from the exact
+vector of the step before and a chirp. At the end the weights are held, and the followers go on.
+
+This is done with two seeds. Shown are the median, the 5 % quantile and the least of estimate / exact over the layers
+and the steps that count, and how far the medians are from 1, `conv` beside `pico`.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from statistics import median_low, quantiles
+from typing import TYPE_CHECKING
 
 import torch
-from sklearn.datasets import load_sample_images
+from common import Options, Record, Target, main, markdown, progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,30 +28,54 @@ from torch_mmd_losses import MMDLoss, conv_spectral_norm, spectral_norms
 from torch_mmd_losses import _operators as operators
 from torch_mmd_losses.spectral_norm import Method
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 WIDTHS = (64, 128, 256, 512)
+QUICK_WIDTHS = (2, 4)
 METHODS: tuple[Method, ...] = ("pico", "conv")
+SEEDS = (0, 1)
+"""Of the promised errors; with another `--seed`, it and the next are taken."""
+STEPS = 30
+QUICK_STEPS = 2
+WINDOW = 10
+"""Steps in a line of the table."""
+HELD = 10
+"""Forwards after the weights are held."""
+BATCH = 16
+MOST_SATURATED = 0.6
 EXACT_STEPS = 40
+MOST_BESIDE_PICO = 0.5
+LEAST_HELD = 0.99
 
 
-def discriminator() -> nn.Sequential:
+def discriminator(widths: Sequence[int]) -> nn.Sequential:
     """Return the discriminator of Table S1."""
-    layers: list[nn.Module] = [nn.Conv2d(3, WIDTHS[0], 3, padding=1), nn.LeakyReLU(0.1)]
-    for narrow, wide in pairwise(WIDTHS):
+    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1), nn.LeakyReLU(0.1)]
+    for narrow, wide in pairwise(widths):
         layers += [nn.Conv2d(narrow, wide, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
         layers += [nn.Conv2d(wide, wide, 3, padding=1), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(WIDTHS[-1] * 4 * 4, 16))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * _smallest(widths) ** 2, 16))
 
 
-def generator() -> nn.Sequential:
+def generator(widths: Sequence[int]) -> nn.Sequential:
     """Return the generator of Table S1."""
-    layers: list[nn.Module] = [nn.Linear(128, WIDTHS[-1] * 4 * 4), nn.Unflatten(1, (WIDTHS[-1], 4, 4))]
-    for wide, narrow in pairwise(WIDTHS[::-1]):
+    size = _smallest(widths)
+    layers: list[nn.Module] = [nn.Linear(128, widths[-1] * size**2), nn.Unflatten(1, (widths[-1], size, size))]
+    for wide, narrow in pairwise(widths[::-1]):
         layers += [nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1), nn.BatchNorm2d(narrow), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(WIDTHS[0], 3, 3, padding=1), nn.Tanh())
+    return nn.Sequential(*layers, nn.Conv2d(widths[0], 3, 3, padding=1), nn.Tanh())
+
+
+def _smallest(widths: Sequence[int]) -> int:
+    """Return the size of the smallest images within the networks."""
+    return int(32 // 2 ** (len(widths) - 1))
 
 
 def photographs() -> list[Tensor]:
     """Return two photographs at a third of their size, `(3, height, width)` in [-1, 1]."""
+    from sklearn.datasets import load_sample_images
+
     pixels = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in load_sample_images().images]
     return [F.avg_pool2d(image.float() / 127.5 - 1, 3) for image in pixels]
 
@@ -70,11 +98,11 @@ def weights(model: nn.Module) -> list[Tensor]:
 class Followers:
     """Estimates by each method, and exact norms, of the layers of a discriminator."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, widths: Sequence[int]) -> None:
         self.model = model
         self.models: dict[Method, nn.Module] = {}
         for method in METHODS:
-            follower = discriminator()
+            follower = discriminator(widths)
             follower.load_state_dict(
                 {
                     k.replace("parametrizations.weight.original", "weight"): v
@@ -88,17 +116,18 @@ class Followers:
         self.operators = [norm.operator for norm in norms]
         self.exact = [norm.v.double() for norm in norms]
 
-    def estimates(self) -> Tensor:
-        """Return estimate / exact, `(methods, layers)`, after one iteration at the weights of the discriminator."""
+    def ratios(self) -> list[Record]:
+        """Return estimate / exact of each layer, after one iteration at the weights of the discriminator."""
         with torch.no_grad():
             exact = torch.stack([self._exact(i, weight.double()) for i, weight in enumerate(weights(self.model))])
-            for follower in self.models.values():
+            found = {}
+            for method, follower in self.models.items():
                 for mine, weight in zip(weights(follower), weights(self.model), strict=True):
                     if not torch.equal(mine, weight):
                         mine.copy_(weight)
                 self._forward(follower)
-            found = [torch.stack([*spectral_norms(follower).values()]) for follower in self.models.values()]
-        return torch.stack(found) / exact
+                found[method] = (torch.stack([*spectral_norms(follower).values()]) / exact).tolist()
+        return [{"layer": i, **{method: found[method][i] for method in METHODS}} for i in range(len(exact))]
 
     def _exact(self, i: int, weight: Tensor) -> Tensor:
         chirp = operators.start_vector(self.exact[i].shape, like=weight)
@@ -112,67 +141,123 @@ class Followers:
             model(torch.zeros(1, 3, 32, 32))
 
 
-def report(label: str, ratios: list[Tensor]) -> None:
-    """Print how low the estimates of each method are over some steps, and how the errors compare."""
-    if not ratios:
-        print(f"{label:22} (saturated)")
-        return
-    values = torch.stack(ratios, 1).flatten(1).double()
-    error = 1 - values.median(1).values
-    for method, row in zip(METHODS, values, strict=True):
-        print(f"{label:22} {method:5} {row.median():9.4f} {row.quantile(0.05):9.4f} {row.min():9.4f}", end="")
-        print(f"{error[1] / error[0]:14.2f}" if method == "conv" else "", flush=True)
-
-
-def run(seed: int, steps: int, window: int, batch: int) -> None:
-    """Train, follow and print."""
+def run(seed: int, widths: Sequence[int], steps: int, held: int) -> Iterator[Record]:
+    """Train, then hold the weights, and yield a record for each step and layer."""
     torch.manual_seed(seed)
     images = photographs()
-    model, draws = conv_spectral_norm(discriminator()), generator()
+    model, draws = conv_spectral_norm(discriminator(widths)), generator(widths)
     model(torch.zeros(1, 3, 32, 32))
     loss = MMDLoss()
     adam_d = torch.optim.Adam(model.parameters(), lr=2e-4, betas=(0.5, 0.999))
     adam_g = torch.optim.Adam(draws.parameters(), lr=2e-4, betas=(0.5, 0.999))
-    followers, ratios, collected = Followers(model), [], []
+    followers = Followers(model, widths)
     for step in range(1, steps + 1):
-        real, fake = crops(images, batch), draws(torch.randn(batch, 128))
+        real, fake = crops(images, BATCH), draws(torch.randn(BATCH, 128))
         scores = model(torch.cat([real, fake.detach()])).chunk(2)
-        terms = loss.terms(real=scores[0].detach(), fake=scores[1].detach())
+        saturated = float(loss.terms(real=scores[0].detach(), fake=scores[1].detach()).saturated)
+        progress(f"seed {seed}, step {step}: {saturated:.0%} saturated")
         adam_d.zero_grad()
         loss.discriminator(real=scores[0], fake=scores[1]).backward()
         adam_d.step()
-        if terms.saturated <= 0.6:
-            ratios.append(followers.estimates())
-        else:
-            followers.estimates()
+        place = {"seed": seed, "step": step, "held": 0, "counts": saturated <= MOST_SATURATED}
+        yield from ({**place, **found} for found in followers.ratios())
         adam_g.zero_grad()
         loss.generator(real=model(real).detach(), fake=model(fake)).backward()
         adam_g.step()
-        if step % window == 0:
-            log = "  ".join(f"{name} {float(value):.2f}" for name, value in terms._asdict().items())
-            print(f"seed {seed}, step {step}: {log}; {len(ratios)} of {window} steps count")
-            report(f"seed {seed}, to step {step}", ratios)
-            collected += ratios
-            ratios = []
-    report(f"seed {seed}, all steps", collected)
-    held = [followers.estimates() for _ in range(10)]
-    for after in (1, 5, 10):
-        report(f"seed {seed}, held for {after}", [held[after - 1]])
+    for after in range(1, held + 1):
+        place = {"seed": seed, "step": steps + after, "held": after, "counts": False}
+        yield from ({**place, **found} for found in followers.ratios())
 
 
-def main() -> None:
-    """Print a table for each seed."""
-    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="(%(default)s)")
-    reader.add_argument("--steps", type=int, default=45, help="steps to train (%(default)s)")
-    reader.add_argument("--window", type=int, default=15, help="steps in a line (%(default)s)")
-    reader.add_argument("--batch", type=int, default=16, help="real samples in a step (%(default)s)")
-    options = reader.parse_args()
-    torch.set_num_threads(1)
-    print("estimate / exact       method   median        5%       min   error conv/pico")
-    for seed in options.seeds:
-        run(seed, options.steps, options.window, options.batch)
+def measure(options: Options) -> list[Record]:
+    """Return a record for each seed, step and layer: estimate / exact by method, and whether the step counts.
+
+    `held` is the number of forwards at the last weights, 0 in training, and steps go on meanwhile.
+    """
+    size = (QUICK_WIDTHS, QUICK_STEPS, 1) if options.quick else (WIDTHS, STEPS, HELD)
+    return [record for seed in SEEDS for record in run(options.seed + seed, *size)]
+
+
+def error(records: list[Record], method: Method) -> float:
+    """Return how far below 1 the median of estimate / exact is."""
+    return 1 - median_low(r[method] for r in records)
+
+
+def beside_pico(records: list[Record]) -> float | None:
+    """Return the error of `conv` as a multiple of that of `pico`; None if there is nothing to compare."""
+    if not records or error(records, "pico") <= 0:
+        return None
+    return error(records, "conv") / error(records, "pico")
+
+
+def _row(seed: int, when: str, chosen: list[Record], count: str) -> list[str]:
+    cells = []
+    for method in METHODS:
+        values = [r[method] for r in chosen]
+        if values:
+            low = quantiles(values, n=20, method="inclusive")[0]
+            cells.append(", ".join(f"{value:.4f}" for value in (median_low(values), low, min(values))))
+        else:
+            cells.append("")
+    share = beside_pico(chosen)
+    shown = "" if share is None else f"{max(share, 0.0):.2f}"  # below zero by rounding only
+    return [str(seed), when, count, *cells, shown]
+
+
+def table(records: list[Record]) -> str:
+    """Return lines for each seed: windows of training, all of it, and after some forwards at the same weights."""
+    rows = []
+    for seed in dict.fromkeys(r["seed"] for r in records):
+        mine = [r for r in records if r["seed"] == seed]
+        last = max(r["step"] for r in mine if not r["held"])
+        windows = [(first, min(first + WINDOW - 1, last)) for first in range(1, last + 1, WINDOW)]
+        for first, until in [*windows, (1, last)]:
+            chosen = [r for r in mine if r["counts"] and first <= r["step"] <= until]
+            count = f"{len({r['step'] for r in chosen})} of {until - first + 1}"
+            rows.append(_row(seed, f"{first} to {until}", chosen, count))
+        for after in (1, 5, 10):
+            chosen = [r for r in mine if r["held"] == after]
+            if chosen:
+                rows.append(_row(seed, f"held for {after}", chosen, ""))
+    methods = [f"`{method}`: median, 5 %, least" for method in METHODS]
+    return markdown(["seed", "steps", "that count", *methods, "error of the medians, `conv` / `pico`"], rows)
+
+
+def targets(records: list[Record]) -> list[Target]:
+    """Return the promised errors."""
+    result = []
+    held = []
+    for seed in SEEDS:
+        mine = [r for r in records if r["seed"] == seed]
+        complete = any(r["step"] == STEPS + HELD for r in mine)
+        share = beside_pico([r for r in mine if r["counts"]]) if complete else None
+        result.append(
+            Target(f"median error of `conv` beside `pico`, seed {seed}, all counted steps", MOST_BESIDE_PICO, share)
+        )
+        held += [min(r["conv"] for r in mine if r["held"] == HELD)] if complete else []
+    lowest = min(held) if len(held) == len(SEEDS) else None
+    what = f"lowest estimate / exact on any layer after {HELD} forwards at fixed weights, `conv`"
+    return [*result, Target(what, LEAST_HELD, lowest, least=True)]
+
+
+def draw(records: list[Record], figure: Figure) -> None:
+    """Draw the median errors over the steps, with dots at those that count."""
+    axes = figure.subplots()
+    for seed, style in zip(dict.fromkeys(r["seed"] for r in records), ("-", "--"), strict=True):
+        mine = [r for r in records if r["seed"] == seed]
+        steps = list(dict.fromkeys(r["step"] for r in mine))
+        counted = [any(r["counts"] for r in mine if r["step"] == step) for step in steps]
+        for method, colour in zip(METHODS, ("C0", "C1"), strict=True):
+            # What rounding makes of no error has no place on the scale.
+            errors = [max(error([r for r in mine if r["step"] == step], method), 1e-7) for step in steps]
+            label = f"{method}, seed {seed}"
+            axes.plot(steps, errors, style, color=colour, marker="o", markersize=4, markevery=counted, label=label)
+    axes.axvline(max(r["step"] for r in records if not r["held"]) + 0.5, color="grey", linestyle=":")
+    axes.set(yscale="log", xlabel="steps (right of the line: forwards at the same weights)")
+    axes.set_ylabel("median of 1 - estimate / exact")
+    axes.set_title("Error of the spectral norms")
+    figure.legend(loc="outside right upper", fontsize="small")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.modules[__name__])

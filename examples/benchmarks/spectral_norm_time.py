@@ -1,24 +1,26 @@
 """How long does `conv_spectral_norm` take, beside PyTorch's own `spectral_norm`?
 
-    python examples/benchmarks/spectral_norm_time.py
-
 The layers are those of the discriminator of Wang et al., Table S1, at 32 x 32 pixels, without what they do to images:
 the weights are computed as in a forward in training and differentiated along fixed directions, so that nothing depends
 on the batch. "One pass" is one forward and backward of that, of weights that are as before, or have been changed in
 place as by an optimiser. "GAN step" is one change of the weights with three forwards and backwards. All candidates are
-timed in turn, round after round, in one process and on one thread; what is printed are medians of the process's CPU
-time, and their ratios to PyTorch's, which normalises by the norm of the reshaped weight.
+timed in turn, round after round, on one thread; shown are medians of the process's CPU time, and their ratios to
+PyTorch's, which normalises by the norm of the reshaped weight.
+
+All that is done twice, each time in a process of its own: once with the allocator as users have it, which returns large
+blocks to the system and takes page faults for the next ones, and once with one that keeps freed memory.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
+import json
+import subprocess
+import sys
 from statistics import median
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
+from common import Options, Record, Target, cpu_seconds, environment, main, markdown, progress
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -35,15 +37,40 @@ CONVOLUTIONS = (
     (512, 512, 3, 1, 4),
 )
 """Input and output channels, kernel size, stride and input size."""
+ALL_LAYERS = len(CONVOLUTIONS) + 1
+QUICK_LAYERS = 1
 
 METHODS: tuple[Method, ...] = ("conv", "pico", "matrix")
+ROUNDS_A_SECOND = 12
+WARM_UP = 2
 
 
-def layers() -> list[nn.Module]:
+class Work(NamedTuple):
+    """What is timed: some passes, with or without a change of the weights before."""
+
+    passes: int
+    change: bool
+
+
+WORK = {
+    "one pass, same weights": Work(1, change=False),
+    "one pass, changed weights": Work(1, change=True),
+    "GAN step": Work(3, change=True),
+}
+LIMITS = {"one pass, changed weights": 1.8, "GAN step": 1.0}
+"""The most that `conv` may take beside PyTorch's, with the allocator as users have it."""
+
+
+def layers(seed: int) -> list[nn.Module]:
     """Return the layers of Table S1, each with the same weights at every call."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     convolutions = [nn.Conv2d(c, d, k, stride, padding=1) for c, d, k, stride, _ in CONVOLUTIONS]
     return [*convolutions, nn.Linear(512 * 4 * 4, 16)]
+
+
+def inputs() -> list[Tensor]:
+    """Return an input of each layer."""
+    return [*(torch.zeros(1, c, size, size) for c, _, _, _, size in CONVOLUTIONS), torch.zeros(1, 512 * 4 * 4)]
 
 
 def original(layer: nn.Module) -> Tensor:
@@ -52,13 +79,11 @@ def original(layer: nn.Module) -> Tensor:
 
 
 class Candidate:
-    """The wrapped layers, and the directions to differentiate along."""
+    """The first layers, wrapped, and the directions to differentiate along."""
 
-    def __init__(self, method: Method | None) -> None:
-        self.layers = layers()
+    def __init__(self, method: Method | None, count: int, seed: int) -> None:
+        self.layers, self.inputs = layers(seed)[:count], inputs()[:count]
         self.directions = [torch.randn_like(layer.weight) for layer in self.layers]  # type: ignore[arg-type]
-        self.inputs = [torch.zeros(1, c, size, size) for c, _, _, _, size in CONVOLUTIONS]
-        self.inputs.append(torch.zeros(1, 512 * 4 * 4))
         for layer, x in zip(self.layers, self.inputs, strict=True):
             if method is None:
                 parametrizations.spectral_norm(layer)
@@ -71,8 +96,12 @@ class Candidate:
             for layer in self.layers:
                 original(layer).mul_(1)
 
-    def step(self) -> None:
-        """Compute the weights as a forward in training does, and differentiate."""
+    def step(self, passes: int = 1) -> None:
+        """Compute the weights as a forward in training does, and differentiate, some times."""
+        for _ in range(passes):
+            self._pass()
+
+    def _pass(self) -> None:
         weights: list[Tensor] = []
         for layer, x in zip(self.layers, self.inputs, strict=True):
             for hook in layer._forward_pre_hooks.values():
@@ -82,43 +111,79 @@ class Candidate:
         for layer in self.layers:
             original(layer).grad = None
 
-
-def question(passes: int, change: bool) -> Callable[[Candidate], float]:
-    """Return what gives the CPU seconds of some passes."""
-
-    def seconds(candidate: Candidate) -> float:
-        if change:
-            candidate.change()
-        start = time.process_time()
-        for _ in range(passes):
-            candidate.step()
-        return time.process_time() - start
-
-    return seconds
+    def seconds(self, work: Work) -> float:
+        """Return the CPU seconds of some passes."""
+        if work.change:
+            self.change()
+        return cpu_seconds(lambda: self.step(work.passes))
 
 
-def main() -> None:
-    """Print a line for each question."""
-    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("--rounds", type=int, default=41, help="how often to time each candidate (%(default)s)")
-    options = reader.parse_args()
+def compare(count: int, rounds: int, seed: int) -> list[Record]:
+    """Return the median CPU seconds of each candidate for each piece of work, measured in this process."""
     torch.set_num_threads(1)
-    candidates: dict[str, Candidate] = {"PyTorch": Candidate(None)}
-    candidates |= {method: Candidate(method) for method in METHODS}
-    print("                            PyTorch [ms]", *(f"{method:>8}" for method in METHODS))
-    for label, seconds in {
-        "one pass, same weights": question(1, False),
-        "one pass, changed weights": question(1, True),
-        "GAN step": question(3, True),
-    }.items():
-        times: dict[str, list[float]] = {name: [] for name in candidates}
-        for _ in range(options.rounds + 2):
-            for name, candidate in candidates.items():
-                times[name].append(seconds(candidate))
-        medians = {name: median(values[2:]) for name, values in times.items()}
-        ratios = (f"{medians[method] / medians['PyTorch']:8.2f}" for method in METHODS)
-        print(f"{label:27} {medians['PyTorch'] * 1e3:12.1f}", *ratios, flush=True)
+    candidates = {"PyTorch": Candidate(None, count, seed)}
+    candidates |= {method: Candidate(method, count, seed) for method in METHODS}
+    records: list[Record] = []
+    for name, work in WORK.items():
+        times: dict[str, list[float]] = {key: [] for key in candidates}
+        for _ in range(WARM_UP + rounds):
+            for key, candidate in candidates.items():
+                times[key].append(candidate.seconds(work))
+        found = {key: median(values[WARM_UP:]) for key, values in times.items()}
+        records.append({"layers": count, "rounds": rounds, "work": name, **found})
+    return records
+
+
+def in_new_process(count: int, rounds: int, seed: int, *, kept: bool) -> list[Record]:
+    """Return the same, measured in a new process with an allocator that keeps freed memory or is as users have it."""
+    command = [sys.executable, __file__, "--one", json.dumps([count, rounds, seed])]
+    finished = subprocess.run(command, env=environment(kept=kept), stdout=subprocess.PIPE, check=True, text=True)
+    return list(json.loads(finished.stdout))
+
+
+def measure(options: Options) -> list[Record]:
+    """Return a record for each allocator and piece of work, times in seconds."""
+    rounds = max(3, round(ROUNDS_A_SECOND * options.seconds))
+    records: list[Record] = []
+    for kept in (False, True):
+        progress("freed memory kept" if kept else "allocator as users have it")
+        if options.quick:
+            found = compare(QUICK_LAYERS, rounds, options.seed)
+        else:
+            found = in_new_process(ALL_LAYERS, rounds, options.seed, kept=kept)
+        records += [{"kept": kept, **record} for record in found]
+    return records
+
+
+def beside(record: Record, method: Method) -> float:
+    """Return the time of a method as a multiple of that of PyTorch's own normalisation."""
+    return float(record[method] / record["PyTorch"])
+
+
+def table(records: list[Record]) -> str:
+    """Return a line for each allocator and piece of work."""
+    rows = [
+        [
+            "kept" if r["kept"] else "as users have it",
+            r["work"],
+            f"{r['PyTorch'] * 1e3:.3g}",
+            *(f"{beside(r, method):.2f}" for method in METHODS),
+        ]
+        for r in records
+    ]
+    return markdown(["freed memory", "work", "PyTorch [ms]", *(f"`{method}` / PyTorch" for method in METHODS)], rows)
+
+
+def targets(records: list[Record]) -> list[Target]:
+    """Return the promised times of `conv` with the allocator as users have it."""
+    found = {r["work"]: beside(r, "conv") for r in records if r["layers"] == ALL_LAYERS and not r["kept"]}
+    return [
+        Target(f"`conv_spectral_norm` / PyTorch's, {work}", limit, found.get(work)) for work, limit in LIMITS.items()
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(compare(*json.loads(sys.argv[2]))))
+    else:
+        main(sys.modules[__name__])
