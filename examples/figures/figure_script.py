@@ -1,0 +1,91 @@
+"""What the scripts of figures share: claims of a paper that are checked, a command line and a picture.
+
+A figure is a module with two functions:
+
+* `claims() -> list[Claim]` computes what the paper says about the figure;
+* `draw(figure: Figure) -> None` draws it. Only this needs matplotlib.
+
+It ends with `main(sys.modules[__name__])`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Claim(NamedTuple):
+    """Something that can be said about a figure, and what is found."""
+
+    what: str
+    paper: str
+    """What the paper says."""
+    here: str
+    """What is found."""
+    holds: bool
+    departs: bool = False
+    """Whether the script is known to find something else than the paper, as its docstring explains."""
+
+    def __str__(self) -> str:
+        verdict = "holds" if self.holds else "DOES NOT HOLD"
+        known = " (known)" if self.departs and not self.holds else ""
+        return f"{self.what}\n    paper: {self.paper}\n    here:  {self.here}\n    {verdict}{known}"
+
+
+def unexpected(claims: Sequence[Claim]) -> list[Claim]:
+    """Return the claims that fail, and those that hold although they are said not to."""
+    return [claim for claim in claims if claim.holds == claim.departs]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a picture as a PNG of few colours, small enough for a web page."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with BytesIO() as buffer:
+        figure.savefig(buffer)
+        Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def reader(script: ModuleType) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    width, height = script.SIZE
+    parser = argparse.ArgumentParser(description=script.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path("build/figures") / f"{Path(str(script.__file__)).stem.replace('_', '-')}.png"
+    parser.add_argument("--out", type=Path, default=default, help="where to write the picture (%(default)s)")
+    parser.add_argument("--width", type=_positive, default=width, help="in inches (%(default)s)")
+    parser.add_argument("--height", type=_positive, default=height, help="in inches (%(default)s)")
+    parser.add_argument("--dpi", type=_positive, default=100.0, help="pixels per inch (%(default)s)")
+    return parser
+
+
+def _positive(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text}")
+    return float(text)
+
+
+def main(script: ModuleType, words: Sequence[str] | None = None) -> None:
+    """Check the claims, draw the figure, and exit with an error if a claim came out otherwise than documented."""
+    from matplotlib.figure import Figure
+
+    options = reader(script).parse_args(words)
+    torch.set_num_threads(1)
+    claims: list[Claim] = script.claims()
+    print(*claims, sep="\n")
+    figure = Figure(figsize=(options.width, options.height), dpi=options.dpi, layout="constrained")
+    script.draw(figure)
+    save(figure, options.out)
+    print(f"Picture: {options.out}")
+    if surprises := unexpected(claims):
+        sys.exit("Not as documented: " + "; ".join(claim.what for claim in surprises))
