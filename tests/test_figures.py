@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from scipy.special import lambertw, roots_genlaguerre
 from torch.testing import assert_close
 
-from torch_mmd_losses import RBFKernel
+from torch_mmd_losses import MMDLoss, RBFKernel
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "examples" / "figures"
 MODULES = [path.stem for path in FIGURES.glob("*.py")]
-SCRIPTS = ["wang2019_fig1_gradients", "wang2019_fig2_kernels"]
+SCRIPTS = ["wang2019_fig1_gradients", "wang2019_fig2_kernels", "wang2019_figs1_two_parameter_gan"]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,9 @@ def figures() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FIGURES)
         modules = SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+        gan = modules.wang2019_figs1_two_parameter_gan
+        for name, coarse in {"PRECISE": 128, "NODES": 40, "GRID": (21, 15), "STARTS": (15, 8)}.items():
+            patch.setattr(gan, name, coarse)
         yield modules
     for name in MODULES:
         del sys.modules[name]
@@ -45,6 +48,11 @@ def kernels(figures):
     return figures.wang2019_fig2_kernels
 
 
+@pytest.fixture(scope="module")
+def gan(figures):
+    return figures.wang2019_figs1_two_parameter_gan
+
+
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)
 
@@ -55,6 +63,13 @@ def double(*values):
 DEPARTURES = {
     "wang2019_fig1_gradients": [],
     "wang2019_fig2_kernels": ["mixture of rational quadratic kernels: range"],
+    "wang2019_figs1_two_parameter_gan": [
+        "(c) MMD-rbf, $P_X = N(0, 1)$: equilibrium",
+        "(d) MMD-rep, $P_X = N(0, 1)$: equilibrium",
+        "MMD-rbf and MMD-rep on N(0, 1): the same w1",
+        "(b) MMD-rep, $P_X = U(-1, 1)$: region of trivial solutions and learning rate of G",
+        "(d) MMD-rep, $P_X = N(0, 1)$: region of trivial solutions and learning rate of G",
+    ],
 }
 
 
@@ -209,3 +224,124 @@ def test_a_rational_quadratic_kernel_mixes_gaussians_by_a_gamma_law_of_rate_alph
     expected = kernels.value(kernels.RationalQuadraticKernel(alpha), torch.from_numpy(e))
     assert_close(torch.from_numpy(mixed), expected)
     assert (np.abs(by_paper - expected.numpy()).max() > 0.05) == (alpha != 1)
+
+
+# Fig. S1: two parameters.
+
+
+def test_the_rules_have_the_moments_of_their_laws(gan):
+    for rule, moments in ((gan.uniform(40), (1, 1 / 3, 1 / 5, 1 / 7)), (gan.normal(64), (1, 1, 3, 15))):
+        assert_close(double(*((rule.weights * rule.squares**k).sum() for k in range(4))), double(*moments))
+
+
+@pytest.mark.parametrize(("index", "expected"), [(2, (1.4839, 0.7959)), (3, (1.5536, 0.3071))])
+def test_the_equilibria_to_four_digits(gan, index, expected):
+    case = gan.CASES[index]
+    assert gan.equilibrium(case).tolist() == pytest.approx(expected, abs=5e-5)
+    # Gauss-Legendre on pieces, another rule for N(0, 1).
+    points, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(40))
+    points = torch.cat([piece + (points + 1) / 2 for piece in range(9)])
+    density = torch.exp(-points.square() / 2) * weights.repeat(9)
+    other = case._replace(real=lambda nodes: gan.Rule(points.square(), density / density.sum()))
+    assert_close(gan.equilibrium(other), gan.equilibrium(case), rtol=1e-7, atol=1e-7)
+    assert gan.flow(gan.equilibrium(case), case, 128).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("w", [(0.6, 0.9), (1.4, 0.4), (2.5, 0.2)])
+def test_the_expected_losses_are_those_of_the_library_for_many_samples(gan, index, w):
+    case, count = gan.CASES[index], 1000
+    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    x = levels if index < 2 else torch.special.ndtri((levels + 1) / 2)
+    loss = MMDLoss(RBFKernel(sigma=0.5), case.lambda_, estimator="biased")
+    sampled = loss.both(real=w[1] * x**2, fake=w[1] * (w[0] * levels) ** 2)
+    # Equally likely points are off by O(1 / count) in the tails of N(0, 1).
+    assert_close(torch.stack(gan.losses(double(*w), case, 128)), torch.stack(sampled), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_flow_and_jacobian_are_derivatives(gan, index):
+    case, w, h = gan.CASES[index], double(1.3, 0.6), 1e-5
+    steps = h * torch.eye(2, dtype=torch.float64)
+    losses = [[gan.losses(w + sign * step, case, 64) for sign in (1, -1)] for step in steps]
+    by_generator = (losses[0][0][1] - losses[0][1][1]) / (2 * h)
+    by_discriminator = (losses[1][0][0] - losses[1][1][0]) / (2 * h)
+    # Central differences lose half of the digits.
+    assert_close(gan.flow(w, case, 64), -torch.stack([by_generator, by_discriminator]), rtol=1e-6, atol=1e-9)
+    columns = [(gan.flow(w + step, case, 64) - gan.flow(w - step, case, 64)) / (2 * h) for step in steps]
+    assert_close(gan.jacobian(w, case, 64), torch.stack(columns, 1), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("index", range(4))
+@settings(max_examples=5)
+@given(w1=st.floats(0, 3), w2=st.floats(0, 1.5))
+def test_signs_of_the_parameters_do_not_matter(gan, index, w1, w2):
+    w, case = double(w1, w2), gan.CASES[index]
+    for signs in (double(-1, 1), double(1, -1)):
+        assert_close(gan.flow(signs * w, case, 40), signs * gan.flow(w, case, 40))
+
+
+@pytest.mark.parametrize("index", range(4))
+@settings(max_examples=5)
+@given(w1=st.floats(0, 3))
+def test_without_discriminator_nothing_moves(gan, index, w1):
+    assert gan.flow(double(w1, 0.0), gan.CASES[index], 40).abs().max() == 0
+
+
+@settings(max_examples=10)
+@given(w2=st.floats(0.2, 1.2))
+def test_equal_distributions_are_equilibria_for_every_discriminator(gan, w2):
+    w = double(1.0, w2)
+    for case in gan.CASES[:2]:
+        assert gan.flow(w, case, 64).abs().max() < 1e-14
+        (own, cross), (back, own_d) = gan.jacobian(w, case, 64).tolist()
+        assert own < 0
+        assert cross == pytest.approx(0, abs=1e-12)
+        assert own_d == pytest.approx(0, abs=1e-12)
+        # The paper shows J_DG = 0 for the attractive loss; it is not zero for the repulsive one, nor need it be.
+        assert (abs(back) < 1e-12) == (case.lambda_ == -1)
+
+
+def test_attractive_losses_play_a_zero_sum_game(gan):
+    jacobian = gan.jacobian(double(1.3, 0.6), gan.CASES[2], 64)
+    assert_close(jacobian[0, 1], -jacobian[1, 0])
+    losses = gan.losses(double(1.3, 0.6), gan.CASES[2], 64)
+    assert_close(losses[0], -losses[1])
+
+
+@pytest.mark.parametrize(("index", "critical"), [(1, 1.0), (3, 22.5**0.25)])
+def test_small_discriminators_vanish_beyond_the_critical_w1_with_the_repulsive_loss_only(gan, index, critical):
+    repulsive, attractive = gan.CASES[index], gan.CASES[index - 1]
+    assert gan.critical_w1(repulsive) == pytest.approx(critical)
+    for factor, sign in ((0.98, 1), (1.02, -1)):
+        assert sign * gan.flow(double(factor * critical, 1e-3), repulsive, 64)[1] > 0
+        assert gan.flow(double(factor * critical, 1e-3), attractive, 64)[1] > 0
+
+
+def test_paths_follow_a_known_flow(gan):
+    w2, w1 = torch.meshgrid(torch.linspace(0, 1.5, 16).double(), torch.linspace(0, 3, 31).double(), indexing="ij")
+    to_a_point = gan.Field(w1[0], w2[:, 0], torch.stack([1 - w1, 0.5 - w2], -1))
+    starts = double([0.1, 0.1], [2.9, 1.4], [1.0, 0.5])
+    assert_close(gan.follow(to_a_point, starts, 1.0), double([1.0, 0.5]).expand(3, 2), rtol=0, atol=1e-3)
+    at_rest = gan.follow(to_a_point, starts, 0.0)
+    assert_close(at_rest[:, 0], starts[:, 0])
+    assert_close(at_rest[:, 1], double(0.5).expand(3), rtol=0, atol=1e-3)
+    away = gan.Field(w1[0], w2[:, 0], torch.stack([torch.ones_like(w1), torch.ones_like(w2)], -1))
+    assert_close(gan.follow(away, starts, 1.0), double(gan.REGION).expand(3, 2))
+
+
+@pytest.mark.parametrize("index", [1, 3])
+def test_trivial_solutions_start_beyond_the_critical_w1(gan, index):
+    starts = gan.starting_points()
+    assert starts.shape == (120, 2)
+    lost = starts[gan.trivial(gan.CASES[index])]
+    assert lost[:, 0].min() > gan.critical_w1(gan.CASES[index])
+    lowest = starts[:, 1].min()
+    assert ((lost[:, 1] == lowest) & (lost[:, 0] > 2.6)).any()
+
+
+def test_paths_of_mmd_rbf_end_at_the_equilibrium(gan):
+    case = gan.CASES[2]
+    ends = gan.follow(gan.field(case), gan.starting_points(), 1.0)
+    # As close as interpolation between few points tells.
+    assert (ends - gan.equilibrium(case)).abs().max() < 0.05
