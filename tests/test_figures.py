@@ -121,6 +121,15 @@ def test_wrong_sizes_are_explained(figures, capsys, size):
     assert f"expected a number > 0, got {size}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_page_has_every_picture_with_its_command(name):
+    page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    picture = f"_static/{'-'.join(name.split('_')[:2])}.png"
+    assert f"({picture})" in page
+    assert f"python examples/figures/{name}.py --out docs/{picture}" in page
+    assert (ROOT / "docs" / picture).stat().st_size < 150_000
+
+
 # Fig. 1: free scores.
 
 
