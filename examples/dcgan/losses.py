@@ -1,0 +1,101 @@
+"""The losses of Table 1 of Wang et al. (2019) and Section 2 of its submission, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torch_mmd_losses import Kernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix
+from torch_mmd_losses.losses import Losses
+
+MMD: Mapping[str, tuple[Callable[[], Kernel], float]] = {
+    "mmd-rbf": (RBFMix, -1.0),
+    "mmd-rq": (RationalQuadraticMix, -1.0),
+    "mmd-rbf-b": (RBFBKernel, -1.0),
+    "mmd-rep": (RBFKernel, 1.0),
+    "mmd-rep-b": (RBFBKernel, 1.0),
+}
+"""The MMD losses: kernel, and lambda unless chosen otherwise."""
+
+MMD_SCORES = 16
+"""How many numbers the discriminator puts out per image for an MMD loss; it is one for all other losses."""
+
+
+class Loss(Protocol):
+    """Both losses of one step from one pair of score matrices. An `MMDLoss` is one."""
+
+    def both(self, real: Tensor, fake: Tensor) -> Losses:
+        """Return the discriminator's and the generator's loss of scores `(n, d)` of real and of fake images."""
+
+
+class SingleScoreLoss:
+    """Losses that are means over images of which the discriminator gives one score each."""
+
+    def __init__(
+        self, discriminator: Callable[[Tensor, Tensor], Tensor], generator: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        self._discriminator = discriminator
+        self._generator = generator
+
+    def both(self, real: Tensor, fake: Tensor) -> Losses:
+        """Return both losses of scores `(n, 1)`, at least in float32.
+
+        Raises:
+            ValueError: if an image has more than one score.
+        """
+        for name, scores in (("real", real), ("fake", fake)):
+            if scores.numel() != len(scores):
+                raise ValueError(f"{name}: expected one score per image, got shape {tuple(scores.shape)}")
+        dtype = torch.promote_types(real.dtype, torch.float32)
+        real, fake = real.to(dtype), fake.to(dtype)
+        return Losses(self._discriminator(real, fake), self._generator(real, fake))
+
+
+def _logistic(real: Tensor, fake: Tensor) -> Tensor:
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+SINGLE_SCORE: Mapping[str, SingleScoreLoss] = {
+    "minimax": SingleScoreLoss(_logistic, lambda real, fake: -_logistic(real, fake)),
+    "non-saturating": SingleScoreLoss(_logistic, lambda real, fake: F.softplus(-fake).mean()),
+    "hinge": SingleScoreLoss(
+        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+        lambda real, fake: -fake.mean(),
+    ),
+    # The authors' code adds the mean of the real scores to the generator's loss, which it does not depend on.
+    "wasserstein": SingleScoreLoss(lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean()),
+}
+
+NAMES = (*SINGLE_SCORE, *MMD)
+"""All losses there are."""
+
+
+def make_loss(name: str, *, lambda_: float | None = None) -> Loss:
+    """Return the loss of a name.
+
+    Args:
+        name: one of `NAMES`.
+        lambda_: weight of the repulsion between real scores (Eq. 5), for the MMD losses only; None is what the name
+            stands for: 1 for `mmd-rep` and `mmd-rep-b`, and -1 for the others.
+
+    Raises:
+        ValueError: if there is no such loss, or if it knows no lambda.
+    """
+    if name in MMD:
+        kernel, usual = MMD[name]
+        # Like the authors, and Eq. S2 of the paper, leave out the pairs of a real and a fake image of the same index.
+        return MMDLoss(kernel(), usual if lambda_ is None else lambda_, estimator="u_statistic")
+    if name not in SINGLE_SCORE:
+        raise ValueError(f"loss: expected one of {', '.join(NAMES)}; got {name!r}")
+    if lambda_ is not None:
+        raise ValueError(f"lambda: expected none for {name!r}, which is no MMD loss; got {lambda_}")
+    return SINGLE_SCORE[name]
+
+
+def usual_scores(name: str) -> int:
+    """Return the dimension of the discriminator's output that the paper uses with a loss."""
+    return MMD_SCORES if name in MMD else 1

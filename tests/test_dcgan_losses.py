@@ -1,0 +1,113 @@
+"""The losses of Table 1 by name, and the gradient penalty: closed forms, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from dcgan.losses import NAMES, make_loss, usual_scores
+from dcgan.penalty import check_penalised, penalised
+from torch.testing import assert_close
+
+from torch_mmd_losses import MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix
+
+REAL = torch.tensor([[0.5], [3.0]], dtype=torch.float64)
+FAKE = torch.tensor([[-2.0], [0.25]], dtype=torch.float64)
+
+
+def softplus(*values: float) -> float:
+    """Return the mean of log(1 + exp(value))."""
+    return sum(math.log1p(math.exp(value)) for value in values) / len(values)
+
+
+CLOSED_FORMS = {
+    "minimax": (softplus(-0.5, -3) + softplus(-2, 0.25), -softplus(-0.5, -3) - softplus(-2, 0.25)),
+    "non-saturating": (softplus(-0.5, -3) + softplus(-2, 0.25), softplus(2, -0.25)),
+    "hinge": (0.25 + 0.625, 0.875),
+    "wasserstein": (-0.875 - 1.75, 0.875),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_losses_of_single_scores_have_their_closed_forms(name: str):
+    losses = make_loss(name).both(real=REAL, fake=FAKE)
+    for loss, expected in zip(losses, CLOSED_FORMS[name], strict=True):
+        assert_close(loss, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_losses_of_single_scores_are_computed_in_float32_at_least(name: str):
+    exact = make_loss(name).both(real=REAL, fake=FAKE)
+    for loss, expected in zip(make_loss(name).both(real=REAL.bfloat16(), fake=FAKE.bfloat16()), exact, strict=True):
+        assert_close(loss, expected.float())
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "lambda_"),
+    [
+        ("mmd-rbf", RBFMix(), -1.0),
+        ("mmd-rq", RationalQuadraticMix(), -1.0),
+        ("mmd-rbf-b", RBFBKernel(), -1.0),
+        ("mmd-rep", RBFKernel(sigma=1.0), 1.0),
+        ("mmd-rep-b", RBFBKernel(sigma=1.0), 1.0),
+    ],
+)
+def test_mmd_losses_are_those_of_the_library(name: str, kernel, lambda_: float):
+    real, fake = torch.randn(5, 16), torch.randn(5, 16)
+    for chosen in (None, 0.5):
+        expected = MMDLoss(kernel, lambda_ if chosen is None else chosen, estimator="u_statistic")
+        assert_close(make_loss(name, lambda_=chosen).both(real, fake), expected.both(real, fake))
+
+
+def test_names_are_those_of_the_table_and_decide_the_dimension_of_the_scores():
+    assert {name for name in NAMES if usual_scores(name) == 1} == set(CLOSED_FORMS)
+    expected = {f"mmd-{rest}" for rest in ("rbf", "rq", "rbf-b", "rep", "rep-b")}
+    assert {name for name in NAMES if usual_scores(name) == 16} == expected
+
+
+def test_what_makes_no_loss_is_refused():
+    with pytest.raises(ValueError, match="loss: expected one of minimax, .*mmd-rep-b; got 'mmd'"):
+        make_loss("mmd")
+    with pytest.raises(ValueError, match="lambda: expected none for 'hinge', which is no MMD loss; got 0.5"):
+        make_loss("hinge", lambda_=0.5)
+    with pytest.raises(ValueError, match=r"fake: expected one score per image, got shape \(3, 2\)"):
+        make_loss("hinge").both(real=torch.zeros(3, 1), fake=torch.zeros(3, 2))
+
+
+def test_the_penalty_of_a_linear_discriminator_is_the_norm_of_its_matrix():
+    matrix, images = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    images.requires_grad_()
+    loss = torch.tensor(0.25, dtype=torch.float64)
+    value = penalised(loss, images.flatten(1) @ matrix, images, weight=0.1)
+    assert_close(value, (loss - 1) / (1 + 0.1 * matrix.square().sum()))
+
+
+def test_the_penalty_is_a_mean_over_images_and_sums_over_scores():
+    images = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64, requires_grad=True)
+    scores = torch.stack([images.square().sum(1), images.prod(1)], dim=1)
+    # Rows of the first Jacobian: (2, 4) and (2, 1); of the second: (6, 10) and (5, 3).
+    expected = -1 / (1 + 0.5 * (20 + 5 + 136 + 34) / 2)
+    assert_close(penalised(torch.zeros(()), scores, images, weight=0.5).item(), expected)
+
+
+def test_the_penalty_trains_the_discriminator():
+    matrix = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+
+    def loss(matrix: torch.Tensor) -> torch.Tensor:
+        scores = (images @ matrix).tanh()
+        return penalised(scores.square().mean() / 2, scores, images, weight=0.1)
+
+    assert torch.autograd.gradcheck(loss, matrix)
+
+
+@pytest.mark.parametrize(("name", "lambda_"), [("mmd-rep", None), ("mmd-rep-b", 1.0), ("mmd-rep", 0.0)])
+def test_the_penalty_takes_losses_of_at_most_one(name: str, lambda_: float | None):
+    check_penalised(name, lambda_)
+
+
+@pytest.mark.parametrize(("name", "lambda_"), [("hinge", None), ("mmd-rbf", None), ("mmd-rep", 2.0), ("mmd-rep", -1.0)])
+def test_the_penalty_refuses_other_losses(name: str, lambda_: float | None):
+    with pytest.raises(ValueError, match="gradient_penalty: expected mmd-rep or mmd-rep-b, with lambda between 0 and"):
+        check_penalised(name, lambda_)
