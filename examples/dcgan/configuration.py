@@ -1,0 +1,196 @@
+"""What decides how a training goes: one frozen record, checked when it is made, that can be written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dcgan import losses, penalty
+from dcgan.networks import NOISE, SCALINGS, normalised_layers
+
+FORMATS = {
+    "cifar10": (32, 3),
+    "stl10": (48, 3),
+    "celeba": (64, 3),
+    "lsun": (64, 3),
+    "fashion-mnist": (32, 1),
+    "folder": None,
+    "fake": None,
+}
+"""The data sets, each with the size and the channels of its images, or None if it has images of any."""
+
+
+def option(
+    default: Any,  # noqa: ANN401
+    meaning: str,
+    *,
+    choices: Sequence[object] = (),
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    free: bool = False,
+) -> Any:  # noqa: ANN401
+    """Describe a field: its default, what it means, what it may be, and whether a resumed run may change it."""
+    limits = {"choices": tuple(choices), "least": least, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata={"help": meaning, "free": free, **limits})
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The settings of a training. The defaults are those of the paper's experiments with CIFAR-10.
+
+    None stands for what goes with the other settings; :func:`resolved` puts it in.
+
+    Raises:
+        TypeError: if a value is of another type than its field.
+        ValueError: if a value is out of range.
+    """
+
+    dataset: str = option("cifar10", "images to learn from", choices=tuple(FORMATS))
+    data_root: str = option("data", "folder of the data sets", free=True)
+    size: int = option(32, "height and width of the images", choices=tuple(SCALINGS))
+    channels: int = option(3, "3 for colours, 1 for grey", choices=(1, 3))
+    width: int = option(64, "channels of the largest feature maps", least=1)
+    noise: int = option(NOISE, "dimension of the noise", least=1)
+    loss: str = option("mmd-rep-b", "one of Table 1", choices=losses.NAMES)
+    lambda_: float | None = option(None, "weight of the repulsion of real scores; by default the loss's own")
+    scores: int | None = option(None, "numbers per image from D; by default 16 for MMD losses, else 1", least=1)
+    gradient_penalty: float = option(0.0, "weight of the gradient penalty (Appendix D.1: 0.1); 0 is none", least=0)
+    normalisation: str | None = option(
+        None, "spectral norm of the layers of D: conv, matrix or none; by default conv, or none beside a penalty"
+    )
+    scale: float | None = option(None, "factor C of every normalised layer; by default 1 / 0.55", above=0)
+    total_scale: float | None = option(None, "C^K of all K layers instead of C (the authors' 16 to 256)", above=0)
+    updates: str = option(
+        "simultaneous", "both networks from one forward, or by turns", choices=("simultaneous", "alternating")
+    )
+    lr_discriminator: float = option(5e-4, "learning rate of D", above=0)
+    lr_generator: float = option(2e-4, "learning rate of G", above=0)
+    batch_size: int = option(64, "real, and also generated, images in one step", least=2)
+    iterations: int = option(100_000, "updates of both networks", least=1, free=True)
+    ema_decay: float = option(0.999, "of the moving average of G, which draws the samples", least=0, below=1)
+    seed: int = option(0, "decides all that is random", least=0, below=2**32)
+    device: str | None = option(None, "where to train; by default a GPU if there is one, else cpu", free=True)
+    log_every: int = option(100, "iterations from one line of the log to the next", least=1, free=True)
+    sample_every: int = option(5000, "iterations from one sheet of samples to the next", least=1, free=True)
+    checkpoint_every: int = option(1000, "iterations from one checkpoint to the next", least=1, free=True)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check(field, getattr(self, field.name))
+
+
+def check(field: dataclasses.Field[Any], value: object) -> None:
+    """Raise if a field cannot have a value: `TypeError` for its type, `ValueError` for its range."""
+    kind, optional = field_type(field)
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise TypeError(f"{field.name}: expected {kind.__name__}, got {value!r}")
+    limits = field.metadata
+    if limits["choices"] and value not in limits["choices"]:
+        raise ValueError(f"{field.name}: expected one of {', '.join(map(str, limits['choices']))}; got {value!r}")
+    if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise ValueError(f"{field.name}: expected a finite number, got {value}")
+        for sign, limit, fits in (
+            (">=", limits["least"], value >= limits["least"]),
+            (">", limits["above"], value > limits["above"]),
+            ("<", limits["below"], value < limits["below"]),
+        ):
+            if not fits:
+                raise ValueError(f"{field.name}: expected a number {sign} {limit}, got {value}")
+
+
+def field_type(field: dataclasses.Field[Any]) -> tuple[type, bool]:
+    """Return the type of a field's values, and whether it may be None."""
+    hint = typing.get_type_hints(Configuration)[field.name]
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None)), True
+    return hint, False
+
+
+def resolved(configuration: Configuration) -> Configuration:
+    """Put in what None stands for.
+
+    Raises:
+        ValueError: if settings contradict each other.
+    """
+    chosen = configuration
+    expected = FORMATS[chosen.dataset]
+    if expected is not None and (chosen.size, chosen.channels) != expected:
+        raise ValueError(
+            f"dataset: {chosen.dataset} has images of size {expected[0]} with {expected[1]} channels, "
+            f"but size and channels are {chosen.size} and {chosen.channels}"
+        )
+    if chosen.gradient_penalty:
+        penalty.check_penalised(chosen.loss, chosen.lambda_)
+    return replace(
+        chosen,
+        lambda_=_lambda(chosen),
+        scores=chosen.scores or (1 if chosen.gradient_penalty else losses.usual_scores(chosen.loss)),
+        normalisation=chosen.normalisation or ("none" if chosen.gradient_penalty else "conv"),
+        scale=_scale(chosen),
+        total_scale=None,
+        device=chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+
+
+def _lambda(chosen: Configuration) -> float | None:
+    losses.make_loss(chosen.loss, lambda_=chosen.lambda_)  # which refuses a lambda that it knows nothing of
+    if chosen.lambda_ is None and chosen.loss in losses.MMD:
+        return losses.MMD[chosen.loss][1]
+    return chosen.lambda_
+
+
+def _scale(chosen: Configuration) -> float:
+    if chosen.total_scale is None:
+        return 1 / 0.55 if chosen.scale is None else chosen.scale
+    if chosen.scale is not None:
+        raise ValueError(f"total_scale: expected none beside scale, got {chosen.total_scale} and {chosen.scale}")
+    return float(chosen.total_scale ** (1 / normalised_layers(chosen.size)))
+
+
+def to_json(configuration: Configuration) -> str:
+    """Return a configuration as indented JSON."""
+    return json.dumps(dataclasses.asdict(configuration), indent=2)
+
+
+def from_json(text: str) -> Configuration:
+    """Return the configuration that :func:`to_json` wrote.
+
+    Raises:
+        TypeError: if a value is of the wrong type.
+        ValueError: if the text is no such JSON, a setting is unknown, or a value is out of range.
+    """
+    return from_settings(json.loads(text))
+
+
+def from_settings(settings: object) -> Configuration:
+    """Return the configuration of a dictionary as `dataclasses.asdict` makes it; what is missing has its default.
+
+    Errors are those of :func:`from_json`.
+    """
+    if not isinstance(settings, dict):
+        raise ValueError(f"configuration: expected the settings by name, got {settings!r}")
+    unknown = settings.keys() - {field.name for field in dataclasses.fields(Configuration)}
+    if unknown:
+        raise ValueError(f"configuration: unknown settings {', '.join(sorted(map(repr, unknown)))}")
+    return Configuration(**settings)
+
+
+def changes(before: Configuration, after: Configuration) -> list[str]:
+    """Describe the settings that differ and that a resumed run may not change unless it is forced to."""
+    return [
+        f"{field.name} was {getattr(before, field.name)!r} and is {getattr(after, field.name)!r}"
+        for field in dataclasses.fields(Configuration)
+        if not field.metadata["free"] and getattr(before, field.name) != getattr(after, field.name)
+    ]
