@@ -1,0 +1,38 @@
+"""Files that are there in full or not at all, whenever the process or the machine stops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"
+"""How the names of unfinished files end. A process that was killed leaves one."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file that takes the place of `path` when it is complete and on the disk.
+
+    The folder is made. If the block raises, `path` stays as it was and the new file is deleted.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield partial
+        _to_disk(partial)
+        os.replace(partial, path)
+        _to_disk(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # only there can a folder be opened
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,202 @@
+"""Where the images of each data set come from, and how they get their size: as the authors prepared them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dcgan.idx import read_images
+
+Pixels = NDArray[np.uint8]
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where the Debian package dataset-fashion-mnist puts its files."""
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+"""Files that count as images in a folder."""
+
+
+class MissingDataError(Exception):
+    """A data set is not there; the message says what to download and where to put it."""
+
+
+class Source(Protocol):
+    """Images `(channels, size, size)` of unsigned bytes by their index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Pixels: ...
+
+
+class Pictures:
+    """Images that are fitted one by one.
+
+    Args:
+        items: what to read the images from.
+        read: makes an image of an item.
+        fit: gives an image its size.
+        channels: 3 for colours, 1 for grey.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Any],
+        read: Callable[[Any], Image.Image],
+        fit: Callable[[Image.Image], Image.Image],
+        channels: int = 3,
+    ) -> None:
+        self._items = items
+        self._read = read
+        self._fit = fit
+        self._mode = "RGB" if channels == 3 else "L"
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Pixels:
+        fitted = np.asarray(self._fit(self._read(self._items[index]).convert(self._mode)))
+        return np.atleast_3d(fitted).transpose(2, 0, 1)
+
+
+def make_source(dataset: str, root: Path, *, size: int, channels: int) -> Source:
+    """Return the images of a data set.
+
+    Args:
+        dataset: its name, as in the configuration.
+        root: where the data sets are; for `folder`, the folder itself.
+        size: height and width of the images.
+        channels: 3 for colours, 1 for grey.
+
+    Raises:
+        MissingDataError: if it is not there.
+    """
+    if dataset == "folder":
+        return folder(root, size, channels)
+    if dataset == "fake":
+        return fake(size, channels)
+    return _READERS[dataset](root)
+
+
+def cifar10(root: Path) -> Source:
+    """Return the 50,000 training images of CIFAR-10."""
+    _expect(
+        root / "cifar-10-batches-py",
+        f"Download cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it in {root}.",
+    )
+    images: Pixels = _torchvision().CIFAR10(root, train=True).data
+    return images.transpose(0, 3, 1, 2)
+
+
+def stl10(root: Path) -> Source:
+    """Return the 100,000 unlabeled images of STL-10, reduced from 96 to 48 pixels."""
+    _expect(
+        root / "stl10_binary" / "unlabeled_X.bin",
+        f"Download stl10_binary.tar.gz from https://cs.stanford.edu/~acoates/stl10/ and unpack it in {root}.",
+    )
+    images = _torchvision().STL10(root, split="unlabeled").data
+    return Pictures(images, lambda image: Image.fromarray(image.transpose(1, 2, 0)), fit_shorter_side(48))
+
+
+def celeba(root: Path) -> Source:
+    """Return all 202,599 aligned images of CelebA, reduced to 72 x 88 pixels, of which the middle 64 x 64 remain."""
+    images = root / "celeba" / "img_align_celeba"
+    _expect(
+        images,
+        "Download img_align_celeba.zip (Align&Cropped Images) from "
+        f"https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack it in {images.parent}.",
+    )
+    return Pictures(_picture_files(images), Image.open, fit_celeba)
+
+
+def lsun(root: Path) -> Source:
+    """Return the 3,033,042 training images of LSUN bedrooms, the shorter side reduced to 64 pixels, and cropped."""
+    _expect(
+        root / "bedroom_train_lmdb",
+        "Download bedroom_train_lmdb.zip by https://github.com/fyu/lsun (python download.py -c bedroom) "
+        f"and unpack it in {root}; to read it, install lmdb.",
+    )
+    images = _torchvision().LSUN(str(root), classes=["bedroom_train"])
+    return Pictures(images, lambda item: item[0], fit_shorter_side(64))
+
+
+def fashion_mnist(root: Path) -> Source:
+    """Return the 60,000 training images of Fashion-MNIST with a margin of 2 pixels, which makes them 32 x 32."""
+    name = "train-images-idx3-ubyte"
+    folders = (root, root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST)
+    files = [folder / file for folder in folders for file in (name, f"{name}.gz")]
+    found = next((path for path in files if path.is_file()), None)
+    if found is None:
+        raise MissingDataError(
+            f"There is no {name} or {name}.gz in {', '.join(map(str, folders))}. Download {name}.gz from "
+            f"https://github.com/zalandoresearch/fashion-mnist and put it into {root}; or, on Debian: "
+            "apt install dataset-fashion-mnist."
+        )
+    return np.pad(read_images(found), [(0, 0), (2, 2), (2, 2)])[:, None]
+
+
+def folder(root: Path, size: int, channels: int) -> Source:
+    """Return all images in a folder and in those below it, with the shorter side reduced to `size` and cropped."""
+    _expect(root, f"Put images into {root}, or name another folder by --data-root.")
+    files = _picture_files(root)
+    return Pictures(files, Image.open, fit_shorter_side(size), channels)
+
+
+def fake(size: int, channels: int, count: int = 256) -> Source:
+    """Return images of 4 x 4 squares of random colours, always the same ones."""
+    squares = np.random.default_rng(0).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
+    return squares.repeat(size // 4, axis=2).repeat(size // 4, axis=3)
+
+
+def fit_shorter_side(size: int) -> Callable[[Image.Image], Image.Image]:
+    """Return what scales the shorter side of an image to `size` and cuts off both ends of the longer one."""
+
+    def fit(image: Image.Image) -> Image.Image:
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        left, top = (width - size) // 2, (height - size) // 2
+        return _resized(image, width, height).crop((left, top, left + size, top + size))
+
+    return fit
+
+
+def fit_celeba(image: Image.Image) -> Image.Image:
+    """Scale an aligned image of CelebA, 178 x 218 pixels, to 72 x 88 and return the middle 64 x 64."""
+    return _resized(image, 72, 88).crop((4, 12, 68, 76))
+
+
+def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _picture_files(root: Path) -> list[Path]:
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    if not files:
+        raise MissingDataError(f"There are no images ({', '.join(PICTURES)}) in {root}.")
+    return files
+
+
+def _expect(path: Path, advice: str) -> None:
+    if not path.exists():
+        raise MissingDataError(f"There is no {path}. {advice}")
+
+
+def _torchvision() -> Any:  # noqa: ANN401
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise MissingDataError(f"Reading this data set needs torchvision, which cannot be imported: {error}") from error
+    return datasets
+
+
+_READERS: dict[str, Callable[[Path], Source]] = {
+    "cifar10": cifar10,
+    "stl10": stl10,
+    "celeba": celeba,
+    "lsun": lsun,
+    "fashion-mnist": fashion_mnist,
+}
