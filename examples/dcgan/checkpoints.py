@@ -1,0 +1,89 @@
+"""Checkpoints of a run: complete or not there, the newest two kept, and refused with a reason if they do not fit."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dcgan.atomic import PARTIAL, replacing
+
+KEPT = 2
+"""How many checkpoints stay: the newest, and the one before in case that is damaged."""
+
+FORMAT = "torch-mmd-losses dcgan checkpoint 1"
+"""Says what a file is; the number rises when older files can no longer be read."""
+
+_NAME = "iteration-{:08d}.pt"
+_PATTERN = re.compile(r"iteration-(\d{8,})\.pt")
+
+State = dict[str, Any]
+"""Tensors, numbers, strings, and lists, tuples and dictionaries of them: what loads with `weights_only=True`."""
+
+
+class CheckpointError(Exception):
+    """A file is no checkpoint of these scripts, or not all of one."""
+
+
+class Checkpoints:
+    """The checkpoints in a folder, of which one process at a time may be the writer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, iteration: int, state: State) -> Path:
+        """Write the state after an iteration, then delete all but the newest checkpoints."""
+        path = self.folder / _NAME.format(iteration)
+        with replacing(path) as partial:
+            torch.save({"format": FORMAT, "iteration": iteration} | state, partial)
+        self._tidy()
+        return path
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints that are there, the newest first."""
+        named = [path for path in self.folder.glob("*") if _PATTERN.fullmatch(path.name)]
+        return sorted(named, key=_iteration, reverse=True)
+
+    def newest(self) -> tuple[State | None, list[str]]:
+        """Return the state of the newest checkpoint that can be read, or None, and what was wrong with newer ones."""
+        complaints: list[str] = []
+        for path in self.paths():
+            try:
+                return load(path), complaints
+            except CheckpointError as error:
+                complaints.append(str(error))
+        return None, complaints
+
+    def _tidy(self) -> None:
+        for path in [*self.paths()[KEPT:], *self.folder.glob(f"*{PARTIAL}")]:
+            path.unlink(missing_ok=True)
+
+
+def load(path: Path) -> State:
+    """Return the state in a checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: if it cannot be read, or is none.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read, it is truncated or no checkpoint: {_first_line(error)}"
+        ) from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise CheckpointError(f"{path} is no checkpoint of these scripts")
+    if state["format"] != FORMAT:
+        raise CheckpointError(f"{path} is a {state['format']!r}; this version reads {FORMAT!r}")
+    return state
+
+
+def _iteration(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
