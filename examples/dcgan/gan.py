@@ -1,0 +1,167 @@
+"""Both networks with their optimisers, one update of them, and all that has to be kept to go on later."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dcgan.configuration import Configuration
+from dcgan.losses import make_loss
+from dcgan.networks import make_discriminator, make_generator
+from dcgan.penalty import penalised
+from torch_mmd_losses.losses import Losses
+
+State = dict[str, Any]
+
+BETAS = (0.5, 0.999)
+"""The paper's, of Adam. TensorFlow's adds epsilon, 1e-8 too, before the correction of the bias, and not after it."""
+
+
+class Step(NamedTuple):
+    """What one update saw: detached tensors, so that nobody waits for a GPU who does not read them."""
+
+    loss_discriminator: Tensor
+    loss_generator: Tensor
+    real: Tensor
+    """Scores of the real images, `(n, d)`."""
+    fake: Tensor
+    """Scores of the generated images, `(n, d)`."""
+
+
+class GAN:
+    """A generator and a discriminator in training, and a moving average of the generator, which draws the samples.
+
+    Args:
+        configuration: the resolved configuration.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        assert configuration.scores is not None  # as in every resolved configuration
+        assert configuration.scale is not None
+        self.configuration = configuration
+        self.device = torch.device(configuration.device or "cpu")
+        shape = {"channels": configuration.channels, "width": configuration.width}
+        # Made on the CPU, so that a seed gives the same weights on all devices.
+        self.generator = make_generator(configuration.size, noise=configuration.noise, **shape).to(self.device)
+        self.discriminator = make_discriminator(
+            configuration.size,
+            scores=configuration.scores,
+            method=configuration.normalisation or "none",
+            scale=configuration.scale,
+            **shape,
+        ).to(self.device)
+        self.averaged = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        self.loss = make_loss(configuration.loss, lambda_=configuration.lambda_)
+        self.adam_d = torch.optim.Adam(self.discriminator.parameters(), configuration.lr_discriminator, BETAS)
+        self.adam_g = torch.optim.Adam(self.generator.parameters(), configuration.lr_generator, BETAS)
+        self.randomness = torch.Generator(self.device).manual_seed(configuration.seed)
+        self.iteration = 0
+
+    def step(self, real: Tensor) -> Step:
+        """Update both networks once, with real images `(n, channels, size, size)` in [-1, 1] on the device."""
+        update = self._simultaneous if self.configuration.updates == "simultaneous" else self._alternating
+        step = update(real)
+        self.iteration += 1
+        self._average()
+        return step
+
+    def noise(self, count: int) -> Tensor:
+        """Draw standard normal noise `(count, dimension)`."""
+        return torch.randn(count, self.configuration.noise, generator=self.randomness, device=self.device)
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return images `(n, channels, size, size)` of noise `(n, dimension)`, by the averaged generator."""
+        return torch.cat([self.averaged(part) for part in noise.to(self.device).split(256)])
+
+    def _simultaneous(self, real: Tensor) -> Step:
+        """Update both networks from one forward: the generator's gradient is that of the discriminator before."""
+        losses, real_scores, fake_scores = self._play(real, self.generator(self.noise(len(real))))
+        grads_d = torch.autograd.grad(losses.discriminator, list(self.discriminator.parameters()), retain_graph=True)
+        grads_g = torch.autograd.grad(losses.generator, list(self.generator.parameters()))
+        _update(self.adam_d, self.discriminator, grads_d)
+        _update(self.adam_g, self.generator, grads_g)
+        return _detached(*losses, real_scores, fake_scores)
+
+    def _alternating(self, real: Tensor) -> Step:
+        """Update the discriminator, then the generator from new noise and the discriminator as it is then."""
+        with torch.no_grad():
+            fake = self.generator(self.noise(len(real)))
+        losses, real_scores, fake_scores = self._play(real, fake)
+        grads_d = torch.autograd.grad(losses.discriminator, list(self.discriminator.parameters()))
+        _update(self.adam_d, self.discriminator, grads_d)
+        of_generator = self._play(real, self.generator(self.noise(len(real))))[0].generator
+        _update(self.adam_g, self.generator, torch.autograd.grad(of_generator, list(self.generator.parameters())))
+        return _detached(losses.discriminator, of_generator, real_scores, fake_scores)
+
+    def _play(self, real: Tensor, fake: Tensor) -> tuple[Losses, Tensor, Tensor]:
+        """Return both losses, and the scores of real and generated images, from one forward of the discriminator."""
+        weight = self.configuration.gradient_penalty
+        if weight:
+            real = real.detach().requires_grad_()
+        real_scores, fake_scores = self.discriminator(torch.cat([real, fake])).chunk(2)
+        losses = self.loss.both(real=real_scores, fake=fake_scores)
+        if weight:
+            losses = losses._replace(discriminator=penalised(losses.discriminator, real_scores, real, weight))
+        return losses, real_scores, fake_scores
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # The first averages are short, so that they do not hold on to the untrained network.
+        decay = min(self.configuration.ema_decay, (1 + self.iteration) / (10 + self.iteration))
+        for average, current in zip(self.averaged.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(current, 1 - decay)
+        # The statistics of batch normalisation are moving averages already.
+        for copied, buffer in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
+            copied.copy_(buffer)
+
+    def state_dict(self) -> State:
+        """Return all that decides how the training goes on, but the images to come."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return parts | {"iteration": self.iteration, "noise": self.randomness.get_state()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go back to a state that :meth:`state_dict` returned, but with the configuration's learning rates.
+
+        Raises:
+            KeyError: if a part is missing.
+            RuntimeError: if a network has another shape.
+            ValueError: if an optimiser has other parameters.
+        """
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        for adam, rate in (
+            (self.adam_d, self.configuration.lr_discriminator),
+            (self.adam_g, self.configuration.lr_generator),
+        ):
+            for group in adam.param_groups:
+                group["lr"] = rate
+        self.randomness.set_state(state["noise"])
+        self.iteration = state["iteration"]
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "averaged": self.averaged,
+            "adam_discriminator": self.adam_d,
+            "adam_generator": self.adam_g,
+        }
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """Return the norm of the gradient by which a network was updated last."""
+    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+def _update(adam: torch.optim.Optimizer, network: nn.Module, gradients: tuple[Tensor, ...]) -> None:
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    adam.step()
+
+
+def _detached(*tensors: Tensor) -> Step:
+    return Step(*(tensor.detach() for tensor in tensors))
