@@ -101,6 +101,10 @@ def test_all_generators_go_on_where_they_were(checkpoints: Checkpoints):
     def draw() -> tuple[float, ...]:
         return (random.random(), random.gauss(0, 1), np.random.normal(), torch.randn(()).item())
 
+    randomness.seed(3)
+    seeded = draw()
+    randomness.seed(3)
+    assert draw() == seeded
     draw()  # leaves half of a pair of normal numbers in two of the generators
     loaded = load(checkpoints.save(1, randomness.state()))
     first = draw()

@@ -35,11 +35,14 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, iteration: int, state: State) -> Path:
-        """Write the state after an iteration, then delete all but the newest checkpoints."""
+        """Write the state after an iteration, then delete all checkpoints but this one and the one before.
+
+        Later ones are deleted too: they belong to a run that was abandoned for an earlier checkpoint.
+        """
         path = self.folder / _NAME.format(iteration)
         with replacing(path) as partial:
             torch.save({"format": FORMAT, "iteration": iteration} | state, partial)
-        self._tidy()
+        self._tidy(iteration)
         return path
 
     def paths(self) -> list[Path]:
@@ -57,9 +60,12 @@ class Checkpoints:
                 complaints.append(str(error))
         return None, complaints
 
-    def _tidy(self) -> None:
-        for path in [*self.paths()[KEPT:], *self.folder.glob(f"*{PARTIAL}")]:
-            path.unlink(missing_ok=True)
+    def _tidy(self, iteration: int) -> None:
+        paths = self.paths()
+        kept = [path for path in paths if _iteration(path) <= iteration][:KEPT]
+        for path in [*self.folder.glob(f"*{PARTIAL}"), *paths]:
+            if path not in kept:
+                path.unlink(missing_ok=True)
 
 
 def load(path: Path) -> State:

@@ -11,6 +11,13 @@ import torch
 State = dict[str, Any]
 
 
+def seed(number: int) -> None:
+    """Start Python's, NumPy's and PyTorch's global generators from a number below 2^32."""
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
 def state() -> State:
     """Return the states of Python's, NumPy's and PyTorch's global generators, as tensors and numbers."""
     version, numbers, gauss = random.getstate()

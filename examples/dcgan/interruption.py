@@ -1,0 +1,35 @@
+"""Ctrl-C, and the signal of schedulers before they end a job: noticed between two iterations, not within one."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Context in which the first signal is noted, and a second one acts as it always does."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        """The signal that came, if one did."""
+        self._usual = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def __enter__(self) -> Interruption:
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._usual.items():
+            signal.signal(number, handler)

@@ -1,0 +1,112 @@
+"""What a run leaves behind while it goes: its configuration, a line of JSON now and then, and sheets of samples."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from dcgan.atomic import replacing
+from dcgan.batches import to_pixels
+from dcgan.configuration import Configuration, to_json
+from dcgan.gan import GAN, Step, gradient_norm
+from torch_mmd_losses import MMDLoss, spectral_norms
+
+SAMPLES = 64
+"""Images on a sheet of samples."""
+
+GAP = 2
+"""Pixels between two of them."""
+
+Line = dict[str, Any]
+
+
+class NotFiniteError(Exception):
+    """A number of the training is infinite or no number; the message says what to try."""
+
+
+class Record:
+    """The folder of a run.
+
+    Args:
+        folder: where it is; made if need be.
+        configuration: the resolved configuration, which is written at once.
+        iteration: the iteration that the run goes on from; what was logged after it is dropped.
+    """
+
+    def __init__(self, folder: Path, configuration: Configuration, iteration: int) -> None:
+        self._samples = folder / "samples"
+        self._log = folder / "log.jsonl"
+        with replacing(folder / "configuration.json") as partial:
+            partial.write_text(to_json(configuration) + "\n", encoding="utf-8")
+        kept = [line for line in read_log(self._log) if line["iteration"] <= iteration]
+        with replacing(self._log) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        generator = torch.Generator().manual_seed(configuration.seed)
+        self._noise = torch.randn(SAMPLES, configuration.noise, generator=generator)
+
+    def log(self, line: Line) -> None:
+        """Append a line to the log."""
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def draw(self, gan: GAN) -> None:
+        """Save a sheet of samples of the same noise as ever."""
+        with replacing(self._samples / f"iteration-{gan.iteration:08d}.png") as partial:
+            sheet(gan.sample(self._noise).cpu()).save(partial, format="png")
+
+
+def read_log(path: Path) -> list[Line]:
+    """Return the lines of a log, none if it is not there; a last one that was cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def measure(gan: GAN, step: Step, images_per_second: float) -> Line:
+    """Return the line of the log for the last update.
+
+    Raises:
+        NotFiniteError: if a number of it is infinite or no number.
+    """
+    line: Line = {
+        "iteration": gan.iteration,
+        "loss_discriminator": step.loss_discriminator.item(),
+        "loss_generator": step.loss_generator.item(),
+        "gradient_norm_discriminator": gradient_norm(gan.discriminator).item(),
+        "gradient_norm_generator": gradient_norm(gan.generator).item(),
+    }
+    if isinstance(gan.loss, MMDLoss):
+        terms = gan.loss.terms(real=step.real, fake=step.fake)
+        line |= {name: value.item() for name, value in terms._asdict().items()}
+    check_finite(gan.iteration, line)
+    if gan.configuration.normalisation != "none":
+        line["sigma"] = {name: sigma.item() for name, sigma in spectral_norms(gan.discriminator).items()}
+    return line | {"images_per_second": round(images_per_second, 1)}
+
+
+def check_finite(iteration: int, numbers: Mapping[str, float]) -> None:
+    """Raise `NotFiniteError` for the first number that is infinite or none."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise NotFiniteError(
+                f"Stopped at iteration {iteration}, where {name} is {number}. Try lower learning rates "
+                "(--lr-discriminator, --lr-generator), a smaller --scale or --total-scale, the bounded kernel "
+                "(--loss mmd-rep-b), or another --seed; the last checkpoint is from before."
+            )
+
+
+def sheet(images: Tensor, columns: int = 8) -> Image.Image:
+    """Lay out images `(n, channels, h, w)` in [-1, 1] in rows; a last row that is not full is left out."""
+    padded = F.pad(to_pixels(images[: len(images) // columns * columns]), [GAP] * 4, value=255)
+    rows = [torch.cat(list(row), dim=2) for row in padded.split(columns)]
+    pixels = torch.cat(rows, dim=1).permute(1, 2, 0)
+    return Image.fromarray(pixels.squeeze(2).numpy() if pixels.shape[2] == 1 else pixels.numpy())

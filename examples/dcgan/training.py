@@ -1,0 +1,163 @@
+"""The training of one configuration, from its start or from a checkpoint, to its end or until it is interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+from dcgan import randomness
+from dcgan.batches import Batches, to_images
+from dcgan.checkpoints import CheckpointError, Checkpoints, State, load
+from dcgan.configuration import Configuration, changes, from_settings
+from dcgan.gan import GAN, Step
+from dcgan.interruption import Interruption
+from dcgan.prepared import load as load_images
+from dcgan.progress import Progress
+from dcgan.record import Record, check_finite, measure
+
+
+class ResumeError(Exception):
+    """A run cannot go on as it was asked to."""
+
+
+class Training:
+    """A run in a folder.
+
+    Args:
+        configuration: the resolved configuration.
+        folder: where everything is left.
+        resume: `"auto"` to continue from the newest checkpoint in the folder if there is one, the path of a checkpoint,
+            or None to start anew.
+        force: continue although the configuration has changed.
+        quiet: print warnings only.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be used.
+        MissingDataError: if the data set is not there.
+        ResumeError: if the folder holds another run, or the configuration has changed.
+        ValueError: if the data set has too few images, or the normalisation is unknown.
+    """
+
+    def __init__(
+        self, configuration: Configuration, folder: Path, *, resume: str | None, force: bool, quiet: bool
+    ) -> None:
+        self.configuration = configuration
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        state = self._find(folder, resume)
+        if state is not None and not force:
+            _check_unchanged(state, configuration)
+        images = load_images(
+            configuration.dataset,
+            Path(configuration.data_root),
+            size=configuration.size,
+            channels=configuration.channels,
+            report=_silent if quiet else print,
+        )
+        randomness.seed(configuration.seed)
+        self.gan = GAN(configuration)
+        self.batches = Batches(images, configuration.batch_size, configuration.seed)
+        if state is not None:
+            self._load(state)
+        self.record = Record(folder, configuration, self.gan.iteration)
+        self.progress = Progress(self.gan.iteration, configuration.iterations, quiet=quiet)
+
+    def run(self) -> int | None:
+        """Train to the end, and return None; or save on Ctrl-C or a termination, and return the signal.
+
+        Raises:
+            NotFiniteError: if a loss, a gradient or a mean kernel value is infinite or no number.
+        """
+        chosen, gan = self.configuration, self.gan
+        if gan.iteration == 0:
+            self.record.draw(gan)
+        self._watch = _Stopwatch(gan.iteration)
+        try:
+            with Interruption() as interruption:
+                unsaved: Step | None = None
+                while gan.iteration < chosen.iterations and interruption.signal is None:
+                    unsaved = gan.step(to_images(self.batches.next(), gan.device))
+                    self._report(unsaved)
+                    if gan.iteration % chosen.checkpoint_every == 0:
+                        self._save(unsaved)
+                        unsaved = None
+                if unsaved is not None:
+                    self._save(unsaved)
+                return None if gan.iteration == chosen.iterations else interruption.signal
+        finally:
+            self.progress.close()
+
+    def _report(self, step: Step) -> None:
+        """Log, show and draw what is due after an update."""
+        chosen, iteration = self.configuration, self.gan.iteration
+        last = iteration == chosen.iterations
+        self.progress.advance()
+        if last or iteration == 1 or iteration % chosen.log_every == 0:
+            line = measure(self.gan, step, chosen.batch_size * self._watch.rate(iteration))
+            self.record.log(line)
+            self.progress.show(line)
+        if last or iteration % chosen.sample_every == 0:
+            self.record.draw(self.gan)
+
+    def _find(self, folder: Path, resume: str | None) -> State | None:
+        if resume is None:
+            if folder.exists() and any(folder.iterdir()):
+                raise ResumeError(f"{folder} is not empty; choose another --out, or continue its run by --resume auto")
+            return None
+        if resume != "auto":
+            return load(Path(resume))
+        state, complaints = self.checkpoints.newest()
+        for complaint in complaints:
+            print(f"Warning: {complaint}", file=sys.stderr)
+        if state is None and complaints:
+            raise CheckpointError(f"No checkpoint in {self.checkpoints.folder} can be read; move it away to start anew")
+        return state
+
+    def _load(self, state: State) -> None:
+        try:
+            self.gan.load_state_dict(state)
+            self.batches.load_state_dict(state["batches"])
+            randomness.restore(state["random"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"The checkpoint does not fit this configuration: {error}") from error
+
+    def _save(self, step: Step) -> None:
+        # A checkpoint of networks that are lost would push out one that can be used.
+        losses = {"loss_discriminator": step.loss_discriminator, "loss_generator": step.loss_generator}
+        check_finite(self.gan.iteration, {name: loss.item() for name, loss in losses.items()})
+        state = self.gan.state_dict() | {
+            "configuration": dataclasses.asdict(self.configuration),
+            "batches": self.batches.state_dict(),
+            "random": randomness.state(),
+        }
+        self.checkpoints.save(self.gan.iteration, state)
+
+
+def _check_unchanged(state: State, configuration: Configuration) -> None:
+    try:
+        before = from_settings(state.get("configuration"))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"The configuration in the checkpoint cannot be used: {error}") from error
+    found = changes(before, configuration)
+    if found:
+        raise ResumeError(
+            f"The configuration is not that of the checkpoint: {'; '.join(found)}. Choose the same again, or another "
+            "--out, or go on regardless by --force."
+        )
+
+
+def _silent(message: str) -> None:
+    """Say nothing."""
+
+
+class _Stopwatch:
+    """Iterations in a second, since it was asked last."""
+
+    def __init__(self, iteration: int) -> None:
+        self._iteration, self._time = iteration, time.perf_counter()
+
+    def rate(self, iteration: int) -> float:
+        before, self._iteration = self._iteration, iteration
+        start, self._time = self._time, time.perf_counter()
+        return (iteration - before) / (self._time - start)

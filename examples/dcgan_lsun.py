@@ -1,0 +1,17 @@
+"""Train the repulsive-loss paper's DCGAN on LSUN bedrooms at 64 x 64 pixels (Wang et al. 2019, Section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dcgan import script
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Do what the command line says, and return the folder of the run."""
+    return script.main("lsun", __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()
