@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,31 +76,35 @@ def measure(gan: GAN, step: Step, images_per_second: float) -> Line:
     Raises:
         NotFiniteError: if a number of it is infinite or no number.
     """
-    line: Line = {
-        "iteration": gan.iteration,
-        "loss_discriminator": step.loss_discriminator.item(),
-        "loss_generator": step.loss_generator.item(),
-        "gradient_norm_discriminator": gradient_norm(gan.discriminator).item(),
-        "gradient_norm_generator": gradient_norm(gan.generator).item(),
-    }
+    line: Line = {"iteration": gan.iteration, **health(gan, step)}
     if isinstance(gan.loss, MMDLoss):
         terms = gan.loss.terms(real=step.real, fake=step.fake)
         line |= {name: value.item() for name, value in terms._asdict().items()}
-    check_finite(gan.iteration, line)
     if gan.configuration.normalisation != "none":
         line["sigma"] = {name: sigma.item() for name, sigma in spectral_norms(gan.discriminator).items()}
     return line | {"images_per_second": round(images_per_second, 1)}
 
 
-def check_finite(iteration: int, numbers: Mapping[str, float]) -> None:
-    """Raise `NotFiniteError` for the first number that is infinite or none."""
+def health(gan: GAN, step: Step) -> dict[str, float]:
+    """Return the losses and the norms of the gradients of the last update.
+
+    Raises:
+        NotFiniteError: if one of them is infinite or no number.
+    """
+    numbers = {
+        "loss_discriminator": step.loss_discriminator.item(),
+        "loss_generator": step.loss_generator.item(),
+        "gradient_norm_discriminator": gradient_norm(gan.discriminator).item(),
+        "gradient_norm_generator": gradient_norm(gan.generator).item(),
+    }
     for name, number in numbers.items():
         if not math.isfinite(number):
             raise NotFiniteError(
-                f"Stopped at iteration {iteration}, where {name} is {number}. Try lower learning rates "
+                f"Stopped at iteration {gan.iteration}, where {name} is {number}. Try lower learning rates "
                 "(--lr-discriminator, --lr-generator), a smaller --scale or --total-scale, the bounded kernel "
                 "(--loss mmd-rep-b), or another --seed; the last checkpoint is from before."
             )
+    return numbers
 
 
 def sheet(images: Tensor, columns: int = 8) -> Image.Image:

@@ -15,7 +15,7 @@ from dcgan.gan import GAN, Step
 from dcgan.interruption import Interruption
 from dcgan.prepared import load as load_images
 from dcgan.progress import Progress
-from dcgan.record import Record, check_finite, measure
+from dcgan.record import Record, health, measure
 
 
 class ResumeError(Exception):
@@ -67,7 +67,7 @@ class Training:
         """Train to the end, and return None; or save on Ctrl-C or a termination, and return the signal.
 
         Raises:
-            NotFiniteError: if a loss, a gradient or a mean kernel value is infinite or no number.
+            NotFiniteError: if a loss or a gradient is infinite or no number.
         """
         chosen, gan = self.configuration, self.gan
         if gan.iteration == 0:
@@ -123,9 +123,7 @@ class Training:
             raise CheckpointError(f"The checkpoint does not fit this configuration: {error}") from error
 
     def _save(self, step: Step) -> None:
-        # A checkpoint of networks that are lost would push out one that can be used.
-        losses = {"loss_discriminator": step.loss_discriminator, "loss_generator": step.loss_generator}
-        check_finite(self.gan.iteration, {name: loss.item() for name, loss in losses.items()})
+        health(self.gan, step)  # a checkpoint of networks that are lost would push out one that can be used
         state = self.gan.state_dict() | {
             "configuration": dataclasses.asdict(self.configuration),
             "batches": self.batches.state_dict(),
