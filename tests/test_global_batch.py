@@ -260,6 +260,21 @@ def test_processes_have_to_agree_on_dimension_and_dtype(ranks):
         ranks(2, process)
 
 
+def test_what_one_process_refuses_the_others_do_not_wait_for(ranks):
+    def process(rank):
+        loss, good = MMDLoss(global_batch=True), scores(4, 3)
+        wrong, message = [
+            (good.long(), "^real: expected floating-point scores"),
+            (good, "^real, fake: refused in process 0, 2, whose error says why"),
+            ("scores", "^real: expected a tensor of scores, got str"),
+        ][rank]
+        with pytest.raises((TypeError, ValueError), match=message):
+            loss.generator(wrong, good if rank < 2 else "scores")
+        return loss.generator(good, good)  # and all go on together
+
+    assert len({float(value) for value in ranks(3, process)}) == 1
+
+
 def test_without_processes_it_changes_nothing():
     real, fake = scores(5, 3, 1), scores(4, 3, 2)
     assert torch.equal(MMDLoss(global_batch=True)(real, fake), MMDLoss()(real, fake))

@@ -638,7 +638,26 @@ class OwnConv(nn.Module):
         self.kernel = nn.Parameter(torch.randn(2, 2))
 
 
+@pytest.mark.parametrize(
+    ("stored", "loaded"), [("pico", "matrix"), ("conv", "matrix"), ("matrix", "pico"), ("matrix", "conv")]
+)
+def test_a_vector_of_another_operator_is_refused(stored, loaded):
+    def wrap(method):
+        size = None if method == "matrix" else 8
+        return conv_spectral_norm(nn.Conv2d(3, 4, 3), input_size=size, method=method)
+
+    state = wrap(stored).state_dict()
+    state = {name: value for name, value in state.items() if not name.endswith(("u", "direction", "_extra_state"))}
+    wrapped = wrap(loaded)
+    with pytest.raises(
+        RuntimeError, match=r"parametrizations.weight.0.v: expected the vector of a layer like this one"
+    ):
+        wrapped.load_state_dict(state)
+
+
 def test_wrong_arguments_are_refused():
+    with pytest.raises(TypeError, match=r"^name: expected the name of a parameter, got 0.5 \(options such as scale="):
+        conv_spectral_norm(nn.Linear(2, 2), 0.5)
     with pytest.raises(TypeError, match=r"^module: expected a torch.nn.Module, got str"):
         conv_spectral_norm("conv")
     for module, got in [(nn.ReLU(), "ReLU"), (nn.Sequential(), "Sequential"), (OwnConv(), "OwnConv")]:

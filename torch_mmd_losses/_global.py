@@ -20,6 +20,16 @@ from torch_mmd_losses._parts import Part
 from torch_mmd_losses._tiles import Block
 from torch_mmd_losses._types import Estimator, Group
 
+REFUSED = -1
+"""Stands for the number of scores in a process that does not take part."""
+
+
+def refuse(scores: Sequence[object]) -> None:
+    """Tell the other processes, which are about to gather scores, that those of this one are no good."""
+    device = next((x.device for x in scores if isinstance(x, Tensor)), torch.device("cpu"))
+    own = torch.full((4,), REFUSED, device=device)
+    dist.all_gather([torch.empty_like(own) for _ in range(dist.get_world_size())], own)
+
 
 class Global:
     """The samples of all processes of the default group; one object for each loss that is computed."""
@@ -55,6 +65,9 @@ class Global:
         everything = own.new_empty(self.world, len(own))
         dist.all_gather(list(everything.unbind()), own)
         sizes: list[list[int]] = everything.tolist()
+        refused = [rank for rank, (m, *_) in enumerate(sizes) if m == REFUSED]
+        if refused:
+            raise ValueError(f"real, fake: refused in process {', '.join(map(str, refused))}, whose error says why")
         if len({tuple(kind) for _, _, *kind in sizes}) > 1:
             raise ValueError(
                 "real, fake: expected the same score dimension d and dtype in every process, got "

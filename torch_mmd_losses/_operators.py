@@ -32,6 +32,9 @@ class Operator(Protocol):
     def domain(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the vectors that the operator maps, for a layer's spatial input size."""
 
+    def maps(self, domain: Sequence[int]) -> bool:
+        """Whether vectors of this shape can be mapped."""
+
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
         """Return `A v`, linear in `v` and in the weight."""
 
@@ -64,6 +67,9 @@ class MatrixOperator(NamedTuple):
 
     def domain(self, input_size: Sequence[int]) -> tuple[int, ...]:
         return self.groups, self.columns
+
+    def maps(self, domain: Sequence[int]) -> bool:
+        return tuple(domain) == (self.groups, self.columns)
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
         return (self._blocks(weight) @ v.unsqueeze(2)).squeeze(2)
@@ -122,6 +128,9 @@ class ConvolutionOperator(NamedTuple):
 
     def domain(self, input_size: Sequence[int]) -> tuple[int, ...]:
         return (self.channels, *input_size)
+
+    def maps(self, domain: Sequence[int]) -> bool:
+        return len(domain) == 1 + len(self.stride) and domain[0] == self.channels
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
         return self.apply_each(v.unsqueeze(0), weight).squeeze(0)

@@ -113,6 +113,13 @@ class SpectralNorm(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        v = state_dict.get(prefix + "v", self.v)
+        if v.numel() and not self.operator.maps(v.shape):
+            args[-1].append(
+                f"{prefix}v: expected the vector of a layer like this one and of the same method of conv_spectral_norm "
+                f'("matrix" has others), got shape {tuple(v.shape)}'
+            )
+            return
         # The size of v is part of the state: a fresh model that never ran takes it from the checkpoint. A checkpoint
         # without it brings another weight, about which the old vector says nothing.
         for name, vector in self._vectors():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torch_mmd_losses import _checks
 from torch_mmd_losses import functional as F
-from torch_mmd_losses._global import Global
+from torch_mmd_losses._global import Global, refuse
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._parts import LOCAL
 from torch_mmd_losses._terms import terms
@@ -74,7 +74,8 @@ class MMDLoss(nn.Module):
         global_batch: under `torch.distributed`, take the losses of the batches of all processes together instead of
             this one's. Values are the same in every process; gradients are those whose *average* over the processes is
             exact, as DistributedDataParallel takes it. All processes have to call the same methods in the same order,
-            with batches of any sizes. Without `torch.distributed`, or with one process, it changes nothing.
+            with at least one real and one fake sample each, but not equally many. Without
+            `torch.distributed`, or with one process, it changes nothing.
         tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device;
             smaller ones need less memory.
 
@@ -194,16 +195,21 @@ class MMDLoss(nn.Module):
         return self._locally_or_globally(F.losses, real, fake, rows=rows, tile_size=self.tile_size)
 
     def _locally_or_globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
-        """Return `compute(kernel, real, fake, estimator, scope=...)` for checked scores."""
-        real, fake = _checks.same_space("real", real, "fake", fake)
+        """Return `compute(kernel, real, fake, estimator, scope=...)` of checked scores."""
         if self.global_batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return self._globally(compute, real, fake, **options)
+        real, fake = _checks.same_space("real", real, "fake", fake)
         _checks.sample_sizes(real.shape[0], fake.shape[0], self.estimator)
         with _checks.full_precision(real.device):
             return compute(self.kernel, real, fake, self.estimator, scope=LOCAL, **options)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
+        try:
+            real, fake = _checks.same_space("real", real, "fake", fake)
+        except (TypeError, ValueError):
+            refuse((real, fake))  # otherwise the other processes would wait for this one
+            raise
         with _checks.full_precision(real.device):
             return compute(self.kernel, real, fake, self.estimator, scope=Global(real, fake), **options)
 

@@ -90,9 +90,11 @@ def conv_spectral_norm(
         n_power_iterations: iterations for each training forward, >= 1.
         method: `"conv"` and `"pico"` for the norm of the convolution itself, which depends on the input size;
             `"matrix"` for that of the weight reshaped to (output channels) x (everything else), as Miyato et al. do,
-            which is smaller. `"pico"` and `"matrix"` do one plain power iteration :math:`v \leftarrow W^T * W * v` in
-            every forward, as in the papers; `"conv"` follows the weight more closely in less time, and keeps a tensor
-            as large as the weight. The norms are the same for `Linear`. With groups, they are the largest group's.
+            which is smaller as a rule. `"pico"` and `"matrix"` do one plain power iteration
+            :math:`v \leftarrow W^T * W * v` in every forward, as in the papers. `"conv"` follows the weight more
+            closely, over a step of a GAN in less time where layers are large (in small networks it takes more), and
+            keeps a tensor as large as the weight. The norms are the same for `Linear`. With groups, they are the
+            largest group's.
         scale: the factor `C`, > 0. With `C = 1` the signal fades from layer to layer; the authors of Wang et
             al. recommend 1 / 0.55.
         learn_scale: make `scale` a parameter, initialised to the given number (the spectral parametrisation of Arbel
@@ -127,6 +129,10 @@ def conv_spectral_norm(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name: expected the name of a parameter, got {name!r} (options such as scale= need their name)"
+        )
     _checks.one_of("method", method, ("conv", "pico", "matrix"))
     if not isinstance(n_power_iterations, int) or isinstance(n_power_iterations, bool):
         raise TypeError(f"n_power_iterations: expected an integer, got {n_power_iterations!r}")
