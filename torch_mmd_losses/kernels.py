@@ -95,18 +95,33 @@ class RBFMix(Kernel):
 
     def _weighted_parts(self, sq_dist: Tensor) -> Iterator[tuple[float, Mapped]]:
         """Yield the weight of each Gaussian and its map, whose tensors the next one overwrites."""
-        part, previous, squared = sq_dist, math.inf, 0
-        for sigma, weight in sorted(zip(self.sigmas, self.weights, strict=True), reverse=True):
-            # A Gaussian of half the variance is the square, which is cheaper than another exponential.
-            halvings = 2 * math.log2(previous / sigma)
-            if squared + halvings < SQUARINGS + 0.5 and math.isclose(halvings, max(1, round(halvings)), abs_tol=1e-12):
-                for _ in range(round(halvings)):
+        parts = sorted(zip(self.sigmas, self.weights, strict=True), reverse=True)
+        chain = _squarings([sigma for sigma, _ in parts])
+        part = sq_dist
+        for i, (sigma, weight) in enumerate(parts):
+            if chain[i]:
+                for _ in range(chain[i]):
                     part.square_()
-                squared += round(halvings)
             else:
-                part, squared = _map_rbf(sq_dist.clone(), sigma).value, 0
+                needed_again = 0 in chain[i + 1 :]
+                part = _map_rbf(sq_dist.clone() if needed_again else sq_dist, sigma).value
             yield weight, Mapped(part, part, -0.5 / sigma**2)
-            previous = sigma
+
+
+def _squarings(sigmas: Sequence[float]) -> list[int]:
+    """Return how often to square the Gaussian before to get the next one; 0 stands for a new exponential.
+
+    A Gaussian of half the variance is the square, which is cheaper. `sigmas` are in descending order.
+    """
+    found, previous, in_a_row = [], math.inf, 0
+    for sigma in sigmas:
+        halvings = 2 * math.log2(previous / sigma)
+        whole = halvings < SQUARINGS + 0.5 and math.isclose(halvings, max(1, round(halvings)), abs_tol=1e-12)
+        times = round(halvings) if whole else 0
+        in_a_row = in_a_row + times if times and in_a_row + times <= SQUARINGS else 0
+        found.append(times if in_a_row else 0)
+        previous = sigma
+    return found
 
 
 class RationalQuadraticKernel(Kernel):
