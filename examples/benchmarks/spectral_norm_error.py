@@ -201,7 +201,9 @@ def _row(seed: int, when: str, chosen: list[Record], count: str) -> list[str]:
             cells.append("")
     share = beside_pico(chosen)
     shown = "" if share is None else f"{max(share, 0.0):.2f}"  # below zero by rounding only
-    return [str(seed), when, count, *cells, shown]
+    total = sum(1 - r["pico"] for r in chosen)
+    mean = f"{max(sum(1 - r['conv'] for r in chosen) / total, 0.0):.2f}" if total > 0 else ""
+    return [str(seed), when, count, *cells, shown, mean]
 
 
 def table(records: list[Record]) -> str:
@@ -220,7 +222,8 @@ def table(records: list[Record]) -> str:
             if chosen:
                 rows.append(_row(seed, f"held for {after}", chosen, ""))
     methods = [f"`{method}`: median, 5 %, least" for method in METHODS]
-    return markdown(["seed", "steps", "that count", *methods, "error of the medians, `conv` / `pico`"], rows)
+    ratios = ["error of the medians, `conv` / `pico`", "mean error, `conv` / `pico`"]
+    return markdown(["seed", "steps", "that count", *methods, *ratios], rows)
 
 
 def targets(records: list[Record]) -> list[Target]:
