@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +240,29 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(finished: Pa
     assert_same_run(finished, folder)
 
 
+@pytest.fixture
+def _usual_signals() -> Iterator[None]:
+    """Handle signals as in a foreground process, however the tests were started."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+
+
+@pytest.mark.usefixtures("_usual_signals")
+def test_an_ignored_signal_stays_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path):
+    step: Callable[..., gan.Step] = gan.GAN.step
+
+    def interrupted(self: gan.GAN, real: torch.Tensor) -> gan.Step:
+        signal.raise_signal(signal.SIGINT)
+        return step(self, real)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    monkeypatch.setattr(gan.GAN, "step", interrupted)
+    assert_same_run(finished, train(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("_usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_and_goes_on(
     number: signal.Signals,
@@ -268,9 +291,9 @@ def test_an_interrupted_run_saves_and_goes_on(
     assert_same_run(finished, folder)
 
 
+@pytest.mark.usefixtures("_usual_signals")
 def test_a_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def twice(self: gan.GAN, real: torch.Tensor) -> gan.Step:
-        # To this thread: one sent to the process may reach another thread, and come later than the next.
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the second signal was ignored")

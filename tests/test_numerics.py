@@ -231,6 +231,25 @@ def test_cuda_equals_cpu_without_synchronisation():
     assert_close([x.cpu() for x in value], list(expected), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_loss_with_its_gradient_fits_into_a_cuda_graph():
+    real, fake = scores(64, 16, 1).float().cuda(), scores(64, 16, 2).float().cuda().requires_grad_()
+    loss, kernel_launches = MMDLoss(RBFBKernel()), torch.cuda.CUDAGraph()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        loss.generator(real, fake).backward()  # fills the caches
+    fake.grad = None
+    with torch.cuda.graph(kernel_launches):
+        value = loss.generator(real, fake)
+        value.backward()
+    fake.data.mul_(2)
+    kernel_launches.replay()
+    leaf = fake.detach().clone().requires_grad_()
+    expected = loss.generator(real, leaf)
+    assert_close(value, expected.detach())
+    assert_close(fake.grad, torch.autograd.grad(expected, leaf)[0])
+
+
 @both_ways
 def test_totals_near_equality_keep_their_digits():
     # MMD^2 of a sample against another from the same distribution is 1e-4 of the means it is the difference of.

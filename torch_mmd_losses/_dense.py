@@ -115,15 +115,16 @@ def pair_weights(
     pairs = [count(m, m, distinct=within), count(m, n, distinct=aligned), count(n, n, distinct=within)]
     common = math.lcm(*pairs)
     real, cross, fake = (weight * (common // number) for weight, number in zip(weights, pairs, strict=True))
-    exact = all(torch.tensor(number, dtype=dtype).item() == number for number in (real, cross / 2, fake))
-    omega = torch.full((m + n, m + n), cross / 2, dtype=dtype if exact else total_dtype(device))
+    exact = all(torch.tensor(number, dtype=dtype, device="cpu").item() == number for number in (real, cross / 2, fake))
+    # Filled where it is needed: a copy from the host would be waited for.
+    omega = torch.full((m + n, m + n), cross / 2, dtype=dtype if exact else total_dtype(device), device=device)
     if aligned:
         omega.diagonal(m).zero_()
         omega.diagonal(-m).zero_()
     omega[:m, :m], omega[m:, m:] = real, fake
     if within:
         omega.fill_diagonal_(0)
-    return omega.to(device), 1 / common
+    return omega, 1 / common
 
 
 @lru_cache(maxsize=32)
@@ -134,7 +135,7 @@ def limit_matrices(m: int, n: int, blocks: BlockLimits, dtype: torch.dtype, devi
     sides = []
     for side in range(2):
         real, cross, fake = (limits[side] for limits in blocks)
-        matrix = torch.full((m + n, m + n), cross, dtype=dtype)
+        matrix = torch.full((m + n, m + n), cross, dtype=dtype, device=device)
         matrix[:m, :m], matrix[m:, m:] = real, fake
-        sides.append(matrix.to(device))
+        sides.append(matrix)
     return sides[0], sides[1]

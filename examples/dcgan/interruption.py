@@ -14,10 +14,12 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: int | None = None
         """The signal that came, if one did."""
-        self._usual = {number: signal.getsignal(number) for number in SIGNALS}
+        usual = {number: signal.getsignal(number) for number in SIGNALS}
+        # What whoever started the run has it ignore, as a shell does for jobs in the background, stays ignored.
+        self._usual = {number: handler for number, handler in usual.items() if handler is not signal.SIG_IGN}
 
     def __enter__(self) -> Interruption:
-        for number in SIGNALS:
+        for number in self._usual:
             signal.signal(number, self._note)
         return self
 
