@@ -9,17 +9,13 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
+from torch_mmd_losses._eager import plain_autograd
 from torch_mmd_losses._passes import Plan, compute, hessian_product, is_small
 
 
 def applies(real: Tensor, fake: Tensor) -> bool:
-    """Whether nothing but plain reverse-mode autograd will look at the computation."""
-    return (
-        not torch.compiler.is_compiling()
-        and all(type(scores) in (Tensor, torch.nn.Parameter) for scores in (real, fake))
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
-    )
+    """Whether :func:`losses` can be used for these scores."""
+    return plain_autograd(real, fake)
 
 
 def losses(plan: Plan, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:

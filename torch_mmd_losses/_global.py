@@ -1,8 +1,8 @@
 """The batch of all processes of a distributed job as the samples of a loss.
 
-A process gathers the scores of all others once and looks at the pairs of its own rows with all columns: time and memory
-for pairs are one share of the whole, and its part of the gradient is complete without another message. What it adds to
-the value goes into one sum over all processes.
+A process gathers the scores of all others once and looks at the pairs of its own rows with all columns, tile by tile:
+the work for pairs is one share of the whole, and its part of the gradient is complete without another message. What it
+adds to the value goes into one sum over all processes.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_mmd_losses import _checks
+from torch_mmd_losses._eager import plain_autograd
 
 
 class Slope(NamedTuple):
@@ -29,13 +30,8 @@ def divided(weight: Tensor, scale: Tensor | float, sigma: Tensor, eps: float) ->
 
 
 def applies(weight: Tensor) -> bool:
-    """Whether nothing but plain reverse-mode autograd will look at the computation."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(weight) in (Tensor, nn.Parameter)
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
-    )
+    """Whether :func:`divided_along` can be used for this weight."""
+    return plain_autograd(weight)
 
 
 def divided_along(

@@ -69,7 +69,6 @@ class Pairs:
         self.distinct = distinct
         self.same = same
         self.shift = shift
-        self.count = count(*self.shape, distinct=distinct)
         self._sq_dist: Tensor | None = None
 
     @property
