@@ -27,6 +27,8 @@ QUESTIONS = [
     "estimator_error",
     "spectral_norm_time",
     "spectral_norm_error",
+    "training_step",
+    "roofline",
 ]
 
 
@@ -63,8 +65,9 @@ def test_every_question_leaves_records_and_a_section_of_the_page(benchmarks, qui
 def test_all_targets_are_on_the_page_also_if_not_measured(quick):
     page = (quick / "benchmarks.md").read_text(encoding="utf-8")
     rows = page.partition("## Targets")[2].partition("\n## ")[0].strip().splitlines()[2:]
-    # Times of the losses, peers, the floor, memory, counts, shares of a global batch, spectral norms: times and errors.
-    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2 + 2 + 3
+    # Times of the losses, peers, the floor, memory, counts, shares of a global batch, spectral norms: times and errors,
+    # shares of a training step.
+    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2 + 2 + 3 + 2
     assert all(row.endswith("| not measured |") for row in rows if "best eager peer" not in row)
 
 
@@ -458,3 +461,41 @@ def test_errors_are_promised_for_both_seeds_and_the_lowest_layer(benchmarks):
     assert [target.met for target in error.targets(unfinished)] == [None] * 3
     saturated = [{**r, "counts": False} for r in both]
     assert [target.met for target in error.targets(saturated)] == [None, None, False]
+
+
+def test_an_operator_takes_as_long_as_its_products_or_its_bytes(benchmarks):
+    roofline = benchmarks.roofline
+    a, b = torch.ones(4, 3), torch.ones(3, 5)
+    (product,) = roofline.operators(lambda: a @ b)
+    assert product == ("mm", 2 * 4 * 3 * 5, 4 * (12 + 15 + 20))
+    assert product.seconds == pytest.approx(product.bytes / roofline.BANDWIDTH)
+    much = roofline.Operator("convolution", 10**12, 1)
+    assert much.seconds == pytest.approx(10**12 / roofline.PEAK_CONVOLUTION)
+    assert roofline.Operator("mm", 10**12, 1).seconds == pytest.approx(10**12 / roofline.PEAK)
+
+
+def test_views_cost_nothing_and_what_is_expanded_is_read_once(benchmarks):
+    a = torch.ones(3, 1)
+    (added,) = benchmarks.roofline.operators(lambda: a.t().t().expand(3, 4) + 1)
+    assert added.bytes == 4 * (3 + 12)
+
+
+def test_the_steps_that_are_compared_have_the_spectral_norms_that_they_say(benchmarks):
+    made = {
+        name: benchmarks.training_step.make_gan(*what, 2, 0) for name, what in benchmarks.training_step.STEPS.items()
+    }
+    kinds = {
+        name: type(gan.discriminator[0].parametrizations.weight[0]).__name__
+        for name, gan in made.items()
+        if name != "`mmd-rep-b`, none"
+    }
+    assert kinds == {
+        "`mmd-rep-b`, `conv`": "AcceleratedSpectralNorm",
+        "`mmd-rep-b`, `pico`": "SpectralNorm",
+        "`hinge`, `conv`": "AcceleratedSpectralNorm",
+        "`hinge`, PyTorch's": "_SpectralNorm",
+    }
+    trained = {
+        id(parameter) for group in made["`hinge`, PyTorch's"].adam_d.param_groups for parameter in group["params"]
+    }
+    assert trained == {id(parameter) for parameter in made["`hinge`, PyTorch's"].discriminator.parameters()}

@@ -24,8 +24,10 @@ import global_batch
 import loss_time
 import memory
 import peers
+import roofline
 import spectral_norm_error
 import spectral_norm_time
+import training_step
 from common import Record, Target, ask, folder_of, keep_freed_memory, markdown, name_of, options_of, read, reader, title
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ QUESTIONS: tuple[ModuleType, ...] = (
     estimator_error,
     spectral_norm_time,
     spectral_norm_error,
+    training_step,
+    roofline,
 )
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -1,0 +1,155 @@
+"""How many GPU hours should the paper's experiments take on one H100, by its roofline?
+
+One whole step of each experiment (both networks, the loss, the spectral norm, Adam, the moving average) is done on the
+CPU at its real size while every operator that computes something is noted: the FLOP of convolutions and matrix
+products, and the bytes of all its arguments and results. An operator then takes at least as long as its FLOP take at
+the processor's peak, and as its bytes take to and from its memory; a step is their sum, a run is 100,000 steps. What is
+assumed:
+
+* one H100 SXM by its data sheet, without sparsity: 3.35 TB/s, 494 TFLOP/s in TF32 for convolutions, as PyTorch does
+  them in float32 unless told otherwise, and 67 TFLOP/s in float32 for everything else;
+* no operator is fused with another, and nothing stays in a cache between two: `torch.compile` does better than that;
+* peaks are reached, which no real kernel does: expect a small multiple of the time;
+* "with launches": no operator takes less than 4 us, about what a kernel of a step that is not a CUDA graph costs the
+  host. For batches of 64 small images that is what decides.
+
+The data are in memory by the time they are needed, and logging, samples and checkpoints are left out. The sweep is the
+16 pairs of learning rates for each of the seven losses of Table 1, taken to cost the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from common import Options, Record, main, markdown, progress
+from counts import FREE
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+sys.path.append(str(Path(__file__).parents[1]))  # for dcgan, also if this file is run as a script
+
+from dcgan.configuration import resolved
+from dcgan.gan import GAN
+from dcgan.presets import PRESETS
+
+EXPERIMENTS = ("cifar10", "stl10", "celeba", "lsun")
+QUICK_WIDTH = 2
+RUNS_OF_TABLE_1 = 7 * 16
+
+BANDWIDTH = 3.35e12
+"""Bytes in a second."""
+PEAK_CONVOLUTION, PEAK = 494e12, 67e12
+"""FLOP in a second: of convolutions (TF32), and of everything else (float32)."""
+LAUNCH = 4e-6
+"""Seconds that an operator costs at least."""
+
+
+class Operator(NamedTuple):
+    """What one operator does."""
+
+    name: str
+    flops: int
+    bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """The least time on the GPU."""
+        peak = PEAK_CONVOLUTION if "convolution" in self.name else PEAK
+        return max(self.flops / peak, self.bytes / BANDWIDTH)
+
+
+class _Operators(TorchDispatchMode):
+    """Notes every operator that computes something."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[Operator] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name not in FREE:
+            count = flop_registry.get(func.overloadpacket)
+            flops = int(count(*args, **(kwargs or {}), out_val=out)) if count else 0
+            moved = sum(_bytes(x) for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor))
+            self.found.append(Operator(name, flops, moved))
+        return out
+
+
+def _bytes(x: Tensor) -> int:
+    # What is expanded is read once.
+    return min(x.numel() * x.element_size(), x.untyped_storage().nbytes())
+
+
+def operators(work: Callable[[], object]) -> list[Operator]:
+    """Return the operators of a call."""
+    with _Operators() as noted:
+        work()
+    return noted.found
+
+
+def measure(options: Options) -> list[Record]:
+    """Return a record for each experiment, times in seconds for one step."""
+    records = []
+    for name in EXPERIMENTS:
+        progress(name)
+        preset = replace(PRESETS[name], device="cpu", seed=options.seed)
+        gan = GAN(resolved(replace(preset, width=QUICK_WIDTH) if options.quick else preset))
+        size = gan.configuration.size
+        real = torch.rand(gan.configuration.batch_size, gan.configuration.channels, size, size).mul(2).sub(1)
+        for group in (*gan.adam_d.param_groups, *gan.adam_g.param_groups):
+            group["foreach"] = True  # as on a GPU: all parameters in a few operators
+        gan.step(real)  # makes the states of Adam, and fills caches
+        found = operators(lambda: gan.step(real))  # noqa: B023
+        records.append(
+            {
+                "experiment": name,
+                "size": size,
+                "iterations": gan.configuration.iterations,
+                "operators": len(found),
+                "flops": sum(operator.flops for operator in found),
+                "bytes": sum(operator.bytes for operator in found),
+                "roofline": sum(operator.seconds for operator in found),
+                "with_launches": sum(max(operator.seconds, LAUNCH) for operator in found),
+            }
+        )
+    return records
+
+
+def table(records: list[Record]) -> str:
+    """Return a line for each experiment."""
+    rows = []
+    for r in records:
+        hours = [r[bound] * r["iterations"] / 3600 for bound in ("roofline", "with_launches")]
+        rows.append(
+            [
+                f"{r['experiment']}, {r['size']} px",
+                f"{r['flops'] / 1e9:.4g}",
+                f"{r['bytes'] / 1e9:.3g}",
+                str(r["operators"]),
+                f"{r['roofline'] * 1e3:.2f}",
+                f"{r['with_launches'] * 1e3:.2f}",
+                f"{hours[0]:.2f}",
+                f"{hours[1]:.2f}",
+                f"{hours[1] * RUNS_OF_TABLE_1:.0f}",
+            ]
+        )
+    header = ["experiment", "GFLOP", "GB", "operators", "roofline [ms]", "with launches [ms]"]
+    return markdown([*header, "hours of a run", "with launches", "Table 1, with launches"], rows)
+
+
+if __name__ == "__main__":
+    main(sys.modules[__name__])

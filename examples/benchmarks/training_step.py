@@ -1,0 +1,195 @@
+"""Where does the time of a training step go, and is it slower than the same loop with a hinge loss?
+
+The step is that of the paper's CIFAR-10 experiment on a CPU: the networks of Table S1 at 32 x 32 pixels, 64 real and 64
+generated images, both networks updated from one forward, in float32 on one thread. Whole steps take turns with each
+other and with their parts, each part done alone as the step does it:
+
+* "data": a batch of bytes from an array, in a random order, as numbers in [-1, 1];
+* "generator": its forward, and the gradient of its weights;
+* "discriminator": its forward without normalisation, the gradient of its weights, and that of the generated images;
+* "loss": both losses of scores, and the gradients of both with respect to them;
+* "normalisation": the weights of all layers from changed ones, and the gradient of the trained weights;
+* "updates": two steps of Adam, and the moving average of the generator.
+
+Shown are medians of the process's CPU time, with the allocator as users have it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import spectral_norm_time as norms
+import torch
+from common import Options, Record, Target, cpu_seconds, environment, main, markdown
+from torch import Tensor
+from torch.nn.utils import parametrizations
+
+sys.path.append(str(Path(__file__).parents[1]))  # for dcgan, also if this file is run as a script
+
+from dcgan.batches import Batches, to_images
+from dcgan.configuration import Configuration, resolved
+from dcgan.gan import BETAS, GAN
+
+WIDTH = 64
+QUICK_WIDTH = 2
+BATCH = 64
+IMAGES = 50_000
+QUICK_IMAGES = 128
+WARM_UP = 1
+SECONDS_A_ROUND = 1.0
+"""One round is made for each second of the option, though it takes some ten."""
+
+STEPS = {
+    "`mmd-rep-b`, `conv`": ("mmd-rep-b", "conv"),
+    "`mmd-rep-b`, `pico`": ("mmd-rep-b", "pico"),
+    "`mmd-rep-b`, none": ("mmd-rep-b", "none"),
+    "`hinge`, `conv`": ("hinge", "conv"),
+    "`hinge`, PyTorch's": ("hinge", "pytorch"),
+}
+"""Losses and spectral norms of whole steps, the first one that of the library."""
+OURS, THEIRS = next(iter(STEPS)), "`hinge`, PyTorch's"
+LIMITS = {"loss": 0.01, "normalisation": 0.05}
+"""The largest share of a step that a part may take."""
+
+
+def make_gan(loss: str, norm: str, width: int, seed: int) -> GAN:
+    """Return both networks of the CIFAR-10 experiment with a loss and a spectral norm."""
+    own = norm if norm in ("conv", "pico") else "none"
+    gan = GAN(
+        resolved(Configuration(dataset="fake", loss=loss, width=width, batch_size=BATCH, seed=seed, normalisation=own))
+    )
+    if norm == "pytorch":
+        for layer in gan.discriminator:
+            if hasattr(layer, "weight"):
+                parametrizations.spectral_norm(layer)
+        gan.adam_d = torch.optim.Adam(gan.discriminator.parameters(), gan.configuration.lr_discriminator, BETAS)
+    return gan
+
+
+def parts(width: int, images: int, seed: int) -> dict[str, Callable[[], float]]:
+    """Return functions that do a part of the step and return its CPU seconds."""
+    gan = make_gan("mmd-rep-b", "none", width, seed)
+    device = gan.device
+    pixels = np.random.default_rng(seed).integers(0, 256, (images, 3, 32, 32), np.uint8)
+    batches = Batches(pixels, BATCH, seed)
+    real = to_images(batches.next(), device)
+    weights_d, weights_g = list(gan.discriminator.parameters()), list(gan.generator.parameters())
+    noise = gan.noise(BATCH)
+    along_images = torch.randn_like(real)
+    fake = torch.randn_like(real).requires_grad_()
+    scores = gan.discriminator(torch.cat([real, fake])).detach()
+    along_scores = torch.randn_like(scores)
+    real_scores, fake_scores = (half.clone().requires_grad_() for half in scores.chunk(2))
+    layers = norms.ALL_LAYERS if width == WIDTH else norms.QUICK_LAYERS
+    normalisation = norms.Candidate("conv", layers, seed)
+    for weight in (*weights_d, *weights_g):
+        weight.grad = torch.randn_like(weight)
+
+    def data() -> None:
+        to_images(batches.next(), device)
+
+    def generator() -> None:
+        torch.autograd.grad(gan.generator(noise), weights_g, along_images)
+
+    def discriminator() -> None:
+        found = gan.discriminator(torch.cat([real, fake]))
+        torch.autograd.grad(found, weights_d, along_scores, retain_graph=True)
+        torch.autograd.grad(found, fake, along_scores)
+
+    def loss() -> None:
+        losses = gan.loss.both(real=real_scores, fake=fake_scores)
+        torch.autograd.grad(losses.discriminator, [real_scores, fake_scores], retain_graph=True)
+        torch.autograd.grad(losses.generator, [real_scores, fake_scores])
+
+    def updates() -> None:
+        gan.adam_d.step()
+        gan.adam_g.step()
+        gan._average()
+
+    work = {"data": data, "generator": generator, "discriminator": discriminator, "loss": loss}
+    timed: dict[str, Callable[[], float]] = {name: lambda do=do: cpu_seconds(do) for name, do in work.items()}  # type: ignore[misc]
+    timed["normalisation"] = lambda: normalisation.seconds(norms.Work(1, change=True))
+    timed["updates"] = lambda: cpu_seconds(updates)
+    return timed
+
+
+def step(loss: str, norm: str, width: int, seed: int, real: Tensor) -> Callable[[], float]:
+    """Return a function that does a whole step, without the data, and returns its CPU seconds."""
+    gan = make_gan(loss, norm, width, seed)
+    return lambda: cpu_seconds(lambda: gan.step(real))
+
+
+def compare(width: int, images: int, rounds: int, seed: int) -> list[Record]:
+    """Return the median CPU seconds of all parts and steps, measured in turns in this process."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    real = torch.rand(BATCH, 3, 32, 32).mul(2).sub(1)
+    candidates = {("part", name): do for name, do in parts(width, images, seed).items()}
+    candidates |= {("step", name): step(loss, norm, width, seed, real) for name, (loss, norm) in STEPS.items()}
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in candidates}
+    for _ in range(WARM_UP + rounds):
+        for key, do in candidates.items():
+            times[key].append(do())
+    found = {key: median(values[WARM_UP:]) for key, values in times.items()}
+    return [
+        {"kind": kind, "name": name, "seconds": seconds, "width": width, "rounds": rounds}
+        for (kind, name), seconds in found.items()
+    ]
+
+
+def measure(options: Options) -> list[Record]:
+    """Return a record for each part and each step, times in seconds."""
+    rounds = max(1 if options.quick else 3, round(options.seconds / SECONDS_A_ROUND))
+    width, images = (QUICK_WIDTH, QUICK_IMAGES) if options.quick else (WIDTH, IMAGES)
+    command = [sys.executable, __file__, "--one", json.dumps([width, images, rounds, options.seed])]
+    finished = subprocess.run(command, env=environment(kept=False), stdout=subprocess.PIPE, check=True, text=True)
+    return list(json.loads(finished.stdout))
+
+
+def _times(records: list[Record]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the times of the parts, and of the steps."""
+    kinds = ("part", "step")
+    found = [{r["name"]: float(r["seconds"]) for r in records if r["kind"] == kind} for kind in kinds]
+    return found[0], found[1]
+
+
+def table(records: list[Record]) -> str:
+    """Return the shares of the parts in a step of `mmd-rep-b` with `conv`, and steps beside the hinge loss."""
+    done, steps = _times(records)
+    whole = steps[OURS] + done["data"]
+    rows = [[name, f"{seconds * 1e3:.3g}", f"{seconds / whole:.1%}"] for name, seconds in done.items()]
+    rows.append(["all parts, each done alone", f"{sum(done.values()) * 1e3:.4g}", f"{sum(done.values()) / whole:.1%}"])
+    rows.append(["the step", f"{whole * 1e3:.4g}", "100.0%"])
+    shares = markdown(["part", "[ms]", "share"], rows)
+    rows = []
+    for name, seconds in steps.items():
+        rate = BATCH / (seconds + done["data"])
+        rows.append([name, f"{seconds * 1e3:.4g}", f"{rate:.1f}", f"{seconds / steps[THEIRS]:.3f}"])
+    beside = markdown(["loss, spectral norm", "step [ms]", "images / s", f"step / {THEIRS}"], rows)
+    return f"{shares}\n\n{beside}"
+
+
+def targets(records: list[Record]) -> list[Target]:
+    """Return the promised shares."""
+    done, steps = _times([r for r in records if r["width"] == WIDTH])
+    return [
+        Target(
+            f"share of a CIFAR-10 step on CPU, {name}",
+            limit,
+            done[name] / (steps[OURS] + done["data"]) if done else None,
+        )
+        for name, limit in LIMITS.items()
+    ]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(compare(*json.loads(sys.argv[2]))))
+    else:
+        main(sys.modules[__name__])
