@@ -1,0 +1,131 @@
+"""The folder of a run: what the sweep notes there beside what the training leaves, and how far the run is by both."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from dcgan.atomic import replacing
+
+from sweeps.locks import is_locked
+
+Description = dict[str, Any]
+"""What decides how a run ends: study, script, settings and options."""
+
+DESCRIPTION = "run.json"
+OUTCOME = "outcome.json"
+
+
+class Status(str, Enum):
+    """How far a run is."""
+
+    MISSING = "missing"
+    """It has not begun."""
+    INTERRUPTED = "interrupted"
+    """It can go on."""
+    RUNNING = "running"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    """The script could not do it; the reason is in its console log."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    status: Status
+    message: str = ""
+    """What the script said last, unless it finished."""
+    iteration: int | None = None
+    """Where it ended."""
+    evaluated: str | None = None
+    """The options of its last evaluation, if it was evaluated."""
+
+
+class Folder:
+    """The folder of a run in a sweep.
+
+    Args:
+        path: where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = path / "run.lock"
+        self.console = path / "console.log"
+        self.evaluation_console = path / "evaluation.log"
+
+    def describe(self, description: Description) -> None:
+        """Write down what is trained here."""
+        self._write(DESCRIPTION, description)
+
+    def description(self) -> Description | None:
+        """Return what was written down last, or None."""
+        return self._read(DESCRIPTION)
+
+    def save(self, outcome: Outcome) -> None:
+        """Keep how the training ended."""
+        self._write(OUTCOME, dataclasses.asdict(outcome))
+
+    def forget(self) -> None:
+        """Drop how the training ended, since it begins again."""
+        (self.path / OUTCOME).unlink(missing_ok=True)
+
+    def outcome(self) -> Outcome | None:
+        """Return how the training ended, or None if it did not.
+
+        A training that outlived its sweep has ended if it left a checkpoint of its last iteration.
+        """
+        saved = self._read(OUTCOME)
+        if saved is not None:
+            return Outcome(**{**saved, "status": Status(saved["status"])})
+        last = (self._read("configuration.json") or {}).get("iterations")
+        return Outcome(Status.FINISHED, iteration=last) if last in self._checkpoints() else None
+
+    def status(self) -> Status:
+        """Return how far the run is."""
+        if is_locked(self.lock):
+            return Status.RUNNING
+        outcome = self.outcome()
+        if outcome is not None:
+            return outcome.status
+        return Status.INTERRUPTED if self.console.exists() else Status.MISSING
+
+    def iteration(self) -> int:
+        """Return how far the training is by its log, which may be a little farther than its last checkpoint."""
+        path = self.path / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        return int(json.loads(whole[-1])["iteration"]) if whole else 0
+
+    def metrics(self, pattern: str = "*.json") -> dict[str, float]:
+        """Return the finite numbers of the evaluation whose file's name is last by its letters, of those that match."""
+        paths = sorted((self.path / "evaluations").glob(pattern))
+        found = json.loads(paths[-1].read_text(encoding="utf-8"))["metrics"] if paths else {}
+        return {
+            name: float(value)
+            for name, value in found.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        }
+
+    def _checkpoints(self) -> list[int]:
+        names = (path.name for path in (self.path / "checkpoints").glob("*"))
+        return [int(found[1]) for name in names if (found := re.fullmatch(r"iteration-(\d+)\.pt", name))]
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        if not path.exists():
+            return None
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        with replacing(self.path / name) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
