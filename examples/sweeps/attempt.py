@@ -109,6 +109,7 @@ class Attempt:
         """Return how the run ended before, or None if it has to be trained."""
         if folder.description() != self.recipe.description(self.run):
             return None  # the script knows whether it can go on with these options
+        folder.keep()
         outcome = folder.outcome()
         again = (Status.FAILED, Status.DIVERGED) if self.recipe.retry else (Status.FAILED,)
         return None if outcome is None or outcome.status in again else outcome

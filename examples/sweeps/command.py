@@ -32,6 +32,7 @@ def main(description: str, arguments: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """Bring the chosen runs to their end."""
     runs = _all(options)
+    mine = _mine(options, runs)
     recipe = Recipe(
         options.study,
         options.out,
@@ -51,7 +52,6 @@ def run(options: argparse.Namespace) -> int:
     for each in runs:
         if recipe.folder(each).description() is None:
             recipe.folder(each).describe(recipe.description(each))
-    mine = _mine(options, runs)
     jobs = options.jobs or len(places)
     _say(f"{_count(mine, options)}; {jobs} at a time")
     try:
@@ -115,7 +115,7 @@ def _mine(options: argparse.Namespace, runs: Sequence[Run]) -> Sequence[Run]:
 
 def _check(options: argparse.Namespace, recipe: Recipe, runs: Sequence[Run]) -> None:
     """Refuse what the script would refuse, before anything is started."""
-    for each in {tuple(run.settings): run for run in runs}.values():
+    for each in {tuple(run.settings): run for run in reversed(runs)}.values():
         command = [*recipe.script, *recipe.options, *each.options, "--dry-run"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

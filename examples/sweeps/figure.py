@@ -41,7 +41,7 @@ class Mark(NamedTuple):
 
 DIVERGED = Mark("diverged", "x", "crimson", 0.035)
 OPEN = Mark("no result yet", ".", "silver", 0.025)
-ABOVE = Mark("goes on", "^", "black", 0.965)
+ABOVE = Mark("above {limit:g}", "^", "black", 0.965)
 
 
 def save(path: Path, study: Study, rows: Sequence[Row], metric: str, limit: float | None) -> None:
@@ -57,25 +57,24 @@ def save(path: Path, study: Study, rows: Sequence[Row], metric: str, limit: floa
     from matplotlib.figure import Figure
     from PIL import Image
 
-    panels = _panels(study, rows)
-    figure = Figure(figsize=(11, max(3.9, 0.6 + 2.4 * len(panels))), dpi=100, layout="constrained")
-    draw(figure, study, panels, metric, limit)
+    figure = Figure(figsize=(11, max(3.9, 0.6 + 2.4 * len(_panels(study, rows)))), dpi=100, layout="constrained")
+    draw(figure, study, rows, metric, limit)
     with BytesIO() as buffer, replacing(path) as partial:
         figure.savefig(buffer)
         picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
         picture.save(partial, format="png", optimize=True)
 
 
-def draw(figure: Figure, study: Study, panels: dict[Group, list[Row]], metric: str, limit: float | None) -> None:
+def draw(figure: Figure, study: Study, rows: Sequence[Row], metric: str, limit: float | None) -> None:
     """Draw the panels of a sweep below each other, with one legend."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    colours = _colours([row for rows in panels.values() for row in rows])
+    panels, colours = _panels(study, rows), _colours(rows)
     all_axes = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]
     marks = set()
-    for axes, (title, rows) in zip(all_axes, panels.items(), strict=True):
-        marks |= _panel(axes, study, rows, colours, metric, limit)
+    for axes, (title, of_panel) in zip(all_axes, panels.items(), strict=True):
+        marks |= _panel(axes, study, of_panel, colours, metric, limit)
         axes.set_title(", ".join(f"{LABELS.get(option) or option} = {value}" for option, value in title), fontsize=10)
         axes.set_ylabel(heading(metric))
     all_axes[0].set_ylim(0, limit)
@@ -84,7 +83,9 @@ def draw(figure: Figure, study: Study, panels: dict[Group, list[Row]], metric: s
         Patch(facecolor=colour, label=f"{pair[0]} / {pair[1]}") for pair, colour in colours.items()
     ]
     handles += [
-        Line2D([], [], linestyle="", marker=mark.shape, color=mark.colour, label=mark.label) for mark in sorted(marks)
+        Line2D([], [], linestyle="", marker=mark.shape, color=mark.colour, label=mark.label.format(limit=limit))
+        for mark in (OPEN, DIVERGED, ABOVE)
+        if mark in marks
     ]
     figure.legend(handles=handles, loc="outside right center", fontsize=8, title="lr of D / G", frameon=False)
 
@@ -105,11 +106,14 @@ def _panel(
             height = spread(row.metrics[metric] for row in of_bar if metric in row.metrics)
             if height is not None:
                 axes.bar(x, height.mean, width * 0.92, color=colour, yerr=height.deviation, error_kw={"linewidth": 0.8})
-            for mark in _marks(of_bar, None if height is None else height.mean, limit):
+            mark = _mark(of_bar, None if height is None else height.mean, limit)
+            if mark is not None:
                 (drawn,) = axes.plot(x, mark.height, mark.shape, color=mark.colour, markersize=min(6, 90 * width))
                 drawn.set_transform(axes.get_xaxis_transform())
                 marks.add(mark)
-    axes.set_xticks(range(len(found)), list(found))
+            if mark is DIVERGED:
+                axes.axvspan(x - width / 2, x + width / 2, color=DIVERGED.colour, alpha=0.13, linewidth=0, zorder=0)
+    axes.set_xticks(range(len(found)), [_tick(label, by_pair) for label, by_pair in found.items()])
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.5, len(found) - 0.5)
     axes.grid(axis="y", alpha=0.3)
@@ -118,12 +122,22 @@ def _panel(
     return marks
 
 
-def _marks(rows: Sequence[Row], height: float | None, limit: float | None) -> list[Mark]:
-    if any(row.status is Status.DIVERGED for row in rows):
-        return [DIVERGED]
+def _mark(rows: Sequence[Row], height: float | None, limit: float | None) -> Mark | None:
+    if _diverged(rows):
+        return DIVERGED
     if height is None:
-        return [OPEN] if rows else []
-    return [ABOVE] if limit is not None and height > limit else []
+        return OPEN if rows else None
+    return ABOVE if limit is not None and height > limit else None
+
+
+def _diverged(rows: Sequence[Row]) -> bool:
+    """Return whether a pair of learning rates diverged with any seed."""
+    return any(row.status is Status.DIVERGED for row in rows)
+
+
+def _tick(label: str, by_pair: dict[Pair, list[Row]]) -> str:
+    count = sum(map(_diverged, by_pair.values()))
+    return f"{label}\n{count} diverged" if count else label
 
 
 def _panels(study: Study, rows: Sequence[Row]) -> dict[Group, list[Row]]:

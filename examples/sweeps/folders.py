@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dcgan.atomic import replacing
 
@@ -49,6 +49,15 @@ class Outcome:
     """The options of its last evaluation, if it was evaluated."""
 
 
+class Evaluation(NamedTuple):
+    """What was measured of a run."""
+
+    name: str
+    """Of the file, which says how it was measured."""
+    metrics: dict[str, float]
+    """The finite numbers."""
+
+
 class Folder:
     """The folder of a run in a sweep.
 
@@ -86,6 +95,15 @@ class Folder:
         saved = self._read(OUTCOME)
         if saved is not None:
             return Outcome(**{**saved, "status": Status(saved["status"])})
+        return self._left()
+
+    def keep(self) -> None:
+        """Write down how the training ended if only what it left tells: its checkpoints may be deleted one day."""
+        left = self._left()
+        if left is not None and not (self.path / OUTCOME).exists():
+            self.save(left)
+
+    def _left(self) -> Outcome | None:
         last = (self._read("configuration.json") or {}).get("iterations")
         return Outcome(Status.FINISHED, iteration=last) if last in self._checkpoints() else None
 
@@ -105,15 +123,17 @@ class Folder:
         whole = [line for line in lines if line.endswith("\n")]
         return int(json.loads(whole[-1])["iteration"]) if whole else 0
 
-    def metrics(self, pattern: str = "*.json") -> dict[str, float]:
-        """Return the finite numbers of the evaluation whose file's name is last by its letters, of those that match."""
-        paths = sorted((self.path / "evaluations").glob(pattern))
-        found = json.loads(paths[-1].read_text(encoding="utf-8"))["metrics"] if paths else {}
-        return {
-            name: float(value)
-            for name, value in found.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        }
+    def evaluation(self, iteration: int, pattern: str = "*.json") -> Evaluation | None:
+        """Return an evaluation of the state after an iteration, or None if there is none.
+
+        Of several whose files' names match the pattern, it is the one whose name is last by its letters.
+        """
+        for path in sorted((self.path / "evaluations").glob(pattern), reverse=True):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            of = content["provenance"].get("checkpoint", {}).get("iteration", iteration)
+            if of == iteration:
+                return Evaluation(path.name, _finite_numbers(content["metrics"]))
+        return None
 
     def _checkpoints(self) -> list[int]:
         names = (path.name for path in (self.path / "checkpoints").glob("*"))
@@ -129,3 +149,11 @@ class Folder:
     def _write(self, name: str, content: dict[str, Any]) -> None:
         with replacing(self.path / name) as partial:
             partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _finite_numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }

@@ -80,7 +80,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="OPTION=VALUE,...",
         default=[],
-        help="values of a training option in place of the study's, or of one more; may be repeated",
+        help="values of a training option in place of the study's, or of one more; none leave it out; may be repeated",
     )
     group.add_argument(
         "--pairs",
@@ -126,9 +126,9 @@ def _values(words: str) -> tuple[str, ...]:
 
 def _varied(words: str) -> tuple[str, tuple[str, ...]]:
     option, _, values = words.partition("=")
-    if not re.fullmatch(r"[a-z][a-z-]*", option) or option in OWN:
+    if not re.fullmatch(r"[a-z][a-z-]*=.*", words) or option in OWN:
         raise argparse.ArgumentTypeError(f"expected OPTION=VALUE,... of an option that is free, got {words!r}")
-    return option, _values(values)
+    return option, _values(values) if values else ()
 
 
 def _pairs(words: str) -> list[tuple[str, str]] | str:

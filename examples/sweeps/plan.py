@@ -79,7 +79,8 @@ def plan(
 
     Args:
         study: what to run.
-        vary: options with the values to take in place of those of the study, or beside its options.
+        vary: options with the values to take in place of those of the study, or beside its options; without any
+            value, the option is left to the script.
         pairs: learning rates of D and of G for all settings, or those of each; by default the paper's 16. Settings
             without any are left out.
         seeds: seeds that everything is run with.
@@ -104,6 +105,7 @@ def share(runs: Sequence[Run], index: int, of: int) -> Sequence[Run]:
 
 def _settings(study: Study, vary: Grid) -> Iterable[Settings]:
     for grid in study.grids:
-        varied = {**grid, **dict(sorted(vary.items()))}  # sorted, so that names do not depend on how it was asked
+        # Sorted, so that names do not depend on the order in which somebody thought of the options.
+        varied = {option: values for option, values in {**grid, **dict(sorted(vary.items()))}.items() if values}
         for values in itertools.product(*varied.values()):
             yield {option: text(value) for option, value in zip(varied, values, strict=True)}

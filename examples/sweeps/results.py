@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dcgan.atomic import replacing
 
-from sweeps.folders import Folder, Status
+from sweeps.folders import Evaluation, Folder, Status
 from sweeps.plan import Group, Pair, Run
 from sweeps.studies import Study, order
 
@@ -23,10 +23,15 @@ class Row:
     run: Run
     status: Status
     iteration: int
-    metrics: dict[str, float]
-    """Finite numbers of its evaluation; none unless the run is finished."""
-    command: str = ""
+    evaluation: Evaluation | None
+    """The measurements of its last state; None unless it is finished."""
+    command: str
     """The script and the options that do not vary."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The numbers of the evaluation."""
+        return {} if self.evaluation is None else self.evaluation.metrics
 
 
 class Spread(NamedTuple):
@@ -72,9 +77,9 @@ def rows_of(study: Study, name: str, out: Path, evaluations: str = "*.json") -> 
         status = folder.status()
         outcome = folder.outcome()
         iteration = folder.iteration() if outcome is None or outcome.iteration is None else outcome.iteration
-        metrics = folder.metrics(evaluations) if status is Status.FINISHED else {}
+        evaluation = folder.evaluation(iteration, evaluations) if status is Status.FINISHED else None
         command = " ".join([description["script"], *description["options"]])
-        rows.append(Row(Run(description["settings"]), status, iteration, metrics, command))
+        rows.append(Row(Run(description["settings"]), status, iteration, evaluation, command))
     return sorted(rows, key=lambda row: [order(study, *item) for item in row.run.settings.items()])
 
 
@@ -124,8 +129,10 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     metrics = metric_names(rows)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*options, "status", "iteration", *metrics])
+        writer.writerow([*options, "status", "iteration", *metrics, "evaluation"])
         for row in rows:
             settings = [row.run.settings.get(option, "") for option in options]
             numbers = [row.metrics.get(name, "") for name in metrics]
-            writer.writerow([*settings, row.status.value, row.iteration, *numbers])
+            writer.writerow(
+                [*settings, row.status.value, row.iteration, *numbers, row.evaluation.name if row.evaluation else ""]
+            )

@@ -50,7 +50,7 @@ def summary(meaning: str, rows: Sequence[Row], metric: str) -> str:
         [
             f"# Sweep over {meaning}",
             "",
-            f"{len(rows)} runs: {listed}. {_commands(rows)}",
+            f"{len(rows)} runs: {listed}. {_origin(rows)}",
             "",
             f"Each setting is shown at the pair of learning rates with the lowest {heading(metric)} of its first seed: "
             "mean ± standard deviation over the seeds that finished at that pair. The last column counts the pairs "
@@ -62,11 +62,13 @@ def summary(meaning: str, rows: Sequence[Row], metric: str) -> str:
     )
 
 
-def _commands(rows: Sequence[Row]) -> str:
-    commands = [f"`{command}`" for command in dict.fromkeys(row.command for row in rows)]
-    if len(commands) == 1:
-        return f"All by {commands[0]}."
-    return f"**They cannot be compared**: they are by {', and by '.join(commands)}."
+def _origin(rows: Sequence[Row]) -> str:
+    """Say what the runs are of and how they were measured, and whether that is one and the same."""
+    commands = dict.fromkeys(f"`{row.command}`" for row in rows)
+    evaluations = dict.fromkeys(f"`{row.evaluation.name}`" for row in rows if row.evaluation)
+    words = f"Trained by {', by '.join(commands)}; measured in {', in '.join(evaluations) or 'no evaluation'}."
+    alike = len(commands) == 1 and len(evaluations) <= 1
+    return words if alike else f"**These runs cannot be compared.** {words}"
 
 
 def _cells(group: Group, rows: Sequence[Row], options: Sequence[str], metrics: Sequence[str], metric: str) -> list[str]:
