@@ -50,7 +50,8 @@ stopped = []
 if "deaf" in options:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 else:
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    # Like a training script, which the second signal ends without saving.
+    signal.signal(signal.SIGTERM, lambda number, frame: (stopped.append(number), signal.signal(number, signal.SIG_DFL)))
 os.makedirs(out + "/checkpoints", exist_ok=True)
 with open(out + "/configuration.json", "w") as file:
     json.dump({"iterations": last}, file)
@@ -245,6 +246,31 @@ def test_all_runs_are_done_once_and_what_is_done_is_skipped(stub: Sweep, capsys:
     assert set(map(tuple, stub.traces().values())) == {(1, 2, 3)}
 
 
+def test_a_run_that_ended_without_its_sweep_is_known_by_its_last_checkpoint(stub: Sweep):
+    stub.run("--losses", "mmd-rep")
+    outcomes = list(stub.out.glob("*/outcome.json"))
+    for path in outcomes:
+        path.unlink()
+    assert set(stub.statuses().values()) == {Status.FINISHED}
+    assert stub.run("--losses", "mmd-rep") == 0
+    assert len(outcomes) == sum(path.exists() for path in outcomes) == 2
+    assert list(stub.traces().values()) == [[1, 2, 3]] * 2
+
+
+def test_a_list_says_how_far_runs_are_and_does_nothing(stub: Sweep, capsys: pytest.CaptureFixture[str]):
+    words = ["list", *stub.words("--losses", "mmd-rep", "--", "--refuse")[1:]]
+    assert sweep.main(words) == 0
+    assert not stub.out.exists()
+    stub.run("--losses", "mmd-rep", "--index", "1", "--of", "2")
+    capsys.readouterr()
+    assert sweep.main(words) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "missing             0  loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.0001,seed=0",
+        "finished            3  loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.001,seed=0",
+        "2 runs: 1 missing, 1 finished",
+    ]
+
+
 def test_a_longer_sweep_goes_on_with_the_same_runs(stub: Sweep):
     stub.run("--losses", "mmd-rep")
     assert stub.run("--losses", "mmd-rep", "--", "--iterations=5") == 0
@@ -326,6 +352,16 @@ def test_two_sweeps_at_once_share_the_runs(stub: Sweep):
     assert {process.returncode for process in both} <= {0, 3}, shown
     assert sum(text.count(": started on") for text in shown) == 8
     assert sorted(map(tuple, stub.traces().values())) == [(1, 2)] + [(1, 2, 3)] * 7
+
+
+def test_a_run_that_was_taken_is_looked_at_again_in_the_end(stub: Sweep):
+    taken = stub.out / "loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.0001,seed=0"
+    with locked(taken / "run.lock"):
+        process = stub.start("--losses", "mmd-rep", "--", "--pause=0.2")
+        wait_for(lambda: begun(stub))
+    assert process.communicate()
+    assert process.returncode == 0
+    assert list(stub.traces().values()) == [[1, 2, 3]] * 2
 
 
 def test_a_run_in_the_hands_of_another_process_is_left_to_it(stub: Sweep, capsys: pytest.CaptureFixture[str]):

@@ -66,7 +66,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
         )
     for action in (run, listed):
         _add_plan(action)
-    _add_ways(run)
+        _add_ways(action)  # a list needs none of them, but takes the same words
     collect.add_argument("--limit", type=float, metavar="VALUE", help="where the vertical axis of the figure ends")
     return parser
 
