@@ -45,6 +45,8 @@ if "refuse" in options:
     sys.exit(2)
 if "dry-run" in options:
     sys.exit()
+if "changed" in options:
+    sys.exit(2)
 out, last = options["out"], int(options.get("iterations", 3))
 stopped = []
 if "deaf" in options:
@@ -312,6 +314,15 @@ def test_only_the_scripts_own_words_are_a_divergence(status: int):
     assert understood(Ended(1, f"Traceback\n  print({words!r})\nKeyError"), 5).status is Status.FAILED
 
 
+def test_a_slip_in_the_options_forgets_nothing(stub: Sweep, capsys: pytest.CaptureFixture[str]):
+    assert stub.run("--losses", "mmd-rep,hinge", "--evaluate", "") == 0
+    before = {path: path.read_text() for path in stub.out.glob("*/*.json")}
+    assert stub.run("--losses", "mmd-rep,hinge", "--evaluate", "", "--", "--changed") == 1
+    assert capsys.readouterr().out.count("training failed with status 2") == 4
+    assert {path: path.read_text() for path in stub.out.glob("*/*.json")} == before
+    assert stub.run("--losses", "mmd-rep,hinge", "--evaluate", "") == 0
+
+
 def test_a_finished_run_is_evaluated_once_for_the_same_options(stub: Sweep, capsys: pytest.CaptureFixture[str]):
     def evaluations() -> set[str]:
         return {path.read_text() for path in stub.out.glob("*/evaluated")}
@@ -504,7 +515,7 @@ def test_what_breaks_in_the_sweep_itself_ends_it(stub: Sweep, monkeypatch: pytes
     ("words", "message"),
     [
         (["--pairs", "1e-4"], "expected best, or pairs such as 5e-4/2e-4, got '1e-4'"),
-        (["--pairs", "best"], "has no evaluated runs yet of which a pair could be the best"),
+        (["--pairs", "best"], "has no setting yet with a result for all pairs of its first seed"),
         (["--seeds", "0,0"], "expected different values with commas between them, got '0,0'"),
         (["--seeds", "-1"], "expected a whole number >= 0, got '-1'"),
         (["--jobs", "0"], "expected a whole number > 0, got '0'"),
@@ -622,9 +633,15 @@ def test_a_sweep_in_the_works_can_be_collected(stub: Sweep, capsys: pytest.Captu
         assert picture.size == (1100, 390)
 
 
-def test_more_seeds_can_be_run_at_the_best_pairs(stub: Sweep):
-    assert stub.run("--losses", "mmd-rep,mmd-rbf", "--evaluate", "") == 0
-    assert stub.run("--losses", "mmd-rep,mmd-rbf", "--evaluate", "", "--pairs", "best", "--seeds", "1,2") == 0
+def test_more_seeds_can_be_run_at_the_best_pairs(stub: Sweep, capsys: pytest.CaptureFixture[str]):
+    both = ["--losses", "mmd-rep,mmd-rbf", "--evaluate", "", "--pairs", "best", "--seeds", "1,2"]
+    assert stub.run("--losses", "mmd-rep", "--evaluate", "") == 0
+    assert stub.run("--losses", "mmd-rbf", "--evaluate", "", "--index", "0", "--of", "2") == 0
+    assert stub.run(*both) == 0
+    assert "loss=mmd-rbf: 1 runs of the first seed have no result yet; left out" in capsys.readouterr().err
+    assert {run_name.split(",")[0] for run_name in stub.statuses() if "seed=0" not in run_name} == {"loss=mmd-rep"}
+    assert stub.run("--losses", "mmd-rbf", "--evaluate", "") == 0
+    assert stub.run(*both) == 0
     seeds = {name for name in stub.statuses() if "seed=0" not in name}
     assert seeds == {
         f"loss={loss},lr-discriminator=0.0001,lr-generator=0.0001,seed={seed}"

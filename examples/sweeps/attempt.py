@@ -20,6 +20,9 @@ from sweeps.processes import Ended, Processes
 DIVERGED = re.compile(r"^Stopped at iteration ([\d,]+), where .*", re.MULTILINE)
 """How a training script says that a number is not finite any more, and ends with status 1."""
 
+REFUSED = 2
+"""The exit status of a script that changed nothing, since it cannot do what it was asked to."""
+
 TAIL = 10
 """Lines of output that are shown of what failed."""
 
@@ -115,14 +118,19 @@ class Attempt:
         return None if outcome is None or outcome.status in again else outcome
 
     def _train(self, folder: Folder, lock: int) -> Outcome:
-        folder.forget()
-        folder.describe(self.recipe.description(self.run))
+        description, known = folder.description(), folder.outcome()
+        folder.begin(self.recipe.description(self.run))
         self.say(f"started on {self.place.name}")
         start = time.monotonic()
         command = self.recipe.training(self.run, self.place)
         ended = self.processes.run(command, folder.console, self.place.environment, lock)
         outcome = understood(ended, folder.iteration())
-        folder.save(outcome)
+        if ended.status == REFUSED and description is not None and known is not None:
+            # A slip in the options is no reason to forget what is done.
+            folder.describe(description)
+            folder.save(known)
+        else:
+            folder.save(outcome)
         if outcome.status is Status.FAILED:
             self.say(_failure("training", ended, folder.console))
         else:

@@ -14,7 +14,7 @@ from sweeps.devices import place
 from sweeps.folders import Folder, Status
 from sweeps.options import read
 from sweeps.plan import Group, Pair, Run, plan, share
-from sweeps.results import best, groups, rows_of, write_csv
+from sweeps.results import best, first_seed, groups, is_known, rows_of, write_csv
 from sweeps.studies import STUDIES
 from sweeps.summary import summary, write_summary
 from sweeps.workers import SignalledError, Workers
@@ -94,14 +94,22 @@ def _all(options: argparse.Namespace) -> list[Run]:
     pairs = _best_pairs(options) if options.pairs == "best" else options.pairs
     runs = plan(STUDIES[options.study], vary=vary, pairs=pairs, seeds=options.seeds)
     if not runs:
-        options.refuse(f"{options.out} has no evaluated runs yet of which a pair could be the best")
+        options.refuse(f"pairs: {options.out} has no setting yet with a result for all pairs of its first seed")
     return runs
 
 
 def _best_pairs(options: argparse.Namespace) -> dict[Group, Pair]:
     rows = rows_of(STUDIES[options.study], options.study, options.out, options.evaluations)
-    chosen = {group: best(of_group, options.metric) for group, of_group in groups(rows).items()}
-    return {group: found.pair for group, found in chosen.items() if found}
+    pairs = {}
+    for group, of_group in groups(rows).items():
+        found = best(of_group, options.metric)
+        unknown = sum(not is_known(row, options.metric) for row in first_seed(of_group))
+        if found is None or unknown:
+            settings = ",".join(f"{option}={value}" for option, value in group)
+            print(f"{settings}: {unknown} runs of the first seed have no result yet; left out", file=sys.stderr)
+        else:
+            pairs[group] = found.pair
+    return pairs
 
 
 def _mine(options: argparse.Namespace, runs: Sequence[Run]) -> Sequence[Run]:

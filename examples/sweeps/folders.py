@@ -79,13 +79,14 @@ class Folder:
         """Return what was written down last, or None."""
         return self._read(DESCRIPTION)
 
+    def begin(self, description: Description) -> None:
+        """Write down what is trained from now on, and drop how that ended before."""
+        (self.path / OUTCOME).unlink(missing_ok=True)
+        self.describe(description)
+
     def save(self, outcome: Outcome) -> None:
         """Keep how the training ended."""
         self._write(OUTCOME, dataclasses.asdict(outcome))
-
-    def forget(self) -> None:
-        """Drop how the training ended, since it begins again."""
-        (self.path / OUTCOME).unlink(missing_ok=True)
 
     def outcome(self) -> Outcome | None:
         """Return how the training ended, or None if it did not.

@@ -97,6 +97,11 @@ def first_seed(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.run.seed == first]
 
 
+def is_known(row: Row, metric: str) -> bool:
+    """Return whether a run has come to its end: it has the metric, or it diverged."""
+    return metric in row.metrics or row.status is Status.DIVERGED
+
+
 def best(rows: Sequence[Row], metric: str) -> Best | None:
     """Return the best pair of one setting, or None if no run has the metric.
 
