@@ -20,8 +20,6 @@ import sweep
 from dcgan import losses, options, presets
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
-from PIL import Image
 from sweeps import figure, results, workers
 from sweeps.attempt import understood
 from sweeps.devices import place
@@ -446,6 +444,13 @@ def begun(stub: Sweep) -> bool:
 LONG = ["--losses", "mmd-rep", "--jobs", "2", "--", "--iterations=300", "--pause=0.05"]
 
 
+def assert_saved(stub: Sweep) -> None:
+    """Check that each training ended when it had saved its last iteration, and that none is taken for settled."""
+    for name, trace in stub.traces().items():
+        assert (stub.out / name / "checkpoints" / f"iteration-{len(trace):08d}.pt").exists()
+        assert not (stub.out / name / "outcome.json").exists()
+
+
 @pytest.mark.usefixtures("_foreground")
 @pytest.mark.parametrize("number", workers.SIGNALS)
 def test_a_signal_lets_the_trainings_save_and_the_sweep_can_go_on(
@@ -456,12 +461,8 @@ def test_a_signal_lets_the_trainings_save_and_the_sweep_can_go_on(
     assert stub.run(*LONG) == 128 + number
     assert signal.getsignal(number) is handler
     assert f"2 runs: 2 interrupted; interrupted by {number.name}" in capsys.readouterr().out
-    before = stub.traces()
-    for name, trace in before.items():
-        # It ended after saving its last iteration.
-        assert (stub.out / name / "checkpoints" / f"iteration-{len(trace):08d}.pt").exists()
-        assert not (stub.out / name / "outcome.json").exists()
-    longest = max(map(len, before.values()))
+    assert_saved(stub)
+    longest = max(map(len, stub.traces().values()))
     assert longest < 290
     words = [*LONG[:-2], f"--iterations={longest + 2}"]
     assert stub.run(*words) == 0
@@ -481,8 +482,9 @@ def test_a_training_that_the_scheduler_told_too_is_interrupted_and_not_told_twic
             os.kill(pid, signal.SIGTERM)
 
     soon(lambda: len(stub.traces()) == 2 and begun(stub), tell_all)
-    assert stub.run(*LONG) == 128 + signal.SIGTERM
+    assert stub.run(*LONG[:-1], "--pause=0.4") == 128 + signal.SIGTERM
     assert set(stub.statuses().values()) == {Status.INTERRUPTED}
+    assert_saved(stub)
 
 
 @pytest.mark.usefixtures("_foreground")
@@ -596,6 +598,8 @@ def test_runs_that_differ_in_more_than_their_settings_are_not_compared_in_silenc
 
 
 def test_a_sweep_in_the_works_can_be_collected(stub: Sweep, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("PIL.Image")
     assert stub.run("--losses", "mmd-rep,hinge", "--seeds", "0,1", "--evaluate", "", "--index", "0", "--of", "2") == 0
     # A run that is going on, and one of another study.
     slow = next(name for name, status in stub.statuses().items() if status is Status.MISSING)
@@ -629,11 +633,31 @@ def test_a_sweep_in_the_works_can_be_collected(stub: Sweep, capsys: pytest.Captu
         assert line["iteration"] == {"finished": "3", "running": "2", "missing": "0"}[line["status"]]
         assert bool(line["fid"]) == (line["status"] == "finished")
     assert (stub.out / "table1.md").read_text(encoding="utf-8") in capsys.readouterr().out
-    with Image.open(stub.out / "table1.png") as picture:
+    with image.open(stub.out / "table1.png") as picture:
         assert picture.size == (1100, 390)
 
 
+def test_tables_are_written_without_what_draws_the_figure(
+    stub: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    stub.run("--losses", "mmd-rep")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["collect", "table1", "--out", str(stub.out)])
+    assert "the figure needs matplotlib and Pillow: import of matplotlib" in capsys.readouterr().err
+    assert (stub.out / "table1.csv").exists()
+    assert (stub.out / "table1.md").exists()
+
+
+def test_what_was_never_begun_cannot_be_collected(stub: Sweep, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["collect", "table1", "--out", str(stub.out)])
+    assert f"{stub.out} has no runs of table1" in capsys.readouterr().err
+
+
 def test_more_seeds_can_be_run_at_the_best_pairs(stub: Sweep, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("matplotlib")
     both = ["--losses", "mmd-rep,mmd-rbf", "--evaluate", "", "--pairs", "best", "--seeds", "1,2"]
     assert stub.run("--losses", "mmd-rep", "--evaluate", "") == 0
     assert stub.run("--losses", "mmd-rbf", "--evaluate", "", "--index", "0", "--of", "2") == 0
@@ -672,6 +696,7 @@ def test_an_evaluation_counts_for_its_own_iteration_and_can_be_chosen_of_several
 
 
 def test_the_figure_has_a_bar_or_a_mark_for_each_pair_and_a_panel_for_what_is_not_along_its_axis():
+    matplotlib_figure = pytest.importorskip("matplotlib.figure")
     study = STUDIES["lambda"]
     rows = []
     for run in plan(study, vary={"lambda": (-1, 2)}, pairs=[(1, 1), (1, 2), (2, 1), (2, 2)], seeds=(0, 1)):
@@ -679,7 +704,7 @@ def test_the_figure_has_a_bar_or_a_mark_for_each_pair_and_a_panel_for_what_is_no
         kinds = [(Status.FINISHED, {"fid": 10.0 + run.seed}), (Status.DIVERGED, {}), (Status.FINISHED, {"fid": 99.0})]
         status, metrics = (Status.MISSING, {}) if run.pair == ("2", "2") else kinds[number]
         rows.append(Row(run, status, 0, Evaluation("a.json", metrics), "train"))
-    drawn = Figure()
+    drawn = matplotlib_figure.Figure()
     figure.draw(drawn, study, rows, "fid", 50)
     assert [axes.get_title() for axes in drawn.axes] == ["loss = mmd-rep", "loss = mmd-rep-b"]
     for axes in drawn.axes:
@@ -698,6 +723,7 @@ def test_the_figure_has_a_bar_or_a_mark_for_each_pair_and_a_panel_for_what_is_no
 
 
 def test_a_real_training_is_finished_and_another_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("PIL")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES), *sys.path]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = ["run", "table1", "--out", str(tmp_path), "--script", "dcgan_fake", "--losses", "hinge"]

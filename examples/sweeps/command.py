@@ -82,7 +82,10 @@ def collect(options: argparse.Namespace) -> int:
     table, page, picture = (options.out / f"{options.study}.{ending}" for ending in ("csv", "md", "png"))
     write_csv(table, rows)
     write_summary(page, summary(study.meaning, rows, options.metric))
-    figure.save(picture, study, rows, options.metric, options.limit)
+    try:
+        figure.save(picture, study, rows, options.metric, options.limit)
+    except ModuleNotFoundError as error:
+        options.refuse(f"{table} and {page} are written, but the figure needs matplotlib and Pillow: {error}")
     print(page.read_text(encoding="utf-8"))
     print(f"Runs: {table}; summary: {page}; figure: {picture}")
     return 0
