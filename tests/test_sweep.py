@@ -488,6 +488,13 @@ def test_a_training_that_the_scheduler_told_too_is_interrupted_and_not_told_twic
 
 
 @pytest.mark.usefixtures("_foreground")
+def test_an_ignored_signal_stays_ignored(stub: Sweep):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    soon(lambda: begun(stub), lambda: os.kill(os.getpid(), signal.SIGHUP))
+    assert stub.run("--losses", "mmd-rep", "--", "--pause=0.1") == 0
+
+
+@pytest.mark.usefixtures("_foreground")
 def test_a_second_signal_ends_trainings_that_do_not_listen(stub: Sweep):
     soon(lambda: begun(stub), lambda: os.kill(os.getpid(), signal.SIGINT))
 
