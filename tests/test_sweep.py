@@ -246,6 +246,16 @@ def test_all_runs_are_done_once_and_what_is_done_is_skipped(stub: Sweep, capsys:
     assert set(map(tuple, stub.traces().values())) == {(1, 2, 3)}
 
 
+def test_a_longer_training_that_was_killed_at_once_is_not_taken_for_the_shorter_one(stub: Sweep):
+    stub.run("--losses", "mmd-rep")
+    for path in stub.out.glob("*/"):
+        folder = Folder(path)
+        folder.begin({**(folder.description() or {}), "options": ["--iterations=5"]})
+    assert set(stub.statuses().values()) == {Status.INTERRUPTED}
+    assert stub.run("--losses", "mmd-rep", "--", "--iterations=5") == 0
+    assert list(stub.traces().values()) == [[1, 2, 3, 4, 5]] * 2
+
+
 def test_a_run_that_ended_without_its_sweep_is_known_by_its_last_checkpoint(stub: Sweep):
     stub.run("--losses", "mmd-rep")
     outcomes = list(stub.out.glob("*/outcome.json"))
@@ -707,17 +717,20 @@ def test_the_figure_has_a_bar_or_a_mark_for_each_pair_and_a_panel_for_what_is_no
     study = STUDIES["lambda"]
     rows = []
     for run in plan(study, vary={"lambda": (-1, 2)}, pairs=[(1, 1), (1, 2), (2, 1), (2, 2)], seeds=(0, 1)):
-        number = run.pair.index("2") if "2" in run.pair else 2
-        kinds = [(Status.FINISHED, {"fid": 10.0 + run.seed}), (Status.DIVERGED, {}), (Status.FINISHED, {"fid": 99.0})]
-        status, metrics = (Status.MISSING, {}) if run.pair == ("2", "2") else kinds[number]
-        rows.append(Row(run, status, 0, Evaluation("a.json", metrics), "train"))
+        status, fid = {
+            ("1", "1"): (Status.FINISHED, 10.0 + run.seed),
+            ("1", "2"): (Status.FINISHED, 99.0),
+            ("2", "1"): (Status.DIVERGED, None) if run.seed else (Status.FINISHED, 12.0),
+            ("2", "2"): (Status.MISSING, None),
+        }[run.pair]
+        rows.append(Row(run, status, 0, None if fid is None else Evaluation("a.json", {"fid": fid}), "train"))
     drawn = matplotlib_figure.Figure()
     figure.draw(drawn, study, rows, "fid", 50)
     assert [axes.get_title() for axes in drawn.axes] == ["loss = mmd-rep", "loss = mmd-rep-b"]
     for axes in drawn.axes:
         assert [label.get_text() for label in axes.get_xticklabels()] == ["-1\n1 diverged", "2\n1 diverged"]
         bars = [bar.get_height() for container in axes.containers for bar in container if hasattr(bar, "get_height")]
-        assert sorted(bars) == [10.5, 10.5, 99, 99]
+        assert sorted(bars) == [10.5, 10.5, 12, 12, 99, 99]
         marks = [line.get_marker() for line in axes.lines if line.get_marker() in "x.^"]
         assert sorted(marks) == sorted("x.^" * 2)
         assert axes.get_ylim() == (0, 50)

@@ -20,6 +20,8 @@ Description = dict[str, Any]
 
 DESCRIPTION = "run.json"
 OUTCOME = "outcome.json"
+CONFIGURATION = "configuration.json"
+"""What a training script writes first."""
 
 
 class Status(str, Enum):
@@ -105,7 +107,12 @@ class Folder:
             self.save(left)
 
     def _left(self) -> Outcome | None:
-        last = (self._read("configuration.json") or {}).get("iterations")
+        description, configuration = self.path / DESCRIPTION, self.path / CONFIGURATION
+        if not configuration.exists():
+            return None
+        if description.exists() and configuration.stat().st_mtime_ns < description.stat().st_mtime_ns:
+            return None  # that of a shorter training: the new one was killed before it wrote its own
+        last = (self._read(CONFIGURATION) or {}).get("iterations")
         return Outcome(Status.FINISHED, iteration=last) if last in self._checkpoints() else None
 
     def status(self) -> Status:
