@@ -13,6 +13,7 @@ from torch_mmd_losses import (
     EnergyKernel,
     Kernel,
     LinearKernel,
+    PolynomialKernel,
     RationalQuadraticKernel,
     RationalQuadraticMix,
     RBFBKernel,
@@ -61,6 +62,7 @@ class KernelCase:
     radial: bool = True  # invariant under translation and rotation
     peak: float | None = 1.0  # k(a, a) and upper bound; None where there is none
     smooth: bool = True  # twice differentiable at coincident samples
+    translated: bool = True  # MMD^2 stays when all scores are moved
     bounded: bool = False  # another kernel in the discriminator's loss
 
 
@@ -85,6 +87,13 @@ CASES = {
     ),
     "rbf_b": KernelCase(RBFBKernel, lambda a, b: _rbf(_sq(a, b), 1.0), bounded=True),
     "linear": KernelCase(LinearKernel, _dot, radial=False, peak=None),
+    "polynomial": KernelCase(
+        lambda: PolynomialKernel(2, offset=0.5),
+        lambda a, b: (_dot(a, b) / len(a) + 0.5) ** 2,
+        radial=False,
+        peak=None,
+        translated=False,
+    ),
     "energy": KernelCase(EnergyKernel, lambda a, b: -math.sqrt(_sq(a, b)), positive=False, peak=0.0, smooth=False),
     "sum": KernelCase(
         lambda: RBFKernel(0.8) + RationalQuadraticKernel(2.0),
@@ -107,7 +116,9 @@ CASES = {
         bounded=True,
     ),
     "own_radial": KernelCase(InverseMultiquadric, lambda a, b: (1 + _sq(a, b)) ** -0.5),
-    "own_general": KernelCase(Cubic, lambda a, b: (_dot(a, b) / len(a) + 1) ** 3, radial=False, peak=None),
+    "own_general": KernelCase(
+        Cubic, lambda a, b: (_dot(a, b) / len(a) + 1) ** 3, radial=False, peak=None, translated=False
+    ),
 }
 
 

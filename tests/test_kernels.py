@@ -15,6 +15,7 @@ from torch_mmd_losses import (
     EnergyKernel,
     Kernel,
     LinearKernel,
+    PolynomialKernel,
     RationalQuadraticKernel,
     RationalQuadraticMix,
     RBFBKernel,
@@ -120,6 +121,12 @@ def test_default_mixtures_are_the_papers():
     assert RBFKernel().sigma == RationalQuadraticKernel().alpha == 1.0
 
 
+def test_the_default_polynomial_is_the_kernel_of_kid():
+    a, b = scores(3, 4, 1), scores(5, 4, 2)
+    assert_close(PolynomialKernel()(a, b), (a @ b.T / 4 + 1) ** 3)
+    assert_close(PolynomialKernel()(a, b), Cubic()(a, b))
+
+
 def test_sums_and_multiples_nest():
     a, b = scores(3, 2, 1), scores(4, 2, 2)
     nested = 2 * (RBFKernel() + 3 * (Cubic() + InverseMultiquadric()))
@@ -153,6 +160,9 @@ def test_state_dict_carries_hyperparameters_exactly():
     bounded = RBFBKernel()
     bounded.load_state_dict(RBFBKernel(0.1, 0.2, 0.3).state_dict())
     assert (bounded.sigma, bounded.lower, bounded.upper) == (0.1, 0.2, 0.3)
+    polynomial = PolynomialKernel()
+    polynomial.load_state_dict(PolynomialKernel(5, offset=0.1).state_dict())
+    assert repr(polynomial) == "PolynomialKernel(degree=5, offset=0.1)"
     total = 2 * RBFKernel(3) + RationalQuadraticKernel(4)
     loaded = 1 * RBFKernel() + RationalQuadraticKernel()
     loaded.load_state_dict(total.state_dict())
@@ -195,6 +205,7 @@ def test_numbers_out_of_range_are_refused(bad):
         (lambda: RBFBKernel(bad), "sigma"),
         (lambda: RBFBKernel(lower=bad), "lower"),
         (lambda: RBFBKernel(upper=bad), "upper"),
+        (lambda: PolynomialKernel(offset=bad), "offset"),
         (lambda: RBFKernel() * bad, "factor"),
         (lambda: bad * RBFKernel(), "factor"),
     ]:
@@ -206,12 +217,14 @@ def test_wrong_types_and_shapes_of_hyperparameters_are_refused():
     for make, message in [
         (lambda: RBFKernel("1"), "sigma: expected a real number, got '1' of type str"),
         (lambda: RBFKernel(True), "sigma: expected a real number, got True of type bool"),
+        (lambda: PolynomialKernel(2.0), "degree: expected an integer, got 2.0 of type float"),
         (lambda: RBFMix(2.0), "sigmas: expected a sequence of numbers > 0, got 2.0"),
         (lambda: RBFKernel() * torch.tensor(2.0), "factor: expected a real number"),
     ]:
         with pytest.raises(TypeError, match=message):
             make()
     for make, message in [
+        (lambda: PolynomialKernel(0), "degree: expected an integer >= 1, got 0"),
         (lambda: RBFMix(()), "sigmas: expected at least one number > 0, got an empty sequence"),
         (lambda: RBFMix((1, 2), weights=(1,)), "weights: expected one weight for each of the 2 kernels, got 1"),
         (lambda: RBFBKernel(lower=4.0, upper=4.0), "lower, upper: expected lower < upper, got 4.0 and 4.0"),

@@ -7,6 +7,7 @@ from torch_mmd_losses.functional import mmd2
 from torch_mmd_losses.kernels import (
     EnergyKernel,
     LinearKernel,
+    PolynomialKernel,
     RationalQuadraticKernel,
     RationalQuadraticMix,
     RBFBKernel,
@@ -23,6 +24,7 @@ __all__ = [
     "EnergyKernel",
     "Kernel",
     "LinearKernel",
+    "PolynomialKernel",
     "RBFBKernel",
     "RBFKernel",
     "RBFMix",
