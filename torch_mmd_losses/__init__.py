@@ -15,7 +15,9 @@ from torch_mmd_losses.kernels import (
     RBFMix,
 )
 from torch_mmd_losses.losses import MMDLoss
+from torch_mmd_losses.relative import relative_mmd_test
 from torch_mmd_losses.spectral_norm import conv_spectral_norm, spectral_norms
+from torch_mmd_losses.variance import mmd2_and_variance
 
 __version__ = "0.1.0"
 
@@ -33,8 +35,11 @@ __all__ = [
     # estimators and loss
     "MMDLoss",
     "mmd2",
+    "mmd2_and_variance",
     "mmd2_blocks",
     "mmd2_fourier",
+    # tests
+    "relative_mmd_test",
     # spectral normalisation
     "conv_spectral_norm",
     "spectral_norms",

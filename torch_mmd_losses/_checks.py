@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
 
@@ -117,6 +117,24 @@ def sample_sizes(m: int, n: int, estimator: Estimator) -> None:
         )
     if estimator == "u_statistic" and m != n:
         raise ValueError(f"real, fake: expected equally many samples for estimator='u_statistic', got {m} and {n}")
+
+
+def enough_samples(samples: Mapping[str, Tensor], *, least: int) -> None:
+    """Raise if one of the samples, by the names of their arguments, is smaller than `least`."""
+    sizes = [sample.shape[0] for sample in samples.values()]
+    if min(sizes) < least:
+        raise ValueError(f"{', '.join(samples)}: expected at least {least} samples each, got {_all_of(sizes)}")
+
+
+def equally_many(samples: Mapping[str, Tensor]) -> None:
+    """Raise unless all samples, by the names of their arguments, have the same size."""
+    sizes = [sample.shape[0] for sample in samples.values()]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"{', '.join(samples)}: expected equally many samples, got {_all_of(sizes)}")
+
+
+def _all_of(numbers: Iterable[int]) -> str:
+    return " and ".join(map(str, numbers))
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

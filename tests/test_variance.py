@@ -1,0 +1,229 @@
+"""MMD^2 with its variance: definition, enumeration, coverage, laws, derivatives, memory, errors."""
+
+import math
+from itertools import product
+from statistics import fmean
+
+import oracles
+import pytest
+import torch
+from cases import CASES, KernelCase, scores
+from hypothesis import given
+from hypothesis import strategies as st
+from sizes import Largest
+from torch.testing import assert_close
+
+from torch_mmd_losses import EnergyKernel, Kernel, RBFKernel, RBFMix, mmd2, mmd2_and_variance
+
+every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+every_tile = pytest.mark.parametrize("tile_size", [None, 2])
+seeds = st.integers(0, 10**6)
+
+
+@every_kernel
+@every_tile
+@pytest.mark.parametrize(("m", "d"), [(3, 1), (5, 3)])
+def test_equals_the_definition_by_loops(case: KernelCase, tile_size, m, d):
+    real, fake = scores(m, d, 1), scores(m, d, 2, shift=0.7)
+    estimate = mmd2_and_variance(real, fake, case.make(), tile_size=tile_size)
+    assert estimate.value.shape == estimate.variance.shape == ()
+    tolerance = 1e-10 if case.smooth else 1e-6
+    assert float(estimate.value) == pytest.approx(
+        oracles.mmd2(case.scalar, real, fake, "unbiased"), rel=1e-9, abs=tolerance
+    )
+    expected = oracles.variance(case.scalar, (real, fake), oracles.MMD2)
+    assert float(estimate.variance) == pytest.approx(expected, rel=1e-8, abs=tolerance)
+
+
+@every_kernel
+def test_expectations_over_every_draw(case: KernelCase):
+    # Two tiny populations with equal weights, and every possible sample of three and three. What is claimed: the value
+    # is unbiased, and so are means of products; the variance misses what products of means are too large by.
+    populations, m, kernel = ([0.0, 1.5], [0.3, 2.0]), 3, case.make()
+    estimates, statistics, means = [], [], []
+    for draw in product(*(product(population, repeat=m) for population in populations)):
+        real, fake = torch.tensor(draw, dtype=torch.float64)
+        estimates.append(mmd2_and_variance(real, fake, kernel))
+        statistics.append(mmd2(real, fake, kernel, estimator="u_statistic"))
+        pairs = ((real, real), (fake, fake), (real, fake))
+        means.append([oracles.mean_kernel(case.scalar, a[:, None], b[:, None], distinct=a is b) for a, b in pairs])
+    values, variances = (torch.stack(column) for column in zip(*estimates, strict=True))
+
+    def mean(a, b):
+        return fmean(case.scalar([p], [q]) for p, q in product(a, b))
+
+    x, y = populations
+    assert float(values.mean()) == pytest.approx(mean(x, x) - 2 * mean(x, y) + mean(y, y), rel=1e-9, abs=1e-9)
+
+    xx, yy, xy = torch.tensor(means, dtype=torch.float64).T.unbind()
+
+    def spread(p, q):
+        return (p * q).mean() - p.mean() * q.mean()
+
+    first = spread(xx - xy, xx - xy) + spread(yy - xy, yy - xy)
+    second = spread(xx, xx) + spread(yy, yy) + 2 * spread(xy, xy) - 4 * spread(xx + yy, xy)
+    missed = (4 * (m - 2) * first + 2 * second) / (m * (m - 1))
+    truth = torch.stack(statistics).var(correction=0)
+    assert_close(variances.mean() + missed, truth, rtol=1e-6, atol=1e-9)
+    assert missed > 0
+
+
+def test_standard_error_covers_the_truth():
+    # E k(x, y) for normal x, y with means c apart: (s / t)^d exp(-d c^2 / 2 t^2) with t^2 = s^2 + 2.
+    sigma, d, shift = 1.5, 2, 0.5
+    total = sigma**2 + 2
+    truth = 2 * (sigma**2 / total) ** (d / 2) * (1 - math.exp(-d * shift**2 / (2 * total)))
+    standardised = []
+    for seed in range(200):
+        real, fake = scores(200, d, 2 * seed), scores(200, d, 2 * seed + 1, shift=shift)
+        value, variance = mmd2_and_variance(real, fake, RBFKernel(sigma))
+        standardised.append((value - truth) / variance.sqrt())
+    scattered = torch.stack(standardised)
+    # The mean of 200 standard normal numbers is within 4 / sqrt(200), their deviation within 4 / sqrt(400) of one.
+    assert abs(float(scattered.mean())) < 4 / math.sqrt(200)
+    assert abs(float(scattered.std()) - 1) < 0.2
+
+
+@every_kernel
+@given(m=st.integers(3, 8), d=st.integers(1, 3), seed=seeds, tile=st.integers(1, 9), factor=st.floats(0.1, 10))
+def test_laws(case: KernelCase, m, d, seed, tile, factor):
+    real, fake, kernel = scores(m, d, seed), scores(m, d, seed + 1, shift=0.3), case.make()
+    expected = mmd2_and_variance(real, fake, kernel)
+    tolerance = {"rtol": 1e-7, "atol": 1e-9 if case.smooth else 1e-6}
+    assert_close(expected.value, mmd2(real, fake, kernel), **tolerance)
+    assert_close(mmd2_and_variance(fake, real, kernel), expected, **tolerance)
+    assert_close(mmd2_and_variance(real, fake, kernel, tile_size=tile), expected, **tolerance)
+    generator = torch.Generator().manual_seed(seed)
+    moved = (sample[torch.randperm(m, generator=generator)] for sample in (real, fake))
+    assert_close(mmd2_and_variance(*moved, kernel), expected, **tolerance)
+    scaled = mmd2_and_variance(real, fake, factor * kernel)
+    assert_close(scaled.variance, factor**2 * expected.variance, rtol=1e-7, atol=1e-7)
+
+
+def test_variance_can_be_negative():
+    estimates = [
+        mmd2_and_variance(scores(4, 1, 2 * seed), scores(4, 1, 2 * seed + 1), RBFKernel()) for seed in range(9)
+    ]
+    assert any(estimate.variance < 0 for estimate in estimates)
+
+
+@every_kernel
+@every_tile
+def test_first_derivatives(case: KernelCase, tile_size):
+    real, fake, kernel = scores(4, 2, 1).requires_grad_(), scores(4, 2, 2).requires_grad_(), case.make()
+    assert torch.autograd.gradcheck(
+        lambda p, q: tuple(mmd2_and_variance(p, q, kernel, tile_size=tile_size)), (real, fake)
+    )
+
+
+@pytest.mark.parametrize("case", [CASES["rbf_mix"], CASES["polynomial"], CASES["own_general"]])
+@every_tile
+def test_second_derivatives(case: KernelCase, tile_size):
+    real, fake, kernel = scores(3, 1, 1).requires_grad_(), scores(3, 1, 2).requires_grad_(), case.make()
+    assert torch.autograd.gradgradcheck(
+        lambda p, q: tuple(mmd2_and_variance(p, q, kernel, tile_size=tile_size)), (real, fake), atol=1e-4
+    )
+
+
+@every_tile
+def test_kernels_are_trained_for_power(tile_size):
+    class Trained(Kernel):
+        def __init__(self):
+            super().__init__()
+            self.rate = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+        def from_sq_dist(self, sq_dist):
+            return torch.exp(-self.rate * sq_dist)
+
+    def ratio(kernel):
+        value, variance = mmd2_and_variance(real, fake, kernel, tile_size=tile_size)
+        return value / variance.clamp_min(1e-8).sqrt()
+
+    kernel, real, fake, step = Trained(), scores(9, 2, 1), scores(9, 2, 2, shift=1.0), 1e-6
+    ratio(kernel).backward()
+    up, down = (ratio(RBFKernel((2 * rate) ** -0.5)) for rate in (0.5 + step, 0.5 - step))
+    assert_close(kernel.rate.grad, (up - down) / (2 * step), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_and_autocast_compute_in_float32(dtype):
+    real, fake, kernel = scores(12, 3, 1).to(dtype), scores(12, 3, 2).to(dtype), CASES["polynomial"].make()
+    expected = mmd2_and_variance(real.float(), fake.float(), kernel)
+    with torch.autocast("cpu", dtype=dtype):
+        got = mmd2_and_variance(real, fake, kernel)
+    assert expected.value.dtype == expected.variance.dtype == torch.float32
+    assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_float32_scores_near_equality_keep_their_digits():
+    real, fake = scores(500, 4, 1).float() + 100, scores(500, 4, 2).float() + 100
+    single = mmd2_and_variance(real, fake, RBFKernel(2.0))
+    double = mmd2_and_variance(real.double(), fake.double(), RBFKernel(2.0))
+    assert_close(single.value.double(), double.value, rtol=0, atol=1e-3 * float(double.variance.abs().sqrt()))
+    assert_close(single.variance.double(), double.variance, rtol=1e-3, atol=0)
+
+
+@every_kernel
+def test_makes_no_host_synchronisation(case: KernelCase):
+    real, fake = torch.empty(7, 4, device="meta", requires_grad=True), torch.empty(7, 4, device="meta")
+    estimate = mmd2_and_variance(real, fake, case.make(), tile_size=3)
+    (estimate.value / estimate.variance.sqrt()).backward()
+    assert all(x.device.type == "meta" for x in (*estimate, real.grad))
+
+
+@pytest.mark.parametrize("case", [CASES["sum_with_linear"], CASES["own_general"]])
+def test_compiles_into_one_graph(case: KernelCase):
+    torch.compiler.reset()
+    kernel = case.make()
+    compiled = torch.compile(
+        lambda p, q: tuple(mmd2_and_variance(p, q, kernel, tile_size=5)), fullgraph=True, backend="aot_eager"
+    )
+    real, fake = scores(8, 3, 1).requires_grad_(), scores(8, 3, 2)
+    expected, got = tuple(mmd2_and_variance(real, fake, kernel)), compiled(real, fake)
+    assert_close(got, expected)
+    assert_close(torch.autograd.grad(got[1], real), torch.autograd.grad(expected[1], real))
+
+
+@every_kernel
+def test_function_transforms(case: KernelCase):
+    real, fake, kernel = scores(6, 3, 1), scores(6, 3, 2), case.make()
+
+    def variance(p):
+        return mmd2_and_variance(p, fake, kernel, tile_size=4).variance
+
+    leaf = real.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(variance(leaf), leaf)
+    assert_close(torch.func.grad(variance)(real), expected)
+    assert_close(torch.func.jvp(variance, (real,), (real,))[1], (expected * real).sum())
+    batch = torch.stack([real, 2 * real])
+    assert_close(torch.func.vmap(variance)(batch), torch.stack([variance(p) for p in batch]))
+
+
+def test_memory_is_that_of_the_scores_and_a_tile():
+    m, tile = 512, 64
+    real, fake = scores(m, 2, 1).requires_grad_(), scores(m, 2, 2).requires_grad_()
+    saved = []
+    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        estimate = mmd2_and_variance(real, fake, RBFMix() + EnergyKernel(), tile_size=tile)
+        estimate.variance.backward()
+    assert largest.elements <= 6 * tile * tile  # the parts of the mixture and their sum
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in saved}
+    assert sum(storages.values()) <= 16 * m * real.element_size()
+
+
+def test_wrong_arguments_are_refused():
+    def call(real=(5, 2), fake=(5, 2), kernel=None, **options):
+        return mmd2_and_variance(torch.zeros(real), torch.zeros(fake), kernel or RBFKernel(), **options)
+
+    with pytest.raises(ValueError, match="^real, fake: expected equally many samples, got 5 and 6$"):
+        call(fake=(6, 2))
+    with pytest.raises(ValueError, match="^real, fake: expected at least 3 samples each, got 2 and 2$"):
+        call((2, 2), (2, 2))
+    with pytest.raises(TypeError, match=r"^kernel: expected a Kernel such as RBFKernel\(sigma=1.0\), got 'rbf'"):
+        call(kernel="rbf")
+    with pytest.raises(ValueError, match="^tile_size: expected an integer >= 1, got 0"):
+        call(tile_size=0)
+    with pytest.raises(ValueError, match="^real, fake: expected the same score dimension d"):
+        call(fake=(5, 3))
+    with pytest.raises(TypeError, match="^fake: expected a tensor of scores, got list"):
+        mmd2_and_variance(torch.zeros(5, 2), [0.0], RBFKernel())
