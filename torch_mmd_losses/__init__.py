@@ -15,6 +15,7 @@ from torch_mmd_losses.kernels import (
     RBFMix,
 )
 from torch_mmd_losses.losses import MMDLoss
+from torch_mmd_losses.permutation import mmd_test
 from torch_mmd_losses.relative import relative_mmd_test
 from torch_mmd_losses.spectral_norm import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.variance import mmd2_and_variance
@@ -39,6 +40,7 @@ __all__ = [
     "mmd2_blocks",
     "mmd2_fourier",
     # tests
+    "mmd_test",
     "relative_mmd_test",
     # spectral normalisation
     "conv_spectral_norm",

@@ -137,6 +137,12 @@ def _all_of(numbers: Iterable[int]) -> str:
     return " and ".join(map(str, numbers))
 
 
+def random_generator(value: object) -> None:
+    """Raise if `value` is no generator of random numbers and not None."""
+    if not (value is None or isinstance(value, torch.Generator)):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {value!r}")
+
+
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which autocast does not lower the precision of matrix products on `device`."""
     if device.type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device.type):

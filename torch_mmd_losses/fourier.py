@@ -97,8 +97,7 @@ def mmd2_fourier(
     """
     check_kernel(kernel)
     count = _checks.whole_number("frequencies", frequencies, least=1)
-    if not (generator is None or isinstance(generator, torch.Generator)):
-        raise TypeError(f"generator: expected a torch.Generator or None, got {generator!r}")
+    _checks.random_generator(generator)
     real, fake = _checks.same_space("real", real, "fake", fake)
     _checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
     leaves = kernel._leaves()
