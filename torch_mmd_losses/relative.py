@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,6 +37,15 @@ class Candidate(NamedTuple):
 
     within: Spread
     cross: Spread
+
+    def tensors(self) -> list[list[Tensor]]:
+        """Return all of it in lists, for a `state_dict`."""
+        return [list(part) for part in self]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Sequence[Tensor]]) -> Candidate:
+        """Return the candidate with these :meth:`tensors`."""
+        return cls(*(Spread(*part) for part in tensors))
 
 
 def relative_mmd_test(

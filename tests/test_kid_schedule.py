@@ -1,0 +1,201 @@
+"""Learning rates by the relative KID test, rule by rule."""
+
+import pytest
+import torch
+from cases import scores
+from kid_schedule import KIDSchedule, Outcome
+from torch.testing import assert_close
+
+from torch_mmd_losses import PolynomialKernel, relative_mmd_test
+
+SAMPLES = 60
+
+
+def optimiser(*rates):
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
+    return torch.optim.Adam(groups)
+
+
+def rates(schedule):
+    return [group["lr"] for one in schedule.optimisers for group in one.param_groups]
+
+
+class Run:
+    """A schedule that is fed with samples whose mean is `distance` away from that of the data."""
+
+    def __init__(self, *learning_rates, **options):
+        self.seed = 0
+        self.real = scores(SAMPLES, 4, 10**6)
+        options = {"memory": 4, "patience": 3, **options}
+        self.schedule = KIDSchedule([optimiser(*learning_rates or (1e-4,))], self.real, **options)
+
+    def features(self, distance):
+        self.seed += 1
+        return scores(SAMPLES, 4, self.seed, shift=distance)
+
+    def step(self, *distances):
+        return [self.schedule.step(self.features(distance)) for distance in distances]
+
+
+def test_defaults_are_those_of_arbel_et_al():
+    schedule = KIDSchedule([optimiser(1e-4)], torch.zeros(3, 1))
+    assert (schedule.every, schedule.memory, schedule.patience) == (2000, 10, 3)
+    assert (schedule.factor, schedule.floor, schedule.level) == (0.8, 1e-6, 0.1)
+    assert repr(schedule.kernel) == repr(PolynomialKernel())
+    assert [step for step in range(6001) if schedule.due(step)] == [2000, 4000, 6000]
+
+
+def test_ten_evaluations_are_remembered_before_the_first_test():
+    run = Run(memory=10)
+    assert run.step(*[1.0] * 10) == [Outcome(None, 0, decayed=False)] * 10
+    (outcome,) = run.step(1.0)
+    assert outcome.p_value is not None
+
+
+def test_each_sample_is_tested_against_the_oldest():
+    run = Run()
+    remembered = [run.features(distance) for distance in (3.0, 2.5, 2.0, 1.5)]
+    for sample in remembered:
+        run.schedule.step(sample)
+    for distance in (1.0, 0.5):
+        new = run.features(distance)
+        expected = relative_mmd_test(run.real, new, remembered.pop(0), PolynomialKernel())
+        outcome = run.schedule.step(new)
+        assert outcome.p_value == pytest.approx(float(expected.p_value))
+        assert outcome.p_value <= 0.1
+        assert (outcome.failures, outcome.decayed) == (0, False)
+        remembered.append(new)  # a success is remembered, and the oldest forgotten
+
+
+def test_a_failure_leaves_reference_and_memory_alone():
+    run = Run()
+    remembered = [run.features(distance) for distance in (1.5, 1.0, 1.0, 1.0)]
+    for sample in remembered:
+        run.schedule.step(sample)
+    kept = run.schedule.state_dict()["remembered"]
+    (outcome,) = run.step(3.0)
+    assert outcome.p_value > 0.1
+    assert (outcome.failures, outcome.decayed) == (1, False)
+    assert_close(run.schedule.state_dict()["remembered"], kept, rtol=0, atol=0)
+    new = run.features(0.0)
+    expected = relative_mmd_test(run.real, new, remembered[0], PolynomialKernel())
+    assert run.schedule.step(new).p_value == pytest.approx(float(expected.p_value))
+
+
+def test_three_failures_in_a_row_lower_all_rates():
+    run = Run(1e-4, 2e-4)
+    run.step(1.0, 1.0, 1.0, 1.0)
+    outcomes = run.step(3.0, 3.0)
+    assert [outcome.failures for outcome in outcomes] == [1, 2]
+    assert rates(run.schedule) == [1e-4, 2e-4]
+    (outcome,) = run.step(3.0)
+    assert (outcome.failures, outcome.decayed) == (0, True)
+    assert rates(run.schedule) == pytest.approx([0.8e-4, 1.6e-4])
+
+
+def test_a_success_in_between_starts_the_count_again():
+    run = Run()
+    run.step(2.0, 2.0, 2.0, 2.0)
+    failures = [outcome.failures for outcome in run.step(3.0, 3.0, 0.5, 3.0, 3.0)]
+    assert failures == [1, 2, 0, 1, 2]
+    assert rates(run.schedule) == [1e-4]
+
+
+def test_a_decay_keeps_the_last_three_and_the_new_one_is_among_them():
+    run = Run(memory=5)
+    samples = [run.features(distance) for distance in (1.0, 1.0, 1.1, 1.2, 1.3, 3.0, 3.0, 3.1)]
+    for sample in samples[:-1]:
+        run.schedule.step(sample)
+    before = run.schedule.state_dict()["remembered"]
+    assert run.schedule.step(samples[-1]).decayed
+    after = run.schedule.state_dict()["remembered"]
+    assert len(after) == 3
+    assert_close(after[:2], before[-2:], rtol=0, atol=0)
+    # No tests until there are five again, and then the oldest of the three is the reference.
+    assert [outcome.p_value for outcome in run.step(1.0, 1.0)] == [None, None]
+    new = run.features(0.2)
+    expected = relative_mmd_test(run.real, new, samples[3], PolynomialKernel())
+    assert run.schedule.step(new).p_value == pytest.approx(float(expected.p_value))
+
+
+def test_no_test_for_seven_evaluations_after_a_decay():
+    run = Run(memory=10)
+    outcomes = run.step(*[1.0] * 10, *[3.0] * 3, *[3.0] * 8)
+    assert outcomes[12].decayed
+    assert [outcome.p_value is None for outcome in outcomes[13:]] == [True] * 7 + [False]
+
+
+def test_rates_do_not_fall_below_the_floor_nor_rise_to_it():
+    run = Run(1.1e-6, 1e-7, factor=0.5)
+    run.step(1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0)
+    assert rates(run.schedule) == [1e-6, 1e-7]
+
+
+def test_rates_that_are_tensors_stay_the_same_tensors():
+    rate = torch.tensor(1e-4)
+    run = Run(rate)
+    run.step(1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0)
+    assert rates(run.schedule)[0] is rate
+    assert float(rate) == pytest.approx(0.8e-4)
+
+
+def test_a_floor_of_the_variance_is_that_of_the_authors():
+    run = Run(variance_floor=100.0)
+    samples = [run.features(distance) for distance in (1.0, 1.0, 1.0, 1.0, 0.5)]
+    outcome = [run.schedule.step(sample) for sample in samples][-1]
+    test = relative_mmd_test(run.real, samples[-1], samples[0], PolynomialKernel())
+    assert test.variance < 100
+    assert outcome.p_value == pytest.approx(float(torch.special.ndtr(test.difference / 10)))
+
+
+def test_without_a_variance_there_is_no_improvement():
+    schedule = KIDSchedule([optimiser(1e-4)], torch.ones(5, 2), memory=3)
+    outcomes = [schedule.step(torch.ones(5, 2)) for _ in range(6)]
+    assert [outcome.failures for outcome in outcomes] == [0, 0, 0, 1, 2, 0]
+    assert outcomes[-1].decayed
+
+
+def test_more_samples_than_real_ones_are_cut():
+    run, other = Run(), Run()
+    for _ in range(5):
+        sample = run.features(1.0)
+        outcome = run.schedule.step(torch.cat([sample, 100 * sample]))
+        assert outcome == other.schedule.step(sample)
+
+
+@pytest.mark.parametrize("after", [2, 5, 6, 8])
+def test_a_resumed_schedule_goes_on_as_if_nothing_had_happened(tmp_path, after):
+    distances = (1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0, 1.0, 0.5, 0.4, 0.3)
+    whole, first, second = Run(), Run(), Run()
+    expected = whole.step(*distances)
+    outcomes = first.step(*distances[:after])
+    state = {"schedule": first.schedule.state_dict(), "adam": first.schedule.optimisers[0].state_dict()}
+    torch.save(state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    second.schedule.load_state_dict(loaded["schedule"])
+    second.schedule.optimisers[0].load_state_dict(loaded["adam"])
+    second.seed = first.seed
+    assert outcomes + second.step(*distances[after:]) == expected
+    assert rates(second.schedule) == rates(whole.schedule)
+    assert any(outcome.decayed for outcome in expected)
+
+
+def test_wrong_arguments_are_refused():
+    real = torch.zeros(5, 2)
+    for options in ({"every": 0}, {"patience": 0}, {"memory": 2}):
+        with pytest.raises(
+            ValueError, match="^every, memory, patience: expected 1 <= every and 1 <= patience <= memory"
+        ):
+            KIDSchedule([optimiser(1e-4)], real, **options)
+    for factor in (0.0, 1.0):
+        with pytest.raises(ValueError, match=f"^factor: expected a number between 0 and 1, got {factor}"):
+            KIDSchedule([optimiser(1e-4)], real, factor=factor)
+    with pytest.raises(ValueError, match="^variance_floor: expected a number > 0 or None, got 0.0"):
+        KIDSchedule([optimiser(1e-4)], real, variance_floor=0.0)
+    schedule = KIDSchedule([optimiser(1e-4)], real)
+    with pytest.raises(ValueError, match="^fake: expected features of at least 5 samples, got 4"):
+        schedule.step(torch.zeros(4, 2))
+    run = Run()
+    run.step(1.0)
+    with pytest.raises(ValueError, match="^state: expected one of 5 real features, got one of 60"):
+        schedule.load_state_dict(run.schedule.state_dict())
