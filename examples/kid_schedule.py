@@ -48,11 +48,11 @@ class KIDSchedule:
     - If the p-value is at most `level`, it is a success: the new evaluation is remembered and the oldest forgotten.
     - If not, it is a failure: the new evaluation is forgotten. The reference stays, and so grows older.
     - After `patience` failures in a row, learning rates are multiplied by `factor`, but not below `floor`. Of what is
-      remembered and the new evaluation, the last `patience` are kept: the next tests come when there are `memory` again.
+      remembered and the new evaluation, the last `patience` are kept. Tests go on when there are `memory` again.
 
     One thing is the papers' and not the authors': their code raises the variance of the test to 1e-5 where it is less,
-    so that no improvement of KID by less than 0.004 counts. `variance_floor=1e-5` does the same. Without it, a test whose
-    variance is not positive is a failure.
+    so that no improvement of KID by less than 0.004 counts. `variance_floor=1e-5` does the same. Without it, a test
+    whose variance is not positive is a failure.
 
     Args:
         optimisers: whose learning rates to lower, in all groups of parameters.

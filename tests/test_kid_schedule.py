@@ -54,15 +54,15 @@ def test_ten_evaluations_are_remembered_before_the_first_test():
 
 def test_each_sample_is_tested_against_the_oldest():
     run = Run()
-    remembered = [run.features(distance) for distance in (3.0, 2.5, 2.0, 1.5)]
+    remembered = [run.features(distance) for distance in (1.0, 0.9, 1.0, 0.8)]
     for sample in remembered:
         run.schedule.step(sample)
-    for distance in (1.0, 0.5):
+    for distance in (0.6, 0.5):
         new = run.features(distance)
         expected = relative_mmd_test(run.real, new, remembered.pop(0), PolynomialKernel())
         outcome = run.schedule.step(new)
-        assert outcome.p_value == pytest.approx(float(expected.p_value))
-        assert outcome.p_value <= 0.1
+        assert 1e-9 < outcome.p_value <= 0.1
+        assert outcome.p_value == pytest.approx(float(expected.p_value), rel=1e-9)
         assert (outcome.failures, outcome.decayed) == (0, False)
         remembered.append(new)  # a success is remembered, and the oldest forgotten
 
@@ -118,11 +118,12 @@ def test_a_decay_keeps_the_last_three_and_the_new_one_is_among_them():
     assert run.schedule.step(new).p_value == pytest.approx(float(expected.p_value))
 
 
-def test_no_test_for_seven_evaluations_after_a_decay():
+def test_no_test_for_seven_evaluations_after_a_decay_and_failures_start_at_zero():
     run = Run(memory=10)
-    outcomes = run.step(*[1.0] * 10, *[3.0] * 3, *[3.0] * 8)
-    assert outcomes[12].decayed
-    assert [outcome.p_value is None for outcome in outcomes[13:]] == [True] * 7 + [False]
+    outcomes = run.step(*[1.0] * 10, *[3.0] * 3, *[1.0] * 7, 9.0, 9.0, 9.0)
+    assert [outcome.p_value is None for outcome in outcomes] == [True] * 10 + [False] * 3 + [True] * 7 + [False] * 3
+    assert [outcome.failures for outcome in outcomes[-3:]] == [1, 2, 0]
+    assert [i for i, outcome in enumerate(outcomes) if outcome.decayed] == [12, 22]
 
 
 def test_rates_do_not_fall_below_the_floor_nor_rise_to_it():

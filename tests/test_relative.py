@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from torch_mmd_losses import PolynomialKernel, RBFKernel, mmd2, relative_mmd_test
+from torch_mmd_losses import LinearKernel, PolynomialKernel, RBFKernel, mmd2, relative_mmd_test
 from torch_mmd_losses.relative import Candidate, candidate, compare
 
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -89,6 +89,11 @@ def test_without_a_positive_variance_there_is_no_p_value():
     assert test.difference == test.variance == 0
     assert test.statistic.isnan()
     assert test.p_value.isnan()
+    # A difference without any scatter is no test either.
+    apart = relative_mmd_test(torch.zeros(5, 1), torch.zeros(5, 1), torch.ones(5, 1), LinearKernel())
+    assert (apart.difference, apart.variance) == (-1, 0)
+    assert apart.statistic.isnan()
+    assert apart.p_value.isnan()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
