@@ -29,6 +29,7 @@ QUESTIONS = [
     "spectral_norm_error",
     "training_step",
     "roofline",
+    "two_sample_power",
 ]
 
 

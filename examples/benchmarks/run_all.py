@@ -28,6 +28,7 @@ import roofline
 import spectral_norm_error
 import spectral_norm_time
 import training_step
+import two_sample_power
 from common import Record, Target, ask, folder_of, keep_freed_memory, markdown, name_of, options_of, read, reader, title
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ QUESTIONS: tuple[ModuleType, ...] = (
     spectral_norm_error,
     training_step,
     roofline,
+    two_sample_power,
 )
 
 DOCS = Path(__file__).parents[2] / "docs"
