@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sizes import Largest
 from torch.testing import assert_close
 
-from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, RBFMix, mmd2, mmd_test, permutation
+from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, mmd2, mmd_test, permutation
 
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 seeds = st.integers(0, 10**6)
@@ -148,14 +148,13 @@ def test_tiles_do_not_show(seed, tile):
     assert_close(mmd_test(real, fake, generator=seeded(seed), permutations=50, tile_size=tile), expected)
 
 
-def test_default_bandwidths_are_multiples_of_the_median_of_all():
+def test_default_bandwidth_is_that_of_the_median_of_all():
     pooled = torch.tensor([[0.0], [0.0], [3.0], [4.0]])
-    # Distances that are not zero: 1, 3, 3, 4, 4; of an even number torch takes the lower middle one.
-    assert permutation._bandwidths(pooled) == [0.75, 1.5, 3.0, 6.0, 12.0]
-    assert permutation._bandwidths(torch.zeros(4, 1)) == list(permutation.FACTORS)
+    # Distances that are not zero: 1, 3, 3, 4, 4.
+    assert permutation._bandwidth(pooled) == pytest.approx(3 / math.sqrt(2))
+    assert permutation._bandwidth(torch.zeros(4, 1)) == 1
     real, fake = scores(15, 3, 1), scores(25, 3, 2, shift=0.4)
-    median = torch.pdist(torch.cat([real, fake])).median()
-    kernel = RBFMix([factor * float(median) for factor in permutation.FACTORS])
+    kernel = RBFKernel(float(torch.pdist(torch.cat([real, fake])).median()) / math.sqrt(2))
     assert_close(mmd_test(real, fake, generator=seeded()), mmd_test(real, fake, kernel, generator=seeded()))
 
 

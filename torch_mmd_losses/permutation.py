@@ -12,10 +12,7 @@ from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._pairs import Pairs, Sample, total_dtype
 from torch_mmd_losses._tiles import Block, side_of_tiles, tiles
 from torch_mmd_losses.functional import check_kernel
-from torch_mmd_losses.kernels import RBFMix
-
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Bandwidths of the default kernel as multiples of the median distance."""
+from torch_mmd_losses.kernels import RBFKernel
 
 MEDIAN_OF = 1000
 """Samples whose distances the median is taken of: half a million of them."""
@@ -65,9 +62,9 @@ def mmd_test(
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
-        kernel: any kernel; a bounded one is taken without its bounds. None is the sum of five Gaussians whose
-            bandwidths are 1/4, 1/2, 1, 2 and 4 times the median distance of all samples together, real and fake, or of
-            1000 random ones if there are more. Distances of zero do not count in the median.
+        kernel: any kernel; a bounded one is taken without its bounds. None is the Gaussian
+            :math:`\exp(-\lVert a - b \rVert^2 / c^2)` with the median distance :math:`c` of all samples together, real
+            and fake, or of 1000 random ones if there are more. Distances of zero do not count in the median.
         permutations: how many, :math:`B`. 999 are enough for levels of 0.05 and 0.01.
         generator: where permutations come from; None is PyTorch's default generator of the scores' device. One on the
             CPU gives the same permutations on every device.
@@ -106,7 +103,7 @@ def mmd_test(
     pooled = torch.cat([real, fake])[order.to(device)]
     labels = torch.cat([(order < m).unsqueeze(0), _divisions(m, n, count, generator, device)]).to(device)
     with _checks.full_precision(device):
-        chosen = RBFMix(_bandwidths(pooled[:MEDIAN_OF])) if kernel is None else kernel
+        chosen = RBFKernel(_bandwidth(pooled[:MEDIAN_OF])) if kernel is None else kernel
         statistics, rounding = _statistics(chosen, pooled, labels, m, side_of_tiles(tile_size, device))
     as_large = statistics >= statistics[0] - rounding
     return TwoSampleTest(statistics[0].to(real.dtype), as_large.to(statistics.dtype).mean())
@@ -126,12 +123,11 @@ def _divisions(m: int, n: int, count: int, generator: torch.Generator | None, de
     return torch.cat(pieces)
 
 
-def _bandwidths(pooled: Tensor) -> list[float]:
-    """Return bandwidths around the median distance; equal samples are at any distance in units of it."""
+def _bandwidth(pooled: Tensor) -> float:
+    """Return the median distance over the root of two; equal samples are at any distance in units of it."""
     distances = torch.pdist(pooled)
     apart = distances[distances > 0]
-    median = float(apart.median()) if apart.numel() else 1.0
-    return [factor * median for factor in FACTORS]
+    return float(apart.median()) / 2**0.5 if apart.numel() else 1.0
 
 
 def _statistics(kernel: Kernel, pooled: Tensor, labels: Tensor, m: int, size: int) -> tuple[Tensor, Tensor]:
