@@ -85,7 +85,7 @@ def ours(real: Tensor, fake: Tensor) -> bool:
     return bool(mmd_test(real, fake, permutations=PERMUTATIONS).p_value <= LEVEL)
 
 
-def ours_with_one_bandwidth(real: Tensor, fake: Tensor) -> bool:
+def ours_with_its_kernel(real: Tensor, fake: Tensor) -> bool:
     """Return the verdict of this library with the kernel of alibi-detect."""
     kernel = RBFKernel(median_bandwidth(real))
     return bool(mmd_test(real, fake, kernel, permutations=PERMUTATIONS).p_value <= LEVEL)
@@ -100,7 +100,7 @@ def alibi_detect(real: Tensor, fake: Tensor) -> bool:
 
 def tests() -> dict[str, Test]:
     """Return the tests that can be run here, this library's first."""
-    found: dict[str, Test] = {"`mmd_test`": ours, "`mmd_test`, one bandwidth": ours_with_one_bandwidth}
+    found: dict[str, Test] = {"`mmd_test`": ours, "`mmd_test`, same kernel": ours_with_its_kernel}
     try:
         bare(DETECTOR)
     except ModuleNotFoundError:
