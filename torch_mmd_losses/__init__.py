@@ -4,6 +4,7 @@ from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses.blocks import mmd2_blocks
 from torch_mmd_losses.fourier import mmd2_fourier
 from torch_mmd_losses.functional import mmd2
+from torch_mmd_losses.gradient_constrained import gradient_constrained_mmd2
 from torch_mmd_losses.kernels import (
     EnergyKernel,
     LinearKernel,
@@ -35,6 +36,7 @@ __all__ = [
     "RationalQuadraticMix",
     # estimators and loss
     "MMDLoss",
+    "gradient_constrained_mmd2",
     "mmd2",
     "mmd2_and_variance",
     "mmd2_blocks",
