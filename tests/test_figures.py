@@ -22,7 +22,12 @@ from torch_mmd_losses import MMDLoss, RBFKernel
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "examples" / "figures"
 MODULES = [path.stem for path in FIGURES.glob("*.py")]
-SCRIPTS = ["wang2019_fig1_gradients", "wang2019_fig2_kernels", "wang2019_figs1_two_parameter_gan"]
+SCRIPTS = [
+    "arbel2018_fig1_vector_fields",
+    "wang2019_fig1_gradients",
+    "wang2019_fig2_kernels",
+    "wang2019_figs1_two_parameter_gan",
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,7 @@ def figures() -> Iterator[SimpleNamespace]:
         gan = modules.wang2019_figs1_two_parameter_gan
         for name, coarse in {"PRECISE": 128, "NODES": 40, "GRID": (21, 15), "STARTS": (15, 8)}.items():
             patch.setattr(gan, name, coarse)
+        patch.setattr(modules.arbel2018_fig1_vector_fields, "STEPS", 350)
         yield modules
     for name in MODULES:
         del sys.modules[name]
@@ -61,6 +67,7 @@ def double(*values):
 
 
 DEPARTURES = {
+    "arbel2018_fig1_vector_fields": [],
     "wang2019_fig1_gradients": [],
     "wang2019_fig2_kernels": ["mixture of rational quadratic kernels: range"],
     "wang2019_figs1_two_parameter_gan": [
@@ -354,3 +361,38 @@ def test_paths_of_mmd_rbf_end_at_the_equilibrium(gan):
     ends = gan.follow(gan.field(case), gan.starting_points(), 1.0)
     # As close as interpolation between few points tells.
     assert (ends - gan.equilibrium(case)).abs().max() < 0.05
+
+
+# Arbel et al., Fig. 1.
+
+
+@pytest.fixture(scope="module")
+def point_masses(figures):
+    return figures.arbel2018_fig1_vector_fields
+
+
+def test_fields_are_the_derivatives_in_closed_form(point_masses):
+    theta, psi = torch.rand(2, 20, dtype=torch.float64) * 3
+    points, e = torch.stack([theta, psi], 1), torch.exp(-0.5 * (psi * theta) ** 2)
+    by_theta, by_psi = 2 * psi**2 * theta * e, 2 * theta**2 * psi * e
+    assert_close(point_masses.field("MMD", points), torch.stack([-by_theta, by_psi], 1))
+    total = 2 + psi**2
+    scaled = torch.stack([-by_theta / total, by_psi / total - 4 * psi * (1 - e) / total**2], 1)
+    assert_close(point_masses.field("scaled MMD", points), scaled)
+
+
+def test_the_penalty_is_that_of_the_witness(point_masses):
+    theta, psi = double(1.5, 0.8)
+    t = theta * (torch.arange(100, dtype=torch.float64) + 0.5) / 100
+    slopes = torch.func.vmap(torch.func.grad(lambda at: point_masses.witness(at, theta, psi)))(t)
+    expected = point_masses.squared_mmd(theta, psi) - (slopes.abs() - 1).square().mean()
+    assert_close(point_masses.penalised(theta, psi), expected)
+
+
+def test_the_drawn_critics_are_those_of_their_kernels(point_masses):
+    # The supremum over the unit ball is attained by the critic, so its difference of means is the distance.
+    far, zero = double(point_masses.FAR)[0], double(0.0)[0]
+    psis = (10.0, 1.0, point_masses.best_psi(point_masses.FAR))
+    for psi, critic in zip(psis, point_masses.drawn_critics().values(), strict=True):
+        distance = point_masses.squared_mmd if psi >= 1 else point_masses.squared_scaled_mmd
+        assert_close(critic(zero) - critic(far), distance(far, double(psi)[0]).sqrt())
