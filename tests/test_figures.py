@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from scipy.special import lambertw, roots_genlaguerre
 from torch.testing import assert_close
 
-from torch_mmd_losses import MMDLoss, RBFKernel
+from torch_mmd_losses import MMDLoss, RBFKernel, gradient_constrained_mmd2, mmd2
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "examples" / "figures"
 MODULES = [path.stem for path in FIGURES.glob("*.py")]
 SCRIPTS = [
     "arbel2018_fig1_vector_fields",
+    "arbel2018_fig5_distances",
     "wang2019_fig1_gradients",
     "wang2019_fig2_kernels",
     "wang2019_figs1_two_parameter_gan",
@@ -39,6 +40,8 @@ def figures() -> Iterator[SimpleNamespace]:
         for name, coarse in {"PRECISE": 128, "NODES": 40, "GRID": (21, 15), "STARTS": (15, 8)}.items():
             patch.setattr(gan, name, coarse)
         patch.setattr(modules.arbel2018_fig1_vector_fields, "STEPS", 350)
+        for name, coarse in {"QUANTILES": 20, "GRID": (8, 9), "SEARCHED": [0.03, 0.1, 0.3, 1.0, 3.0]}.items():
+            patch.setattr(modules.arbel2018_fig5_distances, name, coarse)
         yield modules
     for name in MODULES:
         del sys.modules[name]
@@ -68,6 +71,7 @@ def double(*values):
 
 DEPARTURES = {
     "arbel2018_fig1_vector_fields": [],
+    "arbel2018_fig5_distances": ["optimised MMD"],
     "wang2019_fig1_gradients": [],
     "wang2019_fig2_kernels": ["mixture of rational quadratic kernels: range"],
     "wang2019_figs1_two_parameter_gan": [
@@ -396,3 +400,22 @@ def test_the_drawn_critics_are_those_of_their_kernels(point_masses):
     for psi, critic in zip(psis, point_masses.drawn_critics().values(), strict=True):
         distance = point_masses.squared_mmd if psi >= 1 else point_masses.squared_scaled_mmd
         assert_close(critic(zero) - critic(far), distance(far, double(psi)[0]).sqrt())
+
+
+# Arbel et al., Fig. 5.
+
+
+def test_distances_of_gaussians_in_closed_form_are_those_of_samples(figures):
+    distances = figures.arbel2018_fig5_distances
+    z = torch.special.ndtri((torch.arange(500, dtype=torch.float64) + 0.5) / 500)
+    for place in (0, 30, -1):
+        mean, spread = distances.others()[place]
+        found = mmd2(0.1 * z, mean + spread * z, RBFKernel(0.3), estimator="biased")
+        assert_close(distances.squared_mmd(0.3)[place], found, rtol=1e-3, atol=1e-5)
+
+
+def test_gradient_constrained_distances_are_those_of_the_library_one_by_one(figures):
+    distances = figures.arbel2018_fig5_distances
+    real, fakes = distances.samples()
+    found = gradient_constrained_mmd2(real, fakes[11], RBFKernel(0.3), lambda_=1.0)
+    assert_close(distances.squared_gradient_constrained(0.3)[11], found)
