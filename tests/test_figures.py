@@ -18,12 +18,14 @@ from scipy.special import lambertw, roots_genlaguerre
 from torch.testing import assert_close
 
 from torch_mmd_losses import MMDLoss, RBFKernel, gradient_constrained_mmd2, mmd2
+from torch_mmd_losses._representers import jets
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "examples" / "figures"
 MODULES = [path.stem for path in FIGURES.glob("*.py")]
 SCRIPTS = [
     "arbel2018_fig1_vector_fields",
+    "arbel2018_fig4_critic_gradients",
     "arbel2018_fig5_distances",
     "wang2019_fig1_gradients",
     "wang2019_fig2_kernels",
@@ -40,6 +42,7 @@ def figures() -> Iterator[SimpleNamespace]:
         for name, coarse in {"PRECISE": 128, "NODES": 40, "GRID": (21, 15), "STARTS": (15, 8)}.items():
             patch.setattr(gan, name, coarse)
         patch.setattr(modules.arbel2018_fig1_vector_fields, "STEPS", 350)
+        patch.setattr(modules.arbel2018_fig4_critic_gradients, "POINTS", 32)
         for name, coarse in {"QUANTILES": 20, "GRID": (8, 9), "SEARCHED": [0.03, 0.1, 0.3, 1.0, 3.0]}.items():
             patch.setattr(modules.arbel2018_fig5_distances, name, coarse)
         yield modules
@@ -71,6 +74,7 @@ def double(*values):
 
 DEPARTURES = {
     "arbel2018_fig1_vector_fields": [],
+    "arbel2018_fig4_critic_gradients": [],
     "arbel2018_fig5_distances": ["optimised MMD"],
     "wang2019_fig1_gradients": [],
     "wang2019_fig2_kernels": ["mixture of rational quadratic kernels: range"],
@@ -400,6 +404,54 @@ def test_the_drawn_critics_are_those_of_their_kernels(point_masses):
     for psi, critic in zip(psis, point_masses.drawn_critics().values(), strict=True):
         distance = point_masses.squared_mmd if psi >= 1 else point_masses.squared_scaled_mmd
         assert_close(critic(zero) - critic(far), distance(far, double(psi)[0]).sqrt())
+
+
+# Arbel et al., Fig. 4.
+
+
+def test_gradients_are_those_of_the_critic_of_proposition_4(figures):
+    # g = (eta - sum of alpha k(x, .) + beta dk(x, .)) / lambda with (alpha, beta) from the system of the proposition.
+    critics = figures.arbel2018_fig4_critic_gradients
+    real, fake = critics.samples()
+    mu, size = torch.cat([real, fake]), 3 * (len(real) + len(fake))
+    every = torch.arange(len(mu)).repeat_interleave(3)
+    unit = torch.eye(3, dtype=torch.float64).repeat(len(mu), 1)
+    at = double([0.3, 0.2], [2.0, 1.0], [-1.0, 3.0])
+
+    def on_points(t, b, combination):
+        return jets(critics.KERNEL, t, b, combination)
+
+    def eta(t):
+        value = unit[:1].expand(len(real), -1)
+        return on_points(t, real, value).mean(2) - on_points(t, fake, value).mean(2)
+
+    matrix = on_points(mu, mu[every], unit).flatten(0, 1)
+    weight = len(mu) * critics.LAMBDA * torch.eye(size, dtype=torch.float64)
+    solution = torch.linalg.solve(matrix + weight, eta(mu).flatten())
+    expected = (eta(at) - on_points(at, mu[every], unit) @ solution) / critics.LAMBDA
+    assert_close(critics.gradient_constrained(at), expected[:, 1:])
+
+
+def test_the_sobolev_critic_solves_its_equation(figures):
+    # Far from y = 6 it depends on x alone, and mu u' = constant - F with F' = P - Q; u vanishes at 0 and at 6.
+    critics = figures.arbel2018_fig4_critic_gradients
+    x = torch.linspace(0, 6, 60001, dtype=torch.float64)
+    normal = torch.distributions.Normal(double(0.0), double(1.0))
+    f = normal.cdf(x + 1) - normal.cdf(x - 1)
+    mu = (normal.log_prob(x + 1).exp() + normal.log_prob(x - 1).exp()) / 2
+    slope = (torch.trapezoid(f / mu, x) / torch.trapezoid(1 / mu, x) - f) / mu
+    field = critics.sobolev()
+    axis = (field.at[:, 1] < 0.5) & (field.at[:, 0] < 5)
+    expected = slope[(field.at[axis, 0] * 10_000).round().long()]
+    assert_close(field.gradients[axis, 0], expected, rtol=0.02, atol=0.02)  # what cells of 0.13 leave
+    assert_close(field.gradients[axis, 1], torch.zeros_like(expected), rtol=0, atol=0.01)
+
+
+def test_the_whole_field_is_mirrored(figures):
+    critics = figures.arbel2018_fig4_critic_gradients
+    quarter = critics.constrained()
+    whole = critics.whole(quarter)
+    assert_close(critics.gradient_constrained(whole.at), whole.gradients)
 
 
 # Arbel et al., Fig. 5.
