@@ -172,7 +172,7 @@ def below_gradient_constrained() -> Claim:
     shares = torch.stack(
         [
             squared_scaled_mmd(*p)
-            / gradient_constrained_mmd2(p[:1] * 0, p[:1], RBFKernel(), lambda_=LAMBDA, features=lambda x, p=p: x * p[1])
+            / gradient_constrained_mmd2(p[:1] * 0, p[:1], RBFKernel(), lambda_=LAMBDA, features=p[1].mul)
             for p in grid()[::7]
             if p[0] > 0 and p[1] > 0
         ]
