@@ -102,19 +102,36 @@ def medians(candidates: Mapping[str, Callable[[], object]], seconds: float, leas
 
     They take turns, round after round, for about `seconds` in all but `least` times at least: whatever slows the
     machine down for a while slows all of them. A turn is one call, or as many as take about `TURN`, since the clock and
-    the change of work take a while, too. The first round, which fills caches, is not counted, nor is the second if it
-    was to find out how many calls and rounds there is time for.
+    the change of work take a while, too. What comes before, to fill caches and to find out how many calls and rounds
+    there is time for, is not counted.
     """
     once = {name: cpu_seconds(work) for name, work in candidates.items()}
+    calls = dict.fromkeys(candidates, 1)
     if sum(once.values()) < 1:
-        once = {name: cpu_seconds(work) for name, work in candidates.items()}
-    calls = {name: max(1, int(TURN / max(taken, 1e-6))) for name, taken in once.items()}
-    turn = sum(taken * calls[name] for name, taken in once.items())
+        calls = {name: _calls_in_a_turn(work) for name, work in candidates.items()}
+        once = {name: cpu_seconds(_repeated(work, calls[name])) for name, work in candidates.items()}
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(max(least, int(seconds / max(turn, 1e-6)))):
+    for _ in range(max(least, int(seconds / max(sum(once.values()), 1e-6)))):
         for name, work in candidates.items():
-            times[name].append(cpu_seconds(lambda: [work() for _ in range(calls[name])]) / calls[name])  # noqa: B023
+            times[name].append(cpu_seconds(_repeated(work, calls[name])) / calls[name])
     return {name: median(values) for name, values in times.items()}
+
+
+def _calls_in_a_turn(work: Callable[[], object]) -> int:
+    """Return how many calls in a row take about `TURN`: a call after other work can take several times as long."""
+    calls, taken = 1, cpu_seconds(work)
+    while taken < TURN:
+        calls *= 2
+        taken = cpu_seconds(_repeated(work, calls))
+    return max(1, int(calls * TURN / max(taken, 1e-6)))
+
+
+def _repeated(work: Callable[[], object], calls: int) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(calls):
+            work()
+
+    return run
 
 
 def keep_freed_memory() -> None:
