@@ -10,6 +10,7 @@ from test_spectral_norm import LAYERS, every_layer, network, original, vector
 from torch import nn
 from torch.testing import assert_close
 
+from torch_mmd_losses import _accelerated as accelerated
 from torch_mmd_losses import _operators as operators
 from torch_mmd_losses import conv_spectral_norm, spectral_norms
 
@@ -231,6 +232,19 @@ def test_follows_the_weight_with_less_than_half_the_error_of_the_plain_iteration
             error.append(1 - spectral_norms(layer)[""] / exact)
     fast, slow = (torch.stack(error).median() for error in errors)
     assert 0 < fast < slow / 2
+
+
+@pytest.mark.parametrize(("cheap", "steps"), [(accelerated.CHEAP, 4), (0, 2)])
+def test_iterates_twice_as_often_where_that_takes_no_time(monkeypatch, cheap, steps):
+    monkeypatch.setattr(accelerated, "CHEAP", cheap)
+    layer = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=8, n_power_iterations=2)
+    change(layer)
+    norm = state(layer)
+    expected = operators.locally_optimal_iteration(
+        norm.operator, original(layer).detach(), norm.v.clone(), norm.direction.clone(), steps
+    )
+    layer(torch.zeros(1, 3, 8, 8))
+    assert_close((norm.u, norm.v, norm.direction), tuple(expected))
 
 
 def copy_of(layer):

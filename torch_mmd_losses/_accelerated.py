@@ -21,6 +21,16 @@ CHANGED = SPARED + 1
 """Stands for the number of spared forwards where the next forward will be the first at a new weight."""
 
 
+CHEAP = 2**22
+"""Multiplications in `A v` up to which an iteration costs little beside those of large layers.
+
+The first and the last layer of a discriminator are of this kind, and the first is slow to converge.
+"""
+
+CHEAP_ITERATIONS = 2
+"""Iterations of such layers for one of others."""
+
+
 class Schedule:
     """Decides which training forwards iterate: all, but for up to two after one that found the weight changed.
 
@@ -110,9 +120,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
             return
         precise = at_least_float32(weight.detach())
         v, direction = self.v.to(precise.dtype), self.direction.to(precise.dtype)
-        u, v, direction = operators.locally_optimal_iteration(
-            self.operator, precise, v, direction, self.n_power_iterations
-        )
+        u, v, direction = operators.locally_optimal_iteration(self.operator, precise, v, direction, self._steps(weight))
         if not self.u.numel():  # not in the checkpoint that was loaded
             self.u = torch.empty_like(u)
         self.u.copy_(u)
@@ -126,6 +134,10 @@ class AcceleratedSpectralNorm(SpectralNorm):
     def set_extra_state(self, state: Tensor) -> None:
         """Take up a schedule where it was stored."""
         self._schedule = Schedule(int(state))
+
+    def _steps(self, weight: Tensor) -> int:
+        pixels = self.v.numel() // self.v.shape[0]
+        return self.n_power_iterations * (CHEAP_ITERATIONS if weight.numel() * pixels <= CHEAP else 1)
 
     def _forget(self) -> None:
         self._schedule = Schedule()
