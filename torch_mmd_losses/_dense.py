@@ -11,10 +11,12 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mmd_losses._leaf import Leaf, Limits, Mapped, PairLimits, evaluate
+from torch_mmd_losses._leaf import Leaf, Limits, PairLimits, evaluate, exponent, power_of_two
 from torch_mmd_losses._pairs import count, total_dtype
 from torch_mmd_losses._types import Estimator, Weights
 
@@ -28,7 +30,7 @@ APART = 0.9
 """Share of the scores' scatter that lies between the samples, above which float32 would cost digits within them."""
 
 
-def suits(samples: int, d: int, device: torch.device) -> bool:
+def suits(samples: int) -> bool:
     """Whether this pass is the faster one for so many real and fake samples together."""
     return samples <= DENSE_UP_TO
 
@@ -47,66 +49,79 @@ def losses_and_gradients(
     Gradients are `(m + n, d)` in the dtype of the scores, real scores first.
     """
     m, n = real.shape[0], fake.shape[0]
-    stack = centred_stack(real, fake)
-    gram = stack @ stack.T
-    squares = gram.diagonal().clone()  # from here, so that each sample is at distance zero from itself, exactly
-    sq_dist = torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1))
+    stack, gram = stack_and_gram(real, fake)
+    factor = exponent(leaves) if rows[0][1] is rows[-1][1] is None else None
+    squares = gram.diagonal() * (factor or 1)  # from here, so that a sample is at distance zero from itself, exactly
+    sq_dist = torch.sub(squares, gram, alpha=2 * (factor or 1)).add_(squares.unsqueeze(1))
+    mapped = None if factor is None else power_of_two(sq_dist, factor)
     losses, found = [], []
-    mapped: Mapped | None = None
     for i, (weights, limits) in enumerate(rows):
         if mapped is None or limits != rows[i - 1][1]:
             bounds = [limit_matrices(m, n, blocks, sq_dist.dtype, sq_dist.device) for blocks in limits or ()]
             mapped = evaluate(leaves, sq_dist, bounds or None, keep=i + 1 < len(rows))
         value, slope, rate = mapped
-        omega, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
+        omega, scales, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
         pull = slope * omega
         sums = pull.sum(1)
-        losses.append((sums if slope is value else (value * omega).sum(1)).sum().mul_(scale))
+        losses.append(torch.dot(sums if slope is value else (value * omega).sum(1), scales))
         if gradients:
             # sum_j pull_ij (z_i - z_j): the graph Laplacian of the weights, up to its sign, times the scores.
             pull.diagonal().sub_(sums)
-            found.append(torch.addmm(stack, _cast(pull, stack.dtype), stack, beta=0, alpha=-4 * rate * scale))
-    return losses, [_cast(gradient, real.dtype) for gradient in found]
+            if pull.dtype != stack.dtype:  # asking costs less than a conversion to what it is already
+                pull = pull.to(stack.dtype)
+            found.append(torch.addmm(stack, pull, stack, beta=0, alpha=-4 * rate * scale))
+    if stack.dtype != real.dtype:
+        found = [gradient.to(real.dtype) for gradient in found]
+    return losses, found
 
 
-def centred_stack(real: Tensor, fake: Tensor) -> Tensor:
-    """Return real and fake scores `(m + n, d)` around their centre, in a dtype in which their differences are exact.
+def stack_and_gram(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Return real and fake scores `(m + n, d)` around their centre, and their inner products `(m + n, m + n)`.
 
-    Float32 is enough unless the two samples are far apart for their size. To know that, the host has to read a number:
-    on a CPU that costs less than float64, elsewhere it would be a synchronisation.
+    They are in a dtype in which differences of the scores are exact. Float32 is enough unless the two samples are far
+    apart for their size. To know that, the host has to read a number: on a CPU that costs less than float64, elsewhere
+    it would be a synchronisation.
     """
     stack = torch.cat([real, fake])
-    precise = total_dtype(real.device)
-    if stack.dtype == precise:
-        return _centred(stack)
-    if real.device.type == "cpu":
-        centred = _centred(stack)
-        if not _apart(centred, real.shape[0]):
-            return centred
-        stack = torch.cat([real, fake])
-    return _centred(stack.to(precise))
+    if stack.dtype == torch.float32:
+        if stack.is_cpu:
+            gram = _centred_gram(stack)
+            if not _apart(gram, real.shape[0]):
+                return stack, gram
+            stack = torch.cat([real, fake])
+        stack = stack.to(total_dtype(stack.device))
+    return stack, _centred_gram(stack)
 
 
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x if x.dtype == dtype else x.to(dtype)  # asking costs less than a conversion to what it is already
+def _centred_gram(stack: Tensor) -> Tensor:
+    """Move the centre of the stack to zero, in place, and return its inner products."""
+    stack.sub_(stack.sum(0), alpha=1 / stack.shape[0])
+    return torch.mm(stack, stack.t())
 
 
-def _apart(centred: Tensor, m: int) -> bool:
+def _apart(gram: Tensor, m: int) -> bool:
     # NumPy, because what the host decides with is no part of the computation on a device.
-    scores = centred.numpy()
-    between, everything = scores[:m].sum(0), scores.ravel()
-    return not between @ between * (1 / m + 1 / (len(scores) - m)) <= APART * (everything @ everything)
+    return not np.vdot(gram.numpy(), _contrast(m, gram.shape[0] - m)) <= 0
 
 
-def _centred(stack: Tensor) -> Tensor:
-    return stack.sub_(stack.sum(0), alpha=1 / stack.shape[0])
+@lru_cache(maxsize=32)
+def _contrast(m: int, n: int) -> npt.NDArray[np.float32]:
+    """Return what to multiply inner products with so that their sum is above zero if the samples are far apart.
+
+    The scatter between the samples, of which the inner products within one of them are enough, less a share of all.
+    """
+    contrast = np.diag(np.full(m + n, -APART, np.float32))
+    contrast[:m, :m] += 1 / m + 1 / n
+    return contrast
 
 
 @lru_cache(maxsize=32)
 def pair_weights(
     m: int, n: int, weights: Weights, estimator: Estimator, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor, float]:
     """Return the factor `(m + n, m + n)` of each ordered pair in the loss, and what to multiply the sum with.
+
+    The latter twice: as a vector `(m + n,)`, one for each row, and as a number.
 
     Where the means cancel, rounded factors would be what is left. Up to a common one, those of MMD^2 are small whole
     numbers, exact in any dtype; others are returned in float64.
@@ -124,7 +139,7 @@ def pair_weights(
     omega[:m, :m], omega[m:, m:] = real, fake
     if within:
         omega.fill_diagonal_(0)
-    return omega, 1 / common
+    return omega, omega.new_full((m + n,), 1 / common), 1 / common
 
 
 @lru_cache(maxsize=32)

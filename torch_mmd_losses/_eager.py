@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 
 
 def plain_autograd(*tensors: Tensor) -> bool:
     """Whether nothing but plain reverse-mode autograd will look at what is computed from these tensors."""
-    return (
-        not torch.compiler.is_compiling()
-        and all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
-    )
+    if torch.compiler.is_compiling():
+        return False
+    for tensor in tensors:
+        if type(tensor) is not Tensor and type(tensor) is not nn.Parameter:
+            return False
+    return peek_interpreter_stack() is None and forward_ad._current_level < 0

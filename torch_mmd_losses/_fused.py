@@ -12,10 +12,8 @@ from torch_mmd_losses import _checks
 from torch_mmd_losses._eager import plain_autograd
 from torch_mmd_losses._passes import Plan, compute, hessian_product, is_small
 
-
-def applies(real: Tensor, fake: Tensor) -> bool:
-    """Whether :func:`losses` can be used for these scores."""
-    return plain_autograd(real, fake)
+applies = plain_autograd
+"""Whether :func:`losses` can be used for these scores."""
 
 
 def losses(plan: Plan, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
@@ -27,11 +25,10 @@ class _Losses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, real: Tensor, fake: Tensor, plan: Plan) -> tuple[Tensor, ...]:  # noqa: ANN401
         ctx.set_materialize_grads(False)
-        wanted = ctx.needs_input_grad[:2]
-        ctx.plan, ctx.wanted = plan, wanted
-        values, gradients = compute(plan, real, fake, wanted)
+        ctx.plan, ctx.wanted = plan, ctx.needs_input_grad[:2]
+        values, gradients = compute(plan, real, fake, ctx.wanted)
         ctx.save_for_backward(real, fake, *gradients)
-        return tuple(value.to(real.dtype) for value in values)
+        return tuple([value if value.dtype == real.dtype else value.to(real.dtype) for value in values])
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -90,7 +87,7 @@ def _weigh(outer: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
 
 def _split(wanted: Sequence[bool], real: Tensor, fake: Tensor, stacked: Tensor) -> tuple[Tensor | None, ...]:
     """Return the parts of a stacked gradient that belong to real and to fake scores."""
-    if not all(wanted):
+    if False in wanted:
         return tuple(stacked if want else None for want in wanted)
     return torch.split_with_sizes(stacked, [real.shape[0], fake.shape[0]])
 

@@ -54,8 +54,9 @@ class Kernel(nn.Module):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        if "from_sq_dist" in cls.__dict__ and "_map" not in cls.__dict__:
-            cls._map = Kernel._map  # type: ignore[method-assign]  # the slope of a base class is that of its own map
+        if "from_sq_dist" in cls.__dict__:  # the slope of a base class is that of its own map
+            for name in {"_map", "_exponent"} - cls.__dict__.keys():
+                setattr(cls, name, getattr(Kernel, name))
 
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances, of any shape and never negative, to kernel values of the same shape.
@@ -102,6 +103,12 @@ class Kernel(nn.Module):
         return type(self).forward is Kernel.forward
 
     @property
+    def _has_slope(self) -> bool:
+        """Whether the kernel is a function of the distance whose derivative is written by hand."""
+        kind = type(self)
+        return kind._map is not Kernel._map and kind.forward is Kernel.forward
+
+    @property
     def _closed_form(self) -> bool:
         """Whether sums over pairs take no Gram matrix."""
         return False
@@ -132,7 +139,7 @@ class Kernel(nn.Module):
 
     def _trained(self, like: Tensor) -> bool:
         """Whether values depend on a tensor that wants a gradient, beside the scores, which are like `like`."""
-        if type(self)._map is not Kernel._map:
+        if self._has_slope:
             return False
         with torch.enable_grad():
             if self._radial:
@@ -147,6 +154,11 @@ class Kernel(nn.Module):
             value = self._checked(self.from_sq_dist(leaf), leaf.shape)
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         return Mapped(value.detach(), slope, 1.0)
+
+    @property
+    def _exponent(self) -> float | None:
+        """The number `c` for which the kernel is `2 ** (c * sq_dist)`, if there is one."""
+        return None
 
     def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
         """Return a mask `(m, n)` of the pairs that hardly pull or push."""

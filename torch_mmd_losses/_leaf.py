@@ -19,6 +19,8 @@ PairLimits = Limits | tuple[Tensor, Tensor]
 
 UNBOUNDED: Limits = (0.0, math.inf)
 
+LOG_2 = math.log(2)
+
 
 class Leaf(NamedTuple):
     """A kernel that is neither a sum nor a multiple, with its factor in the kernel that it is part of."""
@@ -54,6 +56,20 @@ def evaluate(leaves: Sequence[Leaf], sq_dist: Tensor, limits: Sequence[PairLimit
         (leaf.factor, _part(leaf.kernel, sq_dist, None if limits is None else limits[i], keep or i < last))
         for i, leaf in enumerate(leaves)
     )
+
+
+def exponent(leaves: Sequence[Leaf]) -> float | None:
+    """Return `c` if the sum of the kernels, without limits, is `2 ** (c * sq_dist)`, else None.
+
+    Then distances can be computed times `c` from the start, for :func:`power_of_two`: one pass over them less.
+    """
+    return leaves[0].kernel._exponent if len(leaves) == 1 and leaves[0].factor == 1 else None
+
+
+def power_of_two(exponents: Tensor, factor: float) -> Mapped:
+    """Return the map from squared distances to `2 ** exponents`, given `exponents = factor * sq_dist`, overwritten."""
+    value = exponents.exp2_()  # takes a third of the time of exp, at the same accuracy
+    return Mapped(value, value, factor * LOG_2)
 
 
 def weighted_sum(parts: Iterable[tuple[float, Mapped]]) -> Mapped:

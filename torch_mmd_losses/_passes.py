@@ -28,39 +28,34 @@ class Plan(NamedTuple):
     by_autograd: Callable[[Tensor, Tensor, Sequence[Row]], Sequence[Tensor]]
 
 
-class Computed(NamedTuple):
-    """The losses, and the gradient of each: of the scores that want one, real ones first."""
-
-    values: list[Tensor]
-    gradients: list[Tensor]
+Computed = tuple[list[Tensor], list[Tensor]]
+"""The losses, and the gradient of each: of the scores that want one, real ones first."""
 
 
 def compute(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
     """Return the losses and the gradients that are wanted, of real and of fake scores."""
     if not is_small(plan, real, fake):
         return _large(plan, real, fake, wanted)
-    small = _small(plan, real, fake, wanted)
-    if not plan.general:
-        return small
-    large = _large(plan._replace(radial=()), real, fake, wanted)
-    return Computed(*([p + q for p, q in zip(*pair, strict=True)] for pair in zip(small, large, strict=True)))
+    rows = []
+    for row in plan.rows:
+        rows.append((row.weights, None if row.bounds == "none" else _block_limits(plan.radial, row.bounds)))
+    values, gradients = _dense.losses_and_gradients(
+        plan.radial, real, fake, plan.estimator, rows, gradients=True in wanted
+    )
+    if False in wanted:
+        m = real.shape[0]
+        gradients = [gradient[:m] if wanted[0] else gradient[m:] for gradient in gradients]
+    if plan.general:
+        more = _large(plan._replace(radial=()), real, fake, wanted)
+        values, gradients = (
+            [p + q for p, q in zip(*pair, strict=True)] for pair in zip((values, gradients), more, strict=True)
+        )
+    return values, gradients
 
 
 def is_small(plan: Plan, real: Tensor, fake: Tensor) -> bool:
     """Whether the dense pass computes the parts of the kernel that are functions of the distance."""
-    enough = real.shape[0] + fake.shape[0]
-    return bool(plan.radial) and plan.scope.local and _dense.suits(enough, real.shape[1], real.device)
-
-
-def _small(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
-    rows = [(row.weights, _block_limits(plan.radial, row.bounds)) for row in plan.rows]
-    values, gradients = _dense.losses_and_gradients(
-        plan.radial, real, fake, plan.estimator, rows, gradients=any(wanted)
-    )
-    if not all(wanted):
-        m = real.shape[0]
-        gradients = [gradient[:m] if wanted[0] else gradient[m:] for gradient in gradients]
-    return Computed(values, gradients)
+    return bool(plan.radial) and plan.scope.local and _dense.suits(real.shape[0] + fake.shape[0])
 
 
 def _large(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
@@ -81,7 +76,7 @@ def _large(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Co
             for side, gradient in ((part.a, sums.to_a), (part.b, sums.to_b)):
                 if gradient is not None:
                     towards[i][side].add_(gradient, alpha=weights[i] * part.gradient * plan.scope.gradient_factor)
-    return Computed(list(plan.scope.totals(values)), gradients)
+    return list(plan.scope.totals(values)), gradients
 
 
 def hessian_product(
@@ -105,8 +100,6 @@ def hessian_product(
 
 
 def _block_limits(leaves: Sequence[Leaf], bounds: Bounds) -> list[_dense.BlockLimits] | None:
-    if bounds == "none":
-        return None
     real, cross, fake = (_limits(leaves, group, bounds) for group in GROUPS)
     limits = list(zip(real, cross, fake, strict=True))
     return None if all(limit == UNBOUNDED for blocks in limits for limit in blocks) else limits

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses._leaf import Leaf, Limits, Mapped, evaluate
+from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits, Mapped, evaluate, exponent, power_of_two
 from torch_mmd_losses._pairs import centred, total_dtype
 
 CPU_TILE = 344
@@ -107,7 +107,9 @@ def pair_sums(
         size: rows and columns of a tile.
     """
     a, b = centred(block.a, block.a if block.symmetric else block.b)
-    left, right = _factors(a, b)
+    alone = len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
+    factor = exponent(leaves) if alone else None
+    left, right = _factors(a, b, factor or 1)
     accumulators = [_Accumulator(a, b, block.symmetric, wanted) for _ in limits]
     for rows, columns in tiles(block, size):
         sq_dist = left[rows] @ right[columns].T
@@ -115,7 +117,10 @@ def pair_sums(
         if diagonal and block.same:
             block.diagonal(sq_dist, rows, columns).zero_()
         for i, choice in enumerate(limits):
-            mapped = evaluate(leaves, sq_dist, choice, keep=i + 1 < len(limits))
+            if factor is None:
+                mapped = evaluate(leaves, sq_dist, choice, keep=i + 1 < len(limits))
+            else:
+                mapped = power_of_two(sq_dist, factor)
             if diagonal and block.distinct:
                 for matrix in mapped[:2]:
                     block.diagonal(matrix, rows, columns).zero_()
@@ -167,9 +172,9 @@ class _Gradient:
         return (self.slopes.unsqueeze(1) * self.x).sub_(self.products).mul_(factor)
 
 
-def _factors(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `(m, d + 2)` and `(n, d + 2)` whose product is the matrix of squared distances: no pass to add norms."""
+def _factors(a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return `(m, d + 2)` and `(n, d + 2)` whose product is `scale` times the squared distances: no pass for norms."""
     squares_a, squares_b = a.square().sum(1, keepdim=True), b.square().sum(1, keepdim=True)
-    return torch.cat([-2 * a, squares_a, torch.ones_like(squares_a)], 1), torch.cat(
-        [b, torch.ones_like(squares_b), squares_b], 1
+    return torch.cat([-2 * scale * a, squares_a, torch.full_like(squares_a, scale)], 1), torch.cat(
+        [b, torch.full_like(squares_b, scale), squares_b], 1
     )

@@ -54,13 +54,19 @@ def losses(
     that are trained or have their means in closed form, and everything under `torch.compile` and function transforms,
     are left to autograd.
     """
-    plain = _fused.applies(real, fake)
+    if not _fused.applies(real, fake):
+        by_autograd = _by_autograd(kernel._leaves(), real, fake, rows, estimator=estimator, scope=scope)
+        return tuple(value.to(real.dtype) for value in by_autograd)
     radial: list[Leaf] = []
     general: list[Leaf] = []
     rest: list[Leaf] = []
     for leaf in kernel._leaves():
-        by_autograd = not plain or leaf.kernel._closed_form or leaf.kernel._trained(real)
-        (rest if by_autograd else radial if leaf.kernel._radial else general).append(leaf)
+        if leaf.kernel._has_slope:
+            radial.append(leaf)
+        elif leaf.kernel._closed_form or leaf.kernel._trained(real):
+            rest.append(leaf)
+        else:
+            (radial if leaf.kernel._radial else general).append(leaf)
     parts: list[tuple[Tensor, ...]] = []
     if radial or general:
         values = partial(_by_autograd, radial + general, estimator=estimator, scope=scope)

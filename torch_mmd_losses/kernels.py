@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
 from torch_mmd_losses._kernel import Kernel
-from torch_mmd_losses._leaf import UNBOUNDED, Limits, Mapped, weighted_sum
+from torch_mmd_losses._leaf import LOG_2, UNBOUNDED, Limits, Mapped, power_of_two, weighted_sum
 from torch_mmd_losses._pairs import Pairs
 from torch_mmd_losses._types import Bounds, Group
 
@@ -49,6 +50,10 @@ class RBFKernel(Kernel):
 
     def _map(self, sq_dist: Tensor) -> Mapped:
         return _map_rbf(sq_dist, self.sigma)
+
+    @property
+    def _exponent(self) -> float:
+        return _rbf_exponent(self.sigma)
 
 
 class RBFMix(Kernel):
@@ -96,7 +101,7 @@ class RBFMix(Kernel):
     def _weighted_parts(self, sq_dist: Tensor) -> Iterator[tuple[float, Mapped]]:
         """Yield the weight of each Gaussian and its map, whose tensors the next one overwrites."""
         parts = sorted(zip(self.sigmas, self.weights, strict=True), reverse=True)
-        chain = _squarings([sigma for sigma, _ in parts])
+        chain = _squarings(tuple([sigma for sigma, _ in parts]))
         part = sq_dist
         for i, (sigma, weight) in enumerate(parts):
             if chain[i]:
@@ -108,7 +113,8 @@ class RBFMix(Kernel):
             yield weight, Mapped(part, part, -0.5 / sigma**2)
 
 
-def _squarings(sigmas: Sequence[float]) -> list[int]:
+@lru_cache(maxsize=32)
+def _squarings(sigmas: tuple[float, ...]) -> list[int]:
     """Return how often to square the Gaussian before to get the next one; 0 stands for a new exponential.
 
     A Gaussian of half the variance is the square, which is cheaper. `sigmas` are in descending order.
@@ -256,6 +262,10 @@ class RBFBKernel(Kernel):
     def _map(self, sq_dist: Tensor) -> Mapped:
         return _map_rbf(sq_dist, self.sigma)
 
+    @property
+    def _exponent(self) -> float:
+        return _rbf_exponent(self.sigma)
+
     def _limits(self, group: Group, bounds: Bounds) -> Limits:
         if bounds == "none" or (bounds == "repulsive" and group == "cross"):
             return UNBOUNDED
@@ -382,9 +392,12 @@ def _rational_quadratic(sq_dist: Tensor, alpha: float) -> Tensor:
 
 
 def _map_rbf(sq_dist: Tensor, sigma: float) -> Mapped:
-    # Powers of two take a third of the time of exp, at the same accuracy.
-    value = sq_dist.mul_(-0.5 / (sigma**2 * math.log(2))).exp2_()
-    return Mapped(value, value, -0.5 / sigma**2)
+    exponent = _rbf_exponent(sigma)
+    return power_of_two(sq_dist.mul_(exponent), exponent)
+
+
+def _rbf_exponent(sigma: float) -> float:
+    return -0.5 / (sigma**2 * LOG_2)
 
 
 def _map_rational_quadratic(sq_dist: Tensor, alpha: float) -> Mapped:
