@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch_mmd_losses._global import Global, refuse
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._parts import LOCAL
 from torch_mmd_losses._terms import terms
-from torch_mmd_losses._types import ESTIMATORS, Estimator, Row
+from torch_mmd_losses._types import ESTIMATORS, Bounds, Estimator, Row
 from torch_mmd_losses.kernels import RBFBKernel
 
 
@@ -41,7 +42,56 @@ class Terms(NamedTuple):
     """Share of the pairs that hardly pull or push any more, between 0 and 1."""
 
 
-class MMDLoss(nn.Module):
+class _BatchLoss(nn.Module):
+    """What the losses share: a kernel, which pairs they average over, and of whose batches."""
+
+    def __init__(self, kernel: Kernel, *, estimator: Estimator, global_batch: bool, tile_size: int | None) -> None:
+        super().__init__()
+        F.check_kernel(kernel)
+        _checks.one_of("estimator", estimator, ESTIMATORS)
+        self.kernel = kernel
+        self.estimator: Estimator = estimator
+        self.global_batch = _checks.flag("global_batch", global_batch)
+        self.tile_size = None if tile_size is None else _checks.whole_number("tile_size", tile_size, least=1)
+
+    def _losses(self, real: Tensor, fake: Tensor, *rows: Row) -> tuple[Tensor, ...]:
+        return self._locally_or_globally(F.losses, real, fake, rows=rows, tile_size=self.tile_size)
+
+    @torch.no_grad()
+    def _terms(self, real: Tensor, fake: Tensor, bounds: Bounds) -> Terms:
+        return Terms(*self._locally_or_globally(terms, real, fake, bounds=bounds, tile_size=self.tile_size))
+
+    def _locally_or_globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
+        """Return `compute(kernel, real, fake, estimator, scope=...)` of checked scores."""
+        if self._is_global():
+            return self._globally(compute, real, fake, **options)
+        real, fake = _checks.same_space("real", real, "fake", fake)
+        _checks.sample_sizes(real.shape[0], fake.shape[0], self.estimator)
+        with _checks.full_precision(real.device):
+            return compute(self.kernel, real, fake, self.estimator, scope=LOCAL, **options)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
+        with self._refusing(real, fake):
+            real, fake = _checks.same_space("real", real, "fake", fake)
+        with _checks.full_precision(real.device):
+            return compute(self.kernel, real, fake, self.estimator, scope=Global(real, fake), **options)
+
+    @contextmanager
+    def _refusing(self, real: object, fake: object) -> Iterator[None]:
+        """Let the other processes, if there are any, know of arguments that are no good: they would wait for ever."""
+        try:
+            yield
+        except (TypeError, ValueError):
+            if self._is_global():
+                refuse((real, fake))
+            raise
+
+    def _is_global(self) -> bool:
+        return self.global_batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class MMDLoss(_BatchLoss):
     r"""Losses of the discriminator and the generator of an MMD GAN.
 
     With real scores :math:`x, x'` and fake scores :math:`y, y'`, both to be minimised,
@@ -104,15 +154,9 @@ class MMDLoss(nn.Module):
         global_batch: bool = False,
         tile_size: int | None = None,
     ) -> None:
-        super().__init__()
-        if kernel is not None:
-            F.check_kernel(kernel)
-        _checks.one_of("estimator", estimator, ESTIMATORS)
-        self.kernel = RBFBKernel() if kernel is None else kernel
+        kernel = RBFBKernel() if kernel is None else kernel
+        super().__init__(kernel, estimator=estimator, global_batch=global_batch, tile_size=tile_size)
         self.lambda_ = _checks.finite_number("lambda_", lambda_)
-        self.estimator: Estimator = estimator
-        self.global_batch = _checks.flag("global_batch", global_batch)
-        self.tile_size = None if tile_size is None else _checks.whole_number("tile_size", tile_size, least=1)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         r"""Return the discriminator's loss :math:`L_{D,\lambda}` (Eq. 5), to be minimised.
@@ -163,7 +207,6 @@ class MMDLoss(nn.Module):
         """
         return Losses(*self._losses(real, fake, self._row, F.GENERATOR))
 
-    @torch.no_grad()
     def terms(self, real: Tensor, fake: Tensor) -> Terms:
         r"""Return the three mean kernel values and the share of saturated pairs, for logging.
 
@@ -183,35 +226,12 @@ class MMDLoss(nn.Module):
             >>> [round(float(value), 3) for value in terms]
             [0.607, 0.0, 0.882, 0.5]
         """
-        options = {"bounds": self._row.bounds, "tile_size": self.tile_size}
-        return Terms(*self._locally_or_globally(terms, real, fake, **options))
+        return self._terms(real, fake, self._row.bounds)
 
     def extra_repr(self) -> str:
         """Return the arguments but the kernel, which is a child module, for `repr`."""
         names = ("lambda_", "estimator", "global_batch", "tile_size")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-
-    def _losses(self, real: Tensor, fake: Tensor, *rows: Row) -> tuple[Tensor, ...]:
-        return self._locally_or_globally(F.losses, real, fake, rows=rows, tile_size=self.tile_size)
-
-    def _locally_or_globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
-        """Return `compute(kernel, real, fake, estimator, scope=...)` of checked scores."""
-        if self.global_batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            return self._globally(compute, real, fake, **options)
-        real, fake = _checks.same_space("real", real, "fake", fake)
-        _checks.sample_sizes(real.shape[0], fake.shape[0], self.estimator)
-        with _checks.full_precision(real.device):
-            return compute(self.kernel, real, fake, self.estimator, scope=LOCAL, **options)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
-        try:
-            real, fake = _checks.same_space("real", real, "fake", fake)
-        except (TypeError, ValueError):
-            refuse((real, fake))  # otherwise the other processes would wait for this one
-            raise
-        with _checks.full_precision(real.device):
-            return compute(self.kernel, real, fake, self.estimator, scope=Global(real, fake), **options)
 
     @property
     def _row(self) -> Row:
