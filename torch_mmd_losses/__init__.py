@@ -18,6 +18,7 @@ from torch_mmd_losses.kernels import (
 from torch_mmd_losses.losses import MMDLoss
 from torch_mmd_losses.permutation import mmd_test
 from torch_mmd_losses.relative import relative_mmd_test
+from torch_mmd_losses.penalties import gradient_penalty, interpolation_points, l2_penalty, witness
 from torch_mmd_losses.spectral_norm import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.variance import mmd2_and_variance
 
@@ -44,6 +45,11 @@ __all__ = [
     # tests
     "mmd_test",
     "relative_mmd_test",
+    # penalties
+    "gradient_penalty",
+    "interpolation_points",
+    "l2_penalty",
+    "witness",
     # spectral normalisation
     "conv_spectral_norm",
     "spectral_norms",
