@@ -23,6 +23,7 @@ from torch_mmd_losses import (
     RationalQuadraticMix,
     RBFBKernel,
     RBFKernel,
+    ScaledMMDLoss,
     _global,
     losses,
 )
@@ -280,6 +281,60 @@ def test_without_processes_it_changes_nothing():
     assert torch.equal(MMDLoss(global_batch=True)(real, fake), MMDLoss()(real, fake))
 
 
+def critic(outputs):
+    """Return a critic of samples `(m, 3)`, always the same."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, outputs)).double()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "options"),
+    [
+        (2, {}),
+        (2, {"kernel": RationalQuadraticMix() + LinearKernel(), "scale": "exact", "estimator": "biased"}),
+        (1, {"kernel": 2 * LinearKernel(), "squared": False}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("sizes", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
+def test_scaled_losses_equal_those_of_one_process(ranks, outputs, options, sizes):
+    real, fake = batches(sizes[0], 1), batches(sizes[1], 2, shift=0.5)
+    critics, loss = [critic(outputs) for _ in range(3)], ScaledMMDLoss(**options, global_batch=True)
+
+    def process(rank):
+        own, x, y = critics[rank], real[rank], fake[rank]
+        loss_d, loss_g = loss.both(own(x), own(y), inputs=x)
+        assert_close(loss.generator(own(x), own(y), inputs=x), loss_g)
+        terms = loss.terms(own(x), own(y), inputs=x)
+        (to_fake,) = torch.autograd.grad(loss_g, y, retain_graph=True)
+        loss_d.backward(inputs=list(own.parameters()))
+        return torch.stack([loss_d, loss_g, *terms]).detach(), to_fake
+
+    found = ranks(3, process)
+    one, x, y = critic(outputs), joint(real), joint(fake)
+    alone = ScaledMMDLoss(**options)
+    loss_d, loss_g = alone.both(one(x), one(y), inputs=x)
+    expected = torch.stack([loss_d, loss_g, *alone.terms(one(x), one(y), inputs=x)]).detach()
+    for values, _ in found:
+        assert_close(values, expected)
+    assert_close(torch.cat([part for _, part in found]) / 3, torch.autograd.grad(loss_g, y, retain_graph=True)[0])
+    loss_d.backward(inputs=list(one.parameters()))
+    for weight, *shares in zip(one.parameters(), *(own.parameters() for own in critics), strict=True):
+        assert_close(sum(share.grad for share in shares) / 3, weight.grad)
+
+
+def test_what_one_process_refuses_of_a_scaled_loss_the_others_do_not_wait_for(ranks):
+    def process(rank):
+        loss, own, x = ScaledMMDLoss(global_batch=True), critic(2), scores(4, 3, rank).requires_grad_()
+        found = own(x)
+        message = "inputs: expected samples that require" if rank == 1 else "real, fake: refused in process 1, whose"
+        with pytest.raises(ValueError, match=message):
+            loss.discriminator(found, found, inputs=x.detach() if rank == 1 else x)
+        return loss.discriminator(found, found, inputs=x).detach()  # and all go on together
+
+    assert len({float(value) for value in ranks(3, process)}) == 1
+
+
 def batch_of(rank: int, world: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the inputs of one process: as many of both kinds, but not as many as other processes have."""
     sizes = [6 + 3 * r for r in range(world)]
@@ -313,6 +368,11 @@ def train(rank: int, world: int, port: int, folder: str) -> None:
         value.backward()
         terms = loss.terms(network()(real), network()(fake))
         found[name] = [value.detach(), *terms, *(p.grad for p in model.parameters())]
+    model, loss = DistributedDataParallel(network()), ScaledMMDLoss(global_batch=True)
+    real, fake = batch_of(rank, world)
+    found_scores = model(torch.cat([real.requires_grad_(), fake])).split([len(real), len(fake)])
+    loss.discriminator(*found_scores, inputs=real).backward()
+    found["scaled"] = [p.grad for p in model.parameters()]
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -333,3 +393,7 @@ def test_training_with_gloo_processes_equals_training_with_one(tmp_path, world):
         expected = [value.detach(), *loss.terms(model(real), model(fake)), *(p.grad for p in model.parameters())]
         for results in found:
             assert_close(results[name], expected, rtol=1e-9, atol=1e-12)
+    model = network()
+    ScaledMMDLoss().discriminator(model(real.requires_grad_()), model(fake), inputs=real).backward()
+    for results in found:
+        assert_close(results["scaled"], [p.grad for p in model.parameters()], rtol=1e-9, atol=1e-12)

@@ -19,6 +19,7 @@ from torch_mmd_losses.losses import MMDLoss
 from torch_mmd_losses.permutation import mmd_test
 from torch_mmd_losses.relative import relative_mmd_test
 from torch_mmd_losses.penalties import gradient_penalty, interpolation_points, l2_penalty, witness
+from torch_mmd_losses.scaled import ScaledMMDLoss
 from torch_mmd_losses.spectral_norm import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.variance import mmd2_and_variance
 
@@ -38,6 +39,7 @@ __all__ = [
     # estimators and loss
     "MMDLoss",
     "gradient_constrained_mmd2",
+    "ScaledMMDLoss",
     "mmd2",
     "mmd2_and_variance",
     "mmd2_blocks",

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torch_mmd_losses import _checks
-from torch_mmd_losses._pairs import count
+from torch_mmd_losses._pairs import count, total_dtype
 from torch_mmd_losses._parts import Part
 from torch_mmd_losses._tiles import Block
 from torch_mmd_losses._types import Estimator, Group
@@ -120,6 +120,12 @@ class Global:
         return tuple(
             value + self.gradient_factor * (pull - pull.detach()) for value, pull in zip(totals, pulls, strict=True)
         )
+
+    def mean(self, values: Tensor, side: int) -> Tensor:
+        """Return the mean over the samples of all processes, with the gradient for those at hand."""
+        own = values.sum(dtype=total_dtype(values.device))
+        total = self.totals(own.detach().clone())
+        return (total + self.gradient_factor * (own - own.detach())) / sum(size[side] for size in self.sizes)
 
 
 class _Twice(torch.autograd.Function):

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from torch_mmd_losses._pairs import Pairs, Sample, count
+from torch_mmd_losses._pairs import Pairs, Sample, count, total_dtype
 from torch_mmd_losses._tiles import Block
 from torch_mmd_losses._types import Estimator, Group
 
@@ -67,6 +67,9 @@ class Scope(Protocol):
     def losses(self, contributions: Sequence[tuple[Part, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
         """Return the losses with their gradients, given what each part contributes to each."""
 
+    def mean(self, values: Tensor, side: int) -> Tensor:
+        """Return the mean of one value for each real (side 0) or fake (side 1) sample, in :func:`total_dtype`."""
+
 
 class Local:
     """The samples at hand."""
@@ -98,6 +101,9 @@ class Local:
     def losses(self, contributions: Sequence[tuple[Part, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
         rows = zip(*(values for _, values in contributions), strict=True)
         return tuple(torch.stack(row).sum() for row in rows)
+
+    def mean(self, values: Tensor, side: int) -> Tensor:
+        return values.mean(dtype=total_dtype(values.device))
 
 
 LOCAL = Local()
