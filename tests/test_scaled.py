@@ -303,6 +303,15 @@ def test_both_and_single_methods_agree(options):
     assert_close(first, second)
 
 
+@pytest.mark.parametrize("estimator", ["unbiased", "u_statistic", "biased"])
+def test_estimator_and_tiles_are_those_of_mmd2(estimator):
+    critic, real, fake = network(3, 1), samples(5, (3,)), samples(5, (3,), 1)
+    arguments = critic(real), critic(fake), real
+    loss = ScaledMMDLoss(lambda_=0.7, estimator=estimator, tile_size=2)
+    expected = loss.terms(*arguments).scale * mmd2(*arguments[:2], RBFKernel(), estimator=estimator)
+    assert_close(loss.generator(*arguments), expected)
+
+
 def test_terms_are_those_of_the_plain_loss_and_the_scale():
     critic, real, fake = network(3, 1), samples(5, (3,)), samples(4, (3,), 1)
     for kernel in (RBFKernel(), RBFBKernel(0.4)):

@@ -49,8 +49,8 @@ class ScaledMMDLoss(_BatchLoss):
 
     There are two forms of the scale. The exact one is :math:`\sigma^2_{k,\mu,\lambda}` of Proposition 5 with the data
     as :math:`\mu`, which makes :math:`L_G` the square of Eq. 11; it is a lower bound of the gradient-constrained MMD.
-    The practical one, of the experiments in Section 4, is :math:`\lambda` times that, less the constant
-    :math:`k(x, x)` of kernels of the distance:
+    The practical one, of the experiments in Section 4, is :math:`\lambda` times that, without the constant
+    :math:`k(x, x)` of kernels of the distance in the denominator:
 
     ===========================  =====================================================================================
     kernel                       :math:`1 / \varsigma`
@@ -65,13 +65,15 @@ class ScaledMMDLoss(_BatchLoss):
     for a rational quadratic one; in sums and multiples of kernels all terms add up. The gradient is that of all scores
     of a sample by all of its entries, in the Frobenius norm.
 
-    ==============  ====================================================  ===========================================
-    name            loss
-    ==============  ====================================================  ===========================================
-    SMMD            `ScaledMMDLoss()`                                     :math:`1 / (1 + 10 E \lVert\nabla D\rVert^2)`
-    SMMD, CelebA    `ScaledMMDLoss(lambda_=10.0)`                         0.1 in place of 10
-    SWGAN           `ScaledMMDLoss(LinearKernel(), squared=False)`        :math:`L_G` with the root of the scale
-    ==============  ====================================================  ===========================================
+    ============  ==============================================  ======================================================
+    name          loss                                            :math:`L_G` in Section 4
+    ============  ==============================================  ======================================================
+    SMMD          `ScaledMMDLoss()`                               :math:`\mathrm{MMD}^2 / (1 + 10 g)`
+    SMMD, CelebA  `ScaledMMDLoss(lambda_=10.0)`                   :math:`\mathrm{MMD}^2 / (1 + 0.1 g)`
+    SWGAN         `ScaledMMDLoss(LinearKernel(), squared=False)`  :math:`(ED(x) - ED(y)) / (1 + 10 (ED(x)^2 + g))^{1/2}`
+    ============  ==============================================  ======================================================
+
+    with :math:`g = E \lVert \nabla D(x) \rVert^2` and fake samples :math:`y`.
 
     The losses need the real samples beside their scores: let them require gradients before the discriminator sees
     them, and pass them as `inputs`. Each score may depend on its own sample only, so no BatchNorm in the
