@@ -299,8 +299,15 @@ def test_both_and_single_methods_agree(options):
     gradients = [torch.autograd.grad(value, fake, retain_graph=True)[0] for value in (both.generator, loss(*arguments))]
     assert_close(*gradients)
     weights = list(critic.parameters())
-    first, second = (torch.autograd.grad(loss.both(*arguments)[0], weights, retain_graph=True) for _ in range(2))
+    first, second = (
+        torch.autograd.grad(value, weights, retain_graph=True)
+        for value in (both.discriminator, loss.discriminator(*arguments))
+    )
     assert_close(first, second)
+    unscaled = ScaledMMDLoss(**options, lambda_=1e12).both(*arguments).generator  # the scale is a constant here, too
+    ratio = (both.generator / unscaled).detach()
+    expected = [ratio * gradient for gradient in torch.autograd.grad(unscaled, weights, retain_graph=True)]
+    assert_close(torch.autograd.grad(both.generator, weights), tuple(expected))
 
 
 @pytest.mark.parametrize("estimator", ["unbiased", "u_statistic", "biased"])
