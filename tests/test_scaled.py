@@ -364,6 +364,10 @@ def test_a_trained_bandwidth_is_trained_by_the_scale_too():
     step = 1e-6
     expected = (value(sigma + step) - value(sigma - step)).detach() / (2 * step)
     assert_close(gradient.squeeze(), expected, rtol=1e-6, atol=1e-9)
+    arguments = critic(real), critic(fake), real
+    (of_generator,) = torch.autograd.grad(loss.generator(*arguments), sigma)
+    (of_mmd2,) = torch.autograd.grad(mmd2(*arguments[:2], kernel), sigma)
+    assert_close(of_generator, loss.terms(critic(real), critic(fake), real).scale * of_mmd2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
