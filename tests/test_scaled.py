@@ -342,31 +342,34 @@ def test_a_forward_over_both_samples_at_once():
 
 
 class TrainedGaussian(Kernel):
+    """A Gaussian whose bandwidth and factor are trained."""
+
     def __init__(self):
         super().__init__()
-        self.log_sigma = nn.Parameter(torch.tensor([0.3], dtype=torch.float64))
+        self.logs = nn.Parameter(torch.tensor([0.3, -0.4], dtype=torch.float64))
 
     def from_sq_dist(self, sq_dist):
-        return torch.exp(-0.5 * sq_dist * torch.exp(-2 * self.log_sigma))
+        return torch.exp(self.logs[1] - 0.5 * sq_dist * torch.exp(-2 * self.logs[0]))
 
 
-def test_a_trained_bandwidth_is_trained_by_the_scale_too():
+def test_a_trained_kernel_is_trained_by_the_scale_too():
     kernel, critic, real, fake = TrainedGaussian(), network(3, 1), samples(5, (3,)), samples(4, (3,), 1)
-    loss, sigma = ScaledMMDLoss(kernel, scale="exact"), kernel.log_sigma
+    loss = ScaledMMDLoss(kernel, scale="exact")
 
-    def value(log_sigma):
-        fixed = RBFKernel(math.exp(log_sigma.item()))
-        return ScaledMMDLoss(fixed, scale="exact").discriminator(critic(real), critic(fake), inputs=real)
+    def value(logs):
+        sigma, factor = logs.exp().tolist()
+        fixed = ScaledMMDLoss(factor * RBFKernel(sigma), scale="exact")
+        return fixed.discriminator(critic(real), critic(fake), inputs=real).detach()
 
-    found = loss.discriminator(critic(real), critic(fake), inputs=real)
-    assert_close(found, value(sigma))
-    (gradient,) = torch.autograd.grad(found, sigma)
-    step = 1e-6
-    expected = (value(sigma + step) - value(sigma - step)).detach() / (2 * step)
-    assert_close(gradient.squeeze(), expected, rtol=1e-6, atol=1e-9)
+    found, logs = loss.discriminator(critic(real), critic(fake), inputs=real), kernel.logs.detach()
+    assert_close(found.detach(), value(logs))
+    (gradient,) = torch.autograd.grad(found, kernel.logs)
+    steps = 1e-6 * torch.eye(2, dtype=torch.float64)
+    expected = torch.stack([(value(logs + step) - value(logs - step)) / 2e-6 for step in steps])
+    assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
     arguments = critic(real), critic(fake), real
-    (of_generator,) = torch.autograd.grad(loss.generator(*arguments), sigma)
-    (of_mmd2,) = torch.autograd.grad(mmd2(*arguments[:2], kernel), sigma)
+    (of_generator,) = torch.autograd.grad(loss.generator(*arguments), kernel.logs)
+    (of_mmd2,) = torch.autograd.grad(mmd2(*arguments[:2], kernel), kernel.logs)
     assert_close(of_generator, loss.terms(critic(real), critic(fake), real).scale * of_mmd2)
 
 
