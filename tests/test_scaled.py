@@ -215,6 +215,24 @@ def test_derivatives_through_conv_spectral_norm():
     assert_close((gradient * direction).sum(), (values[0] - values[1]) / (2 * step), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["conv", "pico", "matrix"])
+def test_second_derivatives_of_spectral_norms_in_training(method):
+    # In training the norm is found in another way than in evaluation; once it is found, both are the same function.
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 3, 4, stride=2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(12, 1)
+    critic = conv_spectral_norm(nn.Sequential(*layers).double(), method=method, learn_scale=True)
+    real, fake = samples(4, (1, 4, 4)), samples(4, (1, 4, 4), 1).detach()
+    with torch.no_grad():
+        for _ in range(500):
+            critic(real)
+    gradients = []
+    for training in (True, False):
+        critic.train(training)
+        value = ScaledMMDLoss().discriminator(critic(real), critic(fake), inputs=real)
+        gradients.append(torch.autograd.grad(value, list(critic.parameters())))
+    assert_close(*gradients)
+
+
 def test_the_generator_sees_constants():
     critic, real, fake = network(3, 1), samples(5, (3,)), samples(4, (3,), 1)
     loss, arguments = ScaledMMDLoss(), (critic(real), critic(fake), real)
