@@ -461,6 +461,11 @@ class Laplace(Kernel):
         return torch.exp(-sq_dist.sqrt())
 
 
+class MinusSquare(Kernel):
+    def from_sq_dist(self, sq_dist):
+        return -sq_dist
+
+
 class Rising(Kernel):
     def from_sq_dist(self, sq_dist):
         return 1 + sq_dist
@@ -473,6 +478,7 @@ class Rising(Kernel):
         ({"kernel": EnergyKernel()}, TypeError, "smooth at distance zero.* EnergyKernel with value -?0"),
         ({"kernel": RBFKernel() + 2 * EnergyKernel()}, TypeError, "smooth at distance zero.* EnergyKernel"),
         ({"kernel": Laplace()}, TypeError, "smooth at distance zero.* Laplace with value 1 and slope -inf"),
+        ({"kernel": MinusSquare()}, TypeError, "positive and smooth.* MinusSquare with value -?0 and slope -1"),
         ({"kernel": Rising()}, TypeError, "negative slope.* Rising with value 1 and slope 1"),
         ({"kernel": Cubic()}, TypeError, "kernels of the distance or LinearKernel.* got Cubic"),
         ({"scale": "sqrt"}, ValueError, "scale: expected one of 'practical', 'exact'"),
