@@ -274,8 +274,11 @@ class RBFBKernel(Kernel):
 
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         lowest, highest = self._limits(pairs.group, bounds)
-        # clamp passes the whole gradient at the bound, as the authors' framework does; maximum would halve it.
-        return self.from_sq_dist(pairs.sq_dist.clamp(lowest, highest))
+        if (lowest, highest) == UNBOUNDED:
+            return self.from_sq_dist(pairs.sq_dist)
+        # At a bound the whole gradient passes, as in the authors' framework; PyTorch's clamp stopped it from 2.14 on.
+        outside = (pairs.sq_dist < lowest) | (pairs.sq_dist > highest)
+        return self.from_sq_dist(torch.where(outside, pairs.sq_dist.detach().clamp(lowest, highest), pairs.sq_dist))
 
     def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
         lowest, highest = self._limits(pairs.group, bounds)
