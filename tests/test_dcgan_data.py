@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dcgan import prepared, sources
+from dcgan import labels, prepared, sources
 from dcgan.atomic import replacing
 from dcgan.batches import Batches, to_images, to_pixels
 from dcgan.idx import read_images
@@ -156,6 +156,67 @@ def test_fake_images_are_always_the_same(size: int):
     assert images.shape == (256, 3, size, size)
     np.testing.assert_array_equal(images, prepared.load("fake", Path("nowhere"), size=size, channels=3))
     assert images.std() > 60
+
+
+# Other splits, and labels
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_splits_of_fashion_mnist_have_their_own_images_and_labels(split: str, tmp_path: Path):
+    for number, name in enumerate(("train", "t10k"), start=2):
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(idx(np.full((number, 28, 28), number, np.uint8)))
+        classes = struct.pack(">II", 0x801, number) + bytes(range(number, 2 * number))
+        (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(classes))
+    number = {"train": 2, "test": 3}[split]
+    images = prepared.load("fashion-mnist", tmp_path, size=32, channels=1, split=split)
+    assert images.shape == (number, 1, 32, 32)
+    assert images.max() == number
+    np.testing.assert_array_equal(labels.load("fashion-mnist", tmp_path, split=split), range(number, 2 * number))
+    there = [path.name for path in (tmp_path / "prepared").iterdir()]
+    assert there == [f"fashion-mnist{'-test' if split == 'test' else ''}-1x32x32.npy"]
+
+
+def test_the_test_splits_of_cifar10_and_stl10_are_read_by_torchvision(torchvision: SimpleNamespace, tmp_path: Path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "stl10_binary").mkdir()
+    (tmp_path / "stl10_binary" / "test_X.bin").touch()
+    parts = {train: SimpleNamespace(data=random_images(5 - train, 32, 32, 3), targets=[train]) for train in (0, 1)}
+    torchvision.CIFAR10 = lambda root, train: parts[train]
+    torchvision.STL10 = lambda root, split: SimpleNamespace(data=random_images({"test": 6}[split], 3, 96, 96))
+    assert len(make_source("cifar10", tmp_path, size=32, channels=3, split="test")) == 5
+    assert len(make_source("stl10", tmp_path, size=48, channels=3, split="test")) == 6
+    assert labels.load("cifar10", tmp_path, split="test").tolist() == [0]
+    assert labels.load("cifar10", tmp_path).tolist() == [1]
+
+
+def test_fake_images_of_the_test_split_are_others():
+    load = lambda split: prepared.load("fake", Path("nowhere"), size=32, channels=1, split=split)  # noqa: E731
+    assert load("test").shape == load("train").shape
+    assert (load("test") != load("train")).mean() > 0.9
+
+
+@pytest.mark.parametrize("dataset", ["celeba", "lsun", "folder"])
+def test_data_sets_without_a_test_split_say_so(dataset: str, tmp_path: Path):
+    with pytest.raises(ValueError, match=f"split: {dataset} has no test split; cifar10, stl10, fashion-mnist have one"):
+        make_source(dataset, tmp_path, size=64, channels=3, split="test")
+
+
+def test_data_sets_without_labels_say_so(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"expected one with labels \(fashion-mnist, cifar10\), got lsun"):
+        labels.load("lsun", tmp_path)
+
+
+def test_missing_and_damaged_labels_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    with pytest.raises(MissingDataError, match="Download t10k-labels-idx1-ubyte.gz"):
+        labels.load("fashion-mnist", tmp_path, split="test")
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    path.write_bytes(idx(random_images(2, 3, 3)))
+    with pytest.raises(ValueError, match="is no idx file of labels"):
+        labels.load("fashion-mnist", tmp_path, split="test")
+    path.write_bytes(struct.pack(">II", 0x801, 3) + b"12")
+    with pytest.raises(ValueError, match=r"it has 2 bytes for labels \(3,\)"):
+        labels.load("fashion-mnist", tmp_path, split="test")
 
 
 # What is missing

@@ -18,22 +18,25 @@ REPORT_EVERY = 10_000
 Report = Callable[[str], None]
 
 
-def load(dataset: str, root: Path, *, size: int, channels: int, report: Report = print) -> NDArray[np.uint8]:
+def load(
+    dataset: str, root: Path, *, size: int, channels: int, split: str = "train", report: Report = print
+) -> NDArray[np.uint8]:
     """Return the images `(n, channels, size, size)` of a data set, mapped from the disk; prepare them at first.
 
-    The array is `prepared/<data set>-<channels>x<size>x<size>.npy` below `root`; delete it to have it made anew. `fake`
-    images are made in memory. Several processes may prepare at once: all make the same.
+    The array is `prepared/<data set>-<channels>x<size>x<size>.npy` below `root`, with `-test` after the data set for
+    its test split; delete it to have it made anew. `fake` images are made in memory. Several processes may prepare at
+    once: all make the same.
 
     Raises:
         MissingDataError: if the data set is neither prepared nor there.
-        ValueError: if the array is not one of such images.
+        ValueError: if the array is not one of such images, or the data set has no such split.
     """
     shape = (channels, size, size)
     if dataset == "fake":
-        return np.asarray(make_source(dataset, root, size=size, channels=channels))
-    path = root / "prepared" / f"{dataset}-{'x'.join(map(str, shape))}.npy"
+        return np.asarray(make_source(dataset, root, size=size, channels=channels, split=split))
+    path = root / "prepared" / f"{dataset}{'' if split == 'train' else f'-{split}'}-{'x'.join(map(str, shape))}.npy"
     if not path.exists():
-        write(make_source(dataset, root, size=size, channels=channels), shape, path, report)
+        write(make_source(dataset, root, size=size, channels=channels, split=split), shape, path, report)
     images = np.load(path, mmap_mode="r")
     if images.dtype != np.uint8 or images.shape[1:] != shape:
         raise ValueError(f"{path} holds {images.dtype} of shape {images.shape}; delete it to have it made anew")

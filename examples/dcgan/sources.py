@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ Pixels = NDArray[np.uint8]
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
+
+SPLITS = ("train", "test")
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """Files that count as images in a folder."""
@@ -63,7 +66,7 @@ class Pictures:
         return np.atleast_3d(fitted).transpose(2, 0, 1)
 
 
-def make_source(dataset: str, root: Path, *, size: int, channels: int) -> Source:
+def make_source(dataset: str, root: Path, *, size: int, channels: int, split: str = "train") -> Source:
     """Return the images of a data set.
 
     Args:
@@ -71,34 +74,39 @@ def make_source(dataset: str, root: Path, *, size: int, channels: int) -> Source
         root: where the data sets are; for `folder`, the folder itself.
         size: height and width of the images.
         channels: 3 for colours, 1 for grey.
+        split: `train` for the images that the GAN learns from, `test` for others, which not every data set has.
 
     Raises:
         MissingDataError: if it is not there.
+        ValueError: if it has no such split.
     """
-    if dataset == "folder":
+    if split == "train" and dataset == "folder":
         return folder(root, size, channels)
     if dataset == "fake":
-        return fake(size, channels)
-    return _READERS[dataset](root)
+        return fake(size, channels, seed=SPLITS.index(split))
+    reader = {"train": _READERS, "test": _TEST_READERS}[split].get(dataset)
+    if reader is None:
+        raise ValueError(f"split: {dataset} has no {split} split; {', '.join(_TEST_READERS)} have one")
+    return reader(root)
 
 
-def cifar10(root: Path) -> Source:
-    """Return the 50,000 training images of CIFAR-10."""
+def cifar10(root: Path, *, train: bool = True) -> Source:
+    """Return the 50,000 training images of CIFAR-10, or the 10,000 test images."""
     _expect(
         root / "cifar-10-batches-py",
         f"Download cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it in {root}.",
     )
-    images: Pixels = _torchvision().CIFAR10(root, train=True).data
+    images: Pixels = _torchvision().CIFAR10(root, train=train).data
     return images.transpose(0, 3, 1, 2)
 
 
-def stl10(root: Path) -> Source:
-    """Return the 100,000 unlabeled images of STL-10, reduced from 96 to 48 pixels."""
+def stl10(root: Path, *, split: str = "unlabeled") -> Source:
+    """Return the 100,000 unlabeled images of STL-10, or the 8,000 test images, reduced from 96 to 48 pixels."""
     _expect(
-        root / "stl10_binary" / "unlabeled_X.bin",
+        root / "stl10_binary" / f"{split}_X.bin",
         f"Download stl10_binary.tar.gz from https://cs.stanford.edu/~acoates/stl10/ and unpack it in {root}.",
     )
-    images = _torchvision().STL10(root, split="unlabeled").data
+    images = _torchvision().STL10(root, split=split).data
     return Pictures(images, lambda image: Image.fromarray(image.transpose(1, 2, 0)), fit_shorter_side(48))
 
 
@@ -124,9 +132,18 @@ def lsun(root: Path) -> Source:
     return Pictures(images, lambda item: item[0], fit_shorter_side(64))
 
 
-def fashion_mnist(root: Path) -> Source:
-    """Return the 60,000 training images of Fashion-MNIST with a margin of 2 pixels, which makes them 32 x 32."""
-    name = "train-images-idx3-ubyte"
+def fashion_mnist(root: Path, *, split: str = "train") -> Source:
+    """Return the images of Fashion-MNIST, 60,000 or 10,000, with a margin of 2 pixels, which makes them 32 x 32."""
+    return np.pad(read_images(fashion_mnist_file(root, split, "images")), [(0, 0), (2, 2), (2, 2)])[:, None]
+
+
+def fashion_mnist_file(root: Path, split: str, what: str) -> Path:
+    """Return the path of the `images` or the `labels` of a split of Fashion-MNIST.
+
+    Raises:
+        MissingDataError: if there is none.
+    """
+    name = f"{'train' if split == 'train' else 't10k'}-{what}-idx{3 if what == 'images' else 1}-ubyte"
     folders = (root, root / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST)
     files = [folder / file for folder in folders for file in (name, f"{name}.gz")]
     found = next((path for path in files if path.is_file()), None)
@@ -136,7 +153,7 @@ def fashion_mnist(root: Path) -> Source:
             f"https://github.com/zalandoresearch/fashion-mnist and put it into {root}; or, on Debian: "
             "apt install dataset-fashion-mnist."
         )
-    return np.pad(read_images(found), [(0, 0), (2, 2), (2, 2)])[:, None]
+    return found
 
 
 def folder(root: Path, size: int, channels: int) -> Source:
@@ -146,9 +163,9 @@ def folder(root: Path, size: int, channels: int) -> Source:
     return Pictures(files, Image.open, fit_shorter_side(size), channels)
 
 
-def fake(size: int, channels: int, count: int = 256) -> Source:
+def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Source:
     """Return images of 4 x 4 squares of random colours, always the same ones."""
-    squares = np.random.default_rng(0).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
+    squares = np.random.default_rng(seed).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
     return squares.repeat(size // 4, axis=2).repeat(size // 4, axis=3)
 
 
@@ -199,4 +216,10 @@ _READERS: dict[str, Callable[[Path], Source]] = {
     "celeba": celeba,
     "lsun": lsun,
     "fashion-mnist": fashion_mnist,
+}
+
+_TEST_READERS: dict[str, Callable[[Path], Source]] = {
+    "cifar10": partial(cifar10, train=False),
+    "stl10": partial(stl10, split="test"),
+    "fashion-mnist": partial(fashion_mnist, split="test"),
 }
