@@ -1,0 +1,119 @@
+"""The images that are compared, as bytes: drawn by the generator in a checkpoint, or real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from dcgan import prepared
+from dcgan.batches import to_pixels
+from dcgan.checkpoints import Checkpoints, State, load
+from dcgan.configuration import Configuration, from_settings
+from dcgan.networks import make_generator
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""Images `(n, channels, size, size)` of unsigned bytes."""
+
+PAPER = 49_984
+"""How many images of either kind the authors compare: 781 batches of 64."""
+
+WEIGHTS = {"averaged": "averaged", "current": "generator"}
+"""Names of the two generators in a checkpoint: the moving average, and the one that is trained."""
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint, and the run that it is of."""
+
+    path: Path
+    run: Path
+    state: State
+    configuration: Configuration
+
+
+def find(path: Path) -> Checkpoint:
+    """Return the checkpoint at a path, or the newest one of the run in a folder.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+        ValueError: if there is none, or if its configuration cannot be used.
+    """
+    if path.is_dir():
+        there = Checkpoints(path / "checkpoints").paths()
+        if not there:
+            raise ValueError(f"run: there is no checkpoint in {path / 'checkpoints'}")
+        run, path = path, there[0]
+    else:
+        run = next((folder for folder in path.parents if (folder / "configuration.json").exists()), path.parent)
+    state = load(path)
+    return Checkpoint(path, run, state, from_settings(state.get("configuration")))
+
+
+def generate(
+    checkpoint: Checkpoint, weights: str, seed: int, count: int, batch_size: int, device: torch.device
+) -> Pixels:
+    """Return images of standard normal noise, which depends on the seed only.
+
+    Raises:
+        ValueError: if the generator puts out what is no finite number.
+    """
+    chosen = checkpoint.configuration
+    generator = make_generator(chosen.size, noise=chosen.noise, channels=chosen.channels, width=chosen.width)
+    generator.load_state_dict(checkpoint.state[WEIGHTS[weights]])
+    generator.to(device).eval()
+    noise = torch.randn(count, chosen.noise, generator=torch.Generator().manual_seed(seed))
+    parts = []
+    with torch.inference_mode():
+        for part in noise.split(batch_size):
+            images = generator(part.to(device))
+            if not images.isfinite().all():
+                raise ValueError(f"The generator in {checkpoint.path} puts out what is no finite number")
+            parts.append(to_pixels(images).cpu())
+    return torch.cat(parts).numpy()
+
+
+class RealImages:
+    """Real images of a data set, drawn in a random order.
+
+    Args:
+        dataset: the name of the data set.
+        root: the folder of the data sets.
+        shape: the shape of an image, `(channels, size, size)`.
+        split: `train` or `test`.
+        seed: decides the order.
+
+    Raises:
+        MissingDataError: if the data set is not there.
+        ValueError: if it has no such split.
+    """
+
+    def __init__(self, dataset: str, root: Path, shape: tuple[int, int, int], *, split: str, seed: int) -> None:
+        self.dataset, self.shape, self.split, self.seed = dataset, shape, split, seed
+        channels, size, _ = shape
+        self._images = prepared.load(dataset, root, size=size, channels=channels, split=split, report=_silent)
+        self._order = np.random.default_rng(seed).permutation(len(self._images))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def take(self, count: int, start: int = 0) -> Pixels:
+        """Return `count` images from the place `start` in the random order."""
+        # Sorted, the reads go through the file in one direction.
+        return np.asarray(self._images[np.sort(self._order[start : start + count])])
+
+
+def how_many(asked: int | None, available: int) -> int:
+    """Return how many images to compare: as many as asked, else as in the paper, or all if there are fewer.
+
+    Raises:
+        ValueError: if more are asked for than there are.
+    """
+    if asked is not None and asked > available:
+        raise ValueError(f"images: expected at most {available:,}, the real images that there are; got {asked:,}")
+    return min(PAPER, available) if asked is None else asked
+
+
+def _silent(message: str) -> None:
+    """Say nothing."""
