@@ -7,6 +7,8 @@ PYTHON ?= python3
 #   make demo TORCH="torch==2.13.0 --index-url ADDRESS"
 # Read once, when .venv is made: `make clean` before another choice.
 TORCH ?= torch==2.13.0
+# The same for what needs torchvision too, whose release has to be the one that goes with torch's.
+PAPER_TORCH ?= torch==2.14.1 torchvision==0.29.1
 # Options of the demo or of the benchmarks, for example ARGS="--help".
 ARGS ?=
 
@@ -15,13 +17,14 @@ IN := $(VENV)/bin/python
 # torch is installed first and then held: an install that would replace it fails instead.
 INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/torch.txt
 
-.PHONY: help demo benchmarks test lint docs wheel-test clean
+.PHONY: help demo benchmarks test paper-test lint docs wheel-test clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        train a small MMD-GAN on digits and draw samples (options: ARGS=...)"
 	@echo "make benchmarks  measure everything on docs/benchmarks.md anew; takes half an hour (options: ARGS=...)"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
+	@echo "make paper-test  tests that need torchvision and torch-fidelity, in an environment of their own"
 	@echo "make lint        style and types only"
 	@echo "make docs        build docs/_build/html"
 	@echo "make wheel-test  build the wheel and run the tests against it, outside this directory"
@@ -35,6 +38,10 @@ benchmarks: $(VENV)/benchmarks.done
 
 test: lint
 	$(IN) -m pytest --cov --cov-report=term
+
+# An environment of its own, so that all other tests run without these packages.
+paper-test: .venv-paper/done
+	.venv-paper/bin/python -m pytest -m paper tests
 
 lint: $(VENV)/dev.done
 	$(IN) -m ruff check .
@@ -63,7 +70,7 @@ wheel-test: $(VENV)/dev.done
 	"$$python" -m pytest tests
 
 clean:
-	rm -rf $(VENV) build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-paper build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Set-up. A finished step leaves a file; a changed pyproject.toml repeats the steps that read it.
 
@@ -83,6 +90,14 @@ $(VENV)/examples.done: $(VENV)/torch.txt pyproject.toml
 
 $(VENV)/dev.done: $(VENV)/torch.txt pyproject.toml
 	$(INSTALL) --editable ".[dev,examples]"
+	@touch $@
+
+.venv-paper/done: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-paper
+	.venv-paper/bin/python -m pip install --quiet --disable-pip-version-check $(PAPER_TORCH)
+	@.venv-paper/bin/python -m pip freeze | grep -E '^torch(vision)?==' > .venv-paper/torch.txt
+	.venv-paper/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-paper/torch.txt \
+		--editable ".[dev,examples,paper]"
 	@touch $@
 
 # What the last three need for other purposes would replace NumPy or bring a gigabyte; their MMD runs without it.
