@@ -1,0 +1,192 @@
+"""Fig. 4 of Wang et al. (2019): scores of real images after training, laid out in the plane by t-SNE.
+
+The paper shows 2,560 images of CIFAR-10 and says that MMD-rbf ignored their classes, while MMD-rep concentrated images
+of a class and separated classes to some extent. Here this is measured, in the scores themselves and not in the plane:
+of the ten nearest neighbours of an image, how many are of its class? Scores of an untrained network keep some of the
+classes too, so the first discriminator stands there before training as well: concentrating a class means more than
+that, and ignoring classes means less.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from figure_script import Claim, reader, save
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).parents[1]))  # where the package of the experiments is
+
+from dcgan import labels, prepared, randomness
+from dcgan.batches import to_images
+from dcgan.checkpoints import CheckpointError
+from dcgan.configuration import Configuration
+from dcgan.networks import make_discriminator
+from dcgan.sources import SPLITS, MissingDataError
+from evaluation.images import Checkpoint, find
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE = (12.0, 4.4)
+NEIGHBOURS = 10
+ATTRACTIVE = ("mmd-rbf", "mmd-rq", "mmd-rbf-b")
+REPULSIVE = ("mmd-rep", "mmd-rep-b")
+
+
+class Scores(NamedTuple):
+    """The scores of real images by one discriminator."""
+
+    title: str
+    loss: str | None
+    """What it was trained with; None before training."""
+    scores: Tensor
+    """Scores `(n, d)`."""
+    classes: Tensor
+    """The class of each image, `(n,)`."""
+
+    def agreement(self) -> float:
+        """Return the share of the nearest neighbours of an image that are of its class, on average."""
+        return agreement(self.scores, self.classes)
+
+    def chance(self) -> float:
+        """Return what the agreement would be if neighbours had nothing to do with classes."""
+        shares = self.classes.bincount().double() / len(self.classes)
+        return shares.square().sum().item()
+
+
+def agreement(points: Tensor, classes: Tensor) -> float:
+    """Return the mean share of the nearest neighbours of points `(n, d)` that are of the same of the classes `(n,)`."""
+    distances = torch.cdist(points.double(), points.double()).fill_diagonal_(torch.inf)
+    nearest = distances.topk(NEIGHBOURS, largest=False).indices
+    return (classes[nearest] == classes[:, None]).double().mean().item()
+
+
+def discriminator(configuration: Configuration, state: dict[str, Tensor] | None, seed: int) -> nn.Module:
+    """Return the discriminator of a checkpoint, or without a state that of the same run before training."""
+    assert configuration.scores is not None  # as in every configuration of a run
+    assert configuration.scale is not None
+    randomness.seed(seed)
+    network = make_discriminator(
+        configuration.size,
+        scores=configuration.scores,
+        channels=configuration.channels,
+        width=configuration.width,
+        method=configuration.normalisation or "none",
+        scale=configuration.scale,
+    )
+    if state is not None:
+        network.load_state_dict(state)
+    return network.eval()
+
+
+@torch.no_grad()
+def read(checkpoints: Sequence[Checkpoint], root: Path | None, *, split: str, count: int, seed: int) -> list[Scores]:
+    """Return the scores of the same real images by the first discriminator before training, and by all after it."""
+    chosen = checkpoints[0].configuration
+    folder = root or Path(chosen.data_root)
+    images = prepared.load(chosen.dataset, folder, size=chosen.size, channels=chosen.channels, split=split)
+    picked = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
+    pixels = to_images(torch.from_numpy(np.asarray(images[picked])), torch.device("cpu"))
+    classes = torch.from_numpy(labels.load(chosen.dataset, folder, split=split)[picked])
+
+    def scores(network: nn.Module) -> Tensor:
+        return torch.cat([network(part) for part in pixels.split(256)])
+
+    found = [Scores("before training", None, scores(discriminator(chosen, None, seed)), classes)]
+    for checkpoint in checkpoints:
+        after, state = checkpoint.configuration, checkpoint.state
+        if (after.dataset, after.size, after.channels) != (chosen.dataset, chosen.size, chosen.channels):
+            raise ValueError(f"runs: expected runs of one data set, got {chosen.dataset} and {after.dataset}")
+        title = f"{after.loss}, iteration {state['iteration']:,}"
+        found.append(Scores(title, after.loss, scores(discriminator(after, state["discriminator"], seed)), classes))
+    return found
+
+
+def claims(found: Sequence[Scores]) -> list[Claim]:
+    """Check what the paper says, as far as there are runs for it."""
+    before, *after = found
+    at_first = before.agreement()
+    made = [_of_one(scores, at_first) for scores in after]
+    best = {
+        kind: max((scores.agreement() for scores in after if scores.loss in losses), default=None)
+        for kind, losses in (("attractive", ATTRACTIVE), ("repulsive", REPULSIVE))
+    }
+    if best["attractive"] is not None and best["repulsive"] is not None:
+        paper = "more with a repulsive loss"
+        here = f"{best['repulsive']:.3f} repulsive, {best['attractive']:.3f} attractive"
+        made.append(Claim("neighbours of the same class", paper, here, best["repulsive"] > best["attractive"]))
+    return made
+
+
+def _of_one(scores: Scores, at_first: float) -> Claim:
+    """Claim what the paper says of the kind of a loss; of losses that the figure does not have, only the least."""
+    share, chance = scores.agreement(), scores.chance()
+    paper, holds = "nothing", share > chance
+    if scores.loss in REPULSIVE:
+        paper, holds = "concentrates images of a class", share > at_first
+    elif scores.loss in ATTRACTIVE:
+        paper, holds = "ignores the class structure", share < at_first
+    here = f"{share:.3f}, before training {at_first:.3f}, by chance {chance:.3f}"
+    return Claim(f"{scores.title}: neighbours of the same class", paper, here, holds)
+
+
+def plane(scores: Tensor, seed: int) -> NDArray[np.float64]:
+    """Return the places `(n, 2)` that t-SNE gives to scores."""
+    from sklearn.manifold import TSNE
+
+    # A start from principal components keeps what is far apart more faithfully than a random one.
+    return TSNE(init="pca", random_state=seed).fit_transform(scores.double().numpy())
+
+
+def draw(figure: Figure, found: Sequence[Scores], names: Sequence[str], seed: int) -> None:
+    """Draw a panel for each discriminator, coloured by class."""
+    for axes, scores in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        places = plane(scores.scores, seed)
+        for number, name in enumerate(names):
+            inside = (scores.classes == number).numpy()
+            axes.scatter(*places[inside].T, s=3, color=f"C{number}", label=name)
+        axes.set_title(f"{scores.title}\n{scores.agreement():.0%} of neighbours of the same class", fontsize=10)
+        axes.set(xticks=[], yticks=[])
+    handles, texts = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, texts, loc="outside lower center", ncols=len(names), fontsize=8, markerscale=4, frameon=False
+    )
+
+
+def main(words: Sequence[str] | None = None) -> Path:
+    """Check the claims, draw the figure, and exit with an error if a claim does not hold."""
+    parser = reader(sys.modules[__name__])
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", help="folders of runs, whose newest checkpoints count, or checkpoints")
+    add("--data-root", type=Path, help="folder of the data sets (that of the first run)")
+    add("--split", choices=SPLITS, default="test", help="of the real images (%(default)s)")
+    add("--count", type=int, default=2560, help="images (%(default)s)")
+    add("--seed", type=int, default=0, help="decides the images, the untrained network and t-SNE (%(default)s)")
+    options = parser.parse_args(words)
+    torch.set_num_threads(1)
+    try:
+        checkpoints = [find(run) for run in options.runs]
+        found = read(checkpoints, options.data_root, split=options.split, count=options.count, seed=options.seed)
+    except (CheckpointError, MissingDataError, ValueError) as error:
+        parser.error(str(error))
+    made = claims(found)
+    print(*made, sep="\n")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(options.width, options.height), dpi=options.dpi, layout="constrained")
+    draw(figure, found, labels.CLASSES[checkpoints[0].configuration.dataset], options.seed)
+    save(figure, options.out)
+    print(f"Picture: {options.out}")
+    if failed := [claim.what for claim in made if not claim.holds]:
+        sys.exit("Not as in the paper: " + "; ".join(failed))
+    return options.out
+
+
+if __name__ == "__main__":
+    main()
