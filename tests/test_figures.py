@@ -518,6 +518,12 @@ def test_agreement_counts_neighbours_of_the_same_class(fig4):
     assert fig4.agreement(points, one_wrong) == pytest.approx((10 * 0.9 + 11) / 22)
 
 
+def test_variance_along_a_line(fig4):
+    corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) + 100
+    assert fig4.along_a_line(corners) == pytest.approx(0.5)
+    assert fig4.along_a_line(corners * torch.tensor([3.0, 1.0])) == pytest.approx(0.9)
+
+
 def test_agreement_by_chance(fig4):
     scores = fig4.Scores("", None, torch.zeros(4, 1), torch.tensor([0, 0, 0, 2]))
     assert scores.chance() == pytest.approx((9 + 1) / 16)
@@ -552,7 +558,7 @@ def test_scores_are_those_of_the_discriminator_in_the_checkpoint(fig4, trained, 
 def test_claims_of_a_run_depend_on_its_loss(fig4, monkeypatch, loss, at_first, after, holds):
     shares = {"before": at_first, "after": after}
     monkeypatch.setattr(fig4.Scores, "agreement", lambda scores: shares[scores.title])
-    scores = torch.zeros(10, 1), torch.arange(10)
+    scores = torch.arange(10.0)[:, None], torch.arange(10)
     claims = fig4.claims([fig4.Scores("before", None, *scores), fig4.Scores("after", loss, *scores)])
     assert [claim.holds for claim in claims] == [holds]
 
@@ -561,7 +567,7 @@ def test_claims_of_a_run_depend_on_its_loss(fig4, monkeypatch, loss, at_first, a
 def test_both_kinds_of_losses_are_compared_if_there_are_both(fig4, monkeypatch, attractive, repulsive):
     shares = {None: 0.5, "mmd-rbf": attractive, "mmd-rep-b": repulsive}
     monkeypatch.setattr(fig4.Scores, "agreement", lambda scores: shares[scores.loss])
-    claims = fig4.claims([fig4.Scores("", loss, torch.zeros(9, 1), torch.arange(9)) for loss in shares])
+    claims = fig4.claims([fig4.Scores("", loss, torch.arange(9.0)[:, None], torch.arange(9)) for loss in shares])
     assert [claim.holds for claim in claims] == [repulsive > attractive] * 3
 
 

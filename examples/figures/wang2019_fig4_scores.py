@@ -60,6 +60,13 @@ class Scores(NamedTuple):
         return shares.square().sum().item()
 
 
+def along_a_line(points: Tensor) -> float:
+    """Return the share of the variance of points `(n, d)` that is along one line."""
+    centred = points.double() - points.double().mean(0)
+    squares = torch.linalg.svdvals(centred).square()
+    return (squares[0] / squares.sum()).item()
+
+
 def agreement(points: Tensor, classes: Tensor) -> float:
     """Return the mean share of the nearest neighbours of points `(n, d)` that are of the same of the classes `(n,)`."""
     distances = torch.cdist(points.double(), points.double()).fill_diagonal_(torch.inf)
@@ -132,7 +139,8 @@ def _of_one(scores: Scores, at_first: float) -> Claim:
         paper, holds = "concentrates images of a class", share > at_first
     elif scores.loss in ATTRACTIVE:
         paper, holds = "ignores the class structure", share < at_first
-    here = f"{share:.3f}, before training {at_first:.3f}, by chance {chance:.3f}"
+    line = f"{along_a_line(scores.scores):.1%} of the variance of the scores is along one line"
+    here = f"{share:.3f}, before training {at_first:.3f}, by chance {chance:.3f}; {line}"
     return Claim(f"{scores.title}: neighbours of the same class", paper, here, holds)
 
 
