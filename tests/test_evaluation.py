@@ -19,6 +19,7 @@ from dcgan.batches import to_images, to_pixels
 from dcgan.checkpoints import CheckpointError, load
 from evaluation import classes, classifier, features, images, metrics, results
 from evaluation.arguments import integer
+from evaluation.comparison import floor
 from evaluation.features import FeaturesError, outputs
 from evaluation.provenance import digest_of_file, digest_of_network
 from evaluation.published import TABLE_1, published
@@ -457,6 +458,15 @@ def test_the_floor_compares_real_images(
     assert result["metrics"]["class_coverage"] == 1
     assert "checkpoint" not in result["provenance"]
     assert result["provenance"]["measured"].startswith({"train": "other real images", "test": "real images"}[split])
+
+
+def test_the_floor_has_images_of_either_split():
+    found = floor("fake", Path("nowhere"), size=32, channels=3, split="test", seed=0)
+    sides = found.measure(256, 64, CPU), found.real.take(256)
+    for side, split in zip(sides, ("train", "test"), strict=True):
+        expected = images.RealImages("fake", Path("nowhere"), (3, 32, 32), split=split, seed=0)
+        np.testing.assert_array_equal(side, expected.take(256))
+    assert (sides[0] != sides[1]).any()
 
 
 @pytest.mark.parametrize(
