@@ -1,0 +1,192 @@
+"""The losses of Arbel et al. that need nothing new of the package: closed forms, and the Sobolev GAN's constraint."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from smmd.configuration import Configuration, resolved
+from smmd.loss import Loss
+from smmd.losses import GANLoss, OptimizedMMDLoss, WGANLoss, make_loss
+from smmd.sobolev import SobolevLoss
+from torch import nn
+from torch.testing import assert_close
+
+REAL = torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, 1.0]], dtype=torch.float64)
+FAKE = torch.tensor([[-1.0, 0.5], [2.0, 2.0]], dtype=torch.float64)
+WEIGHT = (0.5, -0.25)
+
+
+def linear_critic(*weight: float) -> nn.Sequential:
+    """Return a critic whose score is the inner product with a vector."""
+    layer = nn.Linear(len(weight), 1, bias=False, dtype=torch.float64)
+    layer.weight = nn.Parameter(torch.tensor([weight], dtype=torch.float64))
+    return nn.Sequential(nn.Identity(), layer)
+
+
+def scores(images: torch.Tensor) -> list[float]:
+    return [sum(w * x for w, x in zip(WEIGHT, image, strict=True)) for image in images.tolist()]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def softplus(value: float) -> float:
+    return math.log1p(math.exp(value))
+
+
+def check(loss: Loss, critic_loss: float, generator_loss: float) -> None:
+    critic = linear_critic(*WEIGHT)
+    assert_close(loss.critic_loss(critic, REAL, FAKE).item(), critic_loss)
+    assert_close(loss.generator_loss(critic, REAL, FAKE).item(), generator_loss)
+
+
+def test_the_gan_has_its_closed_form():
+    real, fake = scores(REAL), scores(FAKE)
+    of_critic = mean([softplus(-s) for s in real]) + mean([softplus(s) for s in fake])
+    check(GANLoss(), of_critic, mean([softplus(-s) for s in fake]))
+
+
+def test_the_wgan_has_its_closed_form():
+    real, fake = scores(REAL), scores(FAKE)
+    check(WGANLoss(), mean(fake) - mean(real), -mean(fake))
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.0])
+def test_the_mmd_has_its_closed_form(sigma: float):
+    real, fake = scores(REAL), scores(FAKE)
+
+    def kernel(a: float, b: float) -> float:
+        return math.exp(-((a - b) ** 2) / (2 * sigma**2))
+
+    within = [mean([kernel(a, b) for i, a in enumerate(x) for b in x[:i]]) for x in (real, fake)]
+    mmd2 = sum(within) - 2 * mean([kernel(a, b) for a in real for b in fake])
+    check(OptimizedMMDLoss(sigma), -mmd2, mmd2)
+
+
+# The Sobolev GAN
+
+
+@pytest.mark.parametrize("measure", ["data", "mixture"])
+def test_the_sobolev_gan_has_its_closed_form(measure: str):
+    loss = SobolevLoss(0.5, measure=measure, decays=(0.0, 0.0))
+    loss.multiplier.fill_(2.0)
+    real, fake = scores(REAL), scores(FAKE)
+    constraint = sum(w**2 for w in WEIGHT) - 1
+    check(loss, mean(fake) - mean(real) + 2 * constraint + 0.25 * constraint**2, -mean(fake))
+    assert loss.multiplier.item() == pytest.approx(2 + 0.5 * constraint)
+
+
+def test_the_measure_decides_where_the_gradient_counts():
+    class Square(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.square().sum(1, keepdim=True)
+
+    critic = nn.Sequential(Square(), nn.Linear(1, 1, bias=False, dtype=torch.float64))
+    with torch.no_grad():
+        critic[1].weight.fill_(1.0)
+    values = {}
+    for measure in ("data", "mixture"):
+        loss = SobolevLoss(1.0, measure=measure)
+        loss.critic_loss(critic, REAL, FAKE)
+        values[measure] = loss.multiplier.item() + 1
+    # The gradient is 2 x: four times the mean squared norm, 16 / 3 at the data and 9.25 / 2 at the generated images.
+    at_data, at_fake = 4 * 16 / 3, 4 * 9.25 / 2
+    assert values == pytest.approx({"data": at_data, "mixture": (at_data + at_fake) / 2})
+
+
+def test_the_sobolev_gan_finds_the_critic_of_unit_gradient_and_its_multiplier():
+    # max w (E x - E y) such that w^2 = 1: w = 1, where the multiplier is half the difference of the means.
+    real, fake = torch.full((4, 1), 3.0, dtype=torch.float64), torch.zeros(4, 1, dtype=torch.float64)
+    critic, loss = linear_critic(0.3), SobolevLoss(0.5, decays=(0.0, 0.0))
+    sgd = torch.optim.SGD(critic.parameters(), lr=0.05)
+    for _ in range(2000):
+        sgd.zero_grad()
+        loss.critic_loss(critic, real, fake).backward()
+        sgd.step()
+    assert critic[1].weight.item() == pytest.approx(1, abs=1e-4)
+    assert loss.multiplier.item() == pytest.approx(1.5, abs=1e-4)
+
+
+def test_the_last_layer_decays_by_its_own_weight():
+    critic = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double()
+    plain = SobolevLoss(1.0, decays=(0.0, 0.0)).critic_loss(critic, REAL, FAKE)
+    decayed = SobolevLoss(1.0, decays=(0.25, 4.0)).critic_loss(critic, REAL, FAKE)
+    squares = [sum(p.square().sum() for p in layer.parameters()) for layer in (critic[0], critic[2])]
+    assert_close(decayed - plain, 0.25 * squares[0] + 4 * squares[1])
+
+
+def test_the_gradient_of_the_sobolev_gan_is_that_of_its_value():
+    critic = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    loss = SobolevLoss(0.5, measure="mixture", decays=(0.1, 0.2)).eval()
+    loss.multiplier.fill_(0.75)
+    names = [name for name, _ in critic.named_parameters()]
+
+    def value(*parameters: torch.Tensor) -> torch.Tensor:
+        class Called(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.func.functional_call(critic, dict(zip(names, parameters, strict=True)), (x,))
+
+        real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
+        scores = [Called()(x) for x in (real, fake)]
+        gradients = torch.autograd.grad(sum(s.sum() for s in scores), [real, fake], create_graph=True)
+        constraint = sum(g.square().sum(1).mean() for g in gradients) / 2 - 1
+        squares = [0.1 * p.square().sum() for p in parameters[:2]] + [0.2 * p.square().sum() for p in parameters[2:]]
+        objective = scores[1].mean() - scores[0].mean()
+        return objective + 0.75 * constraint + 0.25 * constraint.square() + sum(squares)
+
+    parameters = tuple(critic.parameters())
+    assert torch.autograd.gradcheck(value, parameters)
+    expected = torch.autograd.grad(value(*parameters), parameters)
+    assert_close(torch.autograd.grad(loss.critic_loss(critic, REAL, FAKE), parameters), expected)
+
+
+def test_the_multiplier_moves_in_training_only_and_is_a_state():
+    loss = SobolevLoss(1.0).eval()
+    loss.critic_loss(linear_critic(2.0, 0.0), REAL, FAKE)
+    assert loss.multiplier == 0
+    loss.train().critic_loss(linear_critic(2.0, 0.0), REAL, FAKE)
+    assert loss.multiplier == 3
+    other = SobolevLoss(1.0)
+    other.load_state_dict(loss.state_dict())
+    assert other.multiplier == 3
+
+
+def test_the_generators_loss_reaches_the_generated_images_only():
+    for loss in (GANLoss(), WGANLoss(), OptimizedMMDLoss(), SobolevLoss(1.0)):
+        fake = FAKE.clone().requires_grad_()
+        loss.generator_loss(linear_critic(*WEIGHT), REAL, fake).backward()
+        assert fake.grad is not None
+        assert fake.grad.abs().sum() > 0
+
+
+# The choice
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("gan", GANLoss), ("wgan", WGANLoss), ("mmd", OptimizedMMDLoss), ("sobolev", SobolevLoss)]
+)
+def test_the_configuration_chooses_the_loss(name: str, kind: type[Loss]):
+    loss = make_loss(resolved(Configuration(loss=name, sigma=2.0, sobolev_rho=0.5, sobolev_measure="mixture")))
+    assert type(loss) is kind
+    if isinstance(loss, OptimizedMMDLoss):
+        assert loss.mmd.kernel.sigma == 2.0
+    if isinstance(loss, SobolevLoss):
+        assert (loss.rho, loss.measure, loss.decays) == (0.5, "mixture", (1e-6, 1e-3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "smmd"}, "loss: expected one of gan, wgan, mmd, sobolev; got 'smmd'"),
+        ({"loss": "wgan", "gradient_penalty": 10.0}, "gradient_penalty, l2_penalty: expected 0"),
+    ],
+)
+def test_losses_that_are_not_there_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        make_loss(resolved(Configuration(**settings)))
+    with pytest.raises(ValueError, match="measure: expected data or mixture, got 'both'"):
+        SobolevLoss(1.0, measure="both")
