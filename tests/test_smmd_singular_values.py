@@ -1,0 +1,117 @@
+"""The singular values of critics: what is logged, that nothing moves by it, and the drawing."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from smmd.networks import FAMILIES, make_critic
+from smmd.singular_values import convolution_norms, draw, singular_values, summary
+from torch import nn
+
+
+def by_dense_matrix(layer: nn.Conv2d, shape: tuple[int, ...]) -> float:
+    """Return the norm of a convolution from the matrix that it is."""
+    size = math.prod(shape)
+    columns = layer(torch.eye(size).reshape(size, *shape)) - layer(torch.zeros(1, *shape))
+    return torch.linalg.matrix_norm(columns.flatten(1), 2).item()
+
+
+@pytest.mark.parametrize("parametrisation", ["none", "matrix", "conv"])
+def test_singular_values_are_those_of_the_weights_in_use(parametrisation: str):
+    critic = make_critic("sngan", 8, width=2, parametrisation=parametrisation)
+    before = {name: value.clone() for name, value in critic.state_dict().items() if isinstance(value, torch.Tensor)}
+    spectra = singular_values(critic)
+    layers = {name: layer for name, layer in critic.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    assert list(spectra) == list(layers)
+    for name, layer in layers.items():
+        outputs = len(layer.weight)
+        matrix = layer.weight.detach().numpy().reshape(outputs, -1)
+        np.testing.assert_allclose(spectra[name], np.linalg.svd(matrix, compute_uv=False), rtol=1e-4)
+    assert json.loads(json.dumps(spectra, allow_nan=False)) == spectra
+    after = critic.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert critic.training
+
+
+def test_a_summary_has_its_closed_form():
+    assert summary([4.0, 2.0, 1.0, 0.5]) == {
+        "largest": 4.0,
+        "median": 1.5,
+        "smallest": 0.5,
+        "condition": 8.0,
+        "stable_rank": 1 + 1 / 4 + 1 / 16 + 1 / 64,
+    }
+    assert summary([2.0, 0.0])["condition"] is None
+    zero = summary([0.0, 0.0])
+    assert (zero["condition"], zero["stable_rank"]) == (None, None)
+
+
+def test_a_lost_direction_shows():
+    critic = nn.Sequential(nn.Linear(3, 3))
+    with torch.no_grad():
+        critic[0].weight.copy_(torch.diag(torch.tensor([3.0, 1.0, 0.0])))
+    (values,) = singular_values(critic).values()
+    assert values == [3.0, 1.0, 0.0]
+    assert summary(values)["condition"] is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("parametrisation", ["none", "matrix"])
+def test_norms_of_convolutions_are_those_of_their_matrices(family: str, parametrisation: str):
+    size = FAMILIES[family].reduction
+    critic = make_critic(family, size, width=2, parametrisation=parametrisation)
+    before = {name: value.clone() for name, value in critic.state_dict().items()}
+    images = torch.rand(1, 3, size, size)
+    norms = convolution_norms(critic, images)
+    assert critic.training
+    assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
+    assert not any(layer._forward_pre_hooks for layer in critic.modules() if not hasattr(layer, "parametrizations"))
+    layers = {name: layer for name, layer in critic.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    assert list(norms) == list(layers)
+    checked = ["0"] if family != "dcgan5" else ["1"]
+    shapes = {"0": (3, size, size), "1": (3, size + 3, size + 3)}
+    for name in checked:
+        expected = by_dense_matrix(layers[name], shapes[name])
+        assert norms[name] == pytest.approx(expected, rel=1e-2)  # iteration comes from below
+        assert norms[name] <= expected * (1 + 1e-4)  # both in float32
+    last = list(layers)[-1]
+    assert norms[last] == pytest.approx(singular_values(critic)[last][0], rel=1e-4)
+
+
+# The drawing
+
+
+def test_the_drawing_has_a_plot_for_each_layer_and_a_curve_for_each_line():
+    log = [
+        {"iteration": 100},
+        {"iteration": 1000, "singular_values": {"0": [2.0, 1.0], "2": [3.0, 0.0, 0.0], "4": [1.0]}},
+        {"iteration": 90_000, "singular_values": {"0": [5.0, 0.1], "2": [3.0, 2.0, 1.0], "4": [2.0]}},
+    ]
+    figure = draw(log)
+    plots = figure.get_axes()
+    assert [axes.get_title() for axes in plots] == ["layer 0", "layer 2", "layer 4"]
+    assert all(axes.get_yscale() == "log" for axes in plots)
+    for axes, layer in zip(plots, ("0", "2", "4"), strict=True):
+        for line, curve in zip(log[1:], axes.get_lines(), strict=True):
+            values = line["singular_values"][layer]
+            np.testing.assert_array_equal(curve.get_ydata(), [value or math.nan for value in values])
+            np.testing.assert_allclose(curve.get_xdata(), (np.arange(len(values)) + 0.5) / len(values))
+    assert [text.get_text() for text in plots[0].get_legend().get_texts()] == ["1,000", "90,000"]
+    figure.canvas.draw()
+
+
+def test_a_drawing_of_many_layers_has_rows_without_empty_plots():
+    spectra = singular_values(make_critic("sngan", 8, width=2))
+    figure = draw([{"iteration": 1, "spectra": spectra}], key="spectra")
+    assert len(figure.get_axes()) == 8
+    six = dict(list(spectra.items())[:6])
+    assert len(draw([{"iteration": 1, "singular_values": six}]).get_axes()) == 6
+
+
+def test_a_log_without_singular_values_is_refused():
+    with pytest.raises(ValueError, match="log: expected lines with 'singular_values', got none in 1"):
+        draw([{"iteration": 1}])
