@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from smmd.networks import FAMILIES, make_critic
-from smmd.singular_values import convolution_norms, draw, singular_values, summary
+from smmd.singular_values import convolution_norms, singular_values, summary
+from smmd.spectra import draw
 from torch import nn
 
 
