@@ -34,8 +34,8 @@ def test_methods_are_those_of_section_4():
     rows = {
         name.removeprefix("celeba-"): (
             preset.loss,
-            preset.parametrisation,
-            preset.gamma if preset.parametrisation != "none" else None,
+            preset.normalisation,
+            preset.gamma if preset.normalisation != "none" else None,
             preset.scale_weight,
             preset.gradient_penalty,
             preset.l2_penalty,

@@ -152,7 +152,7 @@ def test_the_average_moves_by_its_decay():
             assert_close(new, decay * old + (1 - decay) * current)
 
 
-@pytest.mark.parametrize("settings", [{"loss": "sobolev", "sobolev_rho": 0.1}, {"parametrisation": "conv"}, {}])
+@pytest.mark.parametrize("settings", [{"loss": "sobolev", "sobolev_rho": 0.1}, {"normalisation": "conv"}, {}])
 def test_a_run_that_was_saved_and_loaded_is_bit_for_bit_the_one_that_was_not(settings: dict[str, object]):
     gan, draw = make(**settings), stream()
     gan.step(draw)

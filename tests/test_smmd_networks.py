@@ -249,11 +249,11 @@ def test_normals_are_cut_only_where_they_should_be():
 
 
 @pytest.mark.parametrize("family", ["sngan", "dcgan5", "resnet"])
-@pytest.mark.parametrize("parametrisation", ["matrix", "conv"])
-def test_every_layer_of_a_critic_has_its_norm_and_its_gamma(family: str, parametrisation: str):
+@pytest.mark.parametrize("normalisation", ["matrix", "conv"])
+def test_every_layer_of_a_critic_has_its_norm_and_its_gamma(family: str, normalisation: str):
     size = FAMILIES[family].reduction
     plain = make_critic(family, size, width=2)
-    critic = make_critic(family, size, width=2, parametrisation=parametrisation)
+    critic = make_critic(family, size, width=2, normalisation=normalisation)
     assert critic.training
     wrapped = [layer for layer in critic.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     assert len(spectral_norms(critic)) == len(wrapped)
@@ -261,13 +261,13 @@ def test_every_layer_of_a_critic_has_its_norm_and_its_gamma(family: str, paramet
     for layer in wrapped:
         gamma = layer.parametrizations.weight[0].scale
         assert gamma == 1
-        if parametrisation == "matrix":
+        if normalisation == "matrix":
             norm = torch.linalg.matrix_norm(layer.weight.flatten(1), 2)
             assert norm.item() == pytest.approx(1, rel=1e-2)  # power iteration comes from below
             with torch.no_grad():
                 gamma.fill_(3.0)
             assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), 3 * norm)
-    fixed = make_critic(family, size, width=2, parametrisation=parametrisation, learned_gamma=False)
+    fixed = make_critic(family, size, width=2, normalisation=normalisation, learned_gamma=False)
     assert parameters(fixed) == parameters(plain)
 
 
@@ -285,5 +285,5 @@ def test_what_there_is_not_is_refused():
         make_generator("vgg", 32)
     with pytest.raises(ValueError, match="size: expected a multiple of 32 for dcgan5, got 150"):
         make_critic("dcgan5", 150)
-    with pytest.raises(ValueError, match="parametrisation: expected one of none, matrix, conv; got 'pico'"):
-        make_critic("sngan", 32, parametrisation="pico")
+    with pytest.raises(ValueError, match="normalisation: expected one of none, matrix, conv; got 'pico'"):
+        make_critic("sngan", 32, normalisation="pico")

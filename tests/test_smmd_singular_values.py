@@ -21,9 +21,9 @@ def by_dense_matrix(layer: nn.Conv2d, shape: tuple[int, ...]) -> float:
     return torch.linalg.matrix_norm(columns.flatten(1), 2).item()
 
 
-@pytest.mark.parametrize("parametrisation", ["none", "matrix", "conv"])
-def test_singular_values_are_those_of_the_weights_in_use(parametrisation: str):
-    critic = make_critic("sngan", 8, width=2, parametrisation=parametrisation)
+@pytest.mark.parametrize("normalisation", ["none", "matrix", "conv"])
+def test_singular_values_are_those_of_the_weights_in_use(normalisation: str):
+    critic = make_critic("sngan", 8, width=2, normalisation=normalisation)
     before = {name: value.clone() for name, value in critic.state_dict().items() if isinstance(value, torch.Tensor)}
     spectra = singular_values(critic)
     layers = {name: layer for name, layer in critic.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
@@ -61,10 +61,10 @@ def test_a_lost_direction_shows():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("parametrisation", ["none", "matrix"])
-def test_norms_of_convolutions_are_those_of_their_matrices(family: str, parametrisation: str):
+@pytest.mark.parametrize("normalisation", ["none", "matrix"])
+def test_norms_of_convolutions_are_those_of_their_matrices(family: str, normalisation: str):
     size = FAMILIES[family].reduction
-    critic = make_critic(family, size, width=2, parametrisation=parametrisation)
+    critic = make_critic(family, size, width=2, normalisation=normalisation)
     before = {name: value.clone() for name, value in critic.state_dict().items()}
     images = torch.rand(1, 3, size, size)
     norms = convolution_norms(critic, images)

@@ -16,7 +16,7 @@ import torch
 from dcgan.configuration import option
 
 from smmd import fields
-from smmd.networks import FAMILIES, PARAMETRISATIONS
+from smmd.networks import FAMILIES, NORMALISATIONS
 
 FORMATS = {"cifar10": (32, 3), "celeba": (160, 3), "imagenet": (64, 3), "fake": None}
 """The data sets, each with the size and the channels of its images, or None if it has images of any."""
@@ -61,7 +61,7 @@ class Configuration:
         2e-8, "weight of the squared constraint of sobolev, and rate of its multiplier", above=0
     )
     sobolev_measure: str = option("data", "where sobolev constrains the gradient", choices=("data", "mixture"))
-    parametrisation: str = option("matrix", "norm that the critic's weights have", choices=PARAMETRISATIONS)
+    normalisation: str = option("matrix", "norm that the critic's weights have", choices=NORMALISATIONS)
     gamma: str | None = option(
         None,
         "whether the norms of the weights are learned; by default unless nothing else holds the gradient of the critic",

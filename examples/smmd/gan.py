@@ -54,7 +54,7 @@ class GAN:
             family,
             size,
             scores=configuration.scores,
-            parametrisation=configuration.parametrisation,
+            normalisation=configuration.normalisation,
             learned_gamma=configuration.gamma == "learned",
             **shape,
         ).to(self.device)

@@ -21,8 +21,8 @@ from smmd import dcgan5, resnet, sngan
 from torch_mmd_losses import conv_spectral_norm
 from torch_mmd_losses.spectral_norm import Method
 
-PARAMETRISATIONS = ("none", "matrix", "conv")
-"""How the weights of a critic may be parametrised: as they are, or by either norm."""
+NORMALISATIONS = ("none", "matrix", "conv")
+"""How the weights of a critic may be parametrised: not at all, or by either norm."""
 
 
 class Family(NamedTuple):
@@ -66,7 +66,7 @@ def make_critic(
     scores: int = 1,
     channels: int = 3,
     width: int = 64,
-    parametrisation: str = "none",
+    normalisation: str = "none",
     learned_gamma: bool = True,
 ) -> nn.Sequential:
     """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
@@ -77,18 +77,18 @@ def make_critic(
         scores: numbers per image.
         channels: 3 for colour images, 1 for grey ones.
         width: channels of the feature maps of the finest resolution; less than 64 reduces the whole network.
-        parametrisation: `"none"`, or a method of `conv_spectral_norm`.
+        normalisation: `"none"`, or a method of `conv_spectral_norm`.
         learned_gamma: whether the norm of each layer is a parameter, which starts at 1, instead of 1 for ever.
 
     Raises:
-        ValueError: if there is no such family or parametrisation, or the family takes no images of that size.
+        ValueError: if there is no such family or normalisation, or the family takes no images of that size.
     """
-    if parametrisation not in PARAMETRISATIONS:
-        raise ValueError(f"parametrisation: expected one of {', '.join(PARAMETRISATIONS)}; got {parametrisation!r}")
+    if normalisation not in NORMALISATIONS:
+        raise ValueError(f"normalisation: expected one of {', '.join(NORMALISATIONS)}; got {normalisation!r}")
     critic = _family(family, size).critic(size, scores=scores, channels=channels, width=width)
-    if parametrisation == "none":
+    if normalisation == "none":
         return critic
-    method: Method = "conv" if parametrisation == "conv" else "matrix"
+    method: Method = "conv" if normalisation == "conv" else "matrix"
     conv_spectral_norm(critic, method=method, scale=1.0, learn_scale=learned_gamma)
     return _with_known_sizes(critic, (1, channels, size, size))
 

@@ -17,14 +17,14 @@ from typing import Any
 from smmd.configuration import Configuration
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "smmd": {"loss": "smmd", "parametrisation": "none"},
-    "sn-smmd": {"loss": "smmd", "parametrisation": "matrix"},
-    "swgan": {"loss": "swgan", "parametrisation": "none"},
-    "sn-swgan": {"loss": "swgan", "parametrisation": "matrix"},
-    "mmd-gan-gp-l2": {"loss": "mmd", "parametrisation": "none", "gradient_penalty": 1.0, "l2_penalty": 1.0},
-    "wgan-gp": {"loss": "wgan", "parametrisation": "none", "gradient_penalty": 10.0},
-    "sn-gan": {"loss": "gan", "parametrisation": "matrix"},
-    "sobolev-gan": {"loss": "sobolev", "parametrisation": "none"},
+    "smmd": {"loss": "smmd", "normalisation": "none"},
+    "sn-smmd": {"loss": "smmd", "normalisation": "matrix"},
+    "swgan": {"loss": "swgan", "normalisation": "none"},
+    "sn-swgan": {"loss": "swgan", "normalisation": "matrix"},
+    "mmd-gan-gp-l2": {"loss": "mmd", "normalisation": "none", "gradient_penalty": 1.0, "l2_penalty": 1.0},
+    "wgan-gp": {"loss": "wgan", "normalisation": "none", "gradient_penalty": 10.0},
+    "sn-gan": {"loss": "gan", "normalisation": "matrix"},
+    "sobolev-gan": {"loss": "sobolev", "normalisation": "none"},
 }
 """What each method sets."""
 
