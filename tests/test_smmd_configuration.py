@@ -90,7 +90,7 @@ def test_a_rehearsal_keeps_shapes_networks_and_losses():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dataset": "mnist"}, "dataset: expected one of cifar10, celeba, imagenet, fake; got 'mnist'"),
+        ({"dataset": "mnist"}, "dataset: expected one of cifar10, celeba, imagenet, fashion-mnist, fake; got 'mnist'"),
         ({"sigma": 0.0}, "sigma: expected a number > 0, got 0.0"),
         ({"lr_factor": 1.0}, "lr_factor: expected a number < 1, got 1.0"),
         ({"clip_norm": -1.0}, "clip_norm: expected a number >= 0, got -1.0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -62,6 +63,14 @@ def test_imagenet_is_reduced_and_cropped(tmp_path: Path):
     images = load("imagenet", tmp_path, size=64, report=lambda message: None)
     assert images.shape == (2, 3, 64, 64)
     assert (images == 77).all()
+
+
+def test_fashion_mnist_is_that_of_the_other_experiments(tmp_path: Path):
+    images = random_images(3, 28, 28)
+    content = struct.pack(">IIII", 0x803, *images.shape) + images.tobytes()
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
+    found = load("fashion-mnist", tmp_path, size=32, channels=1, report=lambda message: None)
+    np.testing.assert_array_equal(found[:, 0, 2:-2, 2:-2], images)
 
 
 def test_an_array_of_other_images_is_refused(tmp_path: Path):

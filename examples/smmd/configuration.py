@@ -18,7 +18,7 @@ from dcgan.configuration import option
 from smmd import fields
 from smmd.networks import FAMILIES, NORMALISATIONS
 
-FORMATS = {"cifar10": (32, 3), "celeba": (160, 3), "imagenet": (64, 3), "fake": None}
+FORMATS = {"cifar10": (32, 3), "celeba": (160, 3), "imagenet": (64, 3), "fashion-mnist": (32, 1), "fake": None}
 """The data sets, each with the size and the channels of its images, or None if it has images of any."""
 
 LOSSES = ("gan", "wgan", "mmd", "sobolev", "smmd", "swgan")
