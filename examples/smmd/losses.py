@@ -1,14 +1,17 @@
-"""The losses of scores alone, and the choice of a loss by a configuration."""
+"""The losses of scores alone, and the choice among all losses by a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smmd.configuration import Configuration
 from smmd.loss import Loss, score
+from smmd.penalised import PenalisedLoss
+from smmd.scaled import smmd, swgan
 from smmd.sobolev import SobolevLoss
 from torch_mmd_losses import MMDLoss, RBFKernel
 
@@ -63,19 +66,24 @@ class OptimizedMMDLoss(Loss):
 
 
 def make_loss(configuration: Configuration) -> Loss:
-    """Return the loss of a resolved configuration.
-
-    Raises:
-        ValueError: if it is a scaled or a penalised one.
-    """
-    if configuration.gradient_penalty or configuration.l2_penalty:
-        raise ValueError(f"gradient_penalty, l2_penalty: expected 0, there are none of {configuration.loss} yet")
+    """Return the loss of a resolved configuration."""
+    weight = configuration.scale_weight or 0.0  # which all scaled losses have
     losses: dict[str, Callable[[], Loss]] = {
         "gan": GANLoss,
         "wgan": WGANLoss,
         "mmd": lambda: OptimizedMMDLoss(configuration.sigma),
         "sobolev": lambda: SobolevLoss(configuration.sobolev_rho, measure=configuration.sobolev_measure),
+        "smmd": lambda: smmd(weight, configuration.sigma),
+        "swgan": lambda: swgan(weight),
     }
-    if configuration.loss not in losses:
-        raise ValueError(f"loss: expected one of {', '.join(losses)}; got {configuration.loss!r}")
+    if configuration.gradient_penalty or configuration.l2_penalty:
+        return _penalised(configuration)
     return losses[configuration.loss]()
+
+
+def _penalised(configuration: Configuration) -> Loss:
+    make = partial(PenalisedLoss, gradient=configuration.gradient_penalty, l2=configuration.l2_penalty)
+    if configuration.loss == "wgan":
+        return make(lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean())
+    mmd = OptimizedMMDLoss(configuration.sigma).mmd
+    return make(mmd.discriminator, mmd.generator, kernel=mmd.kernel)
