@@ -16,9 +16,9 @@ from torch_mmd_losses.kernels import (
     RBFMix,
 )
 from torch_mmd_losses.losses import MMDLoss
+from torch_mmd_losses.penalties import gradient_penalty, interpolation_points, l2_penalty, witness
 from torch_mmd_losses.permutation import mmd_test
 from torch_mmd_losses.relative import relative_mmd_test
-from torch_mmd_losses.penalties import gradient_penalty, interpolation_points, l2_penalty, witness
 from torch_mmd_losses.scaled import ScaledMMDLoss
 from torch_mmd_losses.spectral_norm import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.variance import mmd2_and_variance
