@@ -15,6 +15,7 @@ import torch
 
 from dcgan import losses, penalty
 from dcgan.networks import NOISE, SCALINGS, normalised_layers
+from dcgan.precision import DTYPES
 
 FORMATS = {
     "cifar10": (32, 3),
@@ -78,6 +79,7 @@ class Configuration:
     iterations: int = option(100_000, "updates of both networks", least=1, free=True)
     ema_decay: float = option(0.999, "of the moving average of G, which draws the samples", least=0, below=1)
     seed: int = option(0, "decides all that is random", least=0, below=2**32)
+    precision: str = option("float32", "of forwards and backwards, by autocast", choices=tuple(DTYPES))
     device: str | None = option(None, "where to train; by default a GPU if there is one, else cpu", free=True)
     log_every: int = option(100, "iterations from one line of the log to the next", least=1, free=True)
     sample_every: int = option(5000, "iterations from one sheet of samples to the next", least=1, free=True)

@@ -12,6 +12,7 @@ from dcgan.configuration import Configuration
 from dcgan.losses import make_loss
 from dcgan.networks import make_discriminator, make_generator
 from dcgan.penalty import penalised
+from dcgan.precision import Learner, autocast
 from torch_mmd_losses.losses import Losses
 
 State = dict[str, Any]
@@ -57,6 +58,8 @@ class GAN:
         self.loss = make_loss(configuration.loss, lambda_=configuration.lambda_)
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), configuration.lr_discriminator, BETAS)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), configuration.lr_generator, BETAS)
+        self.learner_d = Learner(self.adam_d, configuration.precision, self.device)
+        self.learner_g = Learner(self.adam_g, configuration.precision, self.device)
         self.randomness = torch.Generator(self.device).manual_seed(configuration.seed)
         self.iteration = 0
 
@@ -79,30 +82,37 @@ class GAN:
 
     def _simultaneous(self, real: Tensor) -> Step:
         """Update both networks from one forward: the generator's gradient is that of the discriminator before."""
-        losses, real_scores, fake_scores = self._play(real, self.generator(self.noise(len(real))))
-        grads_d = torch.autograd.grad(losses.discriminator, list(self.discriminator.parameters()), retain_graph=True)
-        grads_g = torch.autograd.grad(losses.generator, list(self.generator.parameters()))
-        _update(self.adam_d, self.discriminator, grads_d)
-        _update(self.adam_g, self.generator, grads_g)
+        losses, real_scores, fake_scores = self._play(real, self._generate(len(real)))
+        self.learner_d.differentiate(losses.discriminator, retain_graph=True)
+        self.learner_g.differentiate(losses.generator)
+        self.learner_d.update()
+        self.learner_g.update()
         return _detached(*losses, real_scores, fake_scores)
 
     def _alternating(self, real: Tensor) -> Step:
         """Update the discriminator, then the generator from new noise and the discriminator as it is then."""
         with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
+            fake = self._generate(len(real))
         losses, real_scores, fake_scores = self._play(real, fake)
-        grads_d = torch.autograd.grad(losses.discriminator, list(self.discriminator.parameters()))
-        _update(self.adam_d, self.discriminator, grads_d)
-        of_generator = self._play(real, self.generator(self.noise(len(real))))[0].generator
-        _update(self.adam_g, self.generator, torch.autograd.grad(of_generator, list(self.generator.parameters())))
+        self.learner_d.differentiate(losses.discriminator)
+        self.learner_d.update()
+        of_generator = self._play(real, self._generate(len(real)))[0].generator
+        self.learner_g.differentiate(of_generator)
+        self.learner_g.update()
         return _detached(losses.discriminator, of_generator, real_scores, fake_scores)
+
+    def _generate(self, count: int) -> Tensor:
+        """Return images of new noise, in training."""
+        with autocast(self.configuration.precision, self.device):
+            return self.generator(self.noise(count))
 
     def _play(self, real: Tensor, fake: Tensor) -> tuple[Losses, Tensor, Tensor]:
         """Return both losses, and the scores of real and generated images, from one forward of the discriminator."""
         weight = self.configuration.gradient_penalty
         if weight:
             real = real.detach().requires_grad_()
-        real_scores, fake_scores = self.discriminator(torch.cat([real, fake])).chunk(2)
+        with autocast(self.configuration.precision, self.device):
+            real_scores, fake_scores = self.discriminator(torch.cat([real, fake])).chunk(2)
         losses = self.loss.both(real=real_scores, fake=fake_scores)
         if weight:
             losses = losses._replace(discriminator=penalised(losses.discriminator, real_scores, real, weight))
@@ -142,25 +152,21 @@ class GAN:
         self.randomness.set_state(state["noise"])
         self.iteration = state["iteration"]
 
-    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | torch.amp.GradScaler]:
         return {
             "generator": self.generator,
             "discriminator": self.discriminator,
             "averaged": self.averaged,
             "adam_discriminator": self.adam_d,
             "adam_generator": self.adam_g,
+            "scale_discriminator": self.learner_d.scaler,
+            "scale_generator": self.learner_g.scaler,
         }
 
 
 def gradient_norm(network: nn.Module) -> Tensor:
     """Return the norm of the gradient by which a network was updated last."""
     return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-
-
-def _update(adam: torch.optim.Optimizer, network: nn.Module, gradients: tuple[Tensor, ...]) -> None:
-    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-        parameter.grad = gradient
-    adam.step()
 
 
 def _detached(*tensors: Tensor) -> Step:

@@ -37,5 +37,6 @@ def penalised(loss: Tensor, scores: Tensor, images: Tensor, weight: float) -> Te
 
 def _squared_norm_of_jacobian(scores: Tensor, images: Tensor) -> Tensor:
     """Return the squared Frobenius norm of the derivative of `(n, d)` scores by their images, for each of the n."""
+    # Of sums and not of means: so they neither vanish nor overflow in float16, and need no scale.
     rows = [torch.autograd.grad(column.sum(), images, create_graph=True)[0] for column in scores.unbind(1)]
     return torch.stack(rows).square().flatten(2).sum(dim=(0, 2))

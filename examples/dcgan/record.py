@@ -16,6 +16,7 @@ from dcgan.atomic import replacing
 from dcgan.batches import to_pixels
 from dcgan.configuration import Configuration, to_json
 from dcgan.gan import GAN, Step, gradient_norm
+from dcgan.precision import SMALLEST_SCALE
 from torch_mmd_losses import MMDLoss, spectral_norms
 
 SAMPLES = 64
@@ -25,6 +26,8 @@ GAP = 2
 """Pixels between two of them."""
 
 Line = dict[str, Any]
+
+_PRECISE = "--precision float32, "
 
 
 class NotFiniteError(Exception):
@@ -85,26 +88,35 @@ def measure(gan: GAN, step: Step, images_per_second: float) -> Line:
     return line | {"images_per_second": round(images_per_second, 1)}
 
 
-def health(gan: GAN, step: Step) -> dict[str, float]:
-    """Return the losses and the norms of the gradients of the last update.
+def health(gan: GAN, step: Step) -> Line:
+    """Return the losses, the norms of the gradients and, for float16, the scales of the losses of the last update.
+
+    The norm of a gradient that overflowed in float16 is None: its update was left out, and the scale was lowered.
 
     Raises:
-        NotFiniteError: if one of them is infinite or no number.
+        NotFiniteError: if a loss or another gradient is infinite or no number, or a scale has fallen to nothing.
     """
-    numbers = {
+    line: Line = {
         "loss_discriminator": step.loss_discriminator.item(),
         "loss_generator": step.loss_generator.item(),
         "gradient_norm_discriminator": gradient_norm(gan.discriminator).item(),
         "gradient_norm_generator": gradient_norm(gan.generator).item(),
     }
-    for name, number in numbers.items():
-        if not math.isfinite(number):
+    for name, learner in (("discriminator", gan.learner_d), ("generator", gan.learner_g)):
+        if learner.scaler.is_enabled():
+            norm, scale = f"gradient_norm_{name}", learner.scaler.get_scale()
+            line[f"scale_{name}"] = scale
+            if scale >= SMALLEST_SCALE and not math.isfinite(line[norm]):
+                line[norm] = None
+    for name, number in line.items():
+        if number is not None and not math.isfinite(number):
             raise NotFiniteError(
                 f"Stopped at iteration {gan.iteration}, where {name} is {number}. Try lower learning rates "
                 "(--lr-discriminator, --lr-generator), a smaller --scale or --total-scale, the bounded kernel "
-                "(--loss mmd-rep-b), or another --seed; the last checkpoint is from before."
+                f"(--loss mmd-rep-b), {_PRECISE if gan.configuration.precision != 'float32' else ''}or another --seed; "
+                "the last checkpoint is from before."
             )
-    return numbers
+    return line
 
 
 def sheet(images: Tensor, columns: int = 8) -> Image.Image:
