@@ -284,6 +284,16 @@ def test_what_is_interrupted_is_not_taken_for_prepared(tmp_path: Path, monkeypat
     assert list((tmp_path / "prepared").iterdir()) == []
 
 
+def test_what_a_killed_preparation_has_left_does_no_harm(tmp_path: Path):
+    (tmp_path / IDX_NAME).write_bytes(idx(random_images(4, 28, 28)))
+    (tmp_path / "prepared").mkdir()
+    left = tmp_path / "prepared" / "fashion-mnist-1x32x32.npy.123.partial"
+    left.write_bytes(b"half")
+    images = prepared.load("fashion-mnist", tmp_path, size=32, channels=1, report=lambda message: None)
+    np.testing.assert_array_equal(images[:, 0, 2:-2, 2:-2], random_images(4, 28, 28))
+    assert sorted(left.parent.iterdir()) == sorted([left, left.with_name("fashion-mnist-1x32x32.npy")])
+
+
 def test_an_array_of_something_else_is_refused(tmp_path: Path):
     (tmp_path / "prepared").mkdir()
     np.save(tmp_path / "prepared" / "lsun-3x64x64.npy", np.zeros((2, 3, 32, 32), np.uint8))
@@ -335,6 +345,23 @@ def test_batches_go_on_from_any_position_as_if_never_interrupted(size: int, befo
     resumed.load_state_dict(batches.state_dict())
     for _ in range(12):
         assert torch.equal(batches.next(), resumed.next())
+
+
+@given(st.integers(0, 20))
+def test_processes_share_the_batches_of_one(before: int):
+    images = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1)
+    alone = Batches(images, 6, seed=3)
+    shares = [Batches(images, 6, seed=3, rows=slice(start, start + 2)) for start in (0, 2, 4)]
+    for _ in range(before):
+        joint = torch.cat([share.next() for share in shares])
+        assert torch.equal(joint, alone.next())
+    assert {str(share.state_dict()) for share in shares} == {str(alone.state_dict())}
+
+
+def test_a_position_in_another_number_of_images_is_refused():
+    batches, others = (Batches(np.zeros((count, 1, 1, 1), np.uint8), 4, seed=0) for count in (9, 1200))
+    with pytest.raises(ValueError, match="a data set of 9 images, and this one has 1,200"):
+        others.load_state_dict(batches.state_dict())
 
 
 def test_too_few_images_are_refused():

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from dcgan import checkpoints, gan, record, script
+from dcgan import checkpoints, gan, prepared, record, script, sources
 from dcgan.checkpoints import load
 from dcgan.presets import PRESETS
 from dcgan.progress import Progress
@@ -364,6 +364,16 @@ def test_a_checkpoint_that_does_not_fit_is_refused_even_if_forced(
     folder = shutil.copytree(finished, tmp_path / "run")
     message = refusal(capsys, folder, "--resume", "auto", "--width", "3", "--force")
     assert "The checkpoint does not fit this configuration: " in message
+
+
+def test_another_number_of_images_is_refused_even_if_forced(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    fewer = sources.fake(32, 3, count=100)
+    monkeypatch.setattr(prepared, "make_source", lambda *args, **kwargs: fewer)
+    message = refusal(capsys, folder, "--resume", "auto", "--iterations", "22", "--force")
+    assert "was trained with a data set of 256 images, and this one has 100" in message
 
 
 @pytest.mark.parametrize("state", [{}, {"configuration": {"colour": 1}}, {"configuration": {"seed": "0"}}])

@@ -29,6 +29,10 @@ FORMATS = {
 """The data sets, each with the size and the channels of its images, or None if it has images of any."""
 
 
+ACROSS = ("global", "blocks")
+"""What the MMD loss of several processes may be: that of the joint batch, or the mean of each one's own."""
+
+
 def option(
     default: Any,  # noqa: ANN401
     meaning: str,
@@ -75,7 +79,10 @@ class Configuration:
     )
     lr_discriminator: float = option(5e-4, "learning rate of D", above=0)
     lr_generator: float = option(2e-4, "learning rate of G", above=0)
-    batch_size: int = option(64, "real, and also generated, images in one step", least=2)
+    batch_size: int = option(64, "real, and also generated, images in one step, of all processes together", least=2)
+    across: str = option(
+        "global", "MMD loss of several processes: of the joint batch, or the mean of their own", choices=ACROSS
+    )
     iterations: int = option(100_000, "updates of both networks", least=1, free=True)
     ema_decay: float = option(0.999, "of the moving average of G, which draws the samples", least=0, below=1)
     seed: int = option(0, "decides all that is random", least=0, below=2**32)

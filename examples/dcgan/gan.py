@@ -13,6 +13,7 @@ from dcgan.losses import make_loss
 from dcgan.networks import make_discriminator, make_generator
 from dcgan.penalty import penalised
 from dcgan.precision import Learner, autocast
+from dcgan.processes import ALONE, Group
 from torch_mmd_losses.losses import Losses
 
 State = dict[str, Any]
@@ -37,13 +38,15 @@ class GAN:
 
     Args:
         configuration: the resolved configuration.
+        group: the processes that train together.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, group: Group = ALONE) -> None:
         assert configuration.scores is not None  # as in every resolved configuration
         assert configuration.scale is not None
         self.configuration = configuration
-        self.device = torch.device(configuration.device or "cpu")
+        self.group = group
+        self.device = group.device(configuration.device or "cpu")
         shape = {"channels": configuration.channels, "width": configuration.width}
         # Made on the CPU, so that a seed gives the same weights on all devices.
         self.generator = make_generator(configuration.size, noise=configuration.noise, **shape).to(self.device)
@@ -55,16 +58,18 @@ class GAN:
             **shape,
         ).to(self.device)
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False).eval()
-        self.loss = make_loss(configuration.loss, lambda_=configuration.lambda_)
+        self._joint = configuration.across == "global"
+        self.loss = make_loss(configuration.loss, lambda_=configuration.lambda_, joint=self._joint)
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), configuration.lr_discriminator, BETAS)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), configuration.lr_generator, BETAS)
         self.learner_d = Learner(self.adam_d, configuration.precision, self.device)
         self.learner_g = Learner(self.adam_g, configuration.precision, self.device)
+        self._shared_d, self._shared_g = group.share(self.discriminator), group.share(self.generator)
         self.randomness = torch.Generator(self.device).manual_seed(configuration.seed)
         self.iteration = 0
 
     def step(self, real: Tensor) -> Step:
-        """Update both networks once, with real images `(n, channels, size, size)` in [-1, 1] on the device."""
+        """Update both networks once, with this process's real images `(n, channels, size, size)` in [-1, 1]."""
         update = self._simultaneous if self.configuration.updates == "simultaneous" else self._alternating
         step = update(real)
         self.iteration += 1
@@ -102,9 +107,11 @@ class GAN:
         return _detached(losses.discriminator, of_generator, real_scores, fake_scores)
 
     def _generate(self, count: int) -> Tensor:
-        """Return images of new noise, in training."""
+        """Return images of this process's share of new noise, in training."""
+        joint = count * self.group.count
+        noise = self.noise(joint)[self.group.rows(joint)]
         with autocast(self.configuration.precision, self.device):
-            return self.generator(self.noise(count))
+            return self._shared_g(noise)
 
     def _play(self, real: Tensor, fake: Tensor) -> tuple[Losses, Tensor, Tensor]:
         """Return both losses, and the scores of real and generated images, from one forward of the discriminator."""
@@ -112,11 +119,16 @@ class GAN:
         if weight:
             real = real.detach().requires_grad_()
         with autocast(self.configuration.precision, self.device):
-            real_scores, fake_scores = self.discriminator(torch.cat([real, fake])).chunk(2)
+            real_scores, fake_scores = self._shared_d(torch.cat([real, fake])).chunk(2)
         losses = self.loss.both(real=real_scores, fake=fake_scores)
         if weight:
-            losses = losses._replace(discriminator=penalised(losses.discriminator, real_scores, real, weight))
+            mean = self._mean if self._joint else torch.mean
+            losses = losses._replace(discriminator=penalised(losses.discriminator, real_scores, real, weight, mean))
         return losses, real_scores, fake_scores
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Return the mean over the images of all processes."""
+        return self.group.joint_mean(values.mean())
 
     @torch.no_grad()
     def _average(self) -> None:

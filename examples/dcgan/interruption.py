@@ -9,9 +9,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Context in which the first signal is noted, and a second one acts as it always does."""
+    """Context in which the first signal is noted, and a second one acts as it always does.
 
-    def __init__(self) -> None:
+    Args:
+        patient: note a second one too, and do nothing else. A launcher passes on what a scheduler has sent to all
+            processes already, and kills those that take too long by itself.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
+        self._patient = patient
         self.signal: int | None = None
         """The signal that came, if one did."""
         usual = {number: signal.getsignal(number) for number in SIGNALS}
@@ -30,7 +36,8 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        self._restore()
+        if not self._patient:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._usual.items():

@@ -74,13 +74,15 @@ NAMES = (*SINGLE_SCORE, *MMD)
 """All losses there are."""
 
 
-def make_loss(name: str, *, lambda_: float | None = None) -> Loss:
+def make_loss(name: str, *, lambda_: float | None = None, joint: bool = False) -> Loss:
     """Return the loss of a name.
 
     Args:
         name: one of `NAMES`.
         lambda_: weight of the repulsion between real scores (Eq. 5), for the MMD losses only; None is what the name
             stands for: 1 for `mmd-rep` and `mmd-rep-b`, and -1 for the others.
+        joint: whether an MMD loss is that of the joint batch of all processes. The other losses are means over images,
+            so that averaged gradients are the joint batch's anyway.
 
     Raises:
         ValueError: if there is no such loss, or if it knows no lambda.
@@ -88,7 +90,8 @@ def make_loss(name: str, *, lambda_: float | None = None) -> Loss:
     if name in MMD:
         kernel, usual = MMD[name]
         # Like the authors, and Eq. S2 of the paper, leave out the pairs of a real and a fake image of the same index.
-        return MMDLoss(kernel(), usual if lambda_ is None else lambda_, estimator="u_statistic")
+        weight = usual if lambda_ is None else lambda_
+        return MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=joint)
     if name not in SINGLE_SCORE:
         raise ValueError(f"loss: expected one of {', '.join(NAMES)}; got {name!r}")
     if lambda_ is not None:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from dcgan.initialisers import SLOPE, initialised
+from dcgan.joint_norm import JointBatchNorm2d
 from torch_mmd_losses import conv_spectral_norm
 
 SCALINGS = {32: 3, 48: 3, 64: 4}
@@ -48,7 +49,7 @@ def make_generator(size: int, *, noise: int = NOISE, channels: int = 3, width: i
         wide, narrow = widest >> halvings - 1, widest >> halvings
         # Batch normalisation takes the mean away, so a bias before it would do nothing.
         doubling = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
-        layers += [initialised(doubling, "relu"), nn.BatchNorm2d(narrow, _EPS, _MOMENTUM), nn.ReLU()]
+        layers += [initialised(doubling, "relu"), JointBatchNorm2d(narrow, _EPS, _MOMENTUM), nn.ReLU()]
     return nn.Sequential(*layers, initialised(nn.Conv2d(width, channels, 3, padding=1), "tanh"), nn.Tanh())
 
 

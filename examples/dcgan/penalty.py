@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,13 @@ def check_penalised(name: str, lambda_: float | None) -> None:
         raise ValueError(f"gradient_penalty: expected {expected}, with lambda between 0 and 1; got {chosen}")
 
 
-def penalised(loss: Tensor, scores: Tensor, images: Tensor, weight: float) -> Tensor:
+def penalised(
+    loss: Tensor,
+    scores: Tensor,
+    images: Tensor,
+    weight: float,
+    expectation: Callable[[Tensor], Tensor] = torch.mean,
+) -> Tensor:
     r"""Return the discriminator's loss, divided by what grows with the gradients at the real images.
 
     .. math:: \frac{L_D - 1}{1 + w \, E \lVert \nabla D(x) \rVert_F^2}
@@ -31,8 +39,9 @@ def penalised(loss: Tensor, scores: Tensor, images: Tensor, weight: float) -> Te
         scores: scores `(n, d)` of the real images; each may only depend on its own image.
         images: the real images, of which `scores` have to be a differentiable function.
         weight: the weight w, 0.1 in the paper.
+        expectation: returns the mean of what is given for each real image.
     """
-    return (loss - 1) / (1 + weight * _squared_norm_of_jacobian(scores, images).mean())
+    return (loss - 1) / (1 + weight * expectation(_squared_norm_of_jacobian(scores, images)))
 
 
 def _squared_norm_of_jacobian(scores: Tensor, images: Tensor) -> Tensor:

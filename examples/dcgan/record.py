@@ -74,7 +74,7 @@ def read_log(path: Path) -> list[Line]:
 
 
 def measure(gan: GAN, step: Step, images_per_second: float) -> Line:
-    """Return the line of the log for the last update.
+    """Return the line of the log for the last update; all processes have to ask.
 
     Raises:
         NotFiniteError: if a number of it is infinite or no number.
@@ -82,7 +82,7 @@ def measure(gan: GAN, step: Step, images_per_second: float) -> Line:
     line: Line = {"iteration": gan.iteration, **health(gan, step)}
     if isinstance(gan.loss, MMDLoss):
         terms = gan.loss.terms(real=step.real, fake=step.fake)
-        line |= {name: value.item() for name, value in terms._asdict().items()}
+        line |= {name: gan.group.mean(value).item() for name, value in terms._asdict().items()}
     if gan.configuration.normalisation != "none":
         line["sigma"] = {name: sigma.item() for name, sigma in spectral_norms(gan.discriminator).items()}
     return line | {"images_per_second": round(images_per_second, 1)}
@@ -92,13 +92,14 @@ def health(gan: GAN, step: Step) -> Line:
     """Return the losses, the norms of the gradients and, for float16, the scales of the losses of the last update.
 
     The norm of a gradient that overflowed in float16 is None: its update was left out, and the scale was lowered.
+    Losses are means over the processes, all of which have to ask, and get the same.
 
     Raises:
         NotFiniteError: if a loss or another gradient is infinite or no number, or a scale has fallen to nothing.
     """
     line: Line = {
-        "loss_discriminator": step.loss_discriminator.item(),
-        "loss_generator": step.loss_generator.item(),
+        "loss_discriminator": gan.group.mean(step.loss_discriminator).item(),
+        "loss_generator": gan.group.mean(step.loss_generator).item(),
         "gradient_norm_discriminator": gradient_norm(gan.discriminator).item(),
         "gradient_norm_generator": gradient_norm(gan.generator).item(),
     }

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from dcgan.checkpoints import CheckpointError
-from dcgan.configuration import to_json
+from dcgan.configuration import Configuration, to_json
 from dcgan.options import Reader
 from dcgan.presets import PRESETS
+from dcgan.processes import Group, joined
 from dcgan.record import NotFiniteError
 from dcgan.sources import MissingDataError
 from dcgan.training import ResumeError, Training
@@ -25,29 +26,38 @@ def main(preset: str, description: str, arguments: Sequence[str] | None = None) 
     """
     reader = Reader(description, PRESETS[preset], Path(f"runs/dcgan-{preset}"))
     configuration, run = reader.read(arguments)
-    if run.dry_run:
-        print(to_json(configuration))
+    with joined(configuration.device or "cpu") as group:
+        say = print if group.first else _say_nothing
+        if run.dry_run:
+            say(to_json(configuration))
+            return run.out
+        try:
+            group.all_do(lambda: _check_device(configuration, group))
+            training = Training(
+                configuration, run.out, resume=run.resume, force=run.force, quiet=run.quiet, group=group
+            )
+        except (CheckpointError, MissingDataError, ResumeError, ValueError) as error:
+            if group.first:
+                reader.refuse(str(error))
+            sys.exit(2)
+        try:
+            signal = training.run()
+        except NotFiniteError as error:
+            sys.exit(str(error) if group.first else 1)
+        if signal is not None:
+            iteration = training.gan.iteration
+            say(f"Interrupted after iteration {iteration:,}; continue with the same options and --resume auto")
+            sys.exit(128 + signal)
+        say(f"Configuration, log, samples and checkpoints: {run.out}")
         return run.out
-    try:
-        _check_device(configuration.device)
-        training = Training(configuration, run.out, resume=run.resume, force=run.force, quiet=run.quiet)
-    except (CheckpointError, MissingDataError, ResumeError, ValueError) as error:
-        reader.refuse(str(error))
-    try:
-        signal = training.run()
-    except NotFiniteError as error:
-        sys.exit(str(error))
-    if signal is not None:
-        print(
-            f"Interrupted after iteration {training.gan.iteration:,}; continue with the same options and --resume auto"
-        )
-        sys.exit(128 + signal)
-    print(f"Configuration, log, samples and checkpoints: {run.out}")
-    return run.out
 
 
-def _check_device(device: str | None) -> None:
+def _check_device(configuration: Configuration, group: Group) -> None:
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=group.device(configuration.device or "cpu"))
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"device: {str(error).splitlines()[0]}") from error
+
+
+def _say_nothing(message: str) -> None:
+    """Leave it to the first process."""

@@ -7,13 +7,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dcgan import randomness
 from dcgan.batches import Batches, to_images
 from dcgan.checkpoints import CheckpointError, Checkpoints, State, load
 from dcgan.configuration import Configuration, changes, from_settings
 from dcgan.gan import GAN, Step
 from dcgan.interruption import Interruption
+from dcgan.prepared import Report
 from dcgan.prepared import load as load_images
+from dcgan.processes import ALONE, Group
 from dcgan.progress import Progress
 from dcgan.record import Record, health, measure
 
@@ -32,6 +37,7 @@ class Training:
             or None to start anew.
         force: continue although the configuration has changed.
         quiet: print warnings only.
+        group: the processes that train together, of which the first one writes.
 
     Raises:
         CheckpointError: if the checkpoint cannot be used.
@@ -41,50 +47,55 @@ class Training:
     """
 
     def __init__(
-        self, configuration: Configuration, folder: Path, *, resume: str | None, force: bool, quiet: bool
+        self,
+        configuration: Configuration,
+        folder: Path,
+        *,
+        resume: str | None,
+        force: bool,
+        quiet: bool,
+        group: Group = ALONE,
     ) -> None:
         self.configuration = configuration
+        self.group = group
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        state = self._find(folder, resume)
+        rows = group.rows(configuration.batch_size)
+        state = group.first_does(lambda: self._find(folder, resume))
         if state is not None and not force:
             _check_unchanged(state, configuration)
-        images = load_images(
-            configuration.dataset,
-            Path(configuration.data_root),
-            size=configuration.size,
-            channels=configuration.channels,
-            report=_silent if quiet else print,
-        )
+        images = self._images(report=_silent if quiet else print)
+        self.batches = Batches(images, configuration.batch_size, configuration.seed, rows=rows)
         randomness.seed(configuration.seed)
-        self.gan = GAN(configuration)
-        self.batches = Batches(images, configuration.batch_size, configuration.seed)
+        self.gan = GAN(configuration, group)
         if state is not None:
             self._load(state)
-        self.record = Record(folder, configuration, self.gan.iteration)
-        self.progress = Progress(self.gan.iteration, configuration.iterations, quiet=quiet)
+        self.record = Record(folder, configuration, self.gan.iteration) if group.first else None
+        self.progress = Progress(self.gan.iteration, configuration.iterations, quiet=quiet or not group.first)
 
     def run(self) -> int | None:
-        """Train to the end, and return None; or save on Ctrl-C or a termination, and return the signal.
+        """Train to the end, and return None; or save on Ctrl-C or a termination of any process, and return the signal.
 
         Raises:
             NotFiniteError: if a loss or a gradient is infinite or no number.
         """
         chosen, gan = self.configuration, self.gan
         if gan.iteration == 0:
-            self.record.draw(gan)
+            self._draw()
         self._watch = _Stopwatch(gan.iteration)
         try:
-            with Interruption() as interruption:
+            with Interruption(patient=self.group.count > 1) as interruption:
                 unsaved: Step | None = None
-                while gan.iteration < chosen.iterations and interruption.signal is None:
+                signal = 0
+                while gan.iteration < chosen.iterations and not signal:
                     unsaved = gan.step(to_images(self.batches.next(), gan.device))
                     self._report(unsaved)
                     if gan.iteration % chosen.checkpoint_every == 0:
                         self._save(unsaved)
                         unsaved = None
+                    signal = self.group.largest(interruption.signal or 0)
                 if unsaved is not None:
                     self._save(unsaved)
-                return None if gan.iteration == chosen.iterations else interruption.signal
+                return None if gan.iteration == chosen.iterations else signal
         finally:
             self.progress.close()
 
@@ -95,10 +106,25 @@ class Training:
         self.progress.advance()
         if last or iteration == 1 or iteration % chosen.log_every == 0:
             line = measure(self.gan, step, chosen.batch_size * self._watch.rate(iteration))
-            self.record.log(line)
             self.progress.show(line)
+            if self.record is not None:
+                self.record.log(line)
         if last or iteration % chosen.sample_every == 0:
+            self._draw()
+
+    def _draw(self) -> None:
+        if self.record is not None:
             self.record.draw(self.gan)
+
+    def _images(self, report: Report) -> NDArray[np.uint8]:
+        def load() -> NDArray[np.uint8]:
+            chosen = self.configuration
+            root = Path(chosen.data_root)
+            return load_images(chosen.dataset, root, size=chosen.size, channels=chosen.channels, report=report)
+
+        # One process of each machine prepares the images, while the others wait.
+        self.group.all_do(lambda: load() if self.group.rank_here == 0 else None)
+        return load()
 
     def _find(self, folder: Path, resume: str | None) -> State | None:
         if resume is None:
@@ -124,6 +150,8 @@ class Training:
 
     def _save(self, step: Step) -> None:
         health(self.gan, step)  # a checkpoint of networks that are lost would push out one that can be used
+        if not self.group.first:
+            return
         state = self.gan.state_dict() | {
             "configuration": dataclasses.asdict(self.configuration),
             "batches": self.batches.state_dict(),
