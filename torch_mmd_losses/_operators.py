@@ -256,7 +256,7 @@ def locally_optimal_iteration(operator: Operator, weight: Tensor, v: Tensor, dir
         for candidate in (unit(gradient, fallback=torch.zeros_like(gradient)), direction):
             basis = torch.cat([basis, _orthogonal(candidate, basis).unsqueeze(0)])
         images = operator.apply_each(basis[1:].view(2, *shape), weight).flatten(1)
-        images = torch.cat([image.view(1, -1), images])
+        images = torch.cat([image.reshape(1, -1), images])
         best = _most_stretched(images)
         direction = _to_unit_length(best[1:] @ basis[1:], fallback=direction)
         v = _to_unit_length(best @ basis, fallback=v)
