@@ -63,6 +63,7 @@ def test_what_is_not_chosen_follows_from_the_rest(settings: dict[str, object], e
         ({"dataset": "stl10"}, "stl10 has images of size 48 with 3 channels, but size and channels are 32 and 3"),
         ({"loss": "hinge", "lambda_": 1.0}, "lambda: expected none for 'hinge'"),
         ({"loss": "hinge", "gradient_penalty": 0.1}, "gradient_penalty: expected mmd-rep or mmd-rep-b"),
+        ({"gradient_penalty": 0.1, "compile": True}, "compile: expected none beside a gradient penalty"),
         ({"scale": 1.5, "total_scale": 64.0}, "total_scale: expected none beside scale, got 64.0 and 1.5"),
     ],
 )
@@ -83,6 +84,13 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, obj
         ({"seed": 0.5}, TypeError, "seed: expected int, got 0.5"),
         ({"seed": True}, TypeError, "seed: expected int, got True"),
         ({"seed": None}, TypeError, "seed: expected int, got None"),
+        ({"precision": "float8"}, ValueError, "precision: expected one of float32, bfloat16, float16; got 'float8'"),
+        ({"across": "all"}, ValueError, "across: expected one of global, blocks; got 'all'"),
+        ({"workers": -1}, ValueError, "workers: expected a number >= 0, got -1"),
+        ({"workers": False}, TypeError, "workers: expected int, got False"),
+        ({"compile": 1}, TypeError, "compile: expected bool, got 1"),
+        ({"channels_last": None}, TypeError, "channels_last: expected bool, got None"),
+        ({"tensorboard": "yes"}, TypeError, "tensorboard: expected bool, got 'yes'"),
         ({"dataset": 3}, TypeError, "dataset: expected str, got 3"),
     ],
 )
@@ -107,10 +115,14 @@ def test_json_of_something_else_is_refused(text: str, message: str):
 
 def test_every_setting_has_an_option():
     for field in dataclasses.fields(Configuration):
+        name = f"--{field.name.rstrip('_').replace('_', '-')}"
         kind = type(getattr(resolved(PRESETS["cifar10"]), field.name))
+        if kind is bool:
+            assert [getattr(read(*given), field.name) for given in ([], [name], [f"--no-{name[2:]}"])] == [0, 1, 0]
+            continue
         text = {int: "2", float: "0.25", str: "mmd-rep", type(None): "16"}[kind]
         text = str(field.metadata["choices"][-1]) if field.metadata["choices"] else text
-        given = [f"--{field.name.rstrip('_').replace('_', '-')}", text]
+        given = [name, text]
         # A size or a data set alone contradict the rest.
         given += {"size": ["--dataset", "fake"], "channels": ["--dataset", "fake"]}.get(field.name, [])
         found = read(*given)
@@ -153,5 +165,12 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]):
 def test_changes_are_named_but_those_that_a_resumed_run_may_make():
     before = resolved(Configuration())
     assert changes(before, dataclasses.replace(before, iterations=5, device="cuda", log_every=1, data_root="/")) == []
+    elsewhere = dataclasses.replace(before, channels_last=True, compile=True, workers=0, tensorboard=True)
+    assert changes(before, elsewhere) == []
+    other = dataclasses.replace(before, precision="bfloat16", across="blocks")
+    assert changes(before, other) == [
+        "across was 'global' and is 'blocks'",
+        "precision was 'float32' and is 'bfloat16'",
+    ]
     after = dataclasses.replace(before, seed=1, loss="mmd-rep")
     assert changes(before, after) == ["loss was 'mmd-rep-b' and is 'mmd-rep'", "seed was 0 and is 1"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import struct
 import sys
+import threading
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -336,10 +338,14 @@ def test_a_short_last_batch_is_left_out():
         assert len(set(epoch)) == 8
 
 
-@given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 2**32 - 1))
-def test_batches_go_on_from_any_position_as_if_never_interrupted(size: int, before: int, seed: int):
+@given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 2**32 - 1), st.integers(0, 3), st.integers(0, 3))
+def test_batches_go_on_from_any_position_as_if_never_interrupted(
+    size: int, before: int, seed: int, workers: int, workers_later: int
+):
     images = np.arange(9, dtype=np.uint8).reshape(9, 1, 1, 1)
-    batches, resumed = Batches(images, size, seed), Batches(images, size, seed=1)
+    batches = Batches(images, size, seed, workers=workers)
+    resumed = Batches(images, size, seed=1, workers=workers_later)
+    resumed.next()  # so that there are batches ahead that are not wanted any more
     for _ in range(before):
         batches.next()
     resumed.load_state_dict(batches.state_dict())
@@ -356,6 +362,38 @@ def test_processes_share_the_batches_of_one(before: int):
         joint = torch.cat([share.next() for share in shares])
         assert torch.equal(joint, alone.next())
     assert {str(share.state_dict()) for share in shares} == {str(alone.state_dict())}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_as_many_threads_read_ahead_as_there_are_workers(workers: int):
+    threads: list[threading.Thread] = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, picked):
+            threads.append(threading.current_thread())
+            time.sleep(0.01)
+            return super().__getitem__(picked).view(np.ndarray)
+
+    batches = Batches(np.zeros((40, 1, 1, 1), np.uint8).view(Watched), 4, seed=0, workers=workers)
+    for _ in range(8):
+        batches.next()
+    if workers:
+        assert threading.main_thread() not in threads
+        assert len(set(threads)) == workers
+    else:
+        assert set(threads) == {threading.main_thread()}
+        assert len(threads) == 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_fails_in_a_worker_fails_the_run(workers: int):
+    class Broken(np.ndarray):
+        def __getitem__(self, picked):
+            raise OSError("the disk is gone")
+
+    batches = Batches(np.zeros((9, 1, 1, 1), np.uint8).view(Broken), 4, seed=0, workers=workers)
+    with pytest.raises(OSError, match="the disk is gone"):
+        batches.next()
 
 
 def test_a_position_in_another_number_of_images_is_refused():

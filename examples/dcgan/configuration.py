@@ -88,6 +88,10 @@ class Configuration:
     seed: int = option(0, "decides all that is random", least=0, below=2**32)
     precision: str = option("float32", "of forwards and backwards, by autocast", choices=tuple(DTYPES))
     device: str | None = option(None, "where to train; by default a GPU if there is one, else cpu", free=True)
+    channels_last: bool = option(False, "lay images out by pixels, as tensor cores prefer", free=True)
+    compile: bool = option(False, "compile both networks by torch.compile", free=True)
+    workers: int = option(1, "threads that read batches ahead, 0 for none", least=0, free=True)
+    tensorboard: bool = option(False, "write the log and the samples for TensorBoard too", free=True)
     log_every: int = option(100, "iterations from one line of the log to the next", least=1, free=True)
     sample_every: int = option(5000, "iterations from one sheet of samples to the next", least=1, free=True)
     checkpoint_every: int = option(1000, "iterations from one checkpoint to the next", least=1, free=True)
@@ -102,12 +106,13 @@ def check(field: dataclasses.Field[Any], value: object) -> None:
     kind, optional = field_type(field)
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+    fits_kind = isinstance(value, (int, float) if kind is float else kind)
+    if not fits_kind or (isinstance(value, bool) and kind is not bool):  # which Python takes for a number
         raise TypeError(f"{field.name}: expected {kind.__name__}, got {value!r}")
     limits = field.metadata
     if limits["choices"] and value not in limits["choices"]:
         raise ValueError(f"{field.name}: expected one of {', '.join(map(str, limits['choices']))}; got {value!r}")
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and kind is not bool:
         if not math.isfinite(value):
             raise ValueError(f"{field.name}: expected a finite number, got {value}")
         for sign, limit, fits in (
@@ -142,6 +147,8 @@ def resolved(configuration: Configuration) -> Configuration:
         )
     if chosen.gradient_penalty:
         penalty.check_penalised(chosen.loss, chosen.lambda_)
+        if chosen.compile:
+            raise ValueError("compile: expected none beside a gradient penalty, for which PyTorch cannot compile")
     return replace(
         chosen,
         lambda_=_lambda(chosen),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,9 @@ class GAN:
             scale=configuration.scale,
             **shape,
         ).to(self.device)
+        self._layout = torch.channels_last if configuration.channels_last else torch.contiguous_format
+        for network in (self.generator, self.discriminator):
+            network.to(memory_format=self._layout)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self._joint = configuration.across == "global"
         self.loss = make_loss(configuration.loss, lambda_=configuration.lambda_, joint=self._joint)
@@ -64,7 +67,11 @@ class GAN:
         self.adam_g = torch.optim.Adam(self.generator.parameters(), configuration.lr_generator, BETAS)
         self.learner_d = Learner(self.adam_d, configuration.precision, self.device)
         self.learner_g = Learner(self.adam_g, configuration.precision, self.device)
-        self._shared_d, self._shared_g = group.share(self.discriminator), group.share(self.generator)
+        # Only calls go through these, so that checkpoints name what they always do.
+        self._shared_d, self._shared_g = (
+            group.share(_compiled(network) if configuration.compile else network)
+            for network in (self.discriminator, self.generator)
+        )
         self.randomness = torch.Generator(self.device).manual_seed(configuration.seed)
         self.iteration = 0
 
@@ -118,8 +125,9 @@ class GAN:
         weight = self.configuration.gradient_penalty
         if weight:
             real = real.detach().requires_grad_()
+        images = torch.cat([real, fake]).contiguous(memory_format=self._layout)
         with autocast(self.configuration.precision, self.device):
-            real_scores, fake_scores = self._shared_d(torch.cat([real, fake])).chunk(2)
+            real_scores, fake_scores = self._shared_d(images).chunk(2)
         losses = self.loss.both(real=real_scores, fake=fake_scores)
         if weight:
             mean = self._mean if self._joint else torch.mean
@@ -179,6 +187,10 @@ class GAN:
 def gradient_norm(network: nn.Module) -> Tensor:
     """Return the norm of the gradient by which a network was updated last."""
     return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
 def _detached(*tensors: Tensor) -> Step:

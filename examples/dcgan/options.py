@@ -46,13 +46,18 @@ class Reader:
         add("--quiet", action="store_true", help="print warnings and the result only")
         add("--dry-run", action="store_true", help="print the resolved configuration and stop")
         for field in dataclasses.fields(Configuration):
+            name = "--" + field.name.rstrip("_").replace("_", "-")
+            default = getattr(preset, field.name)
+            if field_type(field)[0] is bool:
+                add(name, action=argparse.BooleanOptionalAction, default=default, help=field.metadata["help"])
+                continue
             add(
-                "--" + field.name.rstrip("_").replace("_", "-"),
+                name,
                 dest=field.name,
                 type=_converter(field),
-                default=getattr(preset, field.name),
+                default=default,
                 metavar="|".join(map(str, field.metadata["choices"])) or field_type(field)[0].__name__.upper(),
-                help=f"{field.metadata['help']}" + ("" if getattr(preset, field.name) is None else " (%(default)s)"),
+                help=f"{field.metadata['help']}" + ("" if default is None else " (%(default)s)"),
             )
 
     def read(self, arguments: Sequence[str] | None) -> tuple[Configuration, Run]:

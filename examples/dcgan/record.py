@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dcgan.atomic import replacing
 from dcgan.batches import to_pixels
+from dcgan.board import Board
 from dcgan.configuration import Configuration, to_json
 from dcgan.gan import GAN, Step, gradient_norm
 from dcgan.precision import SMALLEST_SCALE
@@ -41,11 +42,15 @@ class Record:
         folder: where it is; made if need be.
         configuration: the resolved configuration, which is written at once.
         iteration: the iteration that the run goes on from; what was logged after it is dropped.
+
+    Raises:
+        MissingBoardError: if it is to be written for TensorBoard, which is not installed.
     """
 
     def __init__(self, folder: Path, configuration: Configuration, iteration: int) -> None:
         self._samples = folder / "samples"
         self._log = folder / "log.jsonl"
+        self._board = Board(folder / "tensorboard", iteration) if configuration.tensorboard else None
         with replacing(folder / "configuration.json") as partial:
             partial.write_text(to_json(configuration) + "\n", encoding="utf-8")
         kept = [line for line in read_log(self._log) if line["iteration"] <= iteration]
@@ -58,11 +63,16 @@ class Record:
         """Append a line to the log."""
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            self._board.log(line)
 
     def draw(self, gan: GAN) -> None:
         """Save a sheet of samples of the same noise as ever."""
         with replacing(self._samples / f"iteration-{gan.iteration:08d}.png") as partial:
-            sheet(gan.sample(self._noise).cpu()).save(partial, format="png")
+            samples = sheet(gan.sample(self._noise).cpu())
+            samples.save(partial, format="png")
+        if self._board is not None:
+            self._board.draw(samples, gan.iteration)
 
 
 def read_log(path: Path) -> list[Line]:

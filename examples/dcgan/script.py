@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from dcgan.board import MissingBoardError
 from dcgan.checkpoints import CheckpointError
 from dcgan.configuration import Configuration, to_json
 from dcgan.options import Reader
@@ -36,7 +37,7 @@ def main(preset: str, description: str, arguments: Sequence[str] | None = None) 
             training = Training(
                 configuration, run.out, resume=run.resume, force=run.force, quiet=run.quiet, group=group
             )
-        except (CheckpointError, MissingDataError, ResumeError, ValueError) as error:
+        except (CheckpointError, MissingBoardError, MissingDataError, ResumeError, ValueError) as error:
             if group.first:
                 reader.refuse(str(error))
             sys.exit(2)

@@ -41,6 +41,7 @@ class Training:
 
     Raises:
         CheckpointError: if the checkpoint cannot be used.
+        MissingBoardError: if TensorBoard is wanted and not installed.
         MissingDataError: if the data set is not there.
         ResumeError: if the folder holds another run, or the configuration has changed.
         ValueError: if the data set has too few images, or the normalisation is unknown.
@@ -64,12 +65,19 @@ class Training:
         if state is not None and not force:
             _check_unchanged(state, configuration)
         images = self._images(report=_silent if quiet else print)
-        self.batches = Batches(images, configuration.batch_size, configuration.seed, rows=rows)
+        self.batches = Batches(
+            images,
+            configuration.batch_size,
+            configuration.seed,
+            rows=rows,
+            workers=configuration.workers,
+            pinned=(configuration.device or "cpu").startswith("cuda"),
+        )
         randomness.seed(configuration.seed)
         self.gan = GAN(configuration, group)
         if state is not None:
             self._load(state)
-        self.record = Record(folder, configuration, self.gan.iteration) if group.first else None
+        self.record = group.all_do(lambda: self._record(folder))
         self.progress = Progress(self.gan.iteration, configuration.iterations, quiet=quiet or not group.first)
 
     def run(self) -> int | None:
@@ -111,6 +119,9 @@ class Training:
                 self.record.log(line)
         if last or iteration % chosen.sample_every == 0:
             self._draw()
+
+    def _record(self, folder: Path) -> Record | None:
+        return Record(folder, self.configuration, self.gan.iteration) if self.group.first else None
 
     def _draw(self) -> None:
         if self.record is not None:
