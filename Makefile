@@ -17,12 +17,13 @@ IN := $(VENV)/bin/python
 # torch is installed first and then held: an install that would replace it fails instead.
 INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/torch.txt
 
-.PHONY: help demo benchmarks test paper-test lint docs wheel-test clean
+.PHONY: help demo benchmarks smoke test paper-test lint docs wheel-test clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        train a small MMD-GAN on digits and draw samples (options: ARGS=...)"
 	@echo "make benchmarks  measure everything on docs/benchmarks.md anew; takes half an hour (options: ARGS=...)"
+	@echo "make smoke       20 iterations of the paper's experiments with their real networks, on generated images"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
 	@echo "make paper-test  tests that need torchvision and torch-fidelity, in an environment of their own"
 	@echo "make lint        style and types only"
@@ -35,6 +36,14 @@ demo: $(VENV)/examples.done
 
 benchmarks: $(VENV)/benchmarks.done
 	$(IN) examples/benchmarks/run_all.py $(ARGS)
+
+# The networks and images have their real size; only the batch is small.
+smoke: $(VENV)/examples.done
+	@set -eu; runs=$$(mktemp -d); trap 'rm -rf "$$runs"' EXIT; \
+	for name in cifar10 stl10 celeba lsun; do \
+		$(IN) examples/dcgan_$$name.py --dataset fake --batch-size 4 --iterations 20 --device cpu --out "$$runs/$$name"; \
+		rm -rf "$$runs/$$name"; \
+	done
 
 test: lint
 	$(IN) -m pytest --cov --cov-report=term
