@@ -38,8 +38,8 @@ __all__ = [
     "RationalQuadraticMix",
     # estimators and loss
     "MMDLoss",
-    "gradient_constrained_mmd2",
     "ScaledMMDLoss",
+    "gradient_constrained_mmd2",
     "mmd2",
     "mmd2_and_variance",
     "mmd2_blocks",
