@@ -54,9 +54,10 @@ class Blocks(GAN):
         for ours, theirs in zip(real_scores.chunk(WORLD), fake_scores.chunk(WORLD), strict=True):
             losses = loss.both(real=ours, fake=theirs)
             if weight:
-                # Scores of this block do not depend on the images of the others.
-                share = lambda squares: WORLD * squares.mean()  # noqa: E731
-                losses = losses._replace(discriminator=penalised(losses.discriminator, ours, real, weight, share))
+                # Scores of this block do not depend on the images of the others, whose gradients are zero.
+                (gradient,) = torch.autograd.grad(ours.sum(), real, create_graph=True)
+                steepness = gradient.square().sum() / len(ours)
+                losses = losses._replace(discriminator=penalised(losses.discriminator, steepness, weight))
             found.append(losses)
         return Losses(*(torch.stack(values).mean() for values in zip(*found, strict=True))), real_scores, fake_scores
 

@@ -14,6 +14,7 @@ from dcgan.networks import make_discriminator, make_generator
 from dcgan.penalty import penalised
 from dcgan.precision import Learner, autocast
 from dcgan.processes import ALONE, Group
+from torch_mmd_losses import gradient_penalty
 from torch_mmd_losses.losses import Losses
 
 State = dict[str, Any]
@@ -130,13 +131,11 @@ class GAN:
             real_scores, fake_scores = self._shared_d(images).chunk(2)
         losses = self.loss.both(real=real_scores, fake=fake_scores)
         if weight:
-            mean = self._mean if self._joint else torch.mean
-            losses = losses._replace(discriminator=penalised(losses.discriminator, real_scores, real, weight, mean))
+            steepness = gradient_penalty(real_scores, real, target=0.0)
+            if self._joint:
+                steepness = self.group.joint_mean(steepness)
+            losses = losses._replace(discriminator=penalised(losses.discriminator, steepness, weight))
         return losses, real_scores, fake_scores
-
-    def _mean(self, values: Tensor) -> Tensor:
-        """Return the mean over the images of all processes."""
-        return self.group.joint_mean(values.mean())
 
     @torch.no_grad()
     def _average(self) -> None:
