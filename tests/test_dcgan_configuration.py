@@ -23,7 +23,7 @@ def test_presets_have_the_settings_of_the_paper():
         assert (preset.width, preset.noise, preset.scores, preset.channels) == (64, 128, 16, 3)
         assert (preset.loss, preset.lambda_, preset.updates) == ("mmd-rep-b", 1.0, "simultaneous")
         assert (preset.batch_size, preset.iterations) == (64, 100_000)
-        assert (preset.normalisation, preset.scale) == ("conv", 1 / 0.55)
+        assert (preset.normalisation, preset.scale) == ("pico", 1 / 0.55)
         pairs[name] = (preset.lr_discriminator, preset.lr_generator)
         assert set(pairs[name]) <= set(RATES)
     assert pairs == {"cifar10": (5e-4, 2e-4), "stl10": (2e-4, 2e-4), "celeba": (1e-4, 2e-4), "lsun": (2e-4, 1e-4)}
@@ -41,7 +41,7 @@ def test_presets_resolve_once_and_survive_json(name: str):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"loss": "hinge"}, {"scores": 1, "lambda_": None, "normalisation": "conv"}),
+        ({"loss": "hinge"}, {"scores": 1, "lambda_": None, "normalisation": "pico"}),
         ({"loss": "mmd-rbf"}, {"scores": 16, "lambda_": -1.0}),
         ({"loss": "mmd-rep", "lambda_": 0.5, "scores": 256}, {"scores": 256, "lambda_": 0.5}),
         ({"gradient_penalty": 0.1}, {"scores": 1, "normalisation": "none"}),

@@ -143,7 +143,7 @@ def test_weights_start_with_the_variance_that_the_activation_asks_for(layer, act
     assert 0.95 * largest < weight.abs().max() <= largest
 
 
-@pytest.mark.parametrize("method", ["conv", "matrix"])
+@pytest.mark.parametrize("method", ["conv", "pico", "matrix"])
 def test_every_layer_of_the_discriminator_is_normalised_to_the_constant(method: str):
     discriminator = make_discriminator(32, scores=16, width=4, method=method, scale=1.5)
     layers = [layer for layer in discriminator if isinstance(layer, nn.Conv2d | nn.Linear)]

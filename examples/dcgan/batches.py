@@ -24,8 +24,7 @@ class Batches:
         seed: decides the order.
         rows: which images of each batch to return; the other ones are another process's.
         workers: threads that read batches ahead; none read them when they are asked for. Threads suffice, since NumPy
-            copies images without holding the interpreter; the processes of a `DataLoader` took ten times as long to
-            hand a batch over as it takes to read one.
+            copies images without holding the interpreter, and need not hand a batch over as processes would.
         pinned: put batches into memory from which a GPU copies while it computes.
 
     Raises:

@@ -70,7 +70,9 @@ class Configuration:
     scores: int | None = option(None, "numbers per image from D; by default 16 for MMD losses, else 1", least=1)
     gradient_penalty: float = option(0.0, "weight of the gradient penalty (Appendix D.1: 0.1); 0 is none", least=0)
     normalisation: str | None = option(
-        None, "spectral norm of the layers of D: conv, matrix or none; by default conv, or none beside a penalty"
+        None,
+        "spectral norm of the layers of D: pico (the paper's), conv (follows the same norm more closely), matrix (PIM) "
+        "or none; by default pico, or none beside a penalty",
     )
     scale: float | None = option(None, "factor C of every normalised layer; by default 1 / 0.55", above=0)
     total_scale: float | None = option(None, "C^K of all K layers instead of C (the authors' 16 to 256)", above=0)
@@ -153,7 +155,7 @@ def resolved(configuration: Configuration) -> Configuration:
         chosen,
         lambda_=_lambda(chosen),
         scores=chosen.scores or (1 if chosen.gradient_penalty else losses.usual_scores(chosen.loss)),
-        normalisation=chosen.normalisation or ("none" if chosen.gradient_penalty else "conv"),
+        normalisation=chosen.normalisation or ("none" if chosen.gradient_penalty else "pico"),
         scale=_scale(chosen),
         total_scale=None,
         device=chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"),

@@ -54,7 +54,7 @@ def make_generator(size: int, *, noise: int = NOISE, channels: int = 3, width: i
 
 
 def make_discriminator(
-    size: int, *, scores: int, channels: int = 3, width: int = 64, method: str = "conv", scale: float = 1 / 0.55
+    size: int, *, scores: int, channels: int = 3, width: int = 64, method: str = "pico", scale: float = 1 / 0.55
 ) -> nn.Sequential:
     """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
 
@@ -64,7 +64,7 @@ def make_discriminator(
         channels: 3 for colour images, 1 for grey ones.
         width: channels of the largest feature maps, 64 in the paper; a smaller number reduces the whole network.
         method: how to find the spectral norm of every layer, dense one included: a method of `conv_spectral_norm`
-            (`"conv"` for the paper's PICO, `"matrix"` for PIM); `"none"` leaves the layers as they are.
+            (`"pico"` and `"matrix"` for the paper's PICO and PIM); `"none"` leaves the layers as they are.
         scale: the constant C, by which every normalised weight is multiplied. The paper does not name it; the
             authors' notes on the paper's experiments say 1 / 0.55, and their scripts have 64 ** (1 / layers).
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LABELS = {"lambda": "λ", "total-scale": "$C^K$", "scores": "scores per image", "normalisation": ""}
 """What options are called in the picture, unless as they are."""
 
-VALUES = {("normalisation", "conv"): "", ("normalisation", "matrix"): "PIM"}
+VALUES = {("normalisation", "pico"): "", ("normalisation", "matrix"): "PIM"}
 """What values are called along the horizontal axis, unless as they are."""
 
 MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")

@@ -45,7 +45,7 @@ STUDIES: Mapping[str, Study] = {
         (
             {
                 "loss": ("hinge", "mmd-rbf", "mmd-rep", "mmd-rep-b"),
-                "normalisation": ("conv",),
+                "normalisation": ("pico",),
                 "total-scale": TOTAL_SCALES,
             },
             {"loss": ("hinge", "mmd-rbf", "mmd-rep", "mmd-rep-b"), "normalisation": ("matrix",)},
