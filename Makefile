@@ -61,7 +61,8 @@ docs: $(VENV)/docs.done
 	$(IN) -m sphinx -W --keep-going -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
-# The copy has the tests and what they read, but not the package, so that only the installed wheel can be imported.
+# The copy has the tests and what they read, but not the package, so that only the installed wheel can be imported. Tests
+# of the scripts are left out: they are the same scripts as in `make test`, and take most of its time.
 wheel-test: $(VENV)/dev.done
 	rm -rf dist
 	$(IN) -m build --outdir dist .
@@ -76,7 +77,7 @@ wheel-test: $(VENV)/dev.done
 	$$install --constraint $(VENV)/torch.txt "$$wheel[dev,examples]"; \
 	cd "$$tree"; \
 	"$$python" -c "import torch_mmd_losses as m; print('testing', m.__file__); assert 'site-packages' in m.__file__"; \
-	"$$python" -m pytest tests
+	"$$python" -m pytest tests $(foreach name,benchmarks dcgan evaluation figure kid smmd sweep,--ignore-glob="*/test_$(name)*")
 
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
