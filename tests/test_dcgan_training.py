@@ -438,3 +438,11 @@ def test_training_that_breaks_down_stops_with_advice_and_keeps_what_was_good(rat
     with pytest.raises(SystemExit, match=r"Stopped at iteration \d+, where \w+ is .*--scale .*--seed"):
         train(folder, *broken)
     assert last_state(folder)["iteration"] == 1
+
+
+def test_a_run_that_is_longer_than_asked_for_is_at_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    train(tmp_path, "--iterations", "3")
+    before = log(tmp_path)
+    train(tmp_path, "--iterations", "2", "--resume", "auto")
+    assert "Interrupted" not in capsys.readouterr().out
+    assert log(tmp_path) == before

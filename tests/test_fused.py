@@ -36,6 +36,15 @@ def by_autograd(monkeypatch):
     return compute
 
 
+def test_weights_that_float32_cannot_hold_are_taken_in_float64():
+    real, fake = torch.randn(6, 2), torch.randn(5, 2) + 0.5
+    found = MMDLoss(RBFKernel(), lambda_=0.1).discriminator(real.requires_grad_(), fake.requires_grad_())
+    expected = MMDLoss(RBFKernel(), lambda_=0.1).discriminator(*(precise := (real.double(), fake.double())))
+    assert_close(found, expected.float(), rtol=2e-7, atol=0)
+    gradients = torch.autograd.grad(found, [real, fake])
+    assert_close(gradients, tuple(g.float() for g in torch.autograd.grad(expected, precise)), rtol=1e-5, atol=1e-7)
+
+
 @every_kernel
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("lambda_", [-1.0, -0.3, 0.0, 0.5, 1.0, 2.0])

@@ -188,6 +188,8 @@ def test_wrong_scores_are_refused_by_name(name):
 
 def test_wrong_kernels_and_estimators_are_refused():
     real = torch.zeros(4, 2)
+    with pytest.raises(TypeError, match=r"^kernel: expected a Kernel such as .* got a tensor of shape \(3, 2\)$"):
+        mmd2(torch.zeros(3, 2), RBFKernel(), torch.zeros(3, 2))
     with pytest.raises(TypeError, match=r"^kernel: expected a Kernel such as RBFKernel\(sigma=1.0\), got 'rbf'"):
         mmd2(real, real, "rbf")
     with pytest.raises(ValueError, match="^estimator: expected one of 'unbiased', 'u_statistic', 'biased', got 'v'"):

@@ -681,6 +681,8 @@ def test_wrong_arguments_are_refused():
     for bad in (1.5, True):
         with pytest.raises(TypeError, match=f"^n_power_iterations: expected an integer, got {bad}"):
             conv_spectral_norm(layer, n_power_iterations=bad)
+    with pytest.raises(TypeError, match="^learn_scale: expected True or False, got 0.5 of type float"):
+        conv_spectral_norm(layer, learn_scale=0.5)
     for name in ("scale", "eps"):
         with pytest.raises(ValueError, match=f"^{name}: expected a number > 0, got 0"):
             conv_spectral_norm(layer, **{name: 0})

@@ -114,6 +114,11 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
     return matrix_a, matrix_b
 
 
+def described(value: object) -> str:
+    """Return what a wrong argument is called in an error: a tensor by its shape, since its numbers would fill pages."""
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
 def flag(name: str, value: object) -> bool:
     """Return `value` if it is a bool."""
     if not isinstance(value, bool):

@@ -163,4 +163,4 @@ def mmd2(
 def check_kernel(kernel: object) -> None:
     """Raise if `kernel` is no kernel."""
     if not isinstance(kernel, Kernel):
-        raise TypeError(f"kernel: expected a Kernel such as RBFKernel(sigma=1.0), got {kernel!r}")
+        raise TypeError(f"kernel: expected a Kernel such as RBFKernel(sigma=1.0), got {_checks.described(kernel)}")

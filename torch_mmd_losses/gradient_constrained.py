@@ -110,7 +110,8 @@ def gradient_constrained_mmd2(
         )
     regulariser = _checks.positive_number("lambda_", lambda_)
     if not (features is None or callable(features)):
-        raise TypeError(f"features: expected a function of a batch of samples, such as a network, got {features!r}")
+        got = _checks.described(features)
+        raise TypeError(f"features: expected a function of a batch of samples, such as a network, got {got}")
     _checks.same_space("real", real, "fake", fake)
     if mu is not None:
         _checks.same_space("real", real, "mu", mu)

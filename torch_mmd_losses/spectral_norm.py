@@ -64,8 +64,8 @@ def conv_spectral_norm(
     padding mode, dilation, groups and output padding. :math:`\sigma` is found by iteration on that map, as
     :math:`\lVert W * v \rVert` with :math:`v` held constant in the gradient. **It is a lower bound**, so a layer in use
     is Lipschitz with a constant above `scale`: in the first ten steps of training, while the weights move fast, the
-    estimate was seen to be 6 per cent too low in the median and 30 at worst, and after twenty steps 0.04 per cent in the
-    median and 4 at worst (docs/theory.md, "How exact").
+    estimate was seen to be 6 per cent too low in the median and 30 at worst, and after twenty steps 0.04 per cent in
+    the median and 4 at worst (docs/theory.md, "How exact").
 
     The iteration advances by `n_power_iterations` in a forward of the layer in training mode. With `method="conv"` the
     first forward after a change of the weight does so, and up to two further ones at the same weight do not: they take
@@ -140,6 +140,7 @@ def conv_spectral_norm(
     if n_power_iterations < 1:
         raise ValueError(f"n_power_iterations: expected an integer >= 1, got {n_power_iterations}")
     factor, smallest = _checks.positive_number("scale", scale), _checks.positive_number("eps", eps)
+    learned = _checks.flag("learn_scale", learn_scale)
     layers = _layers(module)
     for label, layer in layers.items():
         _check_layer(label, layer, name)
@@ -151,7 +152,7 @@ def conv_spectral_norm(
             _operator(layer, method),
             spatial_dims=0 if method == "matrix" else _spatial_dims(layer),
             n_power_iterations=n_power_iterations,
-            scale=nn.Parameter(weight.new_tensor(factor)) if learn_scale else factor,
+            scale=nn.Parameter(weight.new_tensor(factor)) if learned else factor,
             eps=smallest,
         )
         _BeforeForward.remove(layer, name)  # of an earlier normalisation that has been removed

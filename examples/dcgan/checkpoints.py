@@ -74,6 +74,8 @@ def load(path: Path) -> State:
     Raises:
         CheckpointError: if it cannot be read, or is none.
     """
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:

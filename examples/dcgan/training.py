@@ -103,7 +103,7 @@ class Training:
                     signal = self.group.largest(interruption.signal or 0)
                 if unsaved is not None:
                     self._save(unsaved)
-                return None if gan.iteration == chosen.iterations else signal
+                return None if gan.iteration >= chosen.iterations else signal
         finally:
             self.progress.close()
 

@@ -59,7 +59,10 @@ def load(choice: str, *, inception_weights: Path | None, shape: tuple[int, ...])
         raise ValueError(f"features: expected {INCEPTION} or the path of a file, got {choice}")
     network, origin = _from_python(path) if path.suffix == ".py" else classifier.load(path)
     network.eval().requires_grad_(False)
-    features, logits = outputs(network, torch.zeros(2, *shape, dtype=torch.uint8))
+    try:
+        features, logits = outputs(network, torch.zeros(2, *shape, dtype=torch.uint8))
+    except RuntimeError as error:
+        raise FeaturesError(f"features: {path} cannot take images of shape {shape}: {error}") from error
     return Features(
         name=path.stem,
         channels=None,
