@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from torch_mmd_losses import spectral_norms
 
-SIZES = {"sngan": 32, "sngan-code": 32, "dcgan5": 160, "resnet": 64}
+SIZES = {"sngan": 32, "sngan-code": 32, "dcgan": 32, "dcgan5": 160, "resnet": 64}
 
 
 def dense(n_in: int, n_out: int) -> int:
@@ -46,6 +46,10 @@ GENERATORS = {
     + 2 * 512
     + sum(conv(2 * n, n, 5, bias=False) + 2 * n for n in (256, 128, 64))
     + conv(64, 3, 3),
+    "dcgan": 128 * 256 * 4 * 4
+    + 2 * 256
+    + sum(conv(2 * n, n, 4, bias=False) + 2 * n for n in (128, 64))
+    + conv(64, 3, 4),
     "dcgan5": dense(128, 1024 * 5 * 5) + sum(up(*step, normalised=False) for step in STEPS) + 2 * 64 + conv(64, 3, 5),
     "resnet": dense(128, 1024 * 4 * 4) + sum(up(*step, normalised=True) for step in STEPS) + 2 * 64 + conv(64, 3, 3),
 }
@@ -53,6 +57,7 @@ CRITICS = {
     "sngan": conv(3, 64, 3)
     + sum(conv(n, 2 * n, 4) + conv(2 * n, 2 * n, 3) for n in (64, 128, 256))
     + dense(512 * 4 * 4, 1),
+    "dcgan": conv(3, 64, 4) + conv(64, 128, 4) + conv(128, 256, 4) + dense(256 * 4 * 4, 1),
     "dcgan5": conv(3, 64, 5) + sum(conv(n, 2 * n, 5) for n in (64, 128, 256, 512)) + dense(1024 * 5 * 5, 1),
     "resnet": conv(3, 64, 3) + sum(down(n, 2 * n) for n in (64, 128, 256, 512)) + dense(1024, 1),
 }
@@ -64,6 +69,8 @@ IN_DIGITS = {
     "sngan": (3_811_907, 5_860_865),
     # 1,056,768 + 1,024 + 25 * 172,032 + 896 + 1,731
     "sngan-code": (5_361_219, 5_860_865),
+    # 524,288 + 512 + 524,544 + 131,200 + 3,075, and 3,136 + 131,200 + 524,544 + 4,097
+    "dcgan": (1_183_619, 662_977),
     # 3,302,400 + 29 sum n^2 + 2 sum n + 128 + 4,803, and 4,864 + 50 sum n^2 + 2 sum n + 25,601
     "dcgan5": (13_405_891, 17_440_385),
     # 2,113,536 + 29 sum n^2 + 8 sum n + 128 + 1,731, and 1,792 + 29 sum n^2 + 4 sum n + 1,025
@@ -71,7 +78,7 @@ IN_DIGITS = {
 }
 """The same numbers, written out: those of the generator and of the critic."""
 
-LAYERS = {"sngan": (5, 8), "sngan-code": (5, 8), "dcgan5": (10, 6), "resnet": (10, 10)}
+LAYERS = {"sngan": (5, 8), "sngan-code": (5, 8), "dcgan": (4, 4), "dcgan5": (10, 6), "resnet": (10, 10)}
 """Layers with weights but shortcuts. The paper leaves dense ones out of 4, 7 and 5, and counts them elsewhere."""
 
 
@@ -133,6 +140,14 @@ def test_imagenet_networks_have_the_shapes_of_the_paper():
     assert shapes(critic, torch.zeros(1, 3, 64, 64, device="meta")) == maps
 
 
+def test_small_networks_double_and_halve_three_times():
+    with torch.device("meta"):
+        generator, critic = make_generator("dcgan", 32), make_critic("dcgan", 32)
+    maps = [(256, 4, 4), (128, 8, 8), (64, 16, 16), (3, 32, 32)]
+    assert shapes(generator, torch.zeros(1, 128, device="meta")) == [(4096,), *maps]
+    assert shapes(critic, torch.zeros(1, 3, 32, 32, device="meta")) == [*maps[2::-1], (4096,), (1,)]
+
+
 def test_normalisation_and_activations_are_where_they_belong():
     kinds = (nn.BatchNorm2d, nn.ReLU, nn.LeakyReLU, nn.Sigmoid)
 
@@ -146,6 +161,7 @@ def test_normalisation_and_activations_are_where_they_belong():
     assert {family: (count(generator), count(critic)) for family, (generator, critic) in networks.items()} == {
         "sngan": ((3, 3, 0, 1), (0, 0, 7, 0)),
         "sngan-code": ((4, 4, 0, 1), (0, 0, 7, 0)),
+        "dcgan": ((3, 3, 0, 1), (0, 0, 3, 0)),
         "dcgan5": ((1, 9, 0, 1), (0, 0, 5, 0)),
         "resnet": ((9, 9, 0, 1), (0, 8, 2, 0)),
     }
@@ -248,7 +264,7 @@ def test_normals_are_cut_only_where_they_should_be():
 # The spectral parametrisation
 
 
-@pytest.mark.parametrize("family", ["sngan", "dcgan5", "resnet"])
+@pytest.mark.parametrize("family", ["sngan", "dcgan", "dcgan5", "resnet"])
 @pytest.mark.parametrize("normalisation", ["matrix", "conv"])
 def test_every_layer_of_a_critic_has_its_norm_and_its_gamma(family: str, normalisation: str):
     size = FAMILIES[family].reduction

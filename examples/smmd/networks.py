@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from smmd import dcgan5, resnet, sngan
+from smmd import dcgan, dcgan5, resnet, sngan
 from torch_mmd_losses import conv_spectral_norm
 from torch_mmd_losses.spectral_norm import Method
 
@@ -37,6 +37,7 @@ class Family(NamedTuple):
 FAMILIES: Mapping[str, Family] = {
     "sngan": Family(sngan.make_generator, sngan.make_critic, sngan.REDUCTION),
     "sngan-code": Family(partial(sngan.make_generator, as_in_code=True), sngan.make_critic, sngan.REDUCTION),
+    "dcgan": Family(dcgan.make_generator, dcgan.make_critic, dcgan.REDUCTION),
     "dcgan5": Family(dcgan5.make_generator, dcgan5.make_critic, dcgan5.REDUCTION),
     "resnet": Family(resnet.make_generator, resnet.make_critic, resnet.REDUCTION),
 }
