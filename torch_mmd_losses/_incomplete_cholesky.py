@@ -37,11 +37,12 @@ def factor(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor | None
 def _pivots(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return indices `(rank,)`, and which of them were chosen for more than rounding."""
     remaining, rows = diagonal.clone(), diagonal.new_zeros(rank, len(diagonal))
-    rounding = len(diagonal) * torch.finfo(diagonal.dtype).eps * diagonal
+    # Errors grow by what divides a row: where little counts, they are as large as the weighted ones where much does.
+    rounding = len(diagonal) * torch.finfo(diagonal.dtype).eps * (weights * diagonal).amax()
     found, used = [], []
     for step in range(rank):
-        pivot = (weights * remaining.where(remaining > rounding, 0)).argmax().unsqueeze(0)
-        counts = (weights * (remaining - rounding))[pivot] > 0
+        pivot = (weights * remaining).argmax().unsqueeze(0)
+        counts = (weights * remaining)[pivot] > rounding
         left = columns(pivot)[:, 0] - rows[:step, pivot].T.squeeze(0) @ rows[:step]
         rows[step] = (left / remaining[pivot].sqrt()).where(counts, 0)
         remaining = (remaining - rows[step].square()).index_fill(0, pivot, 0)
