@@ -110,9 +110,9 @@ def test_all_start_from_the_same_networks_and_go_their_ways(fig6, runs):
     assert len({run.kids[0] for run in runs.values()}) == 1
     assert all(list(run.kids) == [0, 1, 2, 3] for run in runs.values())
     assert all(run.samples.shape == (36, 1, 32, 32) for run in runs.values())
-    assert len({run.losses[-1] for name, run in runs.items() if "rank" not in name}) == len(runs) - 1
+    assert runs["SN-GCMMD"].losses[0] > 100 * runs["GCMMD"].losses[0] > 0
     exact, low = runs["GCMMD"].losses, runs[f"GCMMD, rank {fig6.RANK}"].losses
-    assert low == pytest.approx(exact, rel=1e-2)
+    assert low == pytest.approx(exact, rel=1e-2, abs=1e-6)
 
 
 def test_training_repeats_itself(fig6, training, judge, runs):
