@@ -249,7 +249,7 @@ def collapse(runs: dict[str, Run]) -> Claim:
 
 def draw(figure: Figure, runs: dict[str, Run]) -> None:
     """Draw the samples, and below them the losses and KID."""
-    upper, lower = np.atleast_1d(figure.subfigures(2, 1, height_ratios=(1, 1.1)))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1))[:, 0]
     for axes, (name, run) in zip(upper.subplots(1, len(runs)), runs.items(), strict=True):
         axes.imshow(sheet(run.samples).numpy(), cmap="gray", vmin=-1, vmax=1)
         axes.set(title=f"{name}: KID {run.final():.3f}", xticks=[], yticks=[])
