@@ -127,3 +127,9 @@ def test_wrong_arguments_are_refused():
         call((5, 2), (5, 2), (5, 2), tile_size=2.5)
     with pytest.raises(ValueError, match="^real, fake: expected equally many samples, got 5 and 6$"):
         candidate(torch.zeros(5, 2), torch.zeros(6, 2), PolynomialKernel())
+
+
+def test_the_same_tensor_twice_has_all_pairs_between_both_samples():
+    real, other = scores(6, 2, 1), scores(6, 2, 2)
+    found, expected = (relative_mmd_test(real, fake, other, RBFKernel()) for fake in (real, real.clone()))
+    assert_close(found, expected, equal_nan=True)

@@ -227,3 +227,10 @@ def test_wrong_arguments_are_refused():
         call(fake=(5, 3))
     with pytest.raises(TypeError, match="^fake: expected a tensor of scores, got list"):
         mmd2_and_variance(torch.zeros(5, 2), [0.0], RBFKernel())
+
+
+def test_the_same_tensor_twice_has_all_pairs_between_both_groups():
+    same = scores(6, 2, 1)
+    found = mmd2_and_variance(same, same, RBFKernel())
+    assert_close(found.value, mmd2(same, same, RBFKernel()))
+    assert_close(found, mmd2_and_variance(same, same.clone(), RBFKernel()))

@@ -43,9 +43,10 @@ class Spread(NamedTuple):
     variance: Tensor
 
 
-def spread(kernel: Kernel, a: Tensor, b: Tensor, tile_size: int | None) -> Spread:
-    """Return the spread over the pairs of `a` `(m, d)` and `b` `(n, d)`, of distinct ones if `b` is `a`."""
-    symmetric = a is b
+def spread(kernel: Kernel, a: Tensor, b: Tensor | None, tile_size: int | None) -> Spread:
+    """Return the spread over the pairs of `a` `(m, d)` and `b` `(n, d)`; None is over distinct ones within `a`."""
+    symmetric = b is None
+    b = a if b is None else b  # which may be the same tensor of both groups, and has all pairs then
     block = Block(a, b, 0, distinct=symmetric, same=symmetric, symmetric=symmetric)
     size = side_of_tiles(tile_size, a.device)
     row_sums, column_sums, squares = _sums(kernel, block, size)

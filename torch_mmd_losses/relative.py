@@ -117,7 +117,7 @@ def candidate(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: int | No
     if tile_size is not None:
         tile_size = _checks.whole_number("tile_size", tile_size, least=1)
     with _checks.full_precision(real.device):
-        return Candidate(spread(kernel, fake, fake, tile_size), spread(kernel, real, fake, tile_size))
+        return Candidate(spread(kernel, fake, None, tile_size), spread(kernel, real, fake, tile_size))
 
 
 def compare(fake: Candidate, other: Candidate, *, dtype: torch.dtype = torch.float64) -> RelativeTest:

@@ -77,7 +77,7 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     if tile_size is not None:
         tile_size = _checks.whole_number("tile_size", tile_size, least=1)
     with _checks.full_precision(real.device):
-        within_real, within_fake = spread(kernel, real, real, tile_size), spread(kernel, fake, fake, tile_size)
+        within_real, within_fake = spread(kernel, real, None, tile_size), spread(kernel, fake, None, tile_size)
         cross = spread(kernel, real, fake, tile_size)
     shared = covariance(within_real.rows, cross.rows) + covariance(within_fake.rows, cross.columns)
     first = within_real.by_row + within_fake.by_row + cross.by_row + cross.by_column - 2 * shared
