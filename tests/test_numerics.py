@@ -97,6 +97,16 @@ def test_gram_matrices_come_from_distances_that_are_never_negative():
     assert min(seen) >= 0
 
 
+@pytest.mark.parametrize(
+    "kernel", [RBFKernel(0.1), RBFBKernel(0.1), RBFMix((0.1, 0.2))], ids=lambda k: type(k).__name__
+)
+def test_scores_are_at_distance_zero_from_themselves_in_float32(kernel):
+    # They are so far apart that all other kernel values are zero: what is left is k(a, a) / m + k(b, b) / n.
+    real, fake = 1000 * scores(32, 3, 1).float(), 1000 * scores(32, 3, 2).float()
+    value = mmd2(real, fake, kernel, estimator="biased")
+    assert_close(value, mmd2(real.double(), fake.double(), kernel, estimator="biased").float())
+
+
 @every_kernel
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("offset", [0.0, 0.1, 37.3])

@@ -49,10 +49,11 @@ def losses_and_gradients(
     Gradients are `(m + n, d)` in the dtype of the scores, real scores first.
     """
     m, n = real.shape[0], fake.shape[0]
-    stack, gram = stack_and_gram(real, fake)
     factor = exponent(leaves) if rows[0][1] is rows[-1][1] is None else None
-    squares = gram.diagonal() * (factor or 1)  # from here, so that a sample is at distance zero from itself, exactly
-    sq_dist = torch.sub(squares, gram, alpha=2 * (factor or 1)).add_(squares.unsqueeze(1))
+    stack, gram = stack_and_gram(real, fake, factor or 1)
+    squares = gram.diagonal()  # from here, so that equal scores are at distance zero
+    # Twice a number is exact. Any other multiple would be rounded here and not in `squares`, by a fused multiply-add.
+    sq_dist = torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1))
     mapped = None if factor is None else power_of_two(sq_dist, factor)
     losses, found = [], []
     for i, (weights, limits) in enumerate(rows):
@@ -75,33 +76,38 @@ def losses_and_gradients(
     return losses, found
 
 
-def stack_and_gram(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Return real and fake scores `(m + n, d)` around their centre, and their inner products `(m + n, m + n)`.
+def stack_and_gram(real: Tensor, fake: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Return real and fake scores `(m + n, d)` around their centre, and `factor` times their inner products.
 
-    They are in a dtype in which differences of the scores are exact. Float32 is enough unless the two samples are far
-    apart for their size. To know that, the host has to read a number: on a CPU that costs less than float64, elsewhere
-    it would be a synchronisation.
+    The latter are `(m + n, m + n)`. Both are in a dtype in which differences of the scores are exact. Float32 is
+    enough unless the two samples are far apart for their size. To know that, the host has to read a number: on a
+    CPU that costs less than float64, elsewhere it would be a synchronisation.
     """
     stack = torch.cat([real, fake])
     if stack.dtype == torch.float32:
         if stack.is_cpu:
-            gram = _centred_gram(stack)
-            if not _apart(gram, real.shape[0]):
+            gram = _centred_gram(stack, factor)
+            if not _apart(gram, factor, real.shape[0]):
                 return stack, gram
             stack = torch.cat([real, fake])
         stack = stack.to(total_dtype(stack.device))
-    return stack, _centred_gram(stack)
+    return stack, _centred_gram(stack, factor)
 
 
-def _centred_gram(stack: Tensor) -> Tensor:
-    """Move the centre of the stack to zero, in place, and return its inner products."""
+def _centred_gram(stack: Tensor, factor: float) -> Tensor:
+    """Move the centre of the stack to zero, in place, and return a multiple of its inner products."""
     stack.sub_(stack.sum(0), alpha=1 / stack.shape[0])
-    return torch.mm(stack, stack.t())
+    return torch.addmm(_zero(stack.dtype, stack.device), stack, stack.t(), beta=0, alpha=factor)
 
 
-def _apart(gram: Tensor, m: int) -> bool:
+@lru_cache(maxsize=32)
+def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.zeros((), dtype=dtype, device=device)
+
+
+def _apart(gram: Tensor, factor: float, m: int) -> bool:
     # NumPy, because what the host decides with is no part of the computation on a device.
-    return not np.vdot(gram.numpy(), _contrast(m, gram.shape[0] - m)) <= 0
+    return not np.vdot(gram.numpy(), _contrast(m, gram.shape[0] - m)) / factor <= 0
 
 
 @lru_cache(maxsize=32)
