@@ -280,3 +280,18 @@ def test_a_kernel_derived_from_one_of_the_library_keeps_its_own_map(by_autograd)
     assert_close(loss(real, fake), 2 * mmd2(real, fake, RBFKernel()))
     (gradient,) = torch.autograd.grad(loss(real, fake), real)
     assert_close(gradient, torch.autograd.grad(by_autograd(loss, real, fake).generator, real)[0])
+
+
+@pytest.mark.parametrize(
+    "kernel", [RBFKernel(), RBFBKernel(), RationalQuadraticMix(), RBFMix()], ids=lambda k: type(k).__name__
+)
+@pytest.mark.parametrize("spread", [1e3, 1e5])
+def test_scores_spread_over_many_bandwidths_have_no_kernel_value_above_one(kernel, spread, path):
+    # Pairs that are near each other, far from all others: their distances are lost in rounding, on either side of zero.
+    far = spread * torch.randn(16, 4)
+    real, fake = (torch.cat([far, far + 0.1 * torch.randn(16, 4)]).requires_grad_() for _ in range(2))
+    losses = MMDLoss(kernel, estimator="biased").both(real, fake)
+    largest = kernel(torch.zeros(1, 4), torch.zeros(1, 4)).item()
+    for loss in losses:
+        assert loss.abs() <= 4 * largest
+        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, [real, fake], retain_graph=True))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mmd_losses._leaf import Leaf, Limits, PairLimits, evaluate, exponent, power_of_two
+from torch_mmd_losses._leaf import Leaf, Limits, PairLimits, evaluate, exponent, lifted, power_of_two
 from torch_mmd_losses._pairs import count, total_dtype
 from torch_mmd_losses._types import Estimator, Weights
 
@@ -53,7 +53,7 @@ def losses_and_gradients(
     stack, gram = stack_and_gram(real, fake, factor or 1)
     squares = gram.diagonal()  # from here, so that equal scores are at distance zero
     # Twice a number is exact. Any other multiple would be rounded here and not in `squares`, by a fused multiply-add.
-    sq_dist = torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1))
+    sq_dist = lifted(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), factor)
     mapped = None if factor is None else power_of_two(sq_dist, factor)
     losses, found = [], []
     for i, (weights, limits) in enumerate(rows):

@@ -45,7 +45,7 @@ def evaluate(leaves: Sequence[Leaf], sq_dist: Tensor, limits: Sequence[PairLimit
 
     Args:
         leaves: the kernels.
-        sq_dist: squared distances; rounding may have left them a little below zero.
+        sq_dist: squared distances, not below zero.
         limits: for each kernel, numbers or tensors that broadcast to `sq_dist`; None if there are none.
         keep: whether to leave `sq_dist` as it is.
     """
@@ -64,6 +64,15 @@ def exponent(leaves: Sequence[Leaf]) -> float | None:
     Then distances can be computed times `c` from the start, for :func:`power_of_two`: one pass over them less.
     """
     return leaves[0].kernel._exponent if len(leaves) == 1 and leaves[0].factor == 1 else None
+
+
+def lifted(sq_dist: Tensor, factor: float | None) -> Tensor:
+    """Return squared distances, times a factor below zero if it is not None, without what rounding left below zero.
+
+    Scores that spread over thousands of bandwidths, as those of a discriminator that explodes, would otherwise have
+    kernel values above that of a score with itself, up to infinite ones. Overwrites its argument.
+    """
+    return sq_dist.clamp_min_(0) if factor is None else sq_dist.clamp_max_(0)
 
 
 def power_of_two(exponents: Tensor, factor: float) -> Mapped:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits, Mapped, evaluate, exponent, power_of_two
+from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits, Mapped, evaluate, exponent, lifted, power_of_two
 from torch_mmd_losses._pairs import centred, total_dtype
 
 CPU_TILE = 344
@@ -112,7 +112,7 @@ def pair_sums(
     left, right = _factors(a, b, factor or 1)
     accumulators = [_Accumulator(a, b, block.symmetric, wanted) for _ in limits]
     for rows, columns in tiles(block, size):
-        sq_dist = left[rows] @ right[columns].T
+        sq_dist = lifted(left[rows] @ right[columns].T, factor)
         diagonal = block.meets_diagonal(rows, columns)
         if diagonal and block.same:
             block.diagonal(sq_dist, rows, columns).zero_()
@@ -133,7 +133,7 @@ class _Accumulator:
 
     def __init__(self, a: Tensor, b: Tensor, symmetric: bool, wanted: Wanted) -> None:
         self.symmetric = symmetric
-        self.total = torch.zeros((), dtype=total_dtype(a.device), device=a.device)
+        self.values = torch.zeros(a.shape[0], dtype=total_dtype(a.device), device=a.device)
         self.to_a = _Gradient(a, b) if wanted[0] else None
         self.to_b = self.to_a if self.symmetric else _Gradient(b, a) if wanted[1] else None
 
@@ -141,7 +141,7 @@ class _Accumulator:
         twice = self.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
         value, slope, rate = mapped
         row_sums = value.sum(1)
-        self.total.add_(row_sums.sum(dtype=self.total.dtype), alpha=2 if twice else 1)
+        self.values[rows].add_(row_sums, alpha=2 if twice else 1)
         if self.to_a is not None:
             self.to_a.add(rows, columns, slope, row_sums if slope is value else slope.sum(1), rate)
         if self.to_b is not None and (twice or not self.symmetric):
@@ -151,7 +151,7 @@ class _Accumulator:
         factor = 4.0 if self.symmetric else 2.0  # a pair within a set counts in both orders
         to_a = None if self.to_a is None else self.to_a.result(factor)
         to_b = None if self.to_b is None or self.symmetric else self.to_b.result(factor)
-        return PairSums(self.total, to_a, to_b)
+        return PairSums(self.values.sum(), to_a, to_b)
 
 
 class _Gradient:
@@ -169,7 +169,7 @@ class _Gradient:
         self.products[own].addmm_(slope, self.y[other], alpha=rate)
 
     def result(self, factor: float) -> Tensor:
-        return (self.slopes.unsqueeze(1) * self.x).sub_(self.products).mul_(factor)
+        return self.products.addcmul_(self.slopes.unsqueeze(1), self.x, value=-1).mul_(-factor)
 
 
 def _factors(a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -404,7 +404,7 @@ def _rbf_exponent(sigma: float) -> float:
 
 
 def _map_rational_quadratic(sq_dist: Tensor, alpha: float) -> Mapped:
-    base = (sq_dist * (0.5 / alpha)).add_(1)
+    base = torch.rsub(sq_dist, 1.0, alpha=-0.5 / alpha)
     if alpha == 0.5:
         value = base.rsqrt_()
         return Mapped(value, value.square().mul_(value), -0.5)
