@@ -32,10 +32,41 @@ def every_division(m, n):
 def test_statistics_of_all_divisions_equal_mmd2(case: KernelCase, size, m, n):
     pooled, kernel = scores(m + n, 2, 1), case.make()
     labels = every_division(m, n)
-    statistics, _ = permutation._statistics(kernel, pooled, labels, m, size)
+    sums = permutation._sums([EnergyKernel(), kernel], pooled, labels, size)
+    statistics, _ = permutation._mmd2(sums, m, pooled.dtype)
     expected = torch.stack([mmd2(pooled[row], pooled[~row], kernel) for row in labels])
     tolerance = 1e-10 if case.smooth else 1e-6
-    assert_close(statistics, expected, rtol=1e-9, atol=tolerance)
+    assert_close(statistics[1], expected, rtol=1e-9, atol=tolerance)
+    deviation = permutation._deviation(sums, m)
+    assert_close(deviation[1, 0], expected.std(correction=0), rtol=1e-9, atol=tolerance)
+
+
+def of_all_divisions(pooled, m):
+    """Return the divisions, and the statistic that is the default's for each of them, by its definition."""
+    median, labels = torch.pdist(pooled).median(), every_division(m, len(pooled) - m)
+    standardised = []
+    for factor in permutation.BANDWIDTHS:
+        kernel = RBFKernel(factor * float(median) / math.sqrt(2))
+        values = torch.stack([mmd2(pooled[row], pooled[~row], kernel) for row in labels])
+        standardised.append((values - values.mean()) / values.std(correction=0))
+    return labels, torch.stack(standardised).amax(0)
+
+
+@pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 4), (5, 2)])
+@given(seed=seeds)
+def test_default_statistic_is_one_function_of_every_division(m, n, seed):
+    pooled = scores(m + n, 2, seed)
+    for row, expected in zip(*of_all_divisions(pooled, m), strict=True):
+        test = mmd_test(pooled[row], pooled[~row], permutations=1, generator=seeded(seed), tile_size=3)
+        assert_close(test.statistic, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_default_p_value_tends_to_that_of_all_divisions():
+    real, fake, count = scores(4, 1, 1), scores(4, 1, 2, shift=1.0), 20_000
+    labels, every = of_all_divisions(torch.cat([real, fake]), 4)
+    exact = float((every >= every[labels[:, :4].all(1)] - 1e-9).double().mean())
+    p_value = float(mmd_test(real, fake, permutations=count, generator=seeded()).p_value)
+    assert abs(p_value - exact) < 4 * math.sqrt(exact * (1 - exact) / count) + 1 / count
 
 
 @every_kernel
@@ -153,9 +184,22 @@ def test_default_bandwidth_is_that_of_the_median_of_all():
     # Distances that are not zero: 1, 3, 3, 4, 4.
     assert permutation._bandwidth(pooled) == pytest.approx(3 / math.sqrt(2))
     assert permutation._bandwidth(torch.zeros(4, 1)) == 1
-    real, fake = scores(15, 3, 1), scores(25, 3, 2, shift=0.4)
-    kernel = RBFKernel(float(torch.pdist(torch.cat([real, fake])).median()) / math.sqrt(2))
-    assert_close(mmd_test(real, fake, generator=seeded()), mmd_test(real, fake, kernel, generator=seeded()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_that_are_all_as_far_apart_do_not_differ(dtype):
+    # All kernel values are equal then, and their deviation is rounding.
+    corners = 100 * torch.eye(9, dtype=dtype)
+    test = mmd_test(corners[:4], corners[4:], generator=seeded())
+    assert test.p_value == 1
+    assert abs(float(test.statistic)) < 1
+
+
+def test_finds_a_difference_on_a_small_scale():
+    real, fake = scores(100, 2, 1), scores(100, 2, 2).round()
+    fake = fake + scores(100, 2, 3, scale=0.1)
+    assert mmd_test(real, fake, generator=seeded()).p_value < 0.01
+    assert mmd_test(real, fake, RBFKernel(1.0), generator=seeded()).p_value > 0.05
 
 
 def test_the_unit_of_the_scores_does_not_matter():

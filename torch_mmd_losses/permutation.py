@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,9 @@ from torch_mmd_losses.kernels import RBFKernel
 MEDIAN_OF = 1000
 """Samples whose distances the median is taken of: half a million of them."""
 
+BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""Those of the default kernels, in units of the median distance over the root of two."""
+
 AT_ONCE = 2**22
 """Random numbers of one piece of the drawing of permutations: 32 MB."""
 
@@ -25,7 +29,7 @@ class TwoSampleTest(NamedTuple):
     """What a two-sample test finds, scalars."""
 
     statistic: Tensor
-    """Unbiased estimate of MMD^2."""
+    """Unbiased estimate of MMD^2, or by default the largest of several in units of their standard deviations."""
     p_value: Tensor
     """Probability of a statistic as large as this if both samples are of one distribution, > 0 and at most 1."""
 
@@ -42,9 +46,19 @@ def mmd_test(
 ) -> TwoSampleTest:
     r"""Test whether two samples are of one distribution, by permutations.
 
-    The statistic is that of :func:`mmd2` with `estimator="unbiased"`. Under the null hypothesis, that all samples are
-    drawn independently from one distribution, it does not matter which of them are called real. So the statistic is
-    compared with those of :math:`B` random divisions of all samples into :math:`m` and :math:`n`:
+    With a kernel, the statistic is that of :func:`mmd2` with `estimator="unbiased"`. By default, since the scale of a
+    difference is not known, it is the largest over five Gaussian kernels of that value in units of its standard
+    deviation :math:`\sigma_k` over all divisions of the samples into :math:`m` and :math:`n`, where its mean is zero:
+
+    .. math:: \max_k \frac{\widehat{\mathrm{MMD}}{}_k^2}{\sigma_k},
+        \quad k(a, b) = \exp(-\lVert a - b \rVert^2 / c_k^2), \quad c_k = c / 8, c / 4, c / 2, c, 2 c.
+
+    :math:`c` is the median distance of all samples together, real and fake, or of 1000 random ones if there are more;
+    distances of zero do not count. :math:`\sigma_k` is the exact one, from the Gram matrix and not from those drawn.
+
+    Under the null hypothesis, that all samples are drawn independently from one distribution, it does not matter which
+    of them are called real. So the statistic is compared with those of :math:`B` random divisions, which share
+    :math:`c` and :math:`\sigma_k`:
 
     .. math:: p = \frac{1 + \#\{b : statistic_b \ge statistic\}}{B + 1}.
 
@@ -57,14 +71,12 @@ def mmd_test(
     them.
 
     Time is :math:`O(N^2 (d + B))` for :math:`N = m + n`, memory :math:`O(N (d + B))`: all permutations share the kernel
-    values of a tile, and one matrix product sums them up for all.
+    values of a tile, and one matrix product sums them up for all. The five kernels share the distances.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
-        kernel: any kernel; a bounded one is taken without its bounds. None is the Gaussian
-            :math:`\exp(-\lVert a - b \rVert^2 / c^2)` with the median distance :math:`c` of all samples together, real
-            and fake, or of 1000 random ones if there are more. Distances of zero do not count in the median.
+        kernel: any kernel; a bounded one is taken without its bounds. None stands for the five Gaussians.
         permutations: how many, :math:`B`. 999 are enough for levels of 0.05 and 0.01.
         generator: where permutations come from; None is PyTorch's default generator of the scores' device. One on the
             CPU gives the same permutations on every device.
@@ -86,7 +98,9 @@ def mmd_test(
         tensor(0.0010, dtype=torch.float64)
 
     References:
-        Gretton et al. (2012), Section 5; Phipson and Smyth (2010) for the p-value.
+        Gretton et al. (2012), Section 5; Phipson and Smyth (2010) for the p-value; Schrab et al. (2023) and Biggs et
+        al. (2023) for tests with several kernels at once; Székely and Rizzo (2014) for :math:`\tilde K`, the centred
+        Gram matrix that :math:`\sigma_k` comes from (see the page on theory).
     """
     if kernel is not None:
         check_kernel(kernel)
@@ -103,9 +117,15 @@ def mmd_test(
     pooled = torch.cat([real, fake])[order.to(device)]
     labels = torch.cat([(order < m).unsqueeze(0), _divisions(m, n, count, generator, device)]).to(device)
     with _checks.full_precision(device):
-        chosen = RBFKernel(_bandwidth(pooled[:MEDIAN_OF])) if kernel is None else kernel
-        statistics, rounding = _statistics(chosen, pooled, labels, m, side_of_tiles(tile_size, device))
-    as_large = statistics >= statistics[0] - rounding
+        kernels = _gaussians(_bandwidth(pooled[:MEDIAN_OF])) if kernel is None else [kernel]
+        sums = _sums(kernels, pooled, labels, side_of_tiles(tile_size, device))
+    values, rounding = _mmd2(sums, m, pooled.dtype)
+    if kernel is None:
+        # Where kernel values do not tell pairs apart, all that would be divided is rounding.
+        deviation = torch.maximum(_deviation(sums, m), rounding)
+        values, rounding = values / deviation, rounding / deviation
+    statistics = values.amax(0)
+    as_large = statistics >= statistics[0] - rounding.max()
     return TwoSampleTest(statistics[0].to(real.dtype), as_large.to(statistics.dtype).mean())
 
 
@@ -130,35 +150,80 @@ def _bandwidth(pooled: Tensor) -> float:
     return float(apart.median()) / 2**0.5 if apart.numel() else 1.0
 
 
-def _statistics(kernel: Kernel, pooled: Tensor, labels: Tensor, m: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return MMD^2 for each row of labels `(B + 1, m + n)`, and how much of it may be rounding.
+def _gaussians(sigma: float) -> list[Kernel]:
+    return [RBFKernel(factor * sigma) for factor in BANDWIDTHS]
 
-    With the indicator `w` of the real samples and the Gram matrix `K` without its diagonal, the sums of kernel values
-    of the three groups are `w K w`, `w K 1 - w K w` and `1 K 1 - 2 w K 1 + w K w`.
-    """
-    dtype, total = total_dtype(pooled.device), len(pooled)
-    n = total - m
-    within, rows = (pooled.new_zeros(length, dtype=dtype) for length in (len(labels), total))
+
+class _Sums(NamedTuple):
+    """Sums of the values of `r` kernels, the Gram matrices `K` without their diagonals."""
+
+    within: Tensor
+    """`w K w` for the indicators `w` of the divisions `(r, B + 1)`."""
+    with_all: Tensor
+    """`w K 1` `(r, B + 1)`."""
+    rows: Tensor
+    """`K 1` `(r, N)`."""
+    squares: Tensor
+    """Sums of the squared entries `(r,)`."""
+
+
+def _sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, size: int) -> _Sums:
+    """Return the sums for each row of labels `(B + 1, N)`; all kernels share the distances of a tile."""
+    dtype = total_dtype(pooled.device)
+    within, rows, squares = (
+        pooled.new_zeros((len(kernels), *shape), dtype=dtype) for shape in ((len(labels),), (len(pooled),), ())
+    )
     block = Block(pooled, pooled, 0, distinct=True, same=True, symmetric=True)
     for own, other in tiles(block, size):
         same = own == other
         pairs = Pairs(Sample(pooled[own]), Sample(pooled[other]), "cross", distinct=same, same=same)
-        gram = kernel._gram(pairs).to(dtype)
-        if same:
-            gram.fill_diagonal_(0)
         left, right = labels[:, own].to(dtype), labels[:, other].to(dtype)
-        within.add_((left @ gram).mul_(right).sum(1), alpha=1 if same else 2)
-        rows[own].add_(gram.sum(1))
-        if not same:
-            rows[other].add_(gram.sum(0))
-    parts = zip(labels.split(size, 1), rows.split(size), strict=True)
-    with_all = torch.stack([part.to(dtype) @ sums for part, sums in parts]).sum(0)
-    everything = rows.sum()
+        for i, kernel in enumerate(kernels):
+            gram = kernel._gram(pairs).to(dtype)
+            if same:
+                gram.fill_diagonal_(0)
+            within[i].add_((left @ gram).mul_(right).sum(1), alpha=1 if same else 2)
+            squares[i].add_(gram.square().sum(), alpha=1 if same else 2)
+            rows[i, own].add_(gram.sum(1))
+            if not same:
+                rows[i, other].add_(gram.sum(0))
+    parts = zip(rows.split(size, 1), labels.split(size, 1), strict=True)
+    with_all = torch.stack([sums @ part.to(dtype).T for sums, part in parts]).sum(0)
+    return _Sums(within, with_all, rows, squares)
+
+
+def _mmd2(sums: _Sums, m: int, scores: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return MMD^2 by each kernel for each division `(r, B + 1)`, and how much of it may be rounding `(r, 1)`.
+
+    The sums of kernel values of the three groups are `w K w`, `w K 1 - w K w` and `1 K 1 - 2 w K 1 + w K w`.
+    """
+    within, with_all, rows, _ = sums
+    total = rows.shape[1]
+    n = total - m
+    everything = rows.sum(1, keepdim=True)
     real = within / (m * (m - 1))
     cross = (with_all - within) / (m * n)
     fake = (everything - 2 * with_all + within) / (n * (n - 1))
-    scale = real.abs().max() + 2 * cross.abs().max() + fake.abs().max()
-    return real - 2 * cross + fake, scale * _rounding(pooled.dtype, dtype, total)
+    largest_real, largest_cross, largest_fake = (mean.abs().amax(1, keepdim=True) for mean in (real, cross, fake))
+    scale = largest_real + 2 * largest_cross + largest_fake
+    return real - 2 * cross + fake, scale * _rounding(scores, within.dtype, total)
+
+
+def _deviation(sums: _Sums, m: int) -> Tensor:
+    r"""Return the standard deviation of MMD^2 by each kernel over all divisions `(r, 1)`, not only those drawn.
+
+    With the U-centred Gram matrix :math:`\tilde K`, of zero diagonal and rows of sum zero, it is the root of
+
+    .. math:: \frac{2 (N - 1) (N - 2)}{N (N - 3)\, m (m - 1)\, n (n - 1)} \sum_{i \ne j} \tilde K_{ij}^2
+
+    since MMD^2 is `(N - 1) (N - 2) / (m (m - 1) n (n - 1))` times the sum of :math:`\tilde K` over the real pairs.
+    """
+    total = sums.rows.shape[1]
+    n = total - m
+    everything = sums.rows.sum(1)
+    centred = sums.squares - 2 / (total - 2) * sums.rows.square().sum(1) + everything**2 / ((total - 1) * (total - 2))
+    factor = 2 * (total - 1) * (total - 2) / (total * (total - 3) * m * (m - 1) * n * (n - 1))
+    return (factor * centred.clamp_min(0)).sqrt().unsqueeze(1)
 
 
 def _rounding(scores: torch.dtype, totals: torch.dtype, samples: int) -> float:
