@@ -53,11 +53,10 @@ def of_all_divisions(pooled, m):
 
 
 @pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 4), (5, 2)])
-@given(seed=seeds)
-def test_default_statistic_is_one_function_of_every_division(m, n, seed):
-    pooled = scores(m + n, 2, seed)
+def test_default_statistic_is_one_function_of_every_division(m, n):
+    pooled = scores(m + n, 2, 1)
     for row, expected in zip(*of_all_divisions(pooled, m), strict=True):
-        test = mmd_test(pooled[row], pooled[~row], permutations=1, generator=seeded(seed), tile_size=3)
+        test = mmd_test(pooled[row], pooled[~row], permutations=1, generator=seeded(), tile_size=3)
         assert_close(test.statistic, expected, rtol=1e-6, atol=1e-9)
 
 
