@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from sizes import Largest
 from torch.testing import assert_close
 
-from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, mmd2, mmd_test, permutation
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    LinearKernel,
+    PolynomialKernel,
+    RBFKernel,
+    mmd2,
+    mmd_test,
+    permutation,
+)
 
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 seeds = st.integers(0, 10**6)
@@ -241,6 +250,14 @@ def test_memory_is_that_of_the_permutations_and_a_tile():
     with Largest() as largest:
         mmd_test(real, fake, RBFKernel(), permutations=count, tile_size=tile)
     assert largest.elements <= 2 * n * (count + 1)
+
+
+@pytest.mark.parametrize("kernel", [None, RBFKernel(), PolynomialKernel()], ids=["default", "rbf", "polynomial"])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_broken_scores_have_no_p_value(kernel, broken):
+    real, fake = scores(6, 2, 1), scores(5, 2, 2)
+    real[3, 1] = broken
+    assert mmd_test(real, fake, kernel, permutations=19).p_value.isnan()
 
 
 def test_wrong_arguments_are_refused():

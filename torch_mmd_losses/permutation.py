@@ -31,7 +31,8 @@ class TwoSampleTest(NamedTuple):
     statistic: Tensor
     """Unbiased estimate of MMD^2, or by default the largest of several in units of their standard deviations."""
     p_value: Tensor
-    """Probability of a statistic as large as this if both samples are of one distribution, > 0 and at most 1."""
+    """Probability of a statistic as large as this if both samples are of one distribution, > 0 and at most 1; NaN if a
+    score is infinite or no number."""
 
 
 @torch.no_grad()
@@ -126,11 +127,15 @@ def mmd_test(
         values, rounding = values / deviation, rounding / deviation
     statistics = values.amax(0)
     as_large = statistics >= statistics[0] - rounding.max()
-    return TwoSampleTest(statistics[0].to(real.dtype), as_large.to(statistics.dtype).mean())
+    # Nothing is as large as NaN, which would make the p-value of broken samples the smallest of all.
+    p_value = torch.where(statistics.isfinite().all(), as_large.to(statistics.dtype).mean(), torch.nan)
+    return TwoSampleTest(statistics[0].to(real.dtype), p_value)
 
 
 def _device(generator: torch.Generator | None, device: torch.device) -> torch.device:
-    return device if generator is None else generator.device
+    if generator is not None:
+        return generator.device
+    return torch.device("cpu") if device.type == "mps" else device  # which has no float64
 
 
 def _divisions(m: int, n: int, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -146,7 +151,7 @@ def _divisions(m: int, n: int, count: int, generator: torch.Generator | None, de
 def _bandwidth(pooled: Tensor) -> float:
     """Return the median distance over the root of two; equal samples are at any distance in units of it."""
     distances = torch.pdist(pooled)
-    apart = distances[distances > 0]
+    apart = distances[(distances > 0) & distances.isfinite()]
     return float(apart.median()) / 2**0.5 if apart.numel() else 1.0
 
 
