@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from dcgan.configuration import Configuration, changes, from_json, resolved, to_json
+from dcgan.configuration import Configuration, from_json, resolved
+from dcgan.fields import changes, to_json
 from dcgan.options import Reader
 from dcgan.presets import PRESETS, RATES
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from smmd import fields
+from dcgan import fields
 from smmd.configuration import Configuration, resolved
 from smmd.presets import DATASETS, METHODS, PRESETS, rehearsal
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-import types
-import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
-from dcgan import losses, penalty
+from dcgan import fields, losses, penalty
+from dcgan.fields import option
 from dcgan.networks import NOISE, SCALINGS, normalised_layers
 from dcgan.precision import DTYPES
 
@@ -31,21 +26,6 @@ FORMATS = {
 
 ACROSS = ("global", "blocks")
 """What the MMD loss of several processes may be: that of the joint batch, or the mean of each one's own."""
-
-
-def option(
-    default: Any,  # noqa: ANN401
-    meaning: str,
-    *,
-    choices: Sequence[object] = (),
-    least: float = -math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-    free: bool = False,
-) -> Any:  # noqa: ANN401
-    """Describe a field: its default, what it means, what it may be, and whether a resumed run may change it."""
-    limits = {"choices": tuple(choices), "least": least, "above": above, "below": below}
-    return dataclasses.field(default=default, metadata={"help": meaning, "free": free, **limits})
 
 
 @dataclass(frozen=True)
@@ -99,39 +79,7 @@ class Configuration:
     checkpoint_every: int = option(1000, "iterations from one checkpoint to the next", least=1, free=True)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            check(field, getattr(self, field.name))
-
-
-def check(field: dataclasses.Field[Any], value: object) -> None:
-    """Raise if a field cannot have a value: `TypeError` for its type, `ValueError` for its range."""
-    kind, optional = field_type(field)
-    if value is None and optional:
-        return
-    fits_kind = isinstance(value, (int, float) if kind is float else kind)
-    if not fits_kind or (isinstance(value, bool) and kind is not bool):  # which Python takes for a number
-        raise TypeError(f"{field.name}: expected {kind.__name__}, got {value!r}")
-    limits = field.metadata
-    if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"{field.name}: expected one of {', '.join(map(str, limits['choices']))}; got {value!r}")
-    if isinstance(value, int | float) and kind is not bool:
-        if not math.isfinite(value):
-            raise ValueError(f"{field.name}: expected a finite number, got {value}")
-        for sign, limit, fits in (
-            (">=", limits["least"], value >= limits["least"]),
-            (">", limits["above"], value > limits["above"]),
-            ("<", limits["below"], value < limits["below"]),
-        ):
-            if not fits:
-                raise ValueError(f"{field.name}: expected a number {sign} {limit}, got {value}")
-
-
-def field_type(field: dataclasses.Field[Any]) -> tuple[type, bool]:
-    """Return the type of a field's values, and whether it may be None."""
-    hint = typing.get_type_hints(Configuration)[field.name]
-    if isinstance(hint, types.UnionType):
-        return next(kind for kind in typing.get_args(hint) if kind is not type(None)), True
-    return hint, False
+        fields.check(self)
 
 
 def resolved(configuration: Configuration) -> Configuration:
@@ -177,13 +125,8 @@ def _scale(chosen: Configuration) -> float:
     return float(chosen.total_scale ** (1 / normalised_layers(chosen.size)))
 
 
-def to_json(configuration: Configuration) -> str:
-    """Return a configuration as indented JSON."""
-    return json.dumps(dataclasses.asdict(configuration), indent=2)
-
-
 def from_json(text: str) -> Configuration:
-    """Return the configuration that :func:`to_json` wrote.
+    """Return the configuration that :func:`dcgan.fields.to_json` wrote.
 
     Raises:
         TypeError: if a value is of the wrong type.
@@ -197,18 +140,4 @@ def from_settings(settings: object) -> Configuration:
 
     Errors are those of :func:`from_json`.
     """
-    if not isinstance(settings, dict):
-        raise ValueError(f"configuration: expected the settings by name, got {settings!r}")
-    unknown = settings.keys() - {field.name for field in dataclasses.fields(Configuration)}
-    if unknown:
-        raise ValueError(f"configuration: unknown settings {', '.join(sorted(map(repr, unknown)))}")
-    return Configuration(**settings)
-
-
-def changes(before: Configuration, after: Configuration) -> list[str]:
-    """Describe the settings that differ and that a resumed run may not change unless it is forced to."""
-    return [
-        f"{field.name} was {getattr(before, field.name)!r} and is {getattr(after, field.name)!r}"
-        for field in dataclasses.fields(Configuration)
-        if not field.metadata["free"] and getattr(before, field.name) != getattr(after, field.name)
-    ]
+    return fields.from_settings(Configuration, settings)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dcgan.configuration import Configuration, check, field_type, resolved
+from dcgan.experiment import WANG, Experiment
+from dcgan.fields import check_field, field_type
 
 
 @dataclass(frozen=True)
@@ -35,37 +36,52 @@ class Reader:
         description: what the script does.
         preset: the configuration that the options change.
         out: where results are left unless chosen otherwise.
+        experiment: whose configuration it is.
+        parents: readers of options that are read before, and explained with the others.
     """
 
-    def __init__(self, description: str, preset: Configuration, out: Path) -> None:
-        self._parser = argparse.ArgumentParser(description=description.splitlines()[0], allow_abbrev=False)
+    def __init__(
+        self,
+        description: str,
+        preset: Any,  # noqa: ANN401
+        out: Path,
+        *,
+        experiment: Experiment[Any, Any, Any] = WANG,
+        parents: Sequence[argparse.ArgumentParser] = (),
+    ) -> None:
+        self._experiment = experiment
+        self._parser = argparse.ArgumentParser(
+            description=description.splitlines()[0], allow_abbrev=False, parents=list(parents)
+        )
         add = self._parser.add_argument
         add("--out", type=Path, default=out, help="folder of the run (%(default)s)")
         add("--resume", metavar="auto|PATH", help="continue from the newest checkpoint in the folder, or from PATH")
         add("--force", action="store_true", help="resume although the configuration has changed")
         add("--quiet", action="store_true", help="print warnings and the result only")
         add("--dry-run", action="store_true", help="print the resolved configuration and stop")
-        for field in dataclasses.fields(Configuration):
+        kind = experiment.settings
+        for field in dataclasses.fields(kind):
             name = "--" + field.name.rstrip("_").replace("_", "-")
             default = getattr(preset, field.name)
-            if field_type(field)[0] is bool:
+            if field_type(kind, field)[0] is bool:
                 add(name, action=argparse.BooleanOptionalAction, default=default, help=field.metadata["help"])
                 continue
             add(
                 name,
                 dest=field.name,
-                type=_converter(field),
+                type=_converter(kind, field),
                 default=default,
-                metavar="|".join(map(str, field.metadata["choices"])) or field_type(field)[0].__name__.upper(),
+                metavar="|".join(map(str, field.metadata["choices"])) or field_type(kind, field)[0].__name__.upper(),
                 help=f"{field.metadata['help']}" + ("" if default is None else " (%(default)s)"),
             )
 
-    def read(self, arguments: Sequence[str] | None) -> tuple[Configuration, Run]:
+    def read(self, arguments: Sequence[str] | None) -> tuple[Any, Run]:
         """Return what a command line says, the configuration resolved; explain errors and exit with status 2."""
         values = vars(self._parser.parse_args(arguments))
         run = Run(**{field.name: values.pop(field.name) for field in dataclasses.fields(Run)})
+        settings = {field.name: values[field.name] for field in dataclasses.fields(self._experiment.settings)}
         try:
-            return resolved(Configuration(**values)), run
+            return self._experiment.resolved(self._experiment.settings(**settings)), run
         except ValueError as error:
             self.refuse(str(error))
 
@@ -74,8 +90,8 @@ class Reader:
         self._parser.error(message)
 
 
-def _converter(field: dataclasses.Field[Any]) -> Callable[[str], object]:
-    kind, _ = field_type(field)
+def _converter(settings: type, field: dataclasses.Field[Any]) -> Callable[[str], object]:
+    kind, _ = field_type(settings, field)
 
     def convert(text: str) -> object:
         try:
@@ -83,7 +99,7 @@ def _converter(field: dataclasses.Field[Any]) -> Callable[[str], object]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"expected {kind.__name__}, got {text!r}") from None
         try:
-            check(field, value)
+            check_field(settings, field, value)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error).removeprefix(f"{field.name}: ")) from None
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-SHOWN = ("loss_discriminator", "loss_generator", "k_rr", "k_rf", "k_ff", "images_per_second")
+SHOWN = ("loss_discriminator", "loss_generator", "k_rr", "k_rf", "k_ff", "images_per_second", "iterations_per_second")
 """Numbers of the log that are shown."""
 
 

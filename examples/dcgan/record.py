@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dcgan.atomic import replacing
 from dcgan.batches import to_pixels
 from dcgan.board import Board
-from dcgan.configuration import Configuration, to_json
+from dcgan.fields import to_json
 from dcgan.gan import GAN, Step, gradient_norm
 from dcgan.precision import SMALLEST_SCALE
 from torch_mmd_losses import MMDLoss, spectral_norms
@@ -35,40 +35,53 @@ class NotFiniteError(Exception):
     """A number of the training is infinite or no number; the message says what to try."""
 
 
+class Artist(Protocol):
+    """Networks that can draw samples."""
+
+    iteration: int
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return images `(n, channels, size, size)` in [-1, 1] of noise `(n, dimension)`."""
+
+
 class Record:
     """The folder of a run.
 
     Args:
         folder: where it is; made if need be.
         configuration: the resolved configuration, which is written at once.
+        noise: of the sheets of samples, `(n, dimension)`.
         iteration: the iteration that the run goes on from; what was logged after it is dropped.
 
     Raises:
         MissingBoardError: if it is to be written for TensorBoard, which is not installed.
     """
 
-    def __init__(self, folder: Path, configuration: Configuration, iteration: int) -> None:
-        self._samples = folder / "samples"
-        self._log = folder / "log.jsonl"
+    def __init__(self, folder: Path, configuration: Any, noise: Tensor, iteration: int) -> None:  # noqa: ANN401
+        self._folder = folder
+        self._noise = noise
         self._board = Board(folder / "tensorboard", iteration) if configuration.tensorboard else None
         with replacing(folder / "configuration.json") as partial:
             partial.write_text(to_json(configuration) + "\n", encoding="utf-8")
-        kept = [line for line in read_log(self._log) if line["iteration"] <= iteration]
-        with replacing(self._log) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        generator = torch.Generator().manual_seed(configuration.seed)
-        self._noise = torch.randn(SAMPLES, configuration.noise, generator=generator)
+        for log in folder.glob("*.jsonl"):
+            kept = [line for line in read_log(log) if line["iteration"] <= iteration]
+            with replacing(log) as partial:
+                partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def log(self, line: Line) -> None:
         """Append a line to the log."""
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.append("log", line)
         if self._board is not None:
             self._board.log(line)
 
-    def draw(self, gan: GAN) -> None:
+    def append(self, name: str, line: Line) -> None:
+        """Append a line with its `iteration` to a log of another name."""
+        with (self._folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def draw(self, gan: Artist) -> None:
         """Save a sheet of samples of the same noise as ever."""
-        with replacing(self._samples / f"iteration-{gan.iteration:08d}.png") as partial:
+        with replacing(self._folder / "samples" / f"iteration-{gan.iteration:08d}.png") as partial:
             samples = sheet(gan.sample(self._noise).cpu())
             samples.save(partial, format="png")
         if self._board is not None:
@@ -119,15 +132,21 @@ def health(gan: GAN, step: Step) -> Line:
             line[f"scale_{name}"] = scale
             if scale >= SMALLEST_SCALE and not math.isfinite(line[norm]):
                 line[norm] = None
+    precise = _PRECISE if gan.configuration.precision != "float32" else ""
+    check_finite(
+        line, gan.iteration, f"a smaller --scale or --total-scale, the bounded kernel (--loss mmd-rep-b), {precise}"
+    )
+    return line
+
+
+def check_finite(line: Line, iteration: int, advice: str) -> None:
+    """Raise `NotFiniteError` if a number of a line is infinite or no number, with what may help beside lower rates."""
     for name, number in line.items():
         if number is not None and not math.isfinite(number):
             raise NotFiniteError(
-                f"Stopped at iteration {gan.iteration}, where {name} is {number}. Try lower learning rates "
-                "(--lr-discriminator, --lr-generator), a smaller --scale or --total-scale, the bounded kernel "
-                f"(--loss mmd-rep-b), {_PRECISE if gan.configuration.precision != 'float32' else ''}or another --seed; "
-                "the last checkpoint is from before."
+                f"Stopped at iteration {iteration}, where {name} is {number}. Try lower learning rates "
+                f"(--lr-discriminator, --lr-generator), {advice}or another --seed; the last checkpoint is from before."
             )
-    return line
 
 
 def sheet(images: Tensor, columns: int = 8) -> Image.Image:

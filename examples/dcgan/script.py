@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dcgan.board import MissingBoardError
 from dcgan.checkpoints import CheckpointError
-from dcgan.configuration import Configuration, to_json
+from dcgan.experiment import WANG, Experiment
+from dcgan.fields import to_json
 from dcgan.options import Reader
 from dcgan.presets import PRESETS
 from dcgan.processes import Group, joined
@@ -20,12 +22,16 @@ from dcgan.training import ResumeError, Training
 
 
 def main(preset: str, description: str, arguments: Sequence[str] | None = None) -> Path:
-    """Train as a preset and the command line say, and return the folder of the run.
+    """Train as a preset and the command line say, and return the folder of the run; exits are those of `train`."""
+    return train(Reader(description, PRESETS[preset], Path(f"runs/dcgan-{preset}")), WANG, arguments)
+
+
+def train(reader: Reader, experiment: Experiment[Any, Any, Any], arguments: Sequence[str] | None) -> Path:
+    """Train as the command line says, and return the folder of the run.
 
     Exits with a message, and status 2 if that cannot be done or 1 if the training breaks down; after Ctrl-C or a
     termination, with the status that shells give to them.
     """
-    reader = Reader(description, PRESETS[preset], Path(f"runs/dcgan-{preset}"))
     configuration, run = reader.read(arguments)
     with joined(configuration.device or "cpu") as group:
         say = print if group.first else _say_nothing
@@ -33,9 +39,15 @@ def main(preset: str, description: str, arguments: Sequence[str] | None = None) 
             say(to_json(configuration))
             return run.out
         try:
-            group.all_do(lambda: _check_device(configuration, group))
+            group.all_do(lambda: _check_device(configuration.device, group))
             training = Training(
-                configuration, run.out, resume=run.resume, force=run.force, quiet=run.quiet, group=group
+                configuration,
+                run.out,
+                resume=run.resume,
+                force=run.force,
+                quiet=run.quiet,
+                group=group,
+                experiment=experiment,
             )
         except (CheckpointError, MissingBoardError, MissingDataError, ResumeError, ValueError) as error:
             if group.first:
@@ -53,9 +65,9 @@ def main(preset: str, description: str, arguments: Sequence[str] | None = None) 
         return run.out
 
 
-def _check_device(configuration: Configuration, group: Group) -> None:
+def _check_device(device: str, group: Group) -> None:
     try:
-        torch.empty(1, device=group.device(configuration.device or "cpu"))
+        torch.empty(1, device=group.device(device))
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"device: {str(error).splitlines()[0]}") from error
 

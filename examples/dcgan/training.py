@@ -6,21 +6,21 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dcgan import randomness
-from dcgan.batches import Batches, to_images
 from dcgan.checkpoints import CheckpointError, Checkpoints, State, load
-from dcgan.configuration import Configuration, changes, from_settings
-from dcgan.gan import GAN, Step
+from dcgan.experiment import WANG, Experiment
+from dcgan.fields import changes, from_settings
 from dcgan.interruption import Interruption
 from dcgan.prepared import Report
-from dcgan.prepared import load as load_images
 from dcgan.processes import ALONE, Group
 from dcgan.progress import Progress
-from dcgan.record import Record, health, measure
+from dcgan.record import SAMPLES, Record
 
 
 class ResumeError(Exception):
@@ -31,13 +31,14 @@ class Training:
     """A run in a folder.
 
     Args:
-        configuration: the resolved configuration.
+        configuration: the resolved configuration of the experiment.
         folder: where everything is left.
         resume: `"auto"` to continue from the newest checkpoint in the folder if there is one, the path of a checkpoint,
             or None to start anew.
         force: continue although the configuration has changed.
         quiet: print warnings only.
         group: the processes that train together, of which the first one writes.
+        experiment: whose it is.
 
     Raises:
         CheckpointError: if the checkpoint cannot be used.
@@ -49,32 +50,26 @@ class Training:
 
     def __init__(
         self,
-        configuration: Configuration,
+        configuration: Any,  # noqa: ANN401
         folder: Path,
         *,
         resume: str | None,
         force: bool,
         quiet: bool,
         group: Group = ALONE,
+        experiment: Experiment[Any, Any, Any] = WANG,
     ) -> None:
+        self.experiment = experiment
         self.configuration = configuration
         self.group = group
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        rows = group.rows(configuration.batch_size)
         state = group.first_does(lambda: self._find(folder, resume))
         if state is not None and not force:
-            _check_unchanged(state, configuration)
+            self._check_unchanged(state)
         images = self._images(report=_silent if quiet else print)
-        self.batches = Batches(
-            images,
-            configuration.batch_size,
-            configuration.seed,
-            rows=rows,
-            workers=configuration.workers,
-            pinned=(configuration.device or "cpu").startswith("cuda"),
-        )
+        self.batches = experiment.batches(images, configuration, group)
         randomness.seed(configuration.seed)
-        self.gan = GAN(configuration, group)
+        self.gan = experiment.gan(configuration, images, group)
         if state is not None:
             self._load(state)
         self.record = group.all_do(lambda: self._record(folder))
@@ -92,10 +87,10 @@ class Training:
         self._watch = _Stopwatch(gan.iteration)
         try:
             with Interruption(patient=self.group.count > 1) as interruption:
-                unsaved: Step | None = None
+                unsaved: Any = None
                 signal = 0
                 while gan.iteration < chosen.iterations and not signal:
-                    unsaved = gan.step(to_images(self.batches.next(), gan.device))
+                    unsaved = self.experiment.step(gan, self.batches)
                     self._report(unsaved)
                     if gan.iteration % chosen.checkpoint_every == 0:
                         self._save(unsaved)
@@ -107,21 +102,28 @@ class Training:
         finally:
             self.progress.close()
 
-    def _report(self, step: Step) -> None:
+    def _report(self, step: Any) -> None:  # noqa: ANN401
         """Log, show and draw what is due after an update."""
         chosen, iteration = self.configuration, self.gan.iteration
         last = iteration == chosen.iterations
         self.progress.advance()
         if last or iteration == 1 or iteration % chosen.log_every == 0:
-            line = measure(self.gan, step, chosen.batch_size * self._watch.rate(iteration))
+            line = self.experiment.measure(self.gan, step, self._watch.rate(iteration))
             self.progress.show(line)
             if self.record is not None:
                 self.record.log(line)
+        if self.record is not None:
+            for name, line in self.experiment.inspect(self.gan).items():
+                self.record.append(name, line)
         if last or iteration % chosen.sample_every == 0:
             self._draw()
 
     def _record(self, folder: Path) -> Record | None:
-        return Record(folder, self.configuration, self.gan.iteration) if self.group.first else None
+        if not self.group.first:
+            return None
+        randomness = torch.Generator().manual_seed(self.configuration.seed)
+        noise = self.experiment.noise(self.configuration, SAMPLES, randomness)
+        return Record(folder, self.configuration, noise, self.gan.iteration)
 
     def _draw(self) -> None:
         if self.record is not None:
@@ -129,9 +131,8 @@ class Training:
 
     def _images(self, report: Report) -> NDArray[np.uint8]:
         def load() -> NDArray[np.uint8]:
-            chosen = self.configuration
-            root = Path(chosen.data_root)
-            return load_images(chosen.dataset, root, size=chosen.size, channels=chosen.channels, report=report)
+            root = Path(self.configuration.data_root)
+            return self.experiment.images(self.configuration, root, report)
 
         # One process of each machine prepares the images, while the others wait.
         self.group.all_do(lambda: load() if self.group.rank_here == 0 else None)
@@ -159,29 +160,30 @@ class Training:
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"The checkpoint does not fit this configuration: {error}") from error
 
-    def _save(self, step: Step) -> None:
-        health(self.gan, step)  # a checkpoint of networks that are lost would push out one that can be used
+    def _save(self, step: Any) -> None:  # noqa: ANN401
+        # A checkpoint of networks that are lost would push out one that can be used.
+        self.experiment.health(self.gan, step)
         if not self.group.first:
             return
         state = self.gan.state_dict() | {
+            "experiment": self.experiment.name,
             "configuration": dataclasses.asdict(self.configuration),
             "batches": self.batches.state_dict(),
             "random": randomness.state(),
         }
         self.checkpoints.save(self.gan.iteration, state)
 
-
-def _check_unchanged(state: State, configuration: Configuration) -> None:
-    try:
-        before = from_settings(state.get("configuration"))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"The configuration in the checkpoint cannot be used: {error}") from error
-    found = changes(before, configuration)
-    if found:
-        raise ResumeError(
-            f"The configuration is not that of the checkpoint: {'; '.join(found)}. Choose the same again, or another "
-            "--out, or go on regardless by --force."
-        )
+    def _check_unchanged(self, state: State) -> None:
+        try:
+            before = from_settings(self.experiment.settings, state.get("configuration"))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"The configuration in the checkpoint cannot be used: {error}") from error
+        found = changes(before, self.configuration)
+        if found:
+            raise ResumeError(
+                f"The configuration is not that of the checkpoint: {'; '.join(found)}. Choose the same again, or "
+                "another --out, or go on regardless by --force."
+            )
 
 
 def _silent(message: str) -> None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from dcgan.configuration import option
+from dcgan import fields
+from dcgan.fields import option
 
-from smmd import fields
 from smmd.networks import FAMILIES, NORMALISATIONS
 
 FORMATS = {"cifar10": (32, 3), "celeba": (160, 3), "imagenet": (64, 3), "fashion-mnist": (32, 1), "fake": None}
@@ -76,9 +76,15 @@ class Configuration:
     lr_discriminator: float = option(1e-4, "learning rate of the critic, at first", above=0)
     lr_generator: float = option(1e-4, "learning rate of the generator, at first", above=0)
     clip_norm: float = option(1.0, "largest norm of the gradient of each parameter; 0 for any", least=0)
-    batch_size: int = option(64, "real, and also generated, images in one step on one device", least=2)
+    batch_size: int = option(64, "real, and also generated, images in one step of one process", least=2)
     iterations: int = option(150_000, "updates of the generator", least=1, free=True)
     ema_decay: float = option(0.0, "of a moving average of the generator, which draws the samples", least=0, below=1)
+    kid_features: str | None = option(
+        None,
+        "network for the relative KID tests that lower the learning rates: inception or a path, as for evaluate.py; "
+        "by default the learning rates stay",
+    )
+    kid_images: int = option(2048, "real, and also generated, images in such a test", least=4)
     kid_every: int = option(2000, "iterations from one relative KID test to the next", least=1)
     kid_back: int = option(20_000, "iterations between the two generators that it compares", least=1)
     kid_failures: int = option(3, "failures in a row after which the learning rates fall", least=1)
@@ -86,6 +92,8 @@ class Configuration:
     lr_least: float = option(1e-6, "learning rate below which they do not fall", least=0)
     seed: int = option(0, "decides all that is random", least=0, below=2**32)
     device: str | None = option(None, "where to train; by default a GPU if there is one, else cpu", free=True)
+    workers: int = option(1, "threads that read batches ahead, 0 for none", least=0, free=True)
+    tensorboard: bool = option(False, "write the log and the samples for TensorBoard too", free=True)
     log_every: int = option(100, "iterations from one line of the log to the next", least=1, free=True)
     sample_every: int = option(1000, "iterations from one sheet of samples to the next", least=1, free=True)
     checkpoint_every: int = option(2000, "iterations from one checkpoint to the next", least=1, free=True)
@@ -108,6 +116,11 @@ def resolved(configuration: Configuration) -> Configuration:
     _check_loss(chosen)
     if chosen.kid_back % chosen.kid_every:
         raise ValueError(f"kid_back: expected a multiple of kid_every, {chosen.kid_every}; got {chosen.kid_back}")
+    if chosen.kid_failures > chosen.kid_back // chosen.kid_every:
+        raise ValueError(
+            f"kid_failures: expected at most kid_back / kid_every, {chosen.kid_back // chosen.kid_every}; "
+            f"got {chosen.kid_failures}"
+        )
     # Section 4: models without explicit gradient control have gamma 1, the others learn it.
     free = chosen.loss in ("gan", *PENALISED) and not chosen.gradient_penalty
     return replace(

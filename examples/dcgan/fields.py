@@ -1,7 +1,4 @@
-"""Frozen records of settings: checks by what :func:`dcgan.configuration.option` says of a field, and JSON.
-
-Like the functions of :mod:`dcgan.configuration`, but for any dataclass.
-"""
+"""Frozen records of settings: what may be in their fields, whether two of them agree, and JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +7,25 @@ import json
 import math
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
+
+
+def option(
+    default: Any,  # noqa: ANN401
+    meaning: str,
+    *,
+    choices: Sequence[object] = (),
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    free: bool = False,
+) -> Any:  # noqa: ANN401
+    """Describe a field: its default, what it means, what it may be, and whether a resumed run may change it."""
+    limits = {"choices": tuple(choices), "least": least, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata={"help": meaning, "free": free, **limits})
 
 
 def check(record: object) -> None:
@@ -22,24 +35,29 @@ def check(record: object) -> None:
         TypeError: if a value is of another type than its field.
         ValueError: if a value is out of range.
     """
-    hints = typing.get_type_hints(type(record))
     for field in dataclasses.fields(record):  # type: ignore[arg-type]
-        kind, optional = _plain(hints[field.name])
-        value = getattr(record, field.name)
-        if value is not None or not optional:
-            _check_type(field.name, value, kind)
-            _check_range(field, value)
+        check_field(type(record), field, getattr(record, field.name))
 
 
-def _plain(hint: Any) -> tuple[type, bool]:  # noqa: ANN401
-    """Return the type of a field's values, and whether it may be None."""
+def check_field(record: type, field: dataclasses.Field[Any], value: object) -> None:
+    """Raise if a field of a dataclass cannot have a value: `TypeError` for its type, `ValueError` for its range."""
+    kind, optional = field_type(record, field)
+    if value is not None or not optional:
+        _check_type(field.name, value, kind)
+        _check_range(field, value)
+
+
+def field_type(record: type, field: dataclasses.Field[Any]) -> tuple[type, bool]:
+    """Return the type of the values of a dataclass's field, and whether it may be None."""
+    hint = typing.get_type_hints(record)[field.name]
     if isinstance(hint, types.UnionType):
         return next(kind for kind in typing.get_args(hint) if kind is not type(None)), True
     return hint, False
 
 
 def _check_type(name: str, value: object, kind: type) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):  # which Python takes for a number
         raise TypeError(f"{name}: expected {kind.__name__}, got {value!r}")
 
 
@@ -47,7 +65,7 @@ def _check_range(field: dataclasses.Field[Any], value: object) -> None:
     limits = field.metadata
     if limits["choices"] and value not in limits["choices"]:
         raise ValueError(f"{field.name}: expected one of {', '.join(map(str, limits['choices']))}; got {value!r}")
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ValueError(f"{field.name}: expected a finite number, got {value}")
         for sign, limit, fits in (
