@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from dcgan.processes import ALONE, Group
+from kid_schedule import KIDSchedule, Outcome
 from torch import Tensor, nn
 
 from smmd.configuration import Configuration
+from smmd.judge import Judge
 from smmd.loss import Loss
 from smmd.losses import make_loss
 from smmd.networks import make_critic, make_generator
@@ -37,14 +40,25 @@ class GAN:
     Args:
         configuration: the resolved configuration.
         loss: what is optimised; by default the configuration's.
+        group: the processes that train together. Each has a batch of its own, and the gradients are averaged: of an
+            MMD loss that gives the block estimator, the mean over the batches.
+        judge: looks at the generator now and then, and lowers the learning rates; none by default.
 
     Raises:
         ValueError: if the configuration's loss is not there.
     """
 
-    def __init__(self, configuration: Configuration, loss: Loss | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        loss: Loss | None = None,
+        *,
+        group: Group = ALONE,
+        judge: Judge | None = None,
+    ) -> None:
         self.configuration = configuration
-        self.device = torch.device(configuration.device or "cpu")
+        self.group = group
+        self.device = group.device(configuration.device or "cpu")
         self.loss = (loss or make_loss(configuration)).to(self.device)
         family, size = configuration.family, configuration.size
         shape = {"channels": configuration.channels, "width": configuration.width}
@@ -61,6 +75,10 @@ class GAN:
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), configuration.lr_discriminator, BETAS)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), configuration.lr_generator, BETAS)
+        self.judge = judge
+        self.schedule = None if judge is None else _schedule(configuration, [self.adam_d, self.adam_g], judge.real)
+        self.outcome: Outcome | None = None
+        """What the last test came to in this process."""
         self.randomness = torch.Generator(self.device).manual_seed(configuration.seed)
         self.iteration = 0
 
@@ -82,6 +100,9 @@ class GAN:
         loss_generator = self._update_generator(real())
         self.iteration += 1
         self._average()
+        if self.judge is not None and self.schedule is not None and self.schedule.due(self.iteration):
+            fake = self.judge.features(self.sample(self.noise(len(self.judge.real))))
+            self.outcome = self.schedule.step(fake)
         return Step(loss_critic.detach(), loss_generator.detach())
 
     def noise(self, count: int) -> Tensor:
@@ -99,19 +120,27 @@ class GAN:
 
     def _update_critic(self, real: Tensor) -> Tensor:
         with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
+            fake = self._generate(len(real))
         loss = self.loss.critic_loss(self.discriminator, real, fake)
         self._update(self.adam_d, self.discriminator, loss)
+        for buffer in self.loss.buffers():
+            buffer.copy_(self.group.mean(buffer))
         return loss
 
     def _update_generator(self, real: Tensor) -> Tensor:
-        loss = self.loss.generator_loss(self.discriminator, real, self.generator(self.noise(len(real))))
+        loss = self.loss.generator_loss(self.discriminator, real, self._generate(len(real)))
         self._update(self.adam_g, self.generator, loss)
         return loss
 
+    def _generate(self, count: int) -> Tensor:
+        """Return images of this process's share of new noise."""
+        joint = count * self.group.count
+        return self.generator(self.noise(joint)[self.group.rows(joint)])
+
     def _update(self, adam: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
         parameters = list(network.parameters())
-        gradients = clipped(torch.autograd.grad(loss, parameters), self.configuration.clip_norm)
+        means = [self.group.mean(gradient) for gradient in torch.autograd.grad(loss, parameters)]
+        gradients = clipped(means, self.configuration.clip_norm)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         adam.step()
@@ -144,8 +173,8 @@ class GAN:
         self.randomness.set_state(state["noise"])
         self.iteration = state["iteration"]
 
-    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | KIDSchedule]:
+        parts: dict[str, nn.Module | torch.optim.Optimizer | KIDSchedule] = {
             "generator": self.generator,
             "discriminator": self.discriminator,
             "averaged": self.averaged,
@@ -153,6 +182,19 @@ class GAN:
             "adam_generator": self.adam_g,
             "loss": self.loss,
         }
+        return parts if self.schedule is None else parts | {"kid_schedule": self.schedule}
+
+
+def _schedule(chosen: Configuration, optimisers: list[torch.optim.Optimizer], real: Tensor) -> KIDSchedule:
+    return KIDSchedule(
+        optimisers,
+        real,
+        every=chosen.kid_every,
+        memory=chosen.kid_back // chosen.kid_every,
+        patience=chosen.kid_failures,
+        factor=chosen.lr_factor,
+        floor=chosen.lr_least,
+    )
 
 
 def clipped(gradients: Sequence[Tensor], limit: float) -> Sequence[Tensor]:

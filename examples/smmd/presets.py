@@ -53,6 +53,44 @@ PRESETS = {
 }
 """The configurations by name."""
 
+TRIALS: Mapping[str, Mapping[str, Any]] = {
+    # Reduced so that one CPU core takes some ten minutes.
+    "fashion-mnist": {
+        "dataset": "fashion-mnist",
+        "channels": 1,
+        "width": 8,
+        "batch_size": 16,
+        "lr_discriminator": 5e-4,
+        "lr_generator": 5e-4,
+        "iterations": 2000,
+        "ema_decay": 0.99,
+        "log_every": 20,
+        "sample_every": 500,
+        "checkpoint_every": 500,
+        "spectrum_every": 500,
+    },
+    # Learns nothing, but runs through everything in seconds.
+    "fake": {
+        "dataset": "fake",
+        "width": 1,
+        "batch_size": 4,
+        "critic_steps": 2,
+        "iterations": 20,
+        "log_every": 5,
+        "sample_every": 10,
+        "checkpoint_every": 10,
+        "spectrum_every": 10,
+    },
+}
+"""What data sets set that are not in the paper."""
+
+
+def preset(dataset: str, method: str) -> Configuration:
+    """Return the configuration of a method on a data set, one of the paper's or of `TRIALS`."""
+    if dataset in DATASETS:
+        return PRESETS[f"{dataset}-{method}"]
+    return Configuration(**(TRIALS[dataset] | METHODS[method]))  # type: ignore[operator]
+
 
 def rehearsal(preset: Configuration) -> Configuration:
     """Return a preset on generated images of its own shape, for 20 iterations with two images a batch.
