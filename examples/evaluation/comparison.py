@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from dcgan.configuration import FORMATS
 
-from evaluation.images import Checkpoint, Pixels, RealImages, generate
+from evaluation.images import Checkpoint, Pixels, RealImages, generate, silent
 from evaluation.provenance import digest_of_file
 
 
@@ -50,7 +50,9 @@ def generated(checkpoint: Checkpoint, root: Path | None, *, weights: str, split:
     """
     chosen = checkpoint.configuration
     shape = (chosen.channels, chosen.size, chosen.size)
-    real = RealImages(chosen.dataset, root or Path(chosen.data_root), shape, split=split, seed=seed)
+    folder = root or Path(chosen.data_root)
+    images = checkpoint.experiment.real(chosen, folder, split, silent)
+    real = RealImages(chosen.dataset, folder, shape, split=split, seed=seed, images=images)
     iteration = checkpoint.state["iteration"]
     return Comparison(
         real,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from dcgan import prepared
 from dcgan.batches import to_pixels
 from dcgan.checkpoints import Checkpoints, State, load
-from dcgan.configuration import Configuration, from_settings
-from dcgan.networks import make_generator
+from dcgan.experiment import WANG, Experiment
+from dcgan.fields import from_settings
 from numpy.typing import NDArray
+from smmd.experiment import ARBEL
 
 Pixels = NDArray[np.uint8]
 """Images `(n, channels, size, size)` of unsigned bytes."""
@@ -23,6 +24,9 @@ PAPER = 49_984
 WEIGHTS = {"averaged": "averaged", "current": "generator"}
 """Names of the two generators in a checkpoint: the moving average, and the one that is trained."""
 
+EXPERIMENTS: dict[str, Experiment[Any, Any, Any]] = {experiment.name: experiment for experiment in (WANG, ARBEL)}
+"""Whose checkpoints can be measured, by what they say of themselves."""
+
 
 class Checkpoint(NamedTuple):
     """A checkpoint, and the run that it is of."""
@@ -30,7 +34,8 @@ class Checkpoint(NamedTuple):
     path: Path
     run: Path
     state: State
-    configuration: Configuration
+    experiment: Experiment[Any, Any, Any]
+    configuration: Any
 
 
 def find(path: Path) -> Checkpoint:
@@ -48,26 +53,27 @@ def find(path: Path) -> Checkpoint:
     else:
         run = next((folder for folder in path.parents if (folder / "configuration.json").exists()), path.parent)
     state = load(path)
-    return Checkpoint(path, run, state, from_settings(state.get("configuration")))
+    experiment = EXPERIMENTS[state.get("experiment", WANG.name)]  # which older checkpoints do not name
+    return Checkpoint(path, run, state, experiment, from_settings(experiment.settings, state.get("configuration")))
 
 
 def generate(
     checkpoint: Checkpoint, weights: str, seed: int, count: int, batch_size: int, device: torch.device
 ) -> Pixels:
-    """Return images of standard normal noise, which depends on the seed only.
+    """Return images of noise that depends on the seed only.
 
     Raises:
         ValueError: if the generator puts out what is no finite number.
     """
-    chosen = checkpoint.configuration
-    generator = make_generator(chosen.size, noise=chosen.noise, channels=chosen.channels, width=chosen.width)
+    experiment = checkpoint.experiment
+    generator = experiment.generator(checkpoint.configuration)
     generator.load_state_dict(checkpoint.state[WEIGHTS[weights]])
     generator.to(device).eval()
-    noise = torch.randn(count, chosen.noise, generator=torch.Generator().manual_seed(seed))
+    noise = experiment.noise(checkpoint.configuration, count, torch.Generator().manual_seed(seed))
     parts = []
     with torch.inference_mode():
         for part in noise.split(batch_size):
-            images = generator(part.to(device))
+            images = experiment.centred(generator(part.to(device)))
             if not images.isfinite().all():
                 raise ValueError(f"The generator in {checkpoint.path} puts out what is no finite number")
             parts.append(to_pixels(images).cpu())
@@ -83,16 +89,28 @@ class RealImages:
         shape: the shape of an image, `(channels, size, size)`.
         split: `train` or `test`.
         seed: decides the order.
+        images: the images, if not those that `dcgan.prepared` has of that data set.
 
     Raises:
         MissingDataError: if the data set is not there.
         ValueError: if it has no such split.
     """
 
-    def __init__(self, dataset: str, root: Path, shape: tuple[int, int, int], *, split: str, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        root: Path,
+        shape: tuple[int, int, int],
+        *,
+        split: str,
+        seed: int,
+        images: Pixels | None = None,
+    ) -> None:
         self.dataset, self.shape, self.split, self.seed = dataset, shape, split, seed
         channels, size, _ = shape
-        self._images = prepared.load(dataset, root, size=size, channels=channels, split=split, report=_silent)
+        if images is None:
+            images = prepared.load(dataset, root, size=size, channels=channels, split=split, report=silent)
+        self._images = images
         self._order = np.random.default_rng(seed).permutation(len(self._images))
 
     def __len__(self) -> int:
@@ -115,5 +133,5 @@ def how_many(asked: int | None, available: int) -> int:
     return min(PAPER, available) if asked is None else asked
 
 
-def _silent(message: str) -> None:
+def silent(message: str) -> None:
     """Say nothing."""
