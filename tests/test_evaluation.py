@@ -17,6 +17,7 @@ import torch
 from dcgan import script
 from dcgan.batches import to_images, to_pixels
 from dcgan.checkpoints import CheckpointError, load
+from dcgan.networks import make_generator
 from evaluation import classes, classifier, features, images, metrics, results
 from evaluation.arguments import integer
 from evaluation.comparison import floor
@@ -100,7 +101,7 @@ def test_missing_and_damaged_checkpoints_are_named(tmp_path: Path):
 def test_images_are_those_of_the_chosen_generator_rounded_to_bytes(run: Path, weights: str):
     found = images.find(run)
     drawn = images.generate(found, weights, 7, 5, 2, CPU)
-    generator = images.make_generator(32, width=2).eval()
+    generator = make_generator(32, width=2).eval()
     generator.load_state_dict(found.state[{"averaged": "averaged", "current": "generator"}[weights]])
     expected = generator(torch.randn(5, 128, generator=torch.Generator().manual_seed(7)))
     assert drawn.dtype == np.uint8

@@ -298,6 +298,12 @@ def test_the_evaluation_draws_as_the_run_does(finished: Path):
     assert compared.real.take(3).shape == (3, 3, 32, 32)
 
 
+def test_checkpoints_of_unknown_experiments_are_not_measured(tmp_path: Path):
+    checkpoints.Checkpoints(tmp_path / "checkpoints").save(1, {"experiment": "biggan"})
+    with pytest.raises(ValueError, match="run: expected a checkpoint of dcgan or smmd, got one of biggan"):
+        images.find(tmp_path)
+
+
 def test_images_of_celeba_are_compared_without_their_margin(tmp_path: Path):
     size = 160 + 2 * CELEBA_MARGIN
     stored = np.arange(2 * 3 * size * size, dtype=np.uint8).reshape(2, 3, size, size)

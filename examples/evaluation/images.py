@@ -53,7 +53,10 @@ def find(path: Path) -> Checkpoint:
     else:
         run = next((folder for folder in path.parents if (folder / "configuration.json").exists()), path.parent)
     state = load(path)
-    experiment = EXPERIMENTS[state.get("experiment", WANG.name)]  # which older checkpoints do not name
+    name = state.get("experiment", WANG.name)  # which older checkpoints do not name
+    if name not in EXPERIMENTS:
+        raise ValueError(f"run: expected a checkpoint of {' or '.join(EXPERIMENTS)}, got one of {name}")
+    experiment = EXPERIMENTS[name]
     return Checkpoint(path, run, state, experiment, from_settings(experiment.settings, state.get("configuration")))
 
 
