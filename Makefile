@@ -12,6 +12,8 @@ PAPER_TORCH ?= torch==2.14.1 torchvision==0.29.1
 # Options of the demo or of the benchmarks, for example ARGS="--help".
 ARGS ?=
 
+SMMD_METHODS := smmd sn-smmd swgan sn-swgan mmd-gan-gp-l2 wgan-gp sn-gan sobolev-gan
+
 VENV := .venv
 IN := $(VENV)/bin/python
 # torch is installed first and then held: an install that would replace it fails instead.
@@ -23,7 +25,7 @@ INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint
 help:
 	@echo "make demo        train a small MMD-GAN on digits and draw samples (options: ARGS=...)"
 	@echo "make benchmarks  measure everything on docs/benchmarks.md anew; takes half an hour (options: ARGS=...)"
-	@echo "make smoke       20 iterations of the paper's experiments with their real networks, on generated images"
+	@echo "make smoke       20 iterations of the papers' experiments with their real networks, on generated images"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
 	@echo "make paper-test  tests that need torchvision and torch-fidelity, in an environment of their own"
 	@echo "make lint        style and types only"
@@ -43,6 +45,11 @@ smoke: $(VENV)/examples.done
 	for name in cifar10 stl10 celeba lsun; do \
 		$(IN) examples/dcgan_$$name.py --dataset fake --batch-size 4 --iterations 20 --device cpu --out "$$runs/$$name"; \
 		rm -rf "$$runs/$$name"; \
+	done; \
+	for run in $(addprefix cifar10:,$(SMMD_METHODS)) celeba:smmd imagenet:smmd; do \
+		$(IN) examples/smmd_$${run%%:*}.py --method $${run#*:} --dataset fake --batch-size 2 --critic-steps 1 \
+			--iterations 20 --device cpu --out "$$runs/smmd"; \
+		rm -rf "$$runs/smmd"; \
 	done
 
 test: lint
