@@ -76,7 +76,10 @@ class GAN:
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), configuration.lr_discriminator, BETAS)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), configuration.lr_generator, BETAS)
         self.judge = judge
-        self.schedule = None if judge is None else _schedule(configuration, [self.adam_d, self.adam_g], judge.real)
+        self.schedule: KIDSchedule | None = None
+        if judge is not None:
+            real = group.mean(judge.real)
+            self.schedule = _schedule(configuration, [self.adam_d, self.adam_g], real)
         self.outcome: Outcome | None = None
         """What the last test came to in this process."""
         self.randomness = torch.Generator(self.device).manual_seed(configuration.seed)
@@ -102,7 +105,8 @@ class GAN:
         self._average()
         if self.judge is not None and self.schedule is not None and self.schedule.due(self.iteration):
             fake = self.judge.features(self.sample(self.noise(len(self.judge.real))))
-            self.outcome = self.schedule.step(fake)
+            # The mean, since all processes have to come to the same, to the last bit.
+            self.outcome = self.schedule.step(self.group.mean(fake))
         return Step(loss_critic.detach(), loss_generator.detach())
 
     def noise(self, count: int) -> Tensor:
@@ -151,9 +155,9 @@ class GAN:
         decay = min(self.configuration.ema_decay, (1 + self.iteration) / (10 + self.iteration))
         for average, current in zip(self.averaged.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(current, 1 - decay)
-        # The statistics of batch normalisation are moving averages already.
+        # The statistics of batch normalisation are moving averages already, of each process's batches.
         for copied, buffer in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
-            copied.copy_(buffer)
+            copied.copy_(self.group.mean(buffer))
 
     def state_dict(self) -> State:
         """Return all that decides how the training goes on, but the images to come."""
