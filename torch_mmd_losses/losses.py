@@ -79,10 +79,13 @@ class _BatchLoss(nn.Module):
 
     @contextmanager
     def _refusing(self, real: object, fake: object) -> Iterator[None]:
-        """Let the other processes, if there are any, know of arguments that are no good: they would wait for ever."""
+        """Let the other processes, if there are any, know of arguments that are no good: they would wait for ever.
+
+        Whatever the error is: an input gradient can fail for reasons that are not the arguments' alone.
+        """
         try:
             yield
-        except (TypeError, ValueError):
+        except Exception:
             if self._is_global():
                 refuse((real, fake))
             raise

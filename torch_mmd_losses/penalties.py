@@ -140,8 +140,7 @@ def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generat
     References:
         Gulrajani et al. (2017), Section 4.
     """
-    if not (generator is None or isinstance(generator, torch.Generator)):
-        raise TypeError(f"generator: expected a torch.Generator or None, got {generator!r}")
+    _checks.random_generator(generator)
     for name, samples in (("real", real), ("fake", fake)):
         if not isinstance(samples, Tensor):
             raise TypeError(f"{name}: expected a tensor of samples, got {type(samples).__name__}")
