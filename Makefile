@@ -7,8 +7,9 @@ PYTHON ?= python3
 #   make demo TORCH="torch==2.13.0 --index-url ADDRESS"
 # Read once, when .venv is made: `make clean` before another choice.
 TORCH ?= torch==2.13.0
-# The same for what needs torchvision too, whose release has to be the one that goes with torch's.
-PAPER_TORCH ?= torch==2.14.1 torchvision==0.29.1
+# The same for what needs torchvision too, whose release has to be the one that goes with torch's: a pair that has wheels
+# for the processor.
+PAPER_TORCH ?= $(if $(filter aarch64 arm64,$(shell uname -m)),torch==2.9.1 torchvision==0.24.1,torch==2.14.1 torchvision==0.29.1)
 # Options of the demo or of the benchmarks, for example ARGS="--help".
 ARGS ?=
 
