@@ -59,7 +59,7 @@ TRIALS: Mapping[str, Mapping[str, Any]] = {
         "dataset": "fashion-mnist",
         "channels": 1,
         "width": 8,
-        "batch_size": 16,
+        "batch_size": 32,
         "lr_discriminator": 5e-4,
         "lr_generator": 5e-4,
         "iterations": 2000,
