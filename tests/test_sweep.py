@@ -190,7 +190,7 @@ def test_words_that_cannot_be_in_a_name_are_refused(word: str):
 def test_values_in_place_of_a_studys_leave_no_run_twice():
     runs = plan(STUDIES["constant"], vary={"normalisation": ("pico",), "total-scale": (64,)}, pairs=[(1, 2)])
     assert [run.name for run in runs] == [
-        f"loss={loss},normalisation=conv,total-scale=64,lr-discriminator=1,lr-generator=2,seed=0"
+        f"loss={loss},normalisation=pico,total-scale=64,lr-discriminator=1,lr-generator=2,seed=0"
         for loss in ("hinge", "mmd-rbf", "mmd-rep", "mmd-rep-b")
     ]
 
