@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,18 +16,19 @@ from evaluation.options import parser
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Do what the command line says, and return the path of the result."""
+    """Do what the command line says, and return the path of the result; of several, the last."""
     reader = parser(__doc__)
     options = reader.parse_args(arguments)
     try:
-        out, result = evaluate(options)
-        result["provenance"] |= provenance.circumstances("examples/evaluate.py", arguments)
-        results.write(out, result)
+        for each in _one_by_one(options):
+            out, result = evaluate(each)
+            result["provenance"] |= provenance.circumstances("examples/evaluate.py", arguments)
+            results.write(out, result)
+            if not options.quiet:
+                print(*(f"{name:22}{value:.6g}" for name, value in result["metrics"].items()), sep="\n")
+            print(f"Result: {out}")
     except (CheckpointError, FileExistsError, MissingDataError, ModuleNotFoundError, ValueError) as error:
         reader.error(str(error))
-    if not options.quiet:
-        print(*(f"{name:22}{value:.6g}" for name, value in result["metrics"].items()), sep="\n")
-    print(f"Result: {out}")
     return out
 
 
@@ -76,6 +78,19 @@ def evaluate(options: argparse.Namespace) -> tuple[Path, results.Result]:
     }
     shares = {} if found.class_shares is None else {"class_shares": found.class_shares}
     return out, {"metrics": found.metrics, **shares, "provenance": origin}
+
+
+def _one_by_one(options: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the command lines that measure one thing each."""
+    if not options.all:
+        return [options]
+    if options.run is None or options.out is not None:
+        raise ValueError(f"all: expected a run and no --out, got {'--floor' if options.run is None else '--out'}")
+    found = []
+    for path in images.checkpoints(options.run)[::-1]:
+        found.append(copy.copy(options))
+        found[-1].run = path
+    return found
 
 
 def compared(options: argparse.Namespace) -> Comparison:

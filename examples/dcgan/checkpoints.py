@@ -1,4 +1,4 @@
-"""Checkpoints of a run: complete or not there, the newest two kept, and refused with a reason if they do not fit."""
+"""Checkpoints of a run: complete or not there, the newest two and milestones kept, and refused if they do not fit."""
 
 from __future__ import annotations
 
@@ -29,13 +29,19 @@ class CheckpointError(Exception):
 
 
 class Checkpoints:
-    """The checkpoints in a folder, of which one process at a time may be the writer."""
+    """The checkpoints in a folder, of which one process at a time may be the writer.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where they are.
+        keep_every: checkpoints of multiples of this iteration stay besides the newest two.
+    """
+
+    def __init__(self, folder: Path, keep_every: int | None = None) -> None:
         self.folder = folder
+        self._keep_every = keep_every
 
     def save(self, iteration: int, state: State) -> Path:
-        """Write the state after an iteration, then delete all checkpoints but this one and the one before.
+        """Write the state after an iteration, then delete all checkpoints but this one, the one before and milestones.
 
         Later ones are deleted too: they belong to a run that was abandoned for an earlier checkpoint.
         """
@@ -62,7 +68,10 @@ class Checkpoints:
 
     def _tidy(self, iteration: int) -> None:
         paths = self.paths()
-        kept = [path for path in paths if _iteration(path) <= iteration][:KEPT]
+        earlier = [path for path in paths if _iteration(path) <= iteration]
+        kept = earlier[:KEPT]
+        if self._keep_every:
+            kept += [path for path in earlier[KEPT:] if not _iteration(path) % self._keep_every]
         for path in [*self.folder.glob(f"*{PARTIAL}"), *paths]:
             if path not in kept:
                 path.unlink(missing_ok=True)

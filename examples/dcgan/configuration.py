@@ -45,14 +45,14 @@ class Configuration:
     channels: int = option(3, "3 for colours, 1 for grey", choices=(1, 3))
     width: int = option(64, "channels of the largest feature maps", least=1)
     noise: int = option(NOISE, "dimension of the noise", least=1)
-    loss: str = option("mmd-rep-b", "one of Table 1", choices=losses.NAMES)
+    loss: str = option("mmd-rep-b", "one of Table 1, or scaled MMD", choices=losses.NAMES)
     lambda_: float | None = option(None, "weight of the repulsion of real scores; by default the loss's own")
     scores: int | None = option(None, "numbers per image from D; by default 16 for MMD losses, else 1", least=1)
     gradient_penalty: float = option(0.0, "weight of the gradient penalty (Appendix D.1: 0.1); 0 is none", least=0)
     normalisation: str | None = option(
         None,
         "spectral norm of the layers of D: pico (the paper's), conv (follows the same norm more closely), matrix (PIM) "
-        "or none; by default pico, or none beside a penalty",
+        "or none; by default pico, or none with a penalty or smmd",
     )
     scale: float | None = option(None, "factor C of every normalised layer; by default 1 / 0.55", above=0)
     total_scale: float | None = option(None, "C^K of all K layers instead of C (the authors' 16 to 256)", above=0)
@@ -77,6 +77,12 @@ class Configuration:
     log_every: int = option(100, "iterations from one line of the log to the next", least=1, free=True)
     sample_every: int = option(5000, "iterations from one sheet of samples to the next", least=1, free=True)
     checkpoint_every: int = option(1000, "iterations from one checkpoint to the next", least=1, free=True)
+    keep_every: int | None = option(
+        None,
+        "iterations from one checkpoint that stays to the next; by default the newest two stay",
+        least=1,
+        free=True,
+    )
 
     def __post_init__(self) -> None:
         fields.check(self)
@@ -97,13 +103,15 @@ def resolved(configuration: Configuration) -> Configuration:
         )
     if chosen.gradient_penalty:
         penalty.check_penalised(chosen.loss, chosen.lambda_)
-        if chosen.compile:
-            raise ValueError("compile: expected none beside a gradient penalty, for which PyTorch cannot compile")
+    # Either holds the discriminator's gradient at the images, which is what the spectral norms are for.
+    held = bool(chosen.gradient_penalty) or chosen.loss in losses.SCALED
+    if held and chosen.compile:
+        raise ValueError("compile: expected none beside a gradient penalty or smmd, for which PyTorch cannot compile")
     return replace(
         chosen,
         lambda_=_lambda(chosen),
         scores=chosen.scores or (1 if chosen.gradient_penalty else losses.usual_scores(chosen.loss)),
-        normalisation=chosen.normalisation or ("none" if chosen.gradient_penalty else "pico"),
+        normalisation=chosen.normalisation or ("none" if held else "pico"),
         scale=_scale(chosen),
         total_scale=None,
         device=chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"),

@@ -14,7 +14,7 @@ from dcgan.networks import make_discriminator, make_generator
 from dcgan.penalty import penalised
 from dcgan.precision import Learner, autocast
 from dcgan.processes import ALONE, Group
-from torch_mmd_losses import gradient_penalty
+from torch_mmd_losses import ScaledMMDLoss, gradient_penalty
 from torch_mmd_losses.losses import Losses
 
 State = dict[str, Any]
@@ -124,12 +124,15 @@ class GAN:
     def _play(self, real: Tensor, fake: Tensor) -> tuple[Losses, Tensor, Tensor]:
         """Return both losses, and the scores of real and generated images, from one forward of the discriminator."""
         weight = self.configuration.gradient_penalty
-        if weight:
+        if weight or isinstance(self.loss, ScaledMMDLoss):
             real = real.detach().requires_grad_()
         images = torch.cat([real, fake]).contiguous(memory_format=self._layout)
         with autocast(self.configuration.precision, self.device):
             real_scores, fake_scores = self._shared_d(images).chunk(2)
-        losses = self.loss.both(real=real_scores, fake=fake_scores)
+        if isinstance(self.loss, ScaledMMDLoss):
+            losses = self.loss.both(real=real_scores, fake=fake_scores, inputs=real)
+        else:
+            losses = self.loss.both(real=real_scores, fake=fake_scores)
         if weight:
             steepness = gradient_penalty(real_scores, real, target=0.0)
             if self._joint:

@@ -1,4 +1,4 @@
-"""The losses of Table 1 of Wang et al. (2019) and Section 2 of its submission, by name."""
+"""The losses of Table 1 of Wang et al. (2019) and Section 2 of its submission, and scaled MMD beside them, by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_mmd_losses import Kernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix
+from torch_mmd_losses import (
+    Kernel,
+    MMDLoss,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    ScaledMMDLoss,
+)
 from torch_mmd_losses.losses import Losses
 
 MMD: Mapping[str, tuple[Callable[[], Kernel], float]] = {
@@ -70,32 +78,37 @@ SINGLE_SCORE: Mapping[str, SingleScoreLoss] = {
     "wasserstein": SingleScoreLoss(lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean()),
 }
 
-NAMES = (*SINGLE_SCORE, *MMD)
+SCALED = ("smmd",)
+"""The losses of Arbel et al. (2018) that need the real images beside their scores, and derivatives by them."""
+
+NAMES = (*SINGLE_SCORE, *MMD, *SCALED)
 """All losses there are."""
 
 
-def make_loss(name: str, *, lambda_: float | None = None, joint: bool = False) -> Loss:
+def make_loss(name: str, *, lambda_: float | None = None, joint: bool = False) -> Loss | ScaledMMDLoss:
     """Return the loss of a name.
 
     Args:
         name: one of `NAMES`.
-        lambda_: weight of the repulsion between real scores (Eq. 5), for the MMD losses only; None is what the name
+        lambda_: weight of the repulsion between real scores (Eq. 5), for the `mmd` losses only; None is what the name
             stands for: 1 for `mmd-rep` and `mmd-rep-b`, and -1 for the others.
         joint: whether an MMD loss is that of the joint batch of all processes. The other losses are means over images,
             so that averaged gradients are the joint batch's anyway.
 
     Raises:
-        ValueError: if there is no such loss, or if it knows no lambda.
+        ValueError: if there is no such loss, or if it knows no repulsion.
     """
     if name in MMD:
         kernel, usual = MMD[name]
         # Like the authors, and Eq. S2 of the paper, leave out the pairs of a real and a fake image of the same index.
         weight = usual if lambda_ is None else lambda_
         return MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=joint)
-    if name not in SINGLE_SCORE:
+    if name not in NAMES:
         raise ValueError(f"loss: expected one of {', '.join(NAMES)}; got {name!r}")
     if lambda_ is not None:
-        raise ValueError(f"lambda: expected none for {name!r}, which is no MMD loss; got {lambda_}")
+        raise ValueError(f"lambda: expected none for {name!r}, which knows no repulsion; got {lambda_}")
+    if name in SCALED:
+        return ScaledMMDLoss(estimator="u_statistic", global_batch=joint)
     return SINGLE_SCORE[name]
 
 

@@ -18,7 +18,7 @@ from dcgan.board import Board
 from dcgan.fields import to_json
 from dcgan.gan import GAN, Step, gradient_norm
 from dcgan.precision import SMALLEST_SCALE
-from torch_mmd_losses import MMDLoss, spectral_norms
+from torch_mmd_losses import MMDLoss, ScaledMMDLoss, spectral_norms
 
 SAMPLES = 64
 """Images on a sheet of samples."""
@@ -103,8 +103,11 @@ def measure(gan: GAN, step: Step, images_per_second: float) -> Line:
         NotFiniteError: if a number of it is infinite or no number.
     """
     line: Line = {"iteration": gan.iteration, **health(gan, step)}
-    if isinstance(gan.loss, MMDLoss):
-        terms = gan.loss.terms(real=step.real, fake=step.fake)
+    watched = gan.loss
+    if isinstance(watched, ScaledMMDLoss):  # whose own terms need the images
+        watched = MMDLoss(watched.kernel, global_batch=watched.global_batch)
+    if isinstance(watched, MMDLoss):
+        terms = watched.terms(real=step.real, fake=step.fake)
         line |= {name: gan.group.mean(value).item() for name, value in terms._asdict().items()}
     if gan.configuration.normalisation != "none":
         line["sigma"] = {name: sigma.item() for name, sigma in spectral_norms(gan.discriminator).items()}

@@ -62,7 +62,7 @@ class Training:
         self.experiment = experiment
         self.configuration = configuration
         self.group = group
-        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.checkpoints = Checkpoints(folder / "checkpoints", configuration.keep_every)
         state = group.first_does(lambda: self._find(folder, resume))
         if state is not None and not force:
             self._check_unchanged(state)
@@ -92,7 +92,7 @@ class Training:
                 while gan.iteration < chosen.iterations and not signal:
                     unsaved = self.experiment.step(gan, self.batches)
                     self._report(unsaved)
-                    if gan.iteration % chosen.checkpoint_every == 0:
+                    if _is_due(gan.iteration, chosen.checkpoint_every, chosen.keep_every):
                         self._save(unsaved)
                         unsaved = None
                     signal = self.group.largest(interruption.signal or 0)
@@ -184,6 +184,10 @@ class Training:
                 f"The configuration is not that of the checkpoint: {'; '.join(found)}. Choose the same again, or "
                 "another --out, or go on regardless by --force."
             )
+
+
+def _is_due(iteration: int, *intervals: int | None) -> bool:
+    return any(interval and iteration % interval == 0 for interval in intervals)
 
 
 def _silent(message: str) -> None:

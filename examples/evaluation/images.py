@@ -38,6 +38,15 @@ class Checkpoint(NamedTuple):
     configuration: Any
 
 
+def checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints of a run, the newest first; raise `ValueError` if there is none."""
+    folder = run / "checkpoints"
+    found = Checkpoints(folder).paths()
+    if not found:
+        raise ValueError(f"run: there is no checkpoint in {folder}")
+    return found
+
+
 def find(path: Path) -> Checkpoint:
     """Return the checkpoint at a path, or the newest one of the run in a folder.
 
@@ -46,10 +55,7 @@ def find(path: Path) -> Checkpoint:
         ValueError: if there is none, or if its configuration cannot be used.
     """
     if path.is_dir():
-        there = Checkpoints(path / "checkpoints").paths()
-        if not there:
-            raise ValueError(f"run: there is no checkpoint in {path / 'checkpoints'}")
-        run, path = path, there[0]
+        run, path = path, checkpoints(path)[0]
     else:
         run = next((folder for folder in path.parents if (folder / "configuration.json").exists()), path.parent)
     state = load(path)

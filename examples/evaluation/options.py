@@ -29,6 +29,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="measure real images instead: training images beside those of --split test, or for --split train one half "
         "beside the other",
     )
+    add("--all", action="store_true", help="measure all checkpoints of the run, the oldest first")
     add("--features", default="inception", metavar="inception|PATH", help="network that gives features (%(default)s)")
     add("--inception-weights", type=Path, metavar="PATH", help="weights of Inception (downloaded by torch-fidelity)")
     add("--metrics", type=_metrics, help=f"any of {','.join(METRICS)} (those that the features and the paper have)")

@@ -97,6 +97,12 @@ class Configuration:
     log_every: int = option(100, "iterations from one line of the log to the next", least=1, free=True)
     sample_every: int = option(1000, "iterations from one sheet of samples to the next", least=1, free=True)
     checkpoint_every: int = option(2000, "iterations from one checkpoint to the next", least=1, free=True)
+    keep_every: int | None = option(
+        None,
+        "iterations from one checkpoint that stays to the next; by default the newest two stay",
+        least=1,
+        free=True,
+    )
     spectrum_every: int = option(
         10_000, "iterations from one log of the singular values to the next", least=1, free=True
     )

@@ -1,0 +1,121 @@
+"""The command line of the study: run, list, export and report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sweeps.attempt import Recipe, Result
+from sweeps.devices import place
+from sweeps.folders import Folder, Status
+from sweeps.plan import Pair, Run
+from sweeps.workers import SignalledError, Workers
+
+from studies import logs, protocol, results
+
+EXAMPLES = Path(__file__).parents[1]
+
+RAW = EXAMPLES / "studies" / "fashion_mnist"
+"""The raw logs in the repository."""
+
+
+def main(description: str, arguments: Sequence[str]) -> int:
+    """Do what a command line says, and return the exit status."""
+    options = _parser(description).parse_args(arguments)
+    return {"run": run, "list": list_runs, "export": export}[options.action](options)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Bring all runs to their end: first what decides the best learning rates, then what needs them."""
+    recipe = _recipe(options)
+    workers = [place("cpu", 1)] * options.jobs
+    for stage in ("grid of the losses", "all"):
+        runs = _waiting(options, _planned(options, whole=stage == "all"))
+        print(f"{stage}: {len(runs)} to do, {options.jobs} at a time", flush=True)
+        try:
+            found = Workers(recipe, workers, _say).do(runs)
+        except SignalledError as interrupted:
+            print(f"{interrupted}; the same command goes on", flush=True)
+            return 128 + interrupted.number
+        finally:
+            export(options)
+        if found[Result.FAILED] or found[Result.BUSY]:
+            return 1
+    return 0
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """Print the runs that are known, and how far they are."""
+    waiting = {each.name for each in _waiting(options, _planned(options))}
+    counts = Counter[str]()
+    for each in _planned(options):
+        status = Folder(options.out / each.name).status().value if each.name in waiting else Status.FINISHED.value
+        counts[status] += 1
+        print(f"{status:11} {each.name}")
+    print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the raw logs of all runs that have come to their end."""
+    evaluation = _recipe(options).evaluation or ""
+    for each in _planned(options):
+        if logs.export(Folder(options.out / each.name), options.raw, evaluation=evaluation):
+            print(f"exported {each.name}", flush=True)
+    return 0
+
+
+def _planned(options: argparse.Namespace, *, whole: bool = True) -> list[Run]:
+    """Return the runs in the order of the questions, as far as they are decided."""
+    questions = protocol.QUESTIONS
+    best: Mapping[str, Pair] = results.best_pairs(options.raw)
+    runs = protocol.grid(questions["losses"])
+    if whole:
+        for question in questions.values():
+            runs += protocol.grid(question) + protocol.at_best(question, best)
+    return protocol.unique(runs)
+
+
+def _waiting(options: argparse.Namespace, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs without raw log: whoever has the repository repeats none of them."""
+    return [each for each in runs if not (options.raw / f"{each.name}.jsonl").exists()]
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    return Recipe(
+        protocol.NAME,
+        options.out,
+        [sys.executable, str(EXAMPLES / f"{protocol.SCRIPT}.py")],
+        [*protocol.OPTIONS, f"--data-root={options.data_root}"],
+        [sys.executable, str(EXAMPLES / "evaluate.py")],
+        shlex.join([f"--features={options.features}", *protocol.EVALUATION]),
+    )
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    actions = parser.add_subparsers(dest="action", required=True)
+    for name, help_ in (
+        ("run", "do what is not done yet; may be stopped at any moment and given again"),
+        ("list", "list the runs, and how far they are"),
+        ("export", "write raw logs of what is done"),
+    ):
+        action = actions.add_parser(name, help=help_, allow_abbrev=False)
+        action.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of the runs (%(default)s)")
+        action.add_argument("--raw", type=Path, default=RAW, help="folder of the raw logs (that of the repository)")
+        action.add_argument("--data-root", default="data", help="folder of the data sets (%(default)s)")
+        action.add_argument(
+            "--features",
+            default="runs/classifiers/fashion-mnist.pt",
+            help="what examples/classifier.py made (%(default)s)",
+        )
+        action.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each (%(default)s)")
+    return parser

@@ -1,0 +1,86 @@
+"""Raw logs: all that is known of a finished run, as a small file of JSON-lines that goes into the repository.
+
+The kinds of lines are `run` (settings, outcome, configuration), `training` (a line of its log) and `evaluation`
+(metrics and provenance of a checkpoint).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dcgan.atomic import replacing
+from dcgan.record import read_log
+from sweeps.folders import Folder, Status
+
+Line = dict[str, Any]
+
+KINDS = ("run", "training", "evaluation")
+
+ORIGIN = ("checkpoint", "images", "extractor", "seed", "versions", "machine", "date", "command")
+"""What a raw log keeps of the provenance of an evaluation."""
+
+
+def lines(folder: Folder) -> Iterator[Line]:
+    """Return the lines of a run that has come to its end."""
+    outcome, description = folder.outcome(), folder.description()
+    assert outcome is not None
+    assert description is not None
+    yield {
+        "kind": "run",
+        **description,
+        "status": outcome.status.value,
+        "message": outcome.message,
+        "iteration": outcome.iteration,
+        "configuration": json.loads((folder.path / "configuration.json").read_text(encoding="utf-8")),
+    }
+    for line in read_log(folder.path / "log.jsonl"):
+        yield {"kind": "training", **_rounded(line)}
+    evaluations = sorted((folder.path / "evaluations").glob("*.json"))
+    for path in evaluations:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        origin = result["provenance"]
+        yield {
+            "kind": "evaluation",
+            "iteration": origin["checkpoint"]["iteration"],
+            "metrics": result["metrics"],
+            "class_shares": result["class_shares"]["measured"],
+            # That of the others is the same but for the checkpoint.
+            **({"provenance": {name: origin[name] for name in ORIGIN}} if path == evaluations[-1] else {}),
+        }
+
+
+def export(folder: Folder, to: Path, *, evaluation: str) -> bool:
+    """Write the raw log of a run if it is through and not written yet; return whether it was.
+
+    Args:
+        folder: the folder of the run.
+        to: the folder of raw logs.
+        evaluation: the options by which it has to be evaluated, unless it diverged.
+    """
+    outcome, path = folder.outcome(), to / f"{folder.path.name}.jsonl"
+    if outcome is None or path.exists():
+        return False
+    if outcome.status is Status.DIVERGED or (outcome.status is Status.FINISHED and outcome.evaluated == evaluation):
+        with replacing(path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in lines(folder)), encoding="utf-8")
+        return True
+    return False
+
+
+def read(path: Path) -> dict[str, list[Line]]:
+    """Return the lines of a raw log by their kinds."""
+    found: dict[str, list[Line]] = {kind: [] for kind in KINDS}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        parsed = json.loads(line)
+        found[parsed.pop("kind")].append(parsed)
+    return found
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401
+    """Return numbers with the six digits that float32 has."""
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,146 @@
+"""The study on Fashion-MNIST as plain data: every run of it, chosen before the first one was started.
+
+Networks, data and budget are the same for all runs; settings name what differs from that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dcgan.losses import MMD
+from sweeps.plan import PAIR, Pair, Run, text
+from sweeps.studies import Value
+
+NAME = "fashion-mnist"
+
+SCRIPT = "dcgan_fashion_mnist"
+
+OPTIONS = (
+    "--width=8",
+    "--iterations=2000",
+    "--channels-last",
+    "--log-every=100",
+    "--sample-every=1000",
+    "--keep-every=400",
+)
+"""Of all trainings. Width 8 takes 0.06 s for an iteration on one core beside another run, and width 16 0.14 s."""
+
+EVALUATION = ("--split=test", "--images=10000", "--all")
+"""Of all evaluations, beside the features."""
+
+RATES = (5e-4, 2e-3)
+"""Learning rates of D and of G, all four pairs of which are tried."""
+
+SEEDS = (0, 1, 2)
+"""The first one chooses the best pair of learning rates; all are run with it."""
+
+COLLAPSED = 40.0
+"""An FID that a generator has after some hundred iterations; a run that ends above it is counted with the diverged."""
+
+LOSSES = ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b", "smmd")
+LAMBDAS = (-1, -0.5, 0, 0.5, 1, 2)
+SCORES = (1, 4, 16, 64)
+SCALES = (1, 1 / 0.55, 3)
+NORMALISATIONS = ("pico", "matrix")
+
+Setting = tuple[tuple[str, str], ...]
+"""Options that differ from what all runs have in common, but for learning rates and seed."""
+
+PAIRS: tuple[Pair, ...] = tuple((text(d), text(g)) for d, g in itertools.product(RATES, repeat=2))
+
+
+@dataclass(frozen=True)
+class Question:
+    """Settings that are compared for one claim.
+
+    Args:
+        meaning: what is compared, in a few words.
+        settings: what is compared.
+        of_grid: whether every setting has all pairs of learning rates with the first seed; else it has the pair that is
+            best for its loss in the table of losses.
+        seeds: whether every setting has all seeds at its pair.
+    """
+
+    meaning: str
+    settings: Sequence[Setting]
+    of_grid: bool = False
+    seeds: bool = True
+
+
+def setting(loss: str, **options: Value) -> Setting:
+    """Return a setting by its options, of which those are left out that say what goes without saying."""
+    usual: dict[str, Value] = {"scores": 16, "normalisation": "pico", "scale": 1 / 0.55, "updates": "simultaneous"}
+    if loss in MMD:
+        usual["lambda"] = MMD[loss][1]
+    chosen = {name: value for name, value in options.items() if value != usual.get(name)}
+    return tuple({"loss": loss, **{name: text(value) for name, value in chosen.items()}}.items())
+
+
+QUESTIONS: Mapping[str, Question] = {
+    "losses": Question(
+        "the losses of Table 1 of Wang et al. and scaled MMD",
+        [setting(loss) for loss in LOSSES],
+        of_grid=True,
+    ),
+    "updates": Question(
+        "updates from one forward pass, and by turns",
+        [
+            setting(loss, updates=updates)
+            for loss in ("hinge", "mmd-rep-b")
+            for updates in ("simultaneous", "alternating")
+        ],
+    ),
+    "scores": Question(
+        "the number of scores per image",
+        [setting("mmd-rep", scores=scores) for scores in SCORES],
+    ),
+    "norms": Question(
+        "PICO and the norm of the reshaped matrix, with three constants C",
+        [
+            setting("mmd-rep", normalisation=normalisation, scale=scale)
+            for normalisation in NORMALISATIONS
+            for scale in SCALES
+        ],
+    ),
+    "lambda": Question(
+        "lambda, with the kernels RBF and RBF-B (Figure 3)",
+        [setting(loss, **{"lambda": lambda_}) for loss in ("mmd-rep", "mmd-rep-b") for lambda_ in LAMBDAS],
+        of_grid=True,
+        seeds=False,
+    ),
+}
+"""In the order in which they are run."""
+
+
+def run_of(chosen: Setting, pair: Pair, seed: int) -> Run:
+    """Return the run of a setting, by the same name whichever question asks for it."""
+    return Run({**dict(chosen), **dict(zip(PAIR, pair, strict=True)), "seed": str(seed)})
+
+
+def grid(question: Question) -> list[Run]:
+    """Return the runs that a question needs before any pair is best, one pair of all settings after the other."""
+    return [run_of(each, pair, SEEDS[0]) for pair in PAIRS for each in question.settings] if question.of_grid else []
+
+
+def at_best(question: Question, best: Mapping[str, Pair]) -> list[Run]:
+    """Return the runs of a question at the best pairs: of every setting, all seeds.
+
+    Args:
+        question: the question.
+        best: the best pair of each loss in the table of losses; settings of others are left out.
+    """
+    if not question.seeds:
+        return []
+    return [
+        run_of(each, best[dict(each)["loss"]], seed)
+        for seed in SEEDS
+        for each in question.settings
+        if dict(each)["loss"] in best
+    ]
+
+
+def unique(runs: Sequence[Run]) -> list[Run]:
+    """Return runs without those that are there already."""
+    return list({run.name: run for run in runs}.values())
