@@ -42,6 +42,16 @@ def test_the_newest_two_are_kept_and_nothing_else_is_deleted(checkpoints: Checkp
     assert (found["iteration"], complaints) == (300, [])
 
 
+def test_milestones_stay_besides_the_newest_two(tmp_path: Path):
+    kept = Checkpoints(tmp_path / "checkpoints", keep_every=4)
+    for iteration in (2, 4, 6, 8, 9, 10):
+        kept.save(iteration, {})
+    assert names(kept) == [f"iteration-{iteration:08d}.pt" for iteration in (4, 8, 9, 10)]
+    # A run that goes on from an earlier checkpoint leaves none of the one that it abandons.
+    kept.save(5, {})
+    assert names(kept) == [f"iteration-{iteration:08d}.pt" for iteration in (4, 5)]
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[: len(data) // 2], lambda data: b""])
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(checkpoints: Checkpoints, damage):
     checkpoints.save(10, {"weights": torch.randn(1000)})

@@ -36,7 +36,7 @@ def test_presets_resolve_once_and_survive_json(name: str):
     assert resolved(preset) == preset
     assert from_json(to_json(preset)) == preset
     assert from_json(to_json(PRESETS[name])) == PRESETS[name]
-    assert None not in dataclasses.asdict(dataclasses.replace(preset, total_scale=1.0)).values()
+    assert None not in dataclasses.asdict(dataclasses.replace(preset, total_scale=1.0, keep_every=1)).values()
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,8 @@ def test_presets_resolve_once_and_survive_json(name: str):
         ({"loss": "mmd-rbf"}, {"scores": 16, "lambda_": -1.0}),
         ({"loss": "mmd-rep", "lambda_": 0.5, "scores": 256}, {"scores": 256, "lambda_": 0.5}),
         ({"gradient_penalty": 0.1}, {"scores": 1, "normalisation": "none"}),
+        ({"loss": "smmd"}, {"scores": 1, "lambda_": None, "normalisation": "none"}),
+        ({"loss": "smmd", "normalisation": "pico"}, {"normalisation": "pico"}),
         ({"gradient_penalty": 0.1, "scores": 4, "normalisation": "matrix"}, {"scores": 4, "normalisation": "matrix"}),
         ({"total_scale": 64.0}, {"scale": 64 ** (1 / 8), "total_scale": None}),
         ({"total_scale": 64.0, "size": 64, "dataset": "lsun"}, {"scale": 64 ** (1 / 10)}),
@@ -65,6 +67,7 @@ def test_what_is_not_chosen_follows_from_the_rest(settings: dict[str, object], e
         ({"loss": "hinge", "lambda_": 1.0}, "lambda: expected none for 'hinge'"),
         ({"loss": "hinge", "gradient_penalty": 0.1}, "gradient_penalty: expected mmd-rep or mmd-rep-b"),
         ({"gradient_penalty": 0.1, "compile": True}, "compile: expected none beside a gradient penalty"),
+        ({"loss": "smmd", "compile": True}, "compile: expected none beside a gradient penalty or smmd"),
         ({"scale": 1.5, "total_scale": 64.0}, "total_scale: expected none beside scale, got 64.0 and 1.5"),
     ],
 )

@@ -12,6 +12,8 @@ from dcgan.losses import make_loss
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from torch_mmd_losses import MMDLoss, RBFKernel
+
 REAL = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 
@@ -76,6 +78,26 @@ def test_the_penalty_divides_the_discriminators_loss_only():
     step = gan.step(REAL)
     assert_close((step.loss_discriminator, step.loss_generator), (expected, losses.generator))
     assert_close(gradients(gan.discriminator), expected_d)
+
+
+@pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
+def test_scaled_mmd_takes_the_gradient_at_the_real_images(updates: str):
+    gan = make(loss="smmd", updates=updates)
+    before = copy.deepcopy(gan)
+    real = REAL.clone().requires_grad_()
+    scores = before.discriminator(real)
+    (jacobian,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
+    losses = MMDLoss(RBFKernel(), estimator="u_statistic").both(
+        real=scores, fake=before.discriminator(before.generator(before.noise(6)))
+    )
+    scale = 1 / (1 + 10 * jacobian.square().sum() / 6)
+    expected_d = by_backward(-scale * losses.generator, before.discriminator)
+    step = gan.step(REAL)
+    assert_close(step.loss_discriminator, (-scale * losses.generator).detach())
+    assert_close(gradients(gan.discriminator), expected_d)
+    assert step.real.shape == (6, 1)
+    if updates == "simultaneous":
+        assert_close(gradients(gan.generator), by_backward(scale.detach() * losses.generator, before.generator))
 
 
 def test_both_networks_learn_by_adam_with_their_own_rates():

@@ -10,7 +10,15 @@ from dcgan.losses import NAMES, make_loss, usual_scores
 from dcgan.penalty import check_penalised, penalised
 from torch.testing import assert_close
 
-from torch_mmd_losses import MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix, gradient_penalty
+from torch_mmd_losses import (
+    MMDLoss,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    ScaledMMDLoss,
+    gradient_penalty,
+)
 
 REAL = torch.tensor([[0.5], [3.0]], dtype=torch.float64)
 FAKE = torch.tensor([[-2.0], [0.25]], dtype=torch.float64)
@@ -61,16 +69,26 @@ def test_mmd_losses_are_those_of_the_library(name: str, kernel, lambda_: float):
 
 
 def test_names_are_those_of_the_table_and_decide_the_dimension_of_the_scores():
-    assert {name for name in NAMES if usual_scores(name) == 1} == set(CLOSED_FORMS)
+    assert {name for name in NAMES if usual_scores(name) == 1} == {*CLOSED_FORMS, "smmd"}
     expected = {f"mmd-{rest}" for rest in ("rbf", "rq", "rbf-b", "rep", "rep-b")}
     assert {name for name in NAMES if usual_scores(name) == 16} == expected
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_scaled_mmd_is_that_of_the_library(joint: bool):
+    loss = make_loss("smmd", joint=joint)
+    assert isinstance(loss, ScaledMMDLoss)
+    assert (loss.scale, loss.lambda_, loss.estimator, loss.global_batch) == ("practical", 0.1, "u_statistic", joint)
+    assert loss.kernel.sigma == 1
+
+
 def test_what_makes_no_loss_is_refused():
-    with pytest.raises(ValueError, match="loss: expected one of minimax, .*mmd-rep-b; got 'mmd'"):
+    with pytest.raises(ValueError, match="loss: expected one of minimax, .*mmd-rep-b, smmd; got 'mmd'"):
         make_loss("mmd")
-    with pytest.raises(ValueError, match="lambda: expected none for 'hinge', which is no MMD loss; got 0.5"):
+    with pytest.raises(ValueError, match="lambda: expected none for 'hinge', which knows no repulsion; got 0.5"):
         make_loss("hinge", lambda_=0.5)
+    with pytest.raises(ValueError, match="lambda: expected none for 'smmd', which knows no repulsion; got 0.5"):
+        make_loss("smmd", lambda_=0.5)
     with pytest.raises(ValueError, match=r"fake: expected one score per image, got shape \(3, 2\)"):
         make_loss("hinge").both(real=torch.zeros(3, 1), fake=torch.zeros(3, 2))
 

@@ -125,6 +125,7 @@ def test_the_log_has_losses_kernel_means_gradient_norms_and_spectral_norms(finis
         ["--loss", "hinge"],
         ["--normalisation", "matrix", "--updates", "alternating", "--loss", "mmd-rq"],
         ["--gradient-penalty", "0.1", "--loss", "mmd-rep"],
+        ["--loss", "smmd"],
     ],
 )
 def test_other_losses_and_ways_to_train_run_and_resume_too(options: list[str], tmp_path: Path):
@@ -136,7 +137,14 @@ def test_other_losses_and_ways_to_train_run_and_resume_too(options: list[str], t
     assert_equal(last_state(whole)["adam_discriminator"], last_state(parts)["adam_discriminator"])
     kernel_means = "k_rr" in log(whole)[0]
     assert kernel_means == ("hinge" not in options)
-    assert ("sigma" in log(whole)[0]) == ("--gradient-penalty" not in options)
+    assert ("sigma" in log(whole)[0]) == (not {"--gradient-penalty", "smmd"} & set(options))
+
+
+def test_milestones_stay_whatever_else_is_saved(tmp_path: Path):
+    options = ["--checkpoint-every", "4", "--keep-every", "3", "--iterations", "10"]
+    folder = train(tmp_path / "run", *options)
+    kept = [int(path.stem[10:]) for path in checkpoints.Checkpoints(folder / "checkpoints").paths()]
+    assert kept == [10, 9, 6, 3]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -84,6 +84,24 @@ def test_a_folder_stands_for_its_newest_checkpoint_and_a_file_for_itself(run: Pa
     assert (first.state["iteration"], first.run) == (1, run)
 
 
+def test_all_checkpoints_of_a_run_are_measured_on_demand(run: Path, network: Path):
+    last = without_fidelity(run, network, "--all", "--seed", "33")
+    found = [result for result in results.read_all(run) if result["provenance"]["seed"] == 33]
+    assert [result["provenance"]["checkpoint"]["iteration"] for result in found] == [1, 2]
+    assert found[0]["metrics"] != found[1]["metrics"]
+    assert last == run / "evaluations" / "iteration-00000002-averaged-four-classes-train-12-seed-33.json"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--floor", "fake"], "all: expected a run and no --out, got --floor"), (["x", "--out", "y"], "got --out")],
+)
+def test_all_checkpoints_are_those_of_a_run(words: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        evaluate.main([*words, "--all"])
+    assert message in capsys.readouterr().err
+
+
 def test_a_checkpoint_elsewhere_is_of_the_folder_that_it_is_in(run: Path, tmp_path: Path):
     (tmp_path / "x.pt").write_bytes(images.find(run).path.read_bytes())
     assert images.find(tmp_path / "x.pt").run == tmp_path

@@ -36,6 +36,8 @@ from dcgan.batches import Batches, to_images
 from dcgan.configuration import Configuration, resolved
 from dcgan.gan import BETAS, GAN
 
+from torch_mmd_losses import MMDLoss
+
 WIDTH = 64
 QUICK_WIDTH = 2
 BATCH = 64
@@ -75,7 +77,8 @@ def make_gan(loss: str, norm: str, width: int, seed: int) -> GAN:
 def parts(width: int, images: int, seed: int) -> dict[str, Callable[[], float]]:
     """Return functions that do a part of the step and return its CPU seconds."""
     gan = make_gan("mmd-rep-b", "none", width, seed)
-    device = gan.device
+    device, both = gan.device, gan.loss
+    assert isinstance(both, MMDLoss)
     pixels = np.random.default_rng(seed).integers(0, 256, (images, 3, 32, 32), np.uint8)
     batches = Batches(pixels, BATCH, seed)
     real = to_images(batches.next(), device)
@@ -103,7 +106,7 @@ def parts(width: int, images: int, seed: int) -> dict[str, Callable[[], float]]:
         torch.autograd.grad(found, fake, along_scores)
 
     def loss() -> None:
-        losses = gan.loss.both(real=real_scores, fake=fake_scores)
+        losses = both.both(real=real_scores, fake=fake_scores)
         torch.autograd.grad(losses.discriminator, [real_scores, fake_scores], retain_graph=True)
         torch.autograd.grad(losses.generator, [real_scores, fake_scores])
 

@@ -1,4 +1,4 @@
-"""The command line of the study: run, list, export and report."""
+"""The command line of the study: run, list, export, cost and report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeps.folders import Folder, Status
 from sweeps.plan import Pair, Run
 from sweeps.workers import SignalledError, Workers
 
-from studies import logs, protocol, results
+from studies import costs, logs, protocol, results
 
 EXAMPLES = Path(__file__).parents[1]
 
@@ -26,7 +26,7 @@ RAW = EXAMPLES / "studies" / "fashion_mnist"
 def main(description: str, arguments: Sequence[str]) -> int:
     """Do what a command line says, and return the exit status."""
     options = _parser(description).parse_args(arguments)
-    return {"run": run, "list": list_runs, "export": export}[options.action](options)
+    return {"run": run, "list": list_runs, "export": export, "cost": cost}[options.action](options)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,6 +69,15 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def cost(options: argparse.Namespace) -> int:
+    """Measure what an iteration of each setting costs, and write it to the raw logs."""
+    found = costs.measure(costs.SETTINGS, options.turns)
+    costs.write(options.raw / costs.FILE, found)
+    for line in found:
+        print(f"{line['milliseconds']:8.1f} ms  {line['settings']}")
+    return 0
+
+
 def _planned(options: argparse.Namespace, *, whole: bool = True) -> list[Run]:
     """Return the runs in the order of the questions, as far as they are decided."""
     questions = protocol.QUESTIONS
@@ -107,6 +116,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
         ("run", "do what is not done yet; may be stopped at any moment and given again"),
         ("list", "list the runs, and how far they are"),
         ("export", "write raw logs of what is done"),
+        ("cost", "measure the CPU time of an iteration of each setting side by side"),
     ):
         action = actions.add_parser(name, help=help_, allow_abbrev=False)
         action.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of the runs (%(default)s)")
@@ -118,4 +128,6 @@ def _parser(description: str) -> argparse.ArgumentParser:
             help="what examples/classifier.py made (%(default)s)",
         )
         action.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each (%(default)s)")
+        if name == "cost":
+            action.add_argument("--turns", type=int, default=40, help="iterations of each setting (%(default)s)")
     return parser
