@@ -65,6 +65,11 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     return int(value)
 
 
+def tile_size(value: object) -> int | None:
+    """Return `value` as an int if it is an integer above zero; None leaves the choice to the device."""
+    return None if value is None else whole_number("tile_size", value, least=1)
+
+
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise if `value` is none of `choices`."""
     if value not in choices:
@@ -146,11 +151,12 @@ def enough_samples(samples: Mapping[str, Tensor], *, least: int) -> None:
         raise ValueError(f"{', '.join(samples)}: expected at least {least} samples each, got {_all_of(sizes)}")
 
 
-def equally_many(samples: Mapping[str, Tensor]) -> None:
-    """Raise unless all samples, by the names of their arguments, have the same size."""
+def equally_many(samples: Mapping[str, Tensor], *, least: int) -> None:
+    """Raise unless all samples, by the names of their arguments, have the same size, which is at least `least`."""
     sizes = [sample.shape[0] for sample in samples.values()]
     if len(set(sizes)) > 1:
         raise ValueError(f"{', '.join(samples)}: expected equally many samples, got {_all_of(sizes)}")
+    enough_samples(samples, least=least)
 
 
 def _all_of(numbers: Iterable[int]) -> str:

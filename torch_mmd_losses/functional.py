@@ -154,8 +154,7 @@ def mmd2(
     check_kernel(kernel)
     real, fake = _checks.same_space("real", real, "fake", fake)
     _checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
-    if tile_size is not None:
-        tile_size = _checks.whole_number("tile_size", tile_size, least=1)
+    tile_size = _checks.tile_size(tile_size)
     with _checks.full_precision(real.device):
         return losses(kernel, real, fake, estimator, rows=[GENERATOR], tile_size=tile_size)[0]
 

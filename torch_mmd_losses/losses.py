@@ -52,7 +52,7 @@ class _BatchLoss(nn.Module):
         self.kernel = kernel
         self.estimator: Estimator = estimator
         self.global_batch = _checks.flag("global_batch", global_batch)
-        self.tile_size = None if tile_size is None else _checks.whole_number("tile_size", tile_size, least=1)
+        self.tile_size = _checks.tile_size(tile_size)
 
     def _losses(self, real: Tensor, fake: Tensor, *rows: Row) -> tuple[Tensor, ...]:
         return self._locally_or_globally(F.losses, real, fake, rows=rows, tile_size=self.tile_size)

@@ -107,8 +107,7 @@ def mmd_test(
         check_kernel(kernel)
     count = _checks.whole_number("permutations", permutations, least=1)
     _checks.random_generator(generator)
-    if tile_size is not None:
-        tile_size = _checks.whole_number("tile_size", tile_size, least=1)
+    tile_size = _checks.tile_size(tile_size)
     real, fake = _checks.same_space("real", real, "fake", fake)
     m, n = real.shape[0], fake.shape[0]
     _checks.enough_samples({"real": real, "fake": fake}, least=2)

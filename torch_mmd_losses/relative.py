@@ -97,8 +97,7 @@ def relative_mmd_test(
     check_kernel(kernel)
     x, y = _checks.same_space("real", real, "fake", fake)
     z = _checks.same_space("real", real, "other", other)[1]
-    _checks.equally_many({"real": x, "fake": y, "other": z})
-    _checks.enough_samples({"real": x, "fake": y, "other": z}, least=LEAST)
+    _checks.equally_many({"real": x, "fake": y, "other": z}, least=LEAST)
     near, far = (candidate(x, scores, kernel, tile_size=tile_size) for scores in (y, z))
     return compare(near, far, dtype=x.dtype)
 
@@ -112,10 +111,8 @@ def candidate(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: int | No
     """
     check_kernel(kernel)
     real, fake = _checks.same_space("real", real, "fake", fake)
-    _checks.equally_many({"real": real, "fake": fake})
-    _checks.enough_samples({"real": real, "fake": fake}, least=LEAST)
-    if tile_size is not None:
-        tile_size = _checks.whole_number("tile_size", tile_size, least=1)
+    _checks.equally_many({"real": real, "fake": fake}, least=LEAST)
+    tile_size = _checks.tile_size(tile_size)
     with _checks.full_precision(real.device):
         return Candidate(spread(kernel, fake, None, tile_size), spread(kernel, real, fake, tile_size))
 

@@ -72,10 +72,8 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     """
     check_kernel(kernel)
     real, fake = _checks.same_space("real", real, "fake", fake)
-    _checks.equally_many({"real": real, "fake": fake})
-    _checks.enough_samples({"real": real, "fake": fake}, least=LEAST)
-    if tile_size is not None:
-        tile_size = _checks.whole_number("tile_size", tile_size, least=1)
+    _checks.equally_many({"real": real, "fake": fake}, least=LEAST)
+    tile_size = _checks.tile_size(tile_size)
     with _checks.full_precision(real.device):
         within_real, within_fake = spread(kernel, real, None, tile_size), spread(kernel, fake, None, tile_size)
         cross = spread(kernel, real, fake, tile_size)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from dcgan.average import follow
 from dcgan.configuration import Configuration
 from dcgan.losses import make_loss
 from dcgan.networks import make_discriminator, make_generator
@@ -140,15 +141,9 @@ class GAN:
             losses = losses._replace(discriminator=penalised(losses.discriminator, steepness, weight))
         return losses, real_scores, fake_scores
 
-    @torch.no_grad()
     def _average(self) -> None:
-        # The first averages are short, so that they do not hold on to the untrained network.
-        decay = min(self.configuration.ema_decay, (1 + self.iteration) / (10 + self.iteration))
-        for average, current in zip(self.averaged.parameters(), self.generator.parameters(), strict=True):
-            average.lerp_(current, 1 - decay)
-        # The statistics of batch normalisation are moving averages already.
-        for copied, buffer in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
-            copied.copy_(buffer)
+        decay = self.configuration.ema_decay
+        follow(self.averaged, self.generator, decay=decay, iteration=self.iteration)
 
     def state_dict(self) -> State:
         """Return all that decides how the training goes on, but the images to come."""

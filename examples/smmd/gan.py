@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from dcgan.average import follow
 from dcgan.processes import ALONE, Group
 from kid_schedule import KIDSchedule, Outcome
 from torch import Tensor, nn
@@ -149,15 +150,9 @@ class GAN:
             parameter.grad = gradient
         adam.step()
 
-    @torch.no_grad()
     def _average(self) -> None:
-        # The first averages are short, so that they do not hold on to the untrained network.
-        decay = min(self.configuration.ema_decay, (1 + self.iteration) / (10 + self.iteration))
-        for average, current in zip(self.averaged.parameters(), self.generator.parameters(), strict=True):
-            average.lerp_(current, 1 - decay)
-        # The statistics of batch normalisation are moving averages already, of each process's batches.
-        for copied, buffer in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
-            copied.copy_(self.group.mean(buffer))
+        decay = self.configuration.ema_decay
+        follow(self.averaged, self.generator, decay=decay, iteration=self.iteration, buffer=self.group.mean)
 
     def state_dict(self) -> State:
         """Return all that decides how the training goes on, but the images to come."""
