@@ -13,20 +13,26 @@ PAPER_TORCH ?= $(if $(filter aarch64 arm64,$(shell uname -m)),torch==2.9.1 torch
 # Options of the demo or of the benchmarks, for example ARGS="--help".
 ARGS ?=
 
+# How many trainings of `make smoke` run at a time, each with one thread.
+JOBS ?= 2
+
 SMMD_METHODS := smmd sn-smmd swgan sn-swgan mmd-gan-gp-l2 wgan-gp sn-gan sobolev-gan
+# What `make smoke` trains, the longest first: each of them is a target of its own.
+SMOKE := $(foreach data,celeba imagenet cifar10,$(addprefix smoke/smmd_$(data)/,$(SMMD_METHODS))) \
+	$(addprefix smoke/dcgan_,celeba lsun stl10 cifar10)
 
 VENV := .venv
 IN := $(VENV)/bin/python
 # torch is installed first and then held: an install that would replace it fails instead.
 INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/torch.txt
 
-.PHONY: help demo benchmarks smoke test paper-test lint docs wheel-test clean
+.PHONY: help demo benchmarks smoke $(SMOKE) test paper-test lint docs wheel-test clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        train a small MMD-GAN on digits and draw samples (options: ARGS=...)"
 	@echo "make benchmarks  measure everything on docs/benchmarks.md anew; takes half an hour (options: ARGS=...)"
-	@echo "make smoke       20 iterations of the papers' experiments with their real networks, on generated images"
+	@echo "make smoke       20 iterations of all presets with their real networks, on generated images; JOBS=2 at a time"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
 	@echo "make paper-test  tests that need torchvision and torch-fidelity, in an environment of their own"
 	@echo "make lint        style and types only"
@@ -40,18 +46,29 @@ demo: $(VENV)/examples.done
 benchmarks: $(VENV)/benchmarks.done
 	$(IN) examples/benchmarks/run_all.py $(ARGS)
 
-# The networks and images have their real size; only the batch is small.
-smoke: $(VENV)/examples.done
-	@set -eu; runs=$$(mktemp -d); trap 'rm -rf "$$runs"' EXIT; \
-	for name in cifar10 stl10 celeba lsun; do \
-		$(IN) examples/dcgan_$$name.py --dataset fake --batch-size 4 --iterations 20 --device cpu --out "$$runs/$$name"; \
-		rm -rf "$$runs/$$name"; \
-	done; \
-	for run in $(addprefix cifar10:,$(SMMD_METHODS)) celeba:smmd imagenet:smmd; do \
-		$(IN) examples/smmd_$${run%%:*}.py --method $${run#*:} --dataset fake --batch-size 2 --critic-steps 1 \
-			--iterations 20 --device cpu --out "$$runs/smmd"; \
-		rm -rf "$$runs/smmd"; \
-	done
+# The networks, the size of the images and the updates of an iteration are the papers'; only the batch is small.
+smoke:
+	@$(MAKE) --no-print-directory --keep-going --jobs $(JOBS) $(SMOKE)
+
+$(filter smoke/dcgan_%,$(SMOKE)): smoke/%: $(VENV)/examples.done
+	$(call rehearsal,$*.py --batch-size 4)
+
+$(filter smoke/smmd_%,$(SMOKE)): smoke/%: $(VENV)/examples.done
+	$(call rehearsal,$(subst /,.py --method ,$*) --batch-size 2)
+
+# The output of a run is kept until it fails, since others print at the same time. One thread each, since two runs at a
+# time take less than one after the other with two threads. glibc would give large tensors back to the system and ask for
+# them anew, page by page, which takes up to a third of the time.
+define rehearsal
+@run=$$(mktemp -d); trap 'rm -rf "$$run"' EXIT; begin=$$(date +%s); \
+if OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4294967296 $(IN) examples/$(1) \
+		--dataset fake --iterations 20 --device cpu --out "$$run/out" >"$$run/log" 2>&1 \
+		&& last=$$(grep '^iteration 20 of 20' "$$run/log"); then \
+	echo "$@: $$last; $$(($$(date +%s) - begin)) s"; \
+else \
+	sed 's|^|$@: |' "$$run/log"; echo "$@ failed"; exit 1; \
+fi
+endef
 
 test: lint
 	$(IN) -m pytest --cov --cov-report=term
