@@ -44,8 +44,8 @@ def squared_norms(kernel: Kernel, at: Tensor) -> Tensor:
     parts = [_general(leaf, point, copies, unit)[0].diagonal() for leaf, point, copies in own]
     norms = torch.stack(parts).unflatten(0, (-1, len(at))).sum(0) if parts else torch.zeros_like(at[:, :1])
     if radial:
-        f, zero = _profile(radial), torch.zeros_like(at)
-        norms = norms + torch.cat([f(zero[:, :1]), -2 * _derivative(f)(zero)], 1)
+        value, first, _ = _derivatives(_profile(radial), torch.zeros_like(at))
+        norms = norms + torch.cat([value[:, :1], -2 * first], 1)
     return norms
 
 
@@ -62,9 +62,8 @@ def _radial(leaves: Sequence[Leaf], at: Tensor, b: Tensor, combination: Tensor) 
     apart = at.unsqueeze(1) - b
     along = (apart * direction).sum(2)
     sq_dist = apart.square().sum(2)
-    slope = _derivative(f)
-    first, second = slope(sq_dist), _derivative(slope)(sq_dist)
-    values = weight * f(sq_dist) - 2 * first * along
+    value, first, second = _derivatives(f, sq_dist)
+    values = weight * value - 2 * first * along
     radially = 2 * weight * first - 4 * second * along
     gradients = radially.unsqueeze(2) * apart - 2 * first.unsqueeze(2) * direction
     return torch.cat([values.unsqueeze(2), gradients], 2).mT
@@ -80,9 +79,19 @@ def _profile(leaves: Sequence[Leaf]) -> Callable[[Tensor], Tensor]:
     return f
 
 
-def _derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the derivative of a function that is applied element by element."""
-    return torch.func.grad(lambda x: f(x).sum())
+def _derivatives(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a function that is applied element by element, and its first two derivatives, from one evaluation."""
+
+    def valued(x: Tensor) -> tuple[Tensor, Tensor]:
+        value = f(x)
+        return value.sum(), value
+
+    def sloped(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        slope, value = torch.func.grad(valued, has_aux=True)(x)
+        return slope.sum(), (value, slope)
+
+    second, (value, first) = torch.func.grad(sloped, has_aux=True)(x)
+    return value, first, second
 
 
 def _general(leaf: Leaf, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
