@@ -55,10 +55,16 @@ def save(path: Path, study: Study, rows: Sequence[Row], metric: str, limit: floa
         limit: where the vertical axis ends; bars that go on are marked. None shows all.
     """
     from matplotlib.figure import Figure
-    from PIL import Image
 
     figure = Figure(figsize=(11, max(3.9, 0.6 + 2.4 * len(_panels(study, rows)))), dpi=100, layout="constrained")
     draw(figure, study, rows, metric, limit)
+    write(path, figure)
+
+
+def write(path: Path, figure: Figure) -> None:
+    """Save a figure as a PNG of few colours, without a word of when or by what it was made."""
+    from PIL import Image
+
     with BytesIO() as buffer, replacing(path) as partial:
         figure.savefig(buffer)
         picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)

@@ -44,8 +44,7 @@ def summary(meaning: str, rows: Sequence[Row], metric: str) -> str:
     metrics = [name for name in metric_names(rows) if not name.endswith(("_std", "_sd"))]
     options = list(dict.fromkeys(option for row in rows for option, _ in row.run.group))
     head = [*options, "lr of D, G", *map(heading, metrics), "seeds", "diverged"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    lines += [_line(_cells(group, of_group, options, metrics, metric)) for group, of_group in groups(rows).items()]
+    body = [_cells(group, of_group, options, metrics, metric) for group, of_group in groups(rows).items()]
     return "\n".join(
         [
             f"# Sweep over {meaning}",
@@ -56,8 +55,7 @@ def summary(meaning: str, rows: Sequence[Row], metric: str) -> str:
             "mean ± standard deviation over the seeds that finished at that pair. The last column counts the pairs "
             "that diverged with the first seed, of those that came to an end.",
             "",
-            *lines,
-            "",
+            markdown(head, body),
         ]
     )
 
@@ -86,8 +84,10 @@ def _cells(group: Group, rows: Sequence[Row], options: Sequence[str], metrics: S
     return [*cells, f"{first[Status.DIVERGED]} of {ended}"]
 
 
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, by the cells of its lines."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def write_summary(path: Path, page: str) -> None:
