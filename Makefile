@@ -103,7 +103,7 @@ wheel-test: $(VENV)/dev.done
 	$$install --constraint $(VENV)/torch.txt "$$wheel[dev,examples]"; \
 	cd "$$tree"; \
 	"$$python" -c "import torch_mmd_losses as m; print('testing', m.__file__); assert 'site-packages' in m.__file__"; \
-	"$$python" -m pytest tests $(foreach name,benchmarks dcgan evaluation figure kid smmd sweep,--ignore-glob="*/test_$(name)*")
+	"$$python" -m pytest tests $(foreach name,benchmarks dcgan evaluation figure kid smmd study sweep,--ignore-glob="*/test_$(name)*")
 
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

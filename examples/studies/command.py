@@ -15,7 +15,8 @@ from sweeps.folders import Folder, Status
 from sweeps.plan import Pair, Run
 from sweeps.workers import SignalledError, Workers
 
-from studies import costs, logs, protocol, results
+from studies import costs, logs, protocol, results, sheets
+from studies.report import report
 
 EXAMPLES = Path(__file__).parents[1]
 
@@ -26,7 +27,8 @@ RAW = EXAMPLES / "studies" / "fashion_mnist"
 def main(description: str, arguments: Sequence[str]) -> int:
     """Do what a command line says, and return the exit status."""
     options = _parser(description).parse_args(arguments)
-    return {"run": run, "list": list_runs, "export": export, "cost": cost}[options.action](options)
+    actions = {"run": run, "list": list_runs, "export": export, "cost": cost, "report": report}
+    return actions[options.action](options)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,11 +63,15 @@ def list_runs(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write the raw logs of all runs that have come to their end."""
+    """Write the raw logs of all runs that have come to their end, and the samples of the best ones."""
     evaluation = _recipe(options).evaluation or ""
-    for each in _planned(options):
-        if logs.export(Folder(options.out / each.name), options.raw, evaluation=evaluation):
-            print(f"exported {each.name}", flush=True)
+    # Those of the grid first: they decide which others there are.
+    for whole in (False, True):
+        for each in _planned(options, whole=whole):
+            if logs.export(Folder(options.out / each.name), options.raw, evaluation=evaluation):
+                print(f"exported {each.name}", flush=True)
+    for each in sheets.export(options.out, options.raw):
+        print(f"exported the samples of {each.name}", flush=True)
     return 0
 
 
@@ -130,4 +136,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
         action.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each (%(default)s)")
         if name == "cost":
             action.add_argument("--turns", type=int, default=40, help="iterations of each setting (%(default)s)")
+    reporting = actions.add_parser("report", help="make tables and pictures of the raw logs", allow_abbrev=False)
+    reporting.add_argument("--raw", type=Path, default=RAW, help="folder of the raw logs (that of the repository)")
+    reporting.add_argument(
+        "--root", type=Path, default=EXAMPLES.parent, help="where README.md and docs are (the repository)"
+    )
     return parser

@@ -12,7 +12,7 @@ from sweeps.folders import Status
 from sweeps.plan import Pair, Run
 
 from studies import logs, protocol
-from studies.protocol import Question, Setting
+from studies.protocol import Setting
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,18 @@ def known(raw: Path, runs: Iterable[Run]) -> list[Outcome]:
     return [found for run in runs if (found := outcome(raw, run)) is not None]
 
 
+def over_pairs(raw: Path, chosen: Setting) -> dict[Pair, Outcome]:
+    """Return what is known of the first seed of a setting, by pair of learning rates."""
+    runs = (protocol.run_of(chosen, pair, protocol.SEEDS[0]) for pair in protocol.PAIRS)
+    return {each.run.pair: each for each in known(raw, runs)}
+
+
 def best_pair(raw: Path, chosen: Setting) -> Pair | None:
     """Return the pair with the lowest FID of the first seed, or None if a pair is not known yet or all diverged."""
-    found = known(raw, (protocol.run_of(chosen, pair, protocol.SEEDS[0]) for pair in protocol.PAIRS))
-    if len(found) < len(protocol.PAIRS) or all(each.diverged for each in found):
+    found = over_pairs(raw, chosen)
+    if len(found) < len(protocol.PAIRS) or all(each.diverged for each in found.values()):
         return None
-    return min(found, key=lambda each: each.fid).run.pair
+    return min(found, key=lambda pair: found[pair].fid)
 
 
 def best_pairs(raw: Path) -> dict[str, Pair]:
@@ -80,12 +86,7 @@ def best_pairs(raw: Path) -> dict[str, Pair]:
     return {loss: pair for loss, pair in pairs.items() if pair is not None}
 
 
-def at_best(raw: Path, question: Question) -> dict[Setting, list[Outcome]]:
-    """Return what is known of each setting at its pair of learning rates, by seed."""
-    best = best_pairs(raw)
-    found: dict[Setting, list[Outcome]] = {}
-    for each in question.settings:
-        pair = best.get(dict(each)["loss"])
-        runs = [protocol.run_of(each, pair, seed) for seed in protocol.SEEDS] if pair else []
-        found[each] = known(raw, runs)
-    return found
+def over_seeds(raw: Path, chosen: Setting) -> list[Outcome]:
+    """Return what is known of a setting at the pair that is best for its loss."""
+    pair = best_pair(raw, protocol.setting(dict(chosen)["loss"]))
+    return known(raw, (protocol.run_of(chosen, pair, seed) for seed in protocol.SEEDS)) if pair else []

@@ -1,0 +1,23 @@
+"""Figure 3 in numbers: the FID of each pair of learning rates for each lambda, with both kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweeps.summary import markdown
+
+from studies import cells, protocol
+from studies.repulsion import Group, groups
+
+
+def table(raw: Path) -> str:
+    """Return the table."""
+    head = ["kernel", "lambda", *map(cells.pair, protocol.PAIRS), "lowest", "diverged", "failed"]
+    return markdown(head, map(_row, groups(raw)))
+
+
+def _row(group: Group) -> list[str]:
+    known, planned = len(group.found), len(protocol.PAIRS)
+    fids = [None if (found := group.found.get(pair)) is None else found.fid for pair in protocol.PAIRS]
+    counts = (cells.share(count, known, planned) for count in (group.diverged, group.failed))
+    return [group.kernel, str(group.lambda_), *map(cells.fid, fids), cells.fid(group.lowest), *counts]
