@@ -22,14 +22,14 @@ import torch
 from dcgan import options, presets, record
 from dcgan.batches import to_pixels
 from dcgan.configuration import resolved
-from dcgan.losses import MMD, SCALED
+from dcgan.losses import MMD
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from stubs import TRAIN
-from studies import claims, command, logs, protocol, report, results, sheets, tables, timing
+from studies import claims, command, costs, logs, protocol, report, results, sheets, tables, timing
 from studies.comparison import Comparison, Verdict, compare
-from studies.pictures import kernel_means, samples
+from studies.pictures import kernel_means, samples, series
 from studies.protocol import Question, Setting, setting
 from sweeps.folders import Folder, Outcome, Status
 from sweeps.locks import locked
@@ -457,6 +457,20 @@ def test_costs_stand_as_they_were_measured(tmp_path: Path):
     ]
 
 
+def test_what_is_measured_of_the_cost_is_what_the_report_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    measured = (setting("hinge"), setting("smmd"), setting("mmd-rep", normalisation="matrix"))
+    assert set(measured) <= set(costs.SETTINGS)
+    monkeypatch.setattr(costs, "SETTINGS", measured)
+    monkeypatch.setattr(costs, "WARM_UP", 0)
+    assert study.main(["cost", "--raw", str(tmp_path), "--turns", "1"]) == 0
+    found = timing.costs(tmp_path)
+    assert tuple(found) == measured
+    assert all(cost.milliseconds > 0 for cost in found.values())
+    shares = [cost.share_of_loss for cost in found.values()]
+    assert shares[1] is None
+    assert all(0 < share < 1 for share in shares if share is not None)
+
+
 # Pictures and the report
 
 
@@ -543,6 +557,7 @@ def test_curves_are_means_over_seeds_with_all_seeds_in_the_band(tmp_path: Path):
     assert list(smmd.get_ydata()) == [13.0] * 5
     (line,) = by_time.lines
     assert list(line.get_xdata()) == [20, 40, 60, 80, 100]
+    assert tuple(series.STYLES) == protocol.LOSSES
     heights = by_iteration.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (3, 8)
 
@@ -555,7 +570,6 @@ def test_kernel_means_are_those_of_the_log(tmp_path: Path):
     assert [list(line.get_ydata()) for line in panels[1].lines] == [
         pytest.approx([value] * 3) for value in (0.5, 0.2, 0.8)
     ]
-    assert set(kernel_means.LOSSES) == {*MMD, *SCALED}
 
 
 def test_bars_have_marks_where_runs_failed_or_are_open(tmp_path: Path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dcgan.losses import MMD, SCALED
+
 from studies import protocol, results
 from studies.pictures.series import plot
 
@@ -20,7 +22,7 @@ MEANS = {
 }
 """The numbers of the log, with their labels and colours."""
 
-LOSSES = ("mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b", "smmd")
+LOSSES = (*MMD, *SCALED)
 
 
 def draw(figure: Figure, raw: Path) -> None:

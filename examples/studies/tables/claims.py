@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.summary import NONE, markdown
 
 from studies import cells, protocol
-from studies.claims import CLAIMS, Claim, Side
+from studies.claims import CLAIMS, Claim
 from studies.comparison import Verdict, compare
+from studies.results import Outcome
 
 
 def table(raw: Path) -> str:
@@ -18,13 +20,14 @@ def table(raw: Path) -> str:
 
 
 def _row(raw: Path, claim: Claim) -> list[str]:
-    better, worse = (side.outcomes(raw) for side in (claim.better, claim.worse))
+    better, worse = claim.better.outcomes(raw), claim.worse.outcomes(raw)
     found = compare([each.fid for each in better], [each.fid for each in worse])
     verdict = Verdict.UNKNOWN if found is None else found.verdict(or_equal=claim.or_equal)
-    sides = (_fids(raw, side) for side in (claim.better, claim.worse))
-    return [str(claim), claim.source, *sides, NONE if found is None else str(found), verdict.value]
+    difference = NONE if found is None else str(found)
+    return [str(claim), claim.source, _fid(better), _fid(worse), difference, verdict.value]
 
 
-def _fids(raw: Path, side: Side) -> str:
-    fid, _, _, seeds = cells.measured(side.outcomes(raw))
+def _fid(found: Sequence[Outcome]) -> str:
+    """Return the mean, and the seeds that it is of unless it is of all."""
+    fid, *_, seeds = cells.measured(found)
     return fid if seeds == str(len(protocol.SEEDS)) else f"{fid} ({seeds})"

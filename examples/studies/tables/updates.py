@@ -23,8 +23,7 @@ def _row(raw: Path, chosen: Setting) -> list[str]:
     loss, updates = dict(chosen)["loss"], dict(chosen).get("updates", "simultaneous")
     found, costs = results.over_seeds(raw, chosen), timing.costs(raw)
     of_loss = [costs.get(each) for each in QUESTIONS["updates"].settings if dict(each)["loss"] == loss]
-    _, _, _, seeds = cells.measured(found)
-    at_end = cells.mean(each.fid for each in found if not each.diverged)
+    at_end, *_, seeds = cells.measured(found)
     if chosen not in costs:
         return [loss, updates, NONE, at_end, NONE, NONE, seeds]
     # What the fastest needs for all its iterations is the time that all have.
