@@ -105,6 +105,12 @@ QUESTIONS: Mapping[str, Question] = {
         "the number of scores per image",
         [setting("mmd-rep", scores=scores) for scores in SCORES],
     ),
+    "lambda": Question(
+        "lambda, with the kernels RBF and RBF-B (Figure 3)",
+        [setting(loss, **{"lambda": lambda_}) for loss in KERNELS.values() for lambda_ in LAMBDAS],
+        of_grid=True,
+        seeds=False,
+    ),
     "norms": Question(
         "PICO and the norm of the reshaped matrix, with three constants C",
         [
@@ -112,12 +118,6 @@ QUESTIONS: Mapping[str, Question] = {
             for normalisation in NORMS.values()
             for scale in SCALES
         ],
-    ),
-    "lambda": Question(
-        "lambda, with the kernels RBF and RBF-B (Figure 3)",
-        [setting(loss, **{"lambda": lambda_}) for loss in KERNELS.values() for lambda_ in LAMBDAS],
-        of_grid=True,
-        seeds=False,
     ),
 }
 """In the order in which they are run."""
