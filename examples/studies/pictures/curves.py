@@ -16,6 +16,8 @@ SIZE = (10.0, 4.2)
 
 def draw(figure: Figure, raw: Path) -> None:
     """Draw both panels, that of time for the losses whose cost is known."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     costs = timing.costs(raw)
     by_iteration, by_time = figure.subplots(1, 2, sharey=True)
     for loss, (colour, dashes) in STYLES.items():
@@ -29,6 +31,9 @@ def draw(figure: Figure, raw: Path) -> None:
             seconds = costs[chosen].milliseconds / 1000
             plot(by_time, runs, label=loss, colour=colour, dashes=dashes, unit=seconds)
     by_iteration.set(xlabel="iterations", ylabel="FID", yscale="log")
+    by_iteration.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    by_iteration.yaxis.set_major_formatter(ScalarFormatter())
+    by_iteration.yaxis.set_minor_formatter(NullFormatter())
     by_time.set(xlabel="CPU seconds")
     for axes in (by_iteration, by_time):
         axes.grid(which="both", alpha=0.25)

@@ -14,7 +14,7 @@ from studies import protocol, sheets
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIZE = (9.6, 5.6)
+SIZE = (9.6, 5.2)
 
 COLUMNS = 12
 """Images of each loss."""
