@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from torch_mmd_losses import MMDLoss, RBFKernel
+from torch_mmd_losses.losses import Losses
 
 REAL = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
@@ -63,6 +65,42 @@ def test_alternating_updates_show_the_generator_the_new_discriminator():
     gan.step(REAL)
     assert_close(gradients(gan.discriminator), expected_d)
     assert_close(gradients(gan.generator), expected_g)
+
+
+class PlainRepulsion:
+    """The repulsive loss with a Gaussian kernel, as it is written, in float64."""
+
+    def both(self, real: Tensor, fake: Tensor) -> Losses:
+        real, fake = real.double(), fake.double()
+        others = 1 - torch.eye(len(real), dtype=torch.float64)
+
+        def mean(a: Tensor, b: Tensor) -> Tensor:
+            values = torch.exp(-(a[:, None] - b).square().sum(2) / 2)
+            return (values * others).sum() / others.sum()
+
+        within_real, cross, within_fake = mean(real, real), mean(real, fake), mean(fake, fake)
+        return Losses(within_real - within_fake, within_real - 2 * cross + within_fake)
+
+
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_a_loss_that_is_written_out_takes_the_same_path():
+    """Also to where the kernel saturates: real scores torn apart, and generated ones in one heap."""
+    ours = make(loss="mmd-rep", lr_discriminator=1e-2, lr_generator=5e-4)
+    plain = copy.deepcopy(ours)
+    plain.loss = PlainRepulsion()
+    for _ in range(30):
+        step, expected = ours.step(REAL.double()), plain.step(REAL.double())
+        assert_close(step, expected, rtol=1e-6, atol=1e-9)
+    terms = MMDLoss(RBFKernel()).terms(step.real, step.fake)
+    assert terms.k_rr < 0.01
+    assert terms.k_ff > 0.99
 
 
 def test_the_penalty_divides_the_discriminators_loss_only():
