@@ -23,6 +23,7 @@ from dcgan import options, presets, record
 from dcgan.batches import to_pixels
 from dcgan.configuration import resolved
 from dcgan.losses import MMD
+from dcgan.sources import MissingDataError
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -493,7 +494,7 @@ def write_everything(raw: Path, share: float) -> None:
 PLACE = "# Name\n\n<!-- table of the study -->\n\n{}\n<!-- its end -->\n\nMore.\n"
 
 
-@pytest.mark.parametrize("share", [0, 0.3, 1])
+@pytest.mark.parametrize("share", [0.05, 0.3, 1])
 def test_the_report_is_made_of_the_raw_logs_alone_and_always_the_same(share: float, tmp_path: Path):
     pytest.importorskip("matplotlib")
     raw = tmp_path / "raw"
@@ -531,6 +532,7 @@ def test_tables_are_written_without_what_draws_the_pictures(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     (tmp_path / "README.md").write_text(PLACE, encoding="utf-8")
+    write_everything(tmp_path / "raw", 0.05)
     assert study.main(["report", "--raw", str(tmp_path / "raw"), "--root", str(tmp_path)]) == 1
     assert "the pictures need matplotlib and Pillow" in capsys.readouterr().out
     assert {path.stem for path in (tmp_path / "docs" / "_study").glob("*")} == set(report.TABLES)
@@ -626,7 +628,7 @@ EVALUATE = """
 import json, os, sys
 
 run, overwrite, features, *rest = sys.argv[1:]
-if features == "--features=none":
+if features.endswith("broken.pt"):
     sys.exit("no network")
 settings = dict(word.split("=") for word in os.path.basename(run).split(","))
 os.makedirs(run + "/evaluations", exist_ok=True)
@@ -648,9 +650,15 @@ class Study:
         self.out, self.raw = folder / "runs", folder / "raw"
         (folder / "dcgan_fashion_mnist.py").write_text(TRAIN, encoding="utf-8")
         (folder / "evaluate.py").write_text(EVALUATE, encoding="utf-8")
+        self.features = folder / "classifier.pt"
+        self.features.touch()
+        self.broken = folder / "broken.pt"
+        self.broken.touch()
 
     def do(self, action: str, *words: str) -> int:
-        return study.main([action, f"--out={self.out}", f"--raw={self.raw}", "--jobs=2", *words])
+        own = [f"--out={self.out}"] if action in ("run", "list", "export") else []
+        own += [f"--features={self.features}"] if action in ("run", "export") else []
+        return study.main([action, f"--raw={self.raw}", *own, *words])
 
     def names(self) -> set[str]:
         return {path.stem for path in self.raw.glob("*.jsonl")}
@@ -671,6 +679,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setattr(protocol, "OPTIONS", ("--iterations=3",))
     monkeypatch.setattr(protocol, "ITERATIONS", 3)
     monkeypatch.setattr(command, "EXAMPLES", tmp_path)
+    monkeypatch.setattr(command.prepared, "load", lambda *_, **__: None)
     return Study(tmp_path)
 
 
@@ -725,7 +734,7 @@ def test_a_study_goes_on_where_it_was_left(stub: Study):
 @pytest.mark.parametrize("result", ["failed", "busy"])
 def test_a_study_does_not_choose_before_all_pairs_are_through(result: str, stub: Study):
     if result == "failed":
-        assert stub.do("run", "--features=none") == 1
+        assert stub.do("run", f"--features={stub.broken}") == 1
         assert {name.split(",")[0] for name in stub.names()} == {"loss=hinge"}  # which diverged
     else:
         taken = protocol.run_of(setting("mmd-rep"), protocol.PAIRS[0], 0)
@@ -749,6 +758,34 @@ def test_a_study_that_is_stopped_exports_what_is_through(
     assert stub.do("run") == 128 + signal.SIGTERM
     assert "interrupted by SIGTERM; the same command goes on" in capsys.readouterr().out
     assert len(stub.names()) == 1
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        study.main(words)
+    assert exit_.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_cannot_be_measured_is_refused_before_it_is_trained(
+    stub: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    where = ("run", f"--out={stub.out}", f"--raw={stub.raw}")
+    assert "features: there is no x.pt" in refused(capsys, *where, "--features=x.pt")
+
+    def nothing(*_: object, **__: object) -> None:
+        raise MissingDataError("put the data there")
+
+    monkeypatch.setattr(command.prepared, "load", nothing)
+    assert "put the data there" in refused(capsys, *where, f"--features={stub.features}")
+    assert not stub.out.exists()
+
+
+def test_arguments_of_the_study_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert "--jobs: expected" in refused(capsys, "run", "--jobs=0")
+    assert "raw: there are no raw logs of runs in" in refused(capsys, "report", f"--raw={tmp_path}")
+    (tmp_path / "loss=hinge.jsonl").touch()
+    assert "root: there is no README.md in" in refused(capsys, "report", f"--raw={tmp_path}", f"--root={tmp_path}")
 
 
 # What the documentation says

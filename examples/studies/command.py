@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dcgan import prepared
+from dcgan.sources import SPLITS, MissingDataError
+from evaluation.arguments import integer
 from sweeps.attempt import Recipe, Result
 from sweeps.devices import place
 from sweeps.folders import Folder, Status
@@ -26,13 +29,16 @@ RAW = EXAMPLES / "studies" / "fashion_mnist"
 
 def main(description: str, arguments: Sequence[str]) -> int:
     """Do what a command line says, and return the exit status."""
-    options = _parser(description).parse_args(arguments)
+    parser = _parser(description)
+    options = parser.parse_args(arguments)
+    options.refuse = parser.error
     actions = {"run": run, "list": list_runs, "export": export, "cost": cost, "report": report}
     return actions[options.action](options)
 
 
 def run(options: argparse.Namespace) -> int:
     """Bring all runs to their end: first what decides the best learning rates, then what needs them."""
+    _check(options)
     recipe = _recipe(options)
     workers = [place("cpu", 1)] * options.jobs
     for stage in ("grid of the losses", "all"):
@@ -48,6 +54,17 @@ def run(options: argparse.Namespace) -> int:
         if found[Result.FAILED] or found[Result.BUSY]:
             return 1
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what could not be measured, before anything is trained."""
+    if not Path(options.features).is_file():
+        options.refuse(f"features: there is no {options.features}; examples/classifier.py makes it")
+    try:
+        for split in SPLITS:
+            prepared.load(protocol.NAME, Path(options.data_root), size=32, channels=1, split=split)
+    except MissingDataError as error:
+        options.refuse(str(error))
 
 
 def list_runs(options: argparse.Namespace) -> int:
@@ -118,27 +135,32 @@ def _say(message: str) -> None:
 def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     actions = parser.add_subparsers(dest="action", required=True)
-    for name, help_ in (
-        ("run", "do what is not done yet; may be stopped at any moment and given again"),
-        ("list", "list the runs, and how far they are"),
-        ("export", "write raw logs of what is done"),
-        ("cost", "measure the CPU time of an iteration of each setting side by side"),
-    ):
-        action = actions.add_parser(name, help=help_, allow_abbrev=False)
-        action.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of the runs (%(default)s)")
+    found = {
+        name: actions.add_parser(name, help=meaning, allow_abbrev=False)
+        for name, meaning in (
+            ("run", "do what is not done yet; may be stopped at any moment and given again"),
+            ("list", "list the runs, and how far they are"),
+            ("export", "write raw logs of what is done"),
+            ("cost", "measure the CPU time of an iteration of each setting side by side"),
+            ("report", "make tables and pictures of the raw logs"),
+        )
+    }
+    for action in found.values():
         action.add_argument("--raw", type=Path, default=RAW, help="folder of the raw logs (that of the repository)")
-        action.add_argument("--data-root", default="data", help="folder of the data sets (%(default)s)")
-        action.add_argument(
+    for name in ("run", "list", "export"):
+        add = found[name].add_argument
+        add("--out", type=Path, default=Path("runs/study"), help="folder of the runs (%(default)s)")
+        add("--data-root", default="data", help="folder of the data sets (%(default)s)")
+        add(
             "--features",
             default="runs/classifiers/fashion-mnist.pt",
             help="what examples/classifier.py made (%(default)s)",
         )
-        action.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each (%(default)s)")
-        if name == "cost":
-            action.add_argument("--turns", type=int, default=40, help="iterations of each setting (%(default)s)")
-    reporting = actions.add_parser("report", help="make tables and pictures of the raw logs", allow_abbrev=False)
-    reporting.add_argument("--raw", type=Path, default=RAW, help="folder of the raw logs (that of the repository)")
-    reporting.add_argument(
+    found["run"].add_argument(
+        "--jobs", type=integer(1), default=2, help="runs side by side, of one thread each (%(default)s)"
+    )
+    found["cost"].add_argument("--turns", type=integer(1), default=40, help="iterations of each setting (%(default)s)")
+    found["report"].add_argument(
         "--root", type=Path, default=EXAMPLES.parent, help="where README.md and docs are (the repository)"
     )
     return parser

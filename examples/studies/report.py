@@ -11,6 +11,7 @@ from types import ModuleType
 from dcgan.atomic import replacing
 from sweeps.figure import write
 
+from studies import results
 from studies.pictures import bars, choices, curves, kernel_means, samples
 from studies.tables import claims, costs, lambdas, losses, norms, observations, scores, updates
 
@@ -40,6 +41,11 @@ BLOCK = re.compile(r"(?<=<!-- table of the study -->\n\n).*?(?=\n<!-- its end --
 def report(options: argparse.Namespace) -> int:
     """Write all tables and pictures, and return the exit status."""
     root: Path = options.root
+    # Tables of nothing would take the place of those that are there.
+    if not results.any_known(options.raw):
+        options.refuse(f"raw: there are no raw logs of runs in {options.raw}")
+    if not (root / "README.md").is_file():
+        options.refuse(f"root: there is no README.md in {root}")
     for name, text in fragments(options.raw).items():
         _write(root / "docs" / "_study" / f"{name}.md", text)
     readme = root / "README.md"
@@ -49,6 +55,7 @@ def report(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         print(f"The tables are written, but the pictures need matplotlib and Pillow: {error}")
         return 1
+    print(f"Tables and pictures are written below {root / 'docs'}, and the table of losses into {readme}")
     return 0
 
 

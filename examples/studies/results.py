@@ -61,6 +61,11 @@ def outcome(raw: Path, run: Run) -> Outcome | None:
     )
 
 
+def any_known(raw: Path) -> bool:
+    """Return whether there is a raw log of any run."""
+    return any(raw.glob("loss=*.jsonl"))
+
+
 def known(raw: Path, runs: Iterable[Run]) -> list[Outcome]:
     """Return those of some runs that have come to their end."""
     return [found for run in runs if (found := outcome(raw, run)) is not None]
