@@ -670,8 +670,8 @@ class Study:
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     questions = {
-        "losses": Question("losses", [setting("hinge"), setting("mmd-rep")], of_grid=True),
-        "updates": Question("updates", [setting("mmd-rep"), setting("mmd-rep", updates="alternating")]),
+        "losses": Question([setting("hinge"), setting("mmd-rep")], of_grid=True),
+        "updates": Question([setting("mmd-rep"), setting("mmd-rep", updates="alternating")]),
     }
     monkeypatch.setattr(protocol, "QUESTIONS", questions)
     # With the second one, the stub of hinge diverges.

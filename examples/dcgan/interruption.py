@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import TracebackType
+
+from dcgan.handlers import Handlers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -18,27 +20,20 @@ class Interruption:
 
     def __init__(self, *, patient: bool = False) -> None:
         self._patient = patient
+        self._handlers = Handlers(SIGNALS, self._note)
         self.signal: int | None = None
         """The signal that came, if one did."""
-        usual = {number: signal.getsignal(number) for number in SIGNALS}
-        # What whoever started the run has it ignore, as a shell does for jobs in the background, stays ignored.
-        self._usual = {number: handler for number, handler in usual.items() if handler is not signal.SIG_IGN}
 
     def __enter__(self) -> Interruption:
-        for number in self._usual:
-            signal.signal(number, self._note)
+        self._handlers.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        self._handlers.restore()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int) -> None:
         self.signal = number
         if not self._patient:
-            self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._usual.items():
-            signal.signal(number, handler)
+            self._handlers.restore()

@@ -61,14 +61,12 @@ class Question:
     """Settings that are compared for one claim.
 
     Args:
-        meaning: what is compared, in a few words.
         settings: what is compared.
         of_grid: whether every setting has all pairs of learning rates with the first seed; else it has the pair that is
             best for its loss in the table of losses.
         seeds: whether every setting has all seeds at its pair.
     """
 
-    meaning: str
     settings: Sequence[Setting]
     of_grid: bool = False
     seeds: bool = True
@@ -88,31 +86,31 @@ def setting(loss: str, **options: Value) -> Setting:
 
 
 QUESTIONS: Mapping[str, Question] = {
+    # The losses of Table 1 of Wang et al. and scaled MMD.
     "losses": Question(
-        "the losses of Table 1 of Wang et al. and scaled MMD",
         [setting(loss) for loss in LOSSES],
         of_grid=True,
     ),
+    # Updates from one forward pass, and by turns.
     "updates": Question(
-        "updates from one forward pass, and by turns",
         [
             setting(loss, updates=updates)
             for loss in ("hinge", "mmd-rep-b")
             for updates in ("simultaneous", "alternating")
         ],
     ),
+    # The number of scores per image.
     "scores": Question(
-        "the number of scores per image",
         [setting("mmd-rep", scores=scores) for scores in SCORES],
     ),
+    # Lambda, with the kernels RBF and RBF-B (Figure 3).
     "lambda": Question(
-        "lambda, with the kernels RBF and RBF-B (Figure 3)",
         [setting(loss, **{"lambda": lambda_}) for loss in KERNELS.values() for lambda_ in LAMBDAS],
         of_grid=True,
         seeds=False,
     ),
+    # PICO and the norm of the reshaped matrix, with three constants C.
     "norms": Question(
-        "PICO and the norm of the reshaped matrix, with three constants C",
         [
             setting("mmd-rep", normalisation=normalisation, scale=scale)
             for normalisation in NORMS.values()

@@ -8,7 +8,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import FrameType, TracebackType
+
+from dcgan.handlers import Handlers
 
 from sweeps.attempt import Attempt, Recipe, Result
 from sweeps.devices import Place
@@ -65,29 +66,35 @@ class Workers:
         self._queue.extend((number, run, False) for number, run in enumerate(runs, 1))
         self._count = len(runs)
         threads = [threading.Thread(target=self._work, args=[place]) for place in self._places[: len(runs)]]
-        with _Signals(self._processes.close) as signals:
+        noted: list[int] = []
+
+        def note(number: int) -> None:
+            self._processes.close()
+            noted.append(number)
+
+        with Handlers(SIGNALS, note):
             for thread in threads:
                 thread.start()
-            stop = self._stops(signals)
+            stop = self._stops(noted)
             while any(thread.is_alive() for thread in threads):
                 time.sleep(TICK)
                 next(stop)
         if self._errors:
             raise self._errors[0]
-        if signals.noted:
-            raise SignalledError(signals.noted[0])
+        if noted:
+            raise SignalledError(noted[0])
         return self._results
 
-    def _stops(self, signals: _Signals) -> Iterator[None]:
-        """Do what the signals ask for, one look at a time."""
-        while not signals.noted:
+    def _stops(self, noted: Sequence[int]) -> Iterator[None]:
+        """Do what the signals that were noted ask for, one look at a time."""
+        while not noted:
             yield
         self._say("Stopping: runs save their state and can go on later; once more ends them at once")
-        passed_on = time.monotonic() + (0 if signals.noted[0] == signal.SIGINT else GRACE)
-        while len(signals.noted) == 1 and time.monotonic() < passed_on:
+        passed_on = time.monotonic() + (0 if noted[0] == signal.SIGINT else GRACE)
+        while len(noted) == 1 and time.monotonic() < passed_on:
             yield
         self._processes.stop()
-        while len(signals.noted) == 1:
+        while len(noted) == 1:
             yield
         self._processes.kill()
         while True:
@@ -118,33 +125,3 @@ class Workers:
 
     def _tell(self, name: str, message: str) -> None:
         self._say(f"{name}: {message}")
-
-
-class _Signals:
-    """Context in which signals are noted.
-
-    Args:
-        at_once: what to do as soon as one comes.
-    """
-
-    def __init__(self, at_once: Callable[[], None]) -> None:
-        self.noted: list[int] = []
-        self._at_once = at_once
-        usual = {number: signal.getsignal(number) for number in SIGNALS}
-        # What whoever started the sweep has it ignore, as `nohup` does, stays ignored.
-        self._usual = {number: handler for number, handler in usual.items() if handler is not signal.SIG_IGN}
-
-    def __enter__(self) -> _Signals:
-        for number in self._usual:
-            signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._usual.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._at_once()
-        self.noted.append(number)
