@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +23,7 @@ CHANGED = SPARED + 1
 
 
 CHEAP = 2**22
-"""Multiplications in `A v` up to which an iteration costs little beside those of large layers.
+"""Multiplications in `A v`, at stride 1, up to which an iteration costs little beside those of large layers.
 
 The first and the last layer of a discriminator are of this kind, and the first is slow to converge.
 """
@@ -61,9 +62,8 @@ class Schedule:
         # Compiled and captured code cannot count forwards, and inference tensors have no version.
         if not _normalise.applies(weight) or weight.is_inference() or _is_captured(weight):
             return True
-        if (
-            self._seen is None or self._seen[0]() is not weight
-        ):  # loaded, copied or replaced: not a change that was seen
+        # Loaded, copied or replaced: not a change that was seen.
+        if self._seen is None or self._seen[0]() is not weight:
             self.see(weight)
         count = self.count()
         self.see(weight)
@@ -87,7 +87,6 @@ class AcceleratedSpectralNorm(SpectralNorm):
         super().__init__(*args, **kwargs)
         self.register_buffer("u", torch.empty(0))
         self.register_buffer("direction", torch.empty(0))
-        self._by_slope = False
         self._forget()
 
     def normalised(self, weight: Tensor) -> Tensor:
@@ -136,7 +135,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
         self._schedule = Schedule(int(state))
 
     def _steps(self, weight: Tensor) -> int:
-        pixels = self.v.numel() // self.v.shape[0]
+        pixels = math.prod(self.v.shape[-self.spatial_dims :]) if self.spatial_dims else 1  # a matrix is applied once
         return self.n_power_iterations * (CHEAP_ITERATIONS if weight.numel() * pixels <= CHEAP else 1)
 
     def _forget(self) -> None:

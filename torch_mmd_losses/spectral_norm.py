@@ -88,7 +88,7 @@ def conv_spectral_norm(
             one for each; None takes it from the first forward. Only for a single convolution, and not for
             `method="matrix"`.
         n_power_iterations: iterations for each training forward, >= 1; `method="conv"` does twice as many where they
-            cost little, in layers of at most four million multiplications.
+            cost little, in layers of at most four million multiplications at stride 1.
         method: `"conv"` and `"pico"` for the norm of the convolution itself, which depends on the input size;
             `"matrix"` for that of the weight reshaped to (output channels) x (everything else), as Miyato et al. do,
             which is smaller as a rule. `"pico"` and `"matrix"` do one plain power iteration
