@@ -134,7 +134,7 @@ class Kernel(nn.Module):
         return [Leaf(1.0, self)]
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:
-        """Return the smallest and the largest squared distance that a pair of this group can have."""
+        """Return the limits to which the kernel clamps the squared distance of a pair of this group."""
         return UNBOUNDED
 
     def _trained(self, like: Tensor) -> bool:
@@ -148,9 +148,9 @@ class Kernel(nn.Module):
             return self.forward(sample, sample).requires_grad
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        """Return values and slopes of a radial kernel; `sq_dist` may be overwritten, and a little below zero."""
+        """Return values and slopes of a radial kernel at squared distances, never below zero, which may be overwritten."""
         with torch.enable_grad():
-            leaf = sq_dist.detach().clamp_min_(0).requires_grad_()
+            leaf = sq_dist.detach().requires_grad_()
             value = self._checked(self.from_sq_dist(leaf), leaf.shape)
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         return Mapped(value.detach(), slope, 1.0)

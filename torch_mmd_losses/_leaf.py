@@ -96,6 +96,6 @@ def _part(kernel: Kernel, sq_dist: Tensor, limits: PairLimits | None, keep: bool
     if limits is None or (not isinstance(limits[0], Tensor) and limits == UNBOUNDED):
         return kernel._map(sq_dist.clone() if keep else sq_dist)
     seen = sq_dist.clamp(*limits)
-    outside = seen != sq_dist  # the whole slope passes at a bound, as through clamp
+    outside = seen != sq_dist  # at a bound itself the whole slope passes, as in the authors' framework
     mapped = kernel._map(seen)
     return mapped._replace(slope=mapped.slope.masked_fill(outside, 0))

@@ -169,7 +169,7 @@ class ConvolutionOperator(NamedTuple):
 
 
 def _fold(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> Tensor:
-    """Return `body` plus what `head` and `tail`, along the last dimension, were copied from under a padding mode."""
+    """Return `body` with `head` and `tail` added to where, along the last dimension, a padding mode copied them from."""
     length = body.shape[-1]
     if mode == "constant":
         return body

@@ -27,7 +27,7 @@ class Spread(NamedTuple):
     """The pairs `(a_i, b_j)` of two samples, or the pairs of distinct ones within a sample, in :func:`total_dtype`.
 
     Attributes:
-        mean: mean kernel value, a scalar, as all but the first two of these are.
+        mean: mean kernel value, a scalar like all of these but `rows` and `columns`.
         rows: mean kernel value of each `a_i`, `(m,)`.
         columns: mean kernel value of each `b_j`, `(n,)`; the same as `rows` within a sample.
         by_row: variance of the expected kernel value of `a_i`.

@@ -382,7 +382,7 @@ class EnergyKernel(Kernel):
         return -torch.where(apart, torch.where(apart, sq_dist, 1.0).sqrt(), 0.0)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        inverse = sq_dist.clamp_min_(0).rsqrt().masked_fill_(sq_dist == 0, 0)
+        inverse = sq_dist.rsqrt().masked_fill_(sq_dist == 0, 0)
         return Mapped(sq_dist.mul_(inverse).neg_(), inverse, -0.5)
 
 
