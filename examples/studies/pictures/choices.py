@@ -19,6 +19,9 @@ SIZE = (10.0, 3.6)
 
 COLOURS = ("#e69f00", "#0072b2")
 
+TICKS = (3, 5, 10, 20, 40, 80)
+"""Of the axis of FID where it is logarithmic."""
+
 
 def draw(figure: Figure, raw: Path) -> None:
     """Draw both panels."""
@@ -32,9 +35,13 @@ def draw(figure: Figure, raw: Path) -> None:
         _line(by_scale, raw, of_scale, name, colour)
     by_scale.set_xticks(SCALES, [f"{scale:.3g}" for scale in SCALES])
     by_scale.set_xlabel("C")
+    by_scores.set_ylim(bottom=0)
+    # A constant that is too large is worse by far more than the others differ.
+    by_scale.set_yscale("log")
+    by_scale.set_yticks(TICKS, map(str, TICKS))
+    by_scale.minorticks_off()
     for axes in (by_scores, by_scale):
         axes.set_ylabel("FID")
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     by_scale.legend(frameon=False)
