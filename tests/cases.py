@@ -121,6 +121,11 @@ CASES = {
     ),
 }
 
+INVARIANT = {name: case for name, case in CASES.items() if case.translated}
+RADIAL = {name: case for name, case in CASES.items() if case.radial}
+SMOOTH = {name: case for name, case in CASES.items() if case.smooth}
+UNBOUNDED = {name: case for name, case in CASES.items() if not case.bounded}
+
 
 def scores(m: int, d: int, seed: int = 0, *, scale: float = 1.0, shift: float = 0.0) -> Tensor:
     """Return normal scores `(m, d)` in float64 from a generator of their own."""

@@ -10,7 +10,6 @@ from test_spectral_norm import LAYERS, every_layer, network, original, vector
 from torch import nn
 from torch.testing import assert_close
 
-from torch_mmd_losses import _accelerated as accelerated
 from torch_mmd_losses import _operators as operators
 from torch_mmd_losses import conv_spectral_norm, spectral_norms
 

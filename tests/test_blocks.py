@@ -6,7 +6,7 @@ from statistics import fmean, variance
 
 import pytest
 import torch
-from cases import CASES, KernelCase, scores
+from cases import CASES, INVARIANT, KernelCase, scores
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import mmd2 as mmd2_by_loops
@@ -199,9 +199,6 @@ def test_gradients_reach_parameters_of_the_kernel():
         mmd2_blocks(real, fake, RBFKernel((2 * rate) ** -0.5), block_size=4).value for rate in (0.5 + step, 0.5 - step)
     )
     assert_close(kernel.rate.grad, (up - down) / (2 * step), rtol=1e-6, atol=1e-9)
-
-
-INVARIANT = {name: case for name, case in CASES.items() if case.translated}
 
 
 @pytest.mark.parametrize("case", INVARIANT.values(), ids=INVARIANT)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy
 import torch
-from cases import CASES, Cubic, scores
+from cases import SMOOTH, Cubic, scores
 from hypothesis import given
 from hypothesis import strategies as st
 from sizes import Largest
@@ -28,7 +28,6 @@ from torch_mmd_losses import (
 from torch_mmd_losses._incomplete_cholesky import factor
 
 ESTIMATORS = ("biased", "unbiased", "u_statistic")
-SMOOTH = {name: case for name, case in CASES.items() if case.smooth}
 
 every_smooth_kernel = pytest.mark.parametrize("case", SMOOTH.values(), ids=SMOOTH)
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS)

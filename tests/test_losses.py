@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 import torch
-from cases import CASES, KernelCase, scores
+from cases import CASES, UNBOUNDED, KernelCase, scores
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import mean_kernel
@@ -16,6 +16,7 @@ from torch_mmd_losses.functional import MMD2, discriminator_weights
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+every_unbounded_kernel = pytest.mark.parametrize("case", UNBOUNDED.values(), ids=UNBOUNDED)
 seeds = st.integers(0, 10**6)
 lambdas = st.floats(-3, 3)
 
@@ -43,11 +44,9 @@ def bounded_value(pair, lambda_, low, high):
     return value
 
 
-@every_kernel
+@every_unbounded_kernel
 @given(seed=seeds, lambda_=lambdas)
 def test_discriminator_equals_equation_5(case: KernelCase, seed, lambda_):
-    if case.bounded:
-        return
     real, fake = scores(4, 2, seed), scores(5, 2, seed + 1, shift=0.5)
     expected = (
         lambda_ * mean_kernel(case.scalar, real, real, distinct=True)
@@ -96,12 +95,10 @@ def test_no_gradient_beyond_a_bound():
     assert all(not gradient.any() for gradient in torch.autograd.grad(loss, (real, fake)))
 
 
-@every_kernel
+@every_unbounded_kernel
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @given(seed=seeds)
 def test_attractive_loss_is_minus_mmd2(case: KernelCase, estimator, seed):
-    if case.bounded:
-        return
     real, fake = scores(4, 3, seed), scores(4, 3, seed + 1)
     loss = MMDLoss(case.make(), lambda_=-1, estimator=estimator)
     assert_close(loss.discriminator(real, fake), -mmd2(real, fake, case.make(), estimator=estimator))
@@ -174,13 +171,17 @@ def test_every_argument_changes_the_result():
     assert len({round(value, 9) for value in values}) == len(values)
 
 
-def test_terms_are_the_three_means_of_the_unbounded_kernel():
+@every_kernel
+def test_terms_are_the_three_means_of_the_unbounded_kernel(case: KernelCase):
     real, fake = scores(4, 2, 1, scale=2).requires_grad_(), scores(5, 2, 2)
-    terms = MMDLoss().terms(real=real, fake=fake)
-    scalar = CASES["rbf_b"].scalar
-    assert float(terms.k_rr) == pytest.approx(mean_kernel(scalar, real, real, distinct=True))
-    assert float(terms.k_rf) == pytest.approx(mean_kernel(scalar, real, fake, distinct=False))
-    assert float(terms.k_ff) == pytest.approx(mean_kernel(scalar, fake, fake, distinct=True))
+    terms = MMDLoss(case.make()).terms(real=real, fake=fake)
+    expected = (
+        mean_kernel(case.scalar, real, real, distinct=True),
+        mean_kernel(case.scalar, real, fake, distinct=False),
+        mean_kernel(case.scalar, fake, fake, distinct=True),
+    )
+    found = [float(terms.k_rr), float(terms.k_rf), float(terms.k_ff)]
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-10 if case.smooth else 1e-6)
     assert not any(value.requires_grad for value in terms)
     assert all(value.shape == () and value.dtype == torch.float64 for value in terms)
 
