@@ -13,7 +13,7 @@ from oracles import mmd2 as mmd2_by_loops
 from sizes import Largest
 from torch.testing import assert_close
 
-from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, RBFMix, _fused, blocks, mmd2, mmd2_blocks
+from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, RBFMix, _eager, blocks, mmd2, mmd2_blocks
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
 
@@ -28,7 +28,7 @@ def way(request, monkeypatch):
     if request.param == "one_by_one":
         monkeypatch.setattr(blocks, "TOGETHER_UP_TO", 0)
     elif request.param == "autograd":
-        monkeypatch.setattr(_fused, "applies", lambda *_: False)
+        monkeypatch.setattr(_eager, "plain_autograd", lambda *_: False)
 
 
 every_way = pytest.mark.usefixtures("way")
@@ -403,7 +403,7 @@ def test_a_kernel_of_the_wrong_shape_is_refused(monkeypatch):
         def from_sq_dist(self, sq_dist):
             return sq_dist.sum(0)
 
-    for applies in (_fused.applies, lambda *_: False):
-        monkeypatch.setattr(_fused, "applies", applies)
+    for applies in (_eager.plain_autograd, lambda *_: False):
+        monkeypatch.setattr(_eager, "plain_autograd", applies)
         with pytest.raises(ValueError, match="^Summed: expected kernel values of shape"):
             mmd2_blocks(torch.zeros(8, 2), torch.zeros(8, 2), Summed(), block_size=4)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import _checks, _normalise
+from torch_mmd_losses import _checks, _eager, _normalise
 from torch_mmd_losses import _operators as operators
 from torch_mmd_losses._parametrization import SpectralNorm, at_least_float32
 
@@ -60,7 +60,7 @@ class Schedule:
     def is_due(self, weight: Tensor) -> bool:
         """Whether this forward has to iterate; go on to the next."""
         # Compiled and captured code cannot count forwards, and inference tensors have no version.
-        if not _normalise.applies(weight) or weight.is_inference() or _is_captured(weight):
+        if not _eager.plain_autograd(weight) or weight.is_inference() or _is_captured(weight):
             return True
         # Loaded, copied or replaced: not a change that was seen.
         if self._seen is None or self._seen[0]() is not weight:
@@ -82,6 +82,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
 
     u: Tensor
     direction: Tensor
+    _by_slope: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
@@ -91,7 +92,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
 
     def normalised(self, weight: Tensor) -> Tensor:
         """Return `scale * weight / sigma`: by the slope, if this is what a forward in training reads."""
-        if not (self._by_slope and _normalise.applies(weight)):
+        if not (self._by_slope and _eager.plain_autograd(weight)):
             return super().normalised(weight)
         self._by_slope = False
         sigma = partial(operators.norm_along, self.operator)

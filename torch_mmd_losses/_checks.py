@@ -89,7 +89,7 @@ def scores(name: str, value: object) -> Tensor:
         raise ValueError(f"{name}: expected scores of shape (m, d) with m >= 1 and d >= 1, got {tuple(value.shape)}")
     if value.dim() != 2:
         value = value.unsqueeze(1) if value.dim() == 1 else value.flatten(1)
-    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+    return value if value.dtype in _PRECISE else value.float()
 
 
 def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, Tensor]:

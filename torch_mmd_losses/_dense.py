@@ -49,7 +49,7 @@ def losses_and_gradients(
     Gradients are `(m + n, d)` in the dtype of the scores, real scores first.
     """
     m, n = real.shape[0], fake.shape[0]
-    factor = exponent(leaves) if rows[0][1] is rows[-1][1] is None else None
+    factor = exponent(leaves) if all([limits is None for _, limits in rows]) else None  # noqa: C419 (faster)
     stack, gram = stack_and_gram(real, fake, factor or 1)
     squares = gram.diagonal()  # from here, so that equal scores are at distance zero
     # Twice a number is exact. Any other multiple would be rounded here and not in `squares`, by a fused multiply-add.

@@ -9,15 +9,11 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
-from torch_mmd_losses._eager import plain_autograd
 from torch_mmd_losses._passes import Plan, compute, hessian_product, is_small
-
-applies = plain_autograd
-"""Whether :func:`losses` can be used for these scores."""
 
 
 def losses(plan: Plan, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
-    """Return the loss of each row, scalars in the dtype of the scores."""
+    """Return the loss of each row, scalars in the dtype of the scores, where `_eager.plain_autograd` holds of these."""
     return _Losses.apply(real, fake, plan)  # type: ignore[no-untyped-call]
 
 

@@ -148,7 +148,7 @@ class Kernel(nn.Module):
             return self.forward(sample, sample).requires_grad
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        """Return values and slopes of a radial kernel at squared distances, never below zero, which may be overwritten."""
+        """Return values and slopes of a radial kernel at squared distances >= 0, which may be overwritten."""
         with torch.enable_grad():
             leaf = sq_dist.detach().requires_grad_()
             value = self._checked(self.from_sq_dist(leaf), leaf.shape)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
-from torch_mmd_losses._eager import plain_autograd
 
 
 class Slope(NamedTuple):
@@ -29,15 +28,10 @@ def divided(weight: Tensor, scale: Tensor | float, sigma: Tensor, eps: float) ->
     return weight * (scale / torch.where(sigma > eps, sigma, 1))
 
 
-def applies(weight: Tensor) -> bool:
-    """Whether :func:`divided_along` can be used for this weight."""
-    return plain_autograd(weight)
-
-
 def divided_along(
     weight: Tensor, scale: Tensor | float, slope: Slope, eps: float, sigma: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Return `scale * weight / |<slope, weight>|`, where :func:`applies` holds.
+    """Return `scale * weight / |<slope, weight>|`, where `_eager.plain_autograd` holds of the weight.
 
     `sigma(weight, v)` is the same number as `|<slope, weight>|`, differentiable twice.
     """

@@ -169,7 +169,7 @@ class ConvolutionOperator(NamedTuple):
 
 
 def _fold(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> Tensor:
-    """Return `body` with `head` and `tail` added to where, along the last dimension, a padding mode copied them from."""
+    """Return `body` with `head` and `tail` added to where a padding mode, along the last dimension, had them from."""
     length = body.shape[-1]
     if mode == "constant":
         return body

@@ -9,9 +9,9 @@ from torch_mmd_losses._types import Group
 
 
 def sq_dist(a: Tensor, b: Tensor, same: Tensor | None = None) -> Tensor:
-    """Return the squared Euclidean distances `(m, n)` between the rows of `a` `(m, d)` and of `b` `(n, d)`.
+    """Return the squared Euclidean distances `(..., m, n)` between the rows of `a` `(..., m, d)` and `b` `(..., n, d)`.
 
-    `same` is a mask of pairs that are a row and itself: those are at distance zero.
+    `same` is a mask `(m, n)` of pairs that are a row and itself: those are at distance zero.
 
     The expansion `|a|^2 + |b|^2 - 2 a.b` costs one matrix product, but cancels when the rows share a large offset.
     Distances do not change under translation, so both are centred first; the centre is a constant to autograd, since
@@ -19,20 +19,24 @@ def sq_dist(a: Tensor, b: Tensor, same: Tensor | None = None) -> Tensor:
     expansion, so that coincident rows keep their second derivatives.
     """
     left, right = centred(a, b)
-    squares_left, squares_right = left.square().sum(1), right.square().sum(1)
-    expanded = squares_left.unsqueeze(1) + squares_right - 2 * (left @ right.T)
+    squares_left, squares_right = left.square().sum(-1), right.square().sum(-1)
+    expanded = squares_left.unsqueeze(-1) + squares_right.unsqueeze(-2) - 2 * (left @ right.mT)
     lifted = expanded - expanded.detach().clamp_max(0)
     # A root would turn what rounding leaves at the distance of a row from itself into a visible bias.
     return lifted if same is None else lifted.masked_fill(same, 0)
 
 
 def centred(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both sets of rows around a common centre, the same object twice if they are the same."""
+    """Return both sets of rows `(..., m, d)` around a common centre, the same object twice if they are the same."""
     if a is b:
-        moved = a - a.detach().mean(0)
+        moved = a - _centre(a)
         return moved, moved
-    centre = (a.detach().mean(0) + b.detach().mean(0)) / 2
+    centre = (_centre(a) + _centre(b)) / 2
     return a - centre, b - centre
+
+
+def _centre(rows: Tensor) -> Tensor:
+    return rows.detach().mean(-2, keepdim=True)
 
 
 class Sample:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from torch_mmd_losses._eager import plain_autograd
+from torch_mmd_losses import _eager
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._pairs import Pairs, Sample, total_dtype
 from torch_mmd_losses._tiles import Block, side_of_tiles, tiles
@@ -80,7 +80,7 @@ def _sums(kernel: Kernel, block: Block, size: int) -> tuple[Tensor, Tensor, Tens
     columns = rows if block.symmetric else list(_zeros(b).split(size))
     squares = a.new_zeros((), dtype=total_dtype(a.device))
     several = max(a.shape[0], b.shape[0]) > size
-    again = several and torch.is_grad_enabled() and plain_autograd(a, b)
+    again = several and torch.is_grad_enabled() and _eager.plain_autograd(a, b)
     for own, other in tiles(block, size):
         i, j = own.start // size, other.start // size
         work = partial(_tile, kernel, block.symmetric and i == j)

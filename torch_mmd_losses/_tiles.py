@@ -109,7 +109,7 @@ def pair_sums(
     a, b = centred(block.a, block.a if block.symmetric else block.b)
     alone = len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
     factor = exponent(leaves) if alone else None
-    left, right = _factors(a, b, factor or 1)
+    left, right = factors(a, b, factor or 1)
     accumulators = [_Accumulator(a, b, block.symmetric, wanted) for _ in limits]
     for rows, columns in tiles(block, size):
         sq_dist = lifted(left[rows] @ right[columns].T, factor)
@@ -172,9 +172,12 @@ class _Gradient:
         return self.products.addcmul_(self.slopes.unsqueeze(1), self.x, value=-1).mul_(-factor)
 
 
-def _factors(a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return `(m, d + 2)` and `(n, d + 2)` whose product is `scale` times the squared distances: no pass for norms."""
-    squares_a, squares_b = a.square().sum(1, keepdim=True), b.square().sum(1, keepdim=True)
-    return torch.cat([-2 * scale * a, squares_a, torch.full_like(squares_a, scale)], 1), torch.cat(
-        [b, torch.full_like(squares_b, scale), squares_b], 1
-    )
+def factors(a: Tensor, b: Tensor, scale: float = 1) -> tuple[Tensor, Tensor]:
+    """Return two factors of `scale` times the squared distances between rows `(..., m, d)` and `(..., n, d)`.
+
+    They are `(..., m, d + 2)` and `(..., n, d + 2)`, and the distances `left @ right.mT`: no pass for norms.
+    """
+    squares_a, squares_b = a.square().sum(-1, keepdim=True), b.square().sum(-1, keepdim=True)
+    left = torch.cat([-2 * scale * a, squares_a, torch.full_like(squares_a, scale)], -1)
+    right = torch.cat([b, torch.full_like(squares_b, scale), squares_b], -1)
+    return left, right

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import _ahead, _checks, _fused
+from torch_mmd_losses import _ahead, _checks, _eager
 from torch_mmd_losses._kernel import Kernel
-from torch_mmd_losses._leaf import Leaf, evaluate
-from torch_mmd_losses._pairs import total_dtype
+from torch_mmd_losses._leaf import Leaf, evaluate, lifted
+from torch_mmd_losses._pairs import centred, sq_dist, total_dtype
+from torch_mmd_losses._tiles import factors
 from torch_mmd_losses._types import ESTIMATORS, Estimator
 from torch_mmd_losses.functional import check_kernel, mmd2
 from torch_mmd_losses.kernels import LinearKernel
@@ -124,7 +125,7 @@ def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) ->
     """Return the estimate `(B,)` of each block of `real` and `fake` `(B, b, d)`, in :func:`total_dtype`."""
     leaves = kernel._leaves()
     radial = [leaf for leaf in leaves if leaf.kernel._radial]
-    ahead = _fused.applies(real, fake) and not any(leaf.kernel._trained(real) for leaf in radial)
+    ahead = _eager.plain_autograd(real, fake) and not any(leaf.kernel._trained(real) for leaf in radial)
     if ahead and real.shape[1] > TOGETHER_UP_TO:
         return _one_by_one(kernel, real, fake, estimator)
     parts = []
@@ -169,14 +170,9 @@ def _groups(size: int, estimator: Estimator) -> list[_Group]:
 def _by_autograd(leaves: Sequence[Leaf], groups: Sequence[_Group], real: Tensor, fake: Tensor) -> Tensor:
     samples, parts = (real, fake), []
     for a, b, distinct, weight in groups:
-        left, right = _centred(samples[a], samples[b])
-        squares_left, squares_right = left.square().sum(2, keepdim=True), right.square().sum(2).unsqueeze(1)
-        expanded = squares_left + squares_right - 2 * (left @ right.mT)
-        sq_dist = expanded - expanded.detach().clamp_max(0)  # rounding below zero is lifted in the value only
-        diagonal = torch.eye(sq_dist.shape[1], dtype=torch.bool, device=sq_dist.device)
-        if a == b:
-            sq_dist = sq_dist.masked_fill(diagonal, 0)
-        grams = [factor * kernel._checked(kernel.from_sq_dist(sq_dist), sq_dist.shape) for factor, kernel in leaves]
+        diagonal = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
+        distances = sq_dist(samples[a], samples[b], diagonal if a == b else None)
+        grams = [factor * kernel._checked(kernel.from_sq_dist(distances), distances.shape) for factor, kernel in leaves]
         gram = torch.stack(grams).sum(0)
         kept = gram.masked_fill(diagonal, 0) if distinct else gram
         parts.append(weight * kept.sum(2).sum(1, dtype=total_dtype(real.device)))
@@ -202,11 +198,12 @@ def _add_group(
 ) -> None:
     """Add to `values` `(B,)` and `towards`, the gradients, what one group of pairs has to give."""
     a, b, distinct, weight = group
-    left, right = _centred(samples[a], samples[b])
-    sq_dist = _sq_dist(left, right)
+    left, right = centred(samples[a], samples[b])
+    wide_left, wide_right = factors(left, right)
+    distances = lifted(torch.bmm(wide_left, wide_right.mT), None)
     if a == b:
-        _diagonal(sq_dist).zero_()
-    value, slope, rate = evaluate(leaves, sq_dist, None, keep=False)
+        _diagonal(distances).zero_()
+    value, slope, rate = evaluate(leaves, distances, None, keep=False)
     if distinct:
         _diagonal(value).zero_()
         _diagonal(slope).zero_()
@@ -220,20 +217,6 @@ def _add_group(
     towards[a].add_(slopes.unsqueeze(2) * left, alpha=pull).baddbmm_(slope, right, alpha=-pull)
     if a != b:
         towards[b].add_(slope.sum(1).unsqueeze(2) * right, alpha=pull).baddbmm_(slope.mT, left, alpha=-pull)
-
-
-def _centred(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both sets of each block around their common centre, which is a constant to autograd."""
-    centre = (a.detach().mean(1, keepdim=True) + b.detach().mean(1, keepdim=True)) / 2
-    return a - centre, b - centre
-
-
-def _sq_dist(a: Tensor, b: Tensor) -> Tensor:
-    """Return the squared distances `(B, b, b)` within each block from one batched product."""
-    squares_a, squares_b = a.square().sum(2, keepdim=True), b.square().sum(2, keepdim=True)
-    left = torch.cat([-2 * a, squares_a, torch.ones_like(squares_a)], 2)
-    right = torch.cat([b, torch.ones_like(squares_b), squares_b], 2)
-    return torch.bmm(left, right.mT).clamp_min_(0)
 
 
 def _diagonal(gram: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import _ahead, _checks, _fused, _spectrum
+from torch_mmd_losses import _ahead, _checks, _eager, _spectrum
 from torch_mmd_losses._kernel import Kernel
-from torch_mmd_losses._pairs import total_dtype
+from torch_mmd_losses._pairs import centred, total_dtype
 from torch_mmd_losses._types import Estimator
 from torch_mmd_losses.functional import check_kernel, mmd2
 from torch_mmd_losses.kernels import LinearKernel
@@ -115,21 +115,16 @@ def mmd2_fourier(
         mixture = [part for leaf in radial for part in _spectrum.parts(leaf)]
         with _checks.full_precision(real.device):
             omega = _spectrum.draw(mixture, count, real.shape[1], real.device, generator).to(real.dtype)
-            x, y = _centred(real, fake)
+            # Around a common centre, so that phases are small: MMD^2 does not change by it.
+            x, y = (scores.unsqueeze(0) for scores in centred(real, fake))
             peak = sum(part.weight for part in mixture)
             by_autograd = partial(_by_autograd, omega, estimator)
-            if _fused.applies(real, fake):
+            if _eager.plain_autograd(real, fake):
                 mean = _ahead.values(x, y, partial(_in_pieces, omega, estimator), by_autograd)
             else:
                 mean = by_autograd(x, y)
             values.append((peak * mean[0]).to(real.dtype))
     return torch.stack(values).sum()
-
-
-def _centred(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both `(1, ., d)` around a common centre, so that phases are small: MMD^2 does not change by it."""
-    centre = (real.detach().mean(0) + fake.detach().mean(0)) / 2
-    return (real - centre).unsqueeze(0), (fake - centre).unsqueeze(0)
 
 
 class _Weights(NamedTuple):

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import _checks, _fused
+from torch_mmd_losses import _checks, _eager, _fused
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._leaf import Leaf
 from torch_mmd_losses._pairs import Pairs, Sample, total_dtype
@@ -54,16 +54,14 @@ def losses(
     that are trained or have their means in closed form, and everything under `torch.compile` and function transforms,
     are left to autograd.
     """
-    if not _fused.applies(real, fake):
+    if not _eager.plain_autograd(real, fake):
         by_autograd = _by_autograd(kernel._leaves(), real, fake, rows, estimator=estimator, scope=scope)
         return tuple(value.to(real.dtype) for value in by_autograd)
     radial: list[Leaf] = []
     general: list[Leaf] = []
     rest: list[Leaf] = []
     for leaf in kernel._leaves():
-        if leaf.kernel._has_slope:
-            radial.append(leaf)
-        elif leaf.kernel._closed_form or leaf.kernel._trained(real):
+        if leaf.kernel._closed_form or leaf.kernel._trained(real):
             rest.append(leaf)
         else:
             (radial if leaf.kernel._radial else general).append(leaf)

@@ -135,10 +135,7 @@ def conv_spectral_norm(
             f"name: expected the name of a parameter, got {name!r} (options such as scale= need their name)"
         )
     _checks.one_of("method", method, ("conv", "pico", "matrix"))
-    if not isinstance(n_power_iterations, int) or isinstance(n_power_iterations, bool):
-        raise TypeError(f"n_power_iterations: expected an integer, got {n_power_iterations!r}")
-    if n_power_iterations < 1:
-        raise ValueError(f"n_power_iterations: expected an integer >= 1, got {n_power_iterations}")
+    iterations = _checks.whole_number("n_power_iterations", n_power_iterations, least=1)
     factor, smallest = _checks.positive_number("scale", scale), _checks.positive_number("eps", eps)
     learned = _checks.flag("learn_scale", learn_scale)
     layers = _layers(module)
@@ -151,7 +148,7 @@ def conv_spectral_norm(
         normalisation = parametrization(
             _operator(layer, method),
             spatial_dims=0 if method == "matrix" else _spatial_dims(layer),
-            n_power_iterations=n_power_iterations,
+            n_power_iterations=iterations,
             scale=nn.Parameter(weight.new_tensor(factor)) if learned else factor,
             eps=smallest,
         )
