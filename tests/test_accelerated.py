@@ -72,6 +72,18 @@ def test_a_frozen_weight_with_a_learned_scale():
         assert_close(gradient, original(layer).sum() / spectral_norms(layer)[""])
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_hooks_of_the_weight_see_one_gradient(create_graph):
+    layer = conv_spectral_norm(nn.Linear(4, 3), learn_scale=True)
+    parameters = list(layer.parametrizations.parameters())
+    x = torch.ones(1, 4)
+    expected = torch.autograd.grad(layer(x).sum(), parameters)
+    for parameter in parameters:
+        parameter.register_hook(lambda gradient: 3 * gradient)
+    found = torch.autograd.grad(layer(x).sum(), parameters, create_graph=create_graph)
+    assert_close(found, tuple(3 * gradient for gradient in expected))
+
+
 def moves(layer, x):
     before = vector(layer).clone()
     layer(x)

@@ -322,6 +322,20 @@ def test_unbiased_over_every_draw_for_given_points():
 # Derivatives.
 
 
+@exact_and_low_rank
+@every_feature
+def test_gradients_where_one_sample_is_computed_from_the_other(features, rank):
+    real = scores(4, 2, 1).requires_grad_()
+
+    def gradient(create_graph):
+        value = gradient_constrained_mmd2(
+            real, real.sin() + 1, RBFKernel(2.0), lambda_=0.3, features=features, rank=rank
+        )
+        return torch.autograd.grad(value, real, create_graph=create_graph)[0]
+
+    assert_close(gradient(create_graph=True), gradient(create_graph=False))
+
+
 def double_check(function, *arguments):
     tensors = tuple(argument.clone().requires_grad_() for argument in arguments)
     assert gradcheck(function, tensors)

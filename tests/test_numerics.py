@@ -50,6 +50,42 @@ def test_second_derivatives_of_every_kernel(case: KernelCase):
     assert torch.autograd.gradgradcheck(lambda p, q: mmd2(p, q, case.make()), (real, fake))
 
 
+@every_kernel
+@pytest.mark.parametrize("n", [5, 300])
+@pytest.mark.parametrize(
+    "fake_of", [lambda x: x, lambda x: x.flip(0), lambda x: x.sin() + 0.5, lambda x: x[1:] * 2], ids=range(4)
+)
+@both_ways
+def test_derivatives_where_one_sample_is_computed_from_the_other(case: KernelCase, n, fake_of):
+    # gradgradcheck of such a function passes whatever its first derivatives are: it is told them by the function.
+    real = scores(n, 2, 1).requires_grad_()
+    loss, direction = MMDLoss(case.make(), 0.5), scores(n, 2, 2)
+
+    def value(p):
+        both = loss.both(p, fake_of(p))
+        return both.discriminator + 2 * both.generator
+
+    (expected,) = torch.autograd.grad(value(real), real)
+    (found,) = torch.autograd.grad(value(real), real, create_graph=True)
+    assert_close(found, expected)
+    if case.smooth:
+        (product,) = torch.autograd.grad((found * direction).sum(), real)
+        _, by_transforms = torch.func.jvp(torch.func.grad(value), (real.detach(),), (direction,))
+        assert_close(product, by_transforms)
+
+
+@both_ways
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_hooks_of_scores_see_one_gradient(create_graph):
+    # Gradient reversal, as domain adaptation has it.
+    real, fake = scores(5, 2, 1).requires_grad_(), scores(4, 2, 2)
+    (plain,) = torch.autograd.grad(mmd2(real, fake, RBFKernel()), real)
+    reversed_scores = real.clone()
+    reversed_scores.register_hook(torch.neg)
+    (found,) = torch.autograd.grad(mmd2(reversed_scores, fake, RBFKernel()), real, create_graph=create_graph)
+    assert_close(found, -plain)
+
+
 @pytest.mark.parametrize("case", SMOOTH.values(), ids=SMOOTH)
 @both_ways
 def test_second_derivatives_where_samples_coincide(case: KernelCase):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
+from torch_mmd_losses._eager import apart
 
 Ahead = Callable[[Tensor, Tensor, bool], tuple[Tensor, ...]]
 """Returns values `(b,)` and, if asked for, the gradients of their sum: `(b, m, d)` and `(b, n, d)`."""
@@ -40,6 +41,7 @@ class _Ahead(torch.autograd.Function):
             return *(pull if wanted else None for pull, wanted in zip(pulls, needed, strict=True)), None, None
         # The gradient will be differentiated: it has to be a function of the scores.
         with _checks.full_precision(real.device):
-            inputs = [scores for scores, wanted in zip((real, fake), needed, strict=True) if wanted]
-            found = iter(torch.autograd.grad(ctx.by_autograd(real, fake), inputs, outer, create_graph=True))
+            sets = apart(real, fake)
+            inputs = [scores for scores, wanted in zip(sets, needed, strict=True) if wanted]
+            found = iter(torch.autograd.grad(ctx.by_autograd(*sets), inputs, outer, create_graph=True))
         return *(next(found) if wanted else None for wanted in needed), None, None

@@ -1,4 +1,4 @@
-"""Where gradients made by hand may be used: in eager mode, under nothing but plain reverse-mode autograd."""
+"""What gradients made by hand need: where they may be used, and how autograd takes over from them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ def plain_autograd(*tensors: Tensor) -> bool:
         and peek_interpreter_stack() is None
         and forward_ad._current_level < 0
     )
+
+
+def apart(*tensors: Tensor) -> list[Tensor]:
+    """Return views of the inputs of a backward pass that differentiates a function of them anew.
+
+    The derivatives by these are partial ones also where one input was computed from another, or is the same: autograd
+    follows the rest of the way itself. And hooks of an input wait for what autograd has made of all of it.
+    """
+    return [tensor.view_as(tensor) for tensor in tensors]

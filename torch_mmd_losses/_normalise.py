@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
+from torch_mmd_losses._eager import apart
 
 
 class Slope(NamedTuple):
@@ -64,17 +65,18 @@ class _DividedAlong(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         weight, slope, v, inverse, pull, *learned = ctx.saved_tensors
-        scale = learned[0] if learned else ctx.scale
         to_weight = to_scale = None
         with _checks.full_precision(weight.device):
             if torch.is_grad_enabled():
                 # Here sigma has to be a function of the weight: the slope turns as the weight moves.
+                weight, *learned = apart(weight, *learned)
                 wanted = [x for x in (weight, *learned) if x.requires_grad]
-                value = divided(weight, scale, ctx.sigma(weight, v), ctx.eps)
+                value = divided(weight, learned[0] if learned else ctx.scale, ctx.sigma(weight, v), ctx.eps)
                 found = iter(torch.autograd.grad(value, wanted, outer, create_graph=True))
                 to_weight = next(found) if weight.requires_grad else None
                 to_scale = next(found, None)
             else:
+                scale = learned[0] if learned else ctx.scale
                 share = _dot(outer, weight)
                 if ctx.needs_input_grad[0]:
                     factor = scale * inverse

@@ -263,7 +263,7 @@ def _points(name: str, inputs: Tensor, features: Features | None) -> _Points:
         return _Points(_checks.scores(name, inputs), None)
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaf = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
+        leaf = inputs.view_as(inputs) if inputs.requires_grad else inputs.detach().requires_grad_()
         scores = _scores(name, leaf, features)
         if not scores.requires_grad:
             raise ValueError(
