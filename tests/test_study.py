@@ -705,7 +705,10 @@ def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Study, ca
     assert len(stub.traces()) == 11
     traces = stub.traces()
     assert stub.do("list") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "11 finished"
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[-1] == "10 finished, 1 diverged"
+    lost = protocol.run_of(setting("hinge"), protocol.PAIRS[1], 0)
+    assert [line.split()[1] for line in listed if line.startswith("diverged")] == [lost.name]
     assert stub.do("run") == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{stage}: 0 to do, 2 at a time" for stage in ("grid of the losses", "all")
@@ -716,7 +719,9 @@ def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Study, ca
     assert not stub.traces()
     assert len(traces) == 11
     assert {path: path.read_bytes() for path in stub.raw.rglob("*.*")} == before
-    diverged = results.outcome(stub.raw, protocol.run_of(setting("hinge"), protocol.PAIRS[1], 0))
+    assert stub.do("list") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "10 finished, 1 diverged"
+    diverged = results.outcome(stub.raw, lost)
     assert diverged is not None
     assert diverged.diverged
 

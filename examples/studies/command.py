@@ -69,12 +69,15 @@ def _check(options: argparse.Namespace) -> None:
 
 def list_runs(options: argparse.Namespace) -> int:
     """Print the runs that are known, and how far they are."""
-    waiting = {each.name for each in _waiting(options, _planned(options))}
     counts = Counter[str]()
     for each in _planned(options):
-        status = Folder(options.out / each.name).status().value if each.name in waiting else Status.FINISHED.value
-        counts[status] += 1
-        print(f"{status:11} {each.name}")
+        ended = results.outcome(options.raw, each)
+        if ended is None:
+            status = Folder(options.out / each.name).status()
+        else:
+            status = Status.DIVERGED if ended.diverged else Status.FINISHED
+        counts[status.value] += 1
+        print(f"{status.value:11} {each.name}")
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
     return 0
 
