@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dcgan.atomic import replacing
+from dcgan.atomic import write_text
 from evaluation.results import read_all
 from evaluation.table import tables
 
@@ -24,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     if options.out is None:
         print(text, end="")
     else:
-        with replacing(options.out) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(options.out, text)
     return text
 
 

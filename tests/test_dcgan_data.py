@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from dcgan import labels, prepared, sources
-from dcgan.atomic import replacing
+from dcgan.atomic import replacing, write_text
 from dcgan.batches import Batches, to_images, to_pixels
 from dcgan.idx import read_images
 from dcgan.sources import MissingDataError, fit_celeba, fit_shorter_side, make_source
@@ -317,6 +317,16 @@ def test_a_file_is_replaced_in_full_or_not_at_all(tmp_path: Path):
     with pytest.raises(RuntimeError, match="stop"):
         stop_within()
     assert path.read_text() == "first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_text_is_replaced_in_full_or_not_at_all_in_utf8(tmp_path: Path):
+    path = tmp_path / "new" / "file"
+    write_text(path, "first λ\n")
+    assert path.read_bytes() == "first λ\n".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "a lone surrogate \ud800")
+    assert path.read_bytes() == "first λ\n".encode()
     assert list(path.parent.iterdir()) == [path]
 
 

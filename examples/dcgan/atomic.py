@@ -28,6 +28,12 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text in UTF-8, as :func:`replacing` does."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def _to_disk(path: Path) -> None:
     if path.is_dir() and os.name != "posix":
         return  # only there can a folder be opened

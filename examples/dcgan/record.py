@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dcgan.atomic import replacing
+from dcgan.atomic import replacing, write_text
 from dcgan.batches import to_pixels
 from dcgan.board import Board
 from dcgan.fields import to_json
@@ -61,12 +61,10 @@ class Record:
         self._folder = folder
         self._noise = noise
         self._board = Board(folder / "tensorboard", iteration) if configuration.tensorboard else None
-        with replacing(folder / "configuration.json") as partial:
-            partial.write_text(to_json(configuration) + "\n", encoding="utf-8")
+        write_text(folder / "configuration.json", to_json(configuration) + "\n")
         for log in folder.glob("*.jsonl"):
             kept = [line for line in read_log(log) if line["iteration"] <= iteration]
-            with replacing(log) as partial:
-                partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            write_text(log, "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, line: Line) -> None:
         """Append a line to the log."""

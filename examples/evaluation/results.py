@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dcgan.atomic import replacing
+from dcgan.atomic import write_text
 
 from evaluation.comparison import Comparison
 from evaluation.features import Features
@@ -26,9 +26,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 def write(path: Path, result: Result) -> None:
     """Write a result, complete or not at all; a number that is not finite raises `ValueError`."""
-    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def read_all(run: Path) -> list[Result]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from dcgan.atomic import replacing
+from dcgan.atomic import write_text
 from dcgan.gan import GAN
 from dcgan.losses import Loss
 from dcgan.options import Reader
@@ -67,8 +67,7 @@ def measure(settings: Iterable[Setting], turns: int) -> list[logs.Line]:
 
 def write(path: Path, lines: Iterable[logs.Line]) -> None:
     """Write them as JSON-lines."""
-    with replacing(path) as partial:
-        partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _gan(chosen: Setting) -> GAN:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dcgan.atomic import replacing
+from dcgan.atomic import write_text
 from dcgan.record import read_log
 from sweeps.folders import Folder, Status
 
@@ -64,8 +64,7 @@ def export(folder: Folder, to: Path, *, evaluation: str) -> bool:
     if outcome is None or path.exists():
         return False
     if outcome.status is Status.DIVERGED or (outcome.status is Status.FINISHED and outcome.evaluated == evaluation):
-        with replacing(path) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in lines(folder)), encoding="utf-8")
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines(folder)))
         return True
     return False
 

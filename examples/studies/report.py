@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from dcgan.atomic import replacing
+from dcgan.atomic import write_text
 from sweeps.figure import write
 
 from studies import results
@@ -47,9 +47,9 @@ def report(options: argparse.Namespace) -> int:
     if not (root / "README.md").is_file():
         options.refuse(f"root: there is no README.md in {root}")
     for name, text in fragments(options.raw).items():
-        _write(root / "docs" / "_study" / f"{name}.md", text)
+        write_text(root / "docs" / "_study" / f"{name}.md", text)
     readme = root / "README.md"
-    _write(readme, with_table(readme.read_text(encoding="utf-8"), losses.table(options.raw)))
+    write_text(readme, with_table(readme.read_text(encoding="utf-8"), losses.table(options.raw)))
     try:
         draw(options.raw, root / "docs" / "_static")
     except ModuleNotFoundError as error:
@@ -84,8 +84,3 @@ def with_table(readme: str, table: str) -> str:
     if count != 1:
         raise ValueError(f"expected one place for the table of the study in the README, got {count}")
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -8,6 +8,8 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from dcgan.atomic import write_text
+
 from sweeps import figure
 from sweeps.attempt import Recipe, Result
 from sweeps.devices import place
@@ -16,7 +18,7 @@ from sweeps.options import read
 from sweeps.plan import Group, Pair, Run, plan, share
 from sweeps.results import best, first_seed, groups, is_known, rows_of, write_csv
 from sweeps.studies import STUDIES
-from sweeps.summary import summary, write_summary
+from sweeps.summary import summary
 from sweeps.workers import SignalledError, Workers
 
 BUSY = 3
@@ -81,7 +83,7 @@ def collect(options: argparse.Namespace) -> int:
         options.refuse(f"{options.out} has no runs of {options.study}")
     table, page, picture = (options.out / f"{options.study}.{ending}" for ending in ("csv", "md", "png"))
     write_csv(table, rows)
-    write_summary(page, summary(study.meaning, rows, options.metric))
+    write_text(page, summary(study.meaning, rows, options.metric))
     try:
         figure.save(picture, study, rows, options.metric, options.limit)
     except ModuleNotFoundError as error:

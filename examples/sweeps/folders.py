@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dcgan.atomic import replacing
+from dcgan.atomic import write_text
 
 from sweeps.locks import is_locked
 
@@ -155,8 +155,7 @@ class Folder:
         return content
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        with replacing(self.path / name) as partial:
-            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
 
 def _finite_numbers(metrics: dict[str, Any]) -> dict[str, float]:

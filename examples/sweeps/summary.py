@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-
-from dcgan.atomic import replacing
 
 from sweeps.folders import Status
 from sweeps.plan import Group
@@ -88,9 +85,3 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown, by the cells of its lines."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def write_summary(path: Path, page: str) -> None:
-    """Write a summary."""
-    with replacing(path) as partial:
-        partial.write_text(page, encoding="utf-8")
