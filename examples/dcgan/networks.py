@@ -81,12 +81,23 @@ def make_discriminator(
     if method == "none":
         return network
     options: dict[str, Any] = {"method": method, "scale": scale}
-    return _with_known_sizes(conv_spectral_norm(network, **options), (1, channels, size, size))
+    return with_known_sizes(conv_spectral_norm(network, **options), (1, channels, size, size))
 
 
 def normalised_layers(size: int) -> int:
     """Return how many layers the discriminator has, K in C^K: 8 for 32 and 48 pixels, 10 for 64."""
     return 2 * SCALINGS[size] + 2
+
+
+@torch.no_grad()
+def with_known_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> nn.Sequential:
+    """Return a network whose spectral norms know the sizes of their inputs, from images of a shape.
+
+    The norm of a convolution depends on the size of its input. A forward shows it to every layer now, so that the
+    first step is like all others; in eval mode nothing else comes of it.
+    """
+    network.eval()(torch.zeros(shape))
+    return network.train()
 
 
 def _coarsest(size: int, width: int) -> tuple[int, int]:
@@ -99,11 +110,3 @@ def _coarsest(size: int, width: int) -> tuple[int, int]:
 def _convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int) -> tuple[nn.Module, nn.Module]:
     convolution = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=1)
     return initialised(convolution, "leaky_relu"), nn.LeakyReLU(SLOPE)
-
-
-@torch.no_grad()
-def _with_known_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> nn.Sequential:
-    # The norm of a convolution depends on the size of its input. A forward shows it to every layer now, so that the
-    # first step is like all others; in eval mode nothing else comes of it.
-    network.eval()(torch.zeros(shape))
-    return network.train()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-import torch
+from dcgan.networks import with_known_sizes
 from torch import nn
 
 from smmd import dcgan, dcgan5, resnet, sngan
@@ -91,7 +91,7 @@ def make_critic(
         return critic
     method: Method = "conv" if normalisation == "conv" else "matrix"
     conv_spectral_norm(critic, method=method, scale=1.0, learn_scale=learned_gamma)
-    return _with_known_sizes(critic, (1, channels, size, size))
+    return with_known_sizes(critic, (1, channels, size, size))
 
 
 def _family(name: str, size: int) -> Family:
@@ -101,10 +101,3 @@ def _family(name: str, size: int) -> Family:
     if size < 1 or size % family.reduction:
         raise ValueError(f"size: expected a multiple of {family.reduction} for {name}, got {size}")
     return family
-
-
-@torch.no_grad()
-def _with_known_sizes(critic: nn.Sequential, shape: tuple[int, ...]) -> nn.Sequential:
-    # The norm of a convolution depends on the size of its input, which a forward shows to every layer.
-    critic.eval()(torch.zeros(shape))
-    return critic.train()
