@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,18 @@ def load(
     if dataset == "fake":
         return np.asarray(make_source(dataset, root, size=size, channels=channels, split=split))
     path = root / "prepared" / f"{dataset}{'' if split == 'train' else f'-{split}'}-{'x'.join(map(str, shape))}.npy"
+    make = partial(make_source, dataset, root, size=size, channels=channels, split=split)
+    return stored(path, shape, make, report)
+
+
+def stored(path: Path, shape: tuple[int, ...], make: Callable[[], Source], report: Report) -> NDArray[np.uint8]:
+    """Return the images `(n, *shape)` of an array, mapped from the disk; at first make their source, and write them.
+
+    Raises:
+        ValueError: if the array is not one of such images.
+    """
     if not path.exists():
-        write(make_source(dataset, root, size=size, channels=channels, split=split), shape, path, report)
+        write(make(), shape, path, report)
     images = np.load(path, mmap_mode="r")
     if images.dtype != np.uint8 or images.shape[1:] != shape:
         raise ValueError(f"{path} holds {images.dtype} of shape {images.shape}; delete it to have it made anew")

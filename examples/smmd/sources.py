@@ -10,11 +10,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from dcgan import sources
-from dcgan.prepared import Report, write
+from dcgan.prepared import Report, stored
 from dcgan.sources import MissingDataError, Pictures, Source
 from numpy.typing import NDArray
 from PIL import Image
@@ -42,15 +43,10 @@ def load(dataset: str, root: Path, *, size: int, channels: int = 3, report: Repo
     """
     if dataset == "fake":
         return np.asarray(sources.fake(size, channels))
-    stored = size + 2 * margin(dataset)
-    shape = (channels, stored, stored)
+    side = size + 2 * margin(dataset)
+    shape = (channels, side, side)
     path = root / "prepared" / f"smmd-{dataset}-{'x'.join(map(str, shape))}.npy"
-    if not path.exists():
-        write(_READERS[dataset](root), shape, path, report)
-    images = np.load(path, mmap_mode="r")
-    if images.dtype != np.uint8 or images.shape[1:] != shape:
-        raise ValueError(f"{path} holds {images.dtype} of shape {images.shape}; delete it to have it made anew")
-    return images
+    return stored(path, shape, partial(_READERS[dataset], root), report)
 
 
 def margin(dataset: str) -> int:
