@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from smmd.loss import Loss
+from smmd.loss import Loss, score
 from smmd.residual import ResidualBlock
 from torch_mmd_losses import Kernel, gradient_penalty, interpolation_points, l2_penalty, witness
 
@@ -59,8 +59,7 @@ class PenalisedLoss(Loss):
 
     def generator_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Return the generator's loss, which has no penalty."""
-        real_scores, fake_scores = critic(torch.cat([real, fake])).split([len(real), len(fake)])
-        return self._generator(real_scores, fake_scores)
+        return self._generator(*score(critic, real, fake))
 
 
 def activations(critic: nn.Module, images: Tensor) -> list[Tensor]:
