@@ -9,10 +9,11 @@ import torch
 
 from dcgan import fields, losses, penalty
 from dcgan.fields import option
+from dcgan.formats import Formats, check_format
 from dcgan.networks import NOISE, SCALINGS, normalised_layers
 from dcgan.precision import DTYPES
 
-FORMATS = {
+FORMATS: Formats = {
     "cifar10": (32, 3),
     "stl10": (48, 3),
     "celeba": (64, 3),
@@ -21,8 +22,7 @@ FORMATS = {
     "folder": None,
     "fake": None,
 }
-"""The data sets, each with the size and the channels of its images, or None if it has images of any."""
-
+"""The data sets, and what their images are like."""
 
 ACROSS = ("global", "blocks")
 """What the MMD loss of several processes may be: that of the joint batch, or the mean of each one's own."""
@@ -95,12 +95,7 @@ def resolved(configuration: Configuration) -> Configuration:
         ValueError: if settings contradict each other.
     """
     chosen = configuration
-    expected = FORMATS[chosen.dataset]
-    if expected is not None and (chosen.size, chosen.channels) != expected:
-        raise ValueError(
-            f"dataset: {chosen.dataset} has images of size {expected[0]} with {expected[1]} channels, "
-            f"but size and channels are {chosen.size} and {chosen.channels}"
-        )
+    check_format(FORMATS, chosen.dataset, chosen.size, chosen.channels)
     if chosen.gradient_penalty:
         penalty.check_penalised(chosen.loss, chosen.lambda_)
     # Either holds the discriminator's gradient at the images, which is what the spectral norms are for.

@@ -15,11 +15,18 @@ from dataclasses import dataclass, replace
 import torch
 from dcgan import fields
 from dcgan.fields import option
+from dcgan.formats import Formats, check_format
 
 from smmd.networks import FAMILIES, NORMALISATIONS
 
-FORMATS = {"cifar10": (32, 3), "celeba": (160, 3), "imagenet": (64, 3), "fashion-mnist": (32, 1), "fake": None}
-"""The data sets, each with the size and the channels of its images, or None if it has images of any."""
+FORMATS: Formats = {
+    "cifar10": (32, 3),
+    "celeba": (160, 3),
+    "imagenet": (64, 3),
+    "fashion-mnist": (32, 1),
+    "fake": None,
+}
+"""The data sets, and what their images are like."""
 
 LOSSES = ("gan", "wgan", "mmd", "sobolev", "smmd", "swgan")
 """The losses of the paper's tables; some of them take a penalty."""
@@ -139,12 +146,7 @@ def resolved(configuration: Configuration) -> Configuration:
 
 
 def _check_images(chosen: Configuration) -> None:
-    expected = FORMATS[chosen.dataset]
-    if expected is not None and (chosen.size, chosen.channels) != expected:
-        raise ValueError(
-            f"dataset: {chosen.dataset} has images of size {expected[0]} with {expected[1]} channels, "
-            f"but size and channels are {chosen.size} and {chosen.channels}"
-        )
+    check_format(FORMATS, chosen.dataset, chosen.size, chosen.channels)
     reduction = FAMILIES[chosen.family].reduction
     if chosen.size % reduction:
         raise ValueError(f"size: expected a multiple of {reduction} for {chosen.family}, got {chosen.size}")
