@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
 import torch
@@ -128,19 +127,9 @@ def _scale(chosen: Configuration) -> float:
     return float(chosen.total_scale ** (1 / normalised_layers(chosen.size)))
 
 
-def from_json(text: str) -> Configuration:
-    """Return the configuration that :func:`dcgan.fields.to_json` wrote.
-
-    Raises:
-        TypeError: if a value is of the wrong type.
-        ValueError: if the text is no such JSON, a setting is unknown, or a value is out of range.
-    """
-    return from_settings(json.loads(text))
-
-
 def from_settings(settings: object) -> Configuration:
     """Return the configuration of a dictionary as `dataclasses.asdict` makes it; what is missing has its default.
 
-    Errors are those of :func:`from_json`.
+    Errors are those of :func:`dcgan.fields.from_settings`.
     """
     return fields.from_settings(Configuration, settings)
