@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from dcgan.configuration import Configuration
 
-RATES = (1e-4, 2e-4, 5e-4, 1e-3)
-"""The paper's learning rates of D and of G, 16 pairs in all."""
-
 PRESETS = {
     "cifar10": Configuration(),
     "stl10": Configuration(dataset="stl10", size=48, lr_discriminator=2e-4),
