@@ -116,6 +116,16 @@ def test_a_scale_that_has_fallen_to_nothing_stops_the_run(name: str):
         health(gan, step)
 
 
+def test_the_31st_overflow_in_a_row_from_the_start_stops_the_run():
+    gan = make("float16")
+    gan.generator[0].bias.register_hook(lambda gradient: gradient * torch.inf)
+    for _ in range(30):
+        health(gan, gan.step(REAL))
+    step = gan.step(REAL)
+    with pytest.raises(NotFiniteError, match="gradient_norm_generator is"):
+        health(gan, step)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_without_a_scale_every_overflow_stops_the_run(precision: str):
     gan = make(precision)

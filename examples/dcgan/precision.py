@@ -11,7 +11,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 """The precisions of forwards and backwards. Weights, optimisers, losses and norms are in float32 with all of them."""
 
 SMALLEST_SCALE = 2.0**-14
-"""The scale of a loss below which training has failed: it is halved at every overflow, 30 times in a row for that."""
+"""The scale of a loss below which training has failed.
+
+It is 2^16 at first and halved at every overflow, so that it takes 31 in a row from the start.
+"""
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
