@@ -28,8 +28,6 @@ GAP = 2
 
 Line = dict[str, Any]
 
-_PRECISE = "--precision float32, "
-
 
 class NotFiniteError(Exception):
     """A number of the training is infinite or no number; the message says what to try."""
@@ -133,10 +131,10 @@ def health(gan: GAN, step: Step) -> Line:
             line[f"scale_{name}"] = scale
             if scale >= SMALLEST_SCALE and not math.isfinite(line[norm]):
                 line[norm] = None
-    precise = _PRECISE if gan.configuration.precision != "float32" else ""
-    check_finite(
-        line, gan.iteration, f"a smaller --scale or --total-scale, the bounded kernel (--loss mmd-rep-b), {precise}"
-    )
+    advice = "a smaller --scale or --total-scale, the bounded kernel (--loss mmd-rep-b), "
+    if gan.configuration.precision != "float32":
+        advice += "--precision float32, "
+    check_finite(line, gan.iteration, advice)
     return line
 
 

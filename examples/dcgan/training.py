@@ -121,9 +121,9 @@ class Training:
     def _record(self, folder: Path) -> Record | None:
         if not self.group.first:
             return None
-        randomness = torch.Generator().manual_seed(self.configuration.seed)
-        noise = self.experiment.noise(self.configuration, SAMPLES, randomness)
-        return Record(folder, self.configuration, noise, self.gan.iteration)
+        chosen = self.configuration
+        noise = self.experiment.noise(chosen, SAMPLES, torch.Generator().manual_seed(chosen.seed))
+        return Record(folder, chosen, noise, self.gan.iteration)
 
     def _draw(self) -> None:
         if self.record is not None:
