@@ -25,11 +25,11 @@ from sweeps import figure, results, workers
 from sweeps.attempt import understood
 from sweeps.devices import place
 from sweeps.folders import Evaluation, Folder, Outcome, Status
+from sweeps.grids import RATES, STUDIES
 from sweeps.locks import is_locked, locked
 from sweeps.plan import plan, share, text
 from sweeps.processes import Ended
 from sweeps.results import Row
-from sweeps.studies import RATES, STUDIES
 from sweeps.summary import summary
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dcgan.losses import MMD
+from sweeps.grids import Value
 from sweeps.plan import PAIR, Pair, Run, text
-from sweeps.studies import Value
 
 NAME = "fashion-mnist"
 

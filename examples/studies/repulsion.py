@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps.grids import Value
 from sweeps.plan import Pair
-from sweeps.studies import Value
 
 from studies import protocol, results
 from studies.results import Outcome

@@ -14,10 +14,10 @@ from sweeps import figure
 from sweeps.attempt import Recipe, Result
 from sweeps.devices import place
 from sweeps.folders import Folder, Status
+from sweeps.grids import STUDIES
 from sweeps.options import read
 from sweeps.plan import Group, Pair, Run, plan, share
 from sweeps.results import best, first_seed, groups, is_known, rows_of, write_csv
-from sweeps.studies import STUDIES
 from sweeps.summary import summary
 from sweeps.workers import SignalledError, Workers
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from dcgan.atomic import replacing
 
 from sweeps.folders import Status
+from sweeps.grids import Study
 from sweeps.plan import Group, Pair
 from sweeps.results import Row, spread
-from sweeps.studies import Study
 from sweeps.summary import heading
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.grids import STUDIES
 from sweeps.plan import PAIR, text
-from sweeps.studies import STUDIES
 
 EXAMPLES = Path(__file__).parents[1]
 

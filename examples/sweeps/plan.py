@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.studies import RATES, Grid, Study, Value
+from sweeps.grids import RATES, Grid, Study, Value
 
 PAIR = ("lr-discriminator", "lr-generator")
 """The options of a pair of learning rates."""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from dcgan.atomic import replacing
 
 from sweeps.folders import Evaluation, Folder, Status
+from sweeps.grids import Study, order
 from sweeps.plan import Group, Pair, Run
-from sweeps.studies import Study, order
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from sweeps import figure as sweep
 from sweeps.folders import Evaluation, Status
+from sweeps.grids import Study
 from sweeps.plan import PAIR, Pair, Run
 from sweeps.results import Row
-from sweeps.studies import Study
 
 from studies import protocol
 from studies.repulsion import Group, groups
