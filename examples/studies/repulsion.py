@@ -14,7 +14,7 @@ from studies.results import Outcome
 
 
 @dataclass(frozen=True)
-class Group:
+class Repulsion:
     """A kernel with one lambda.
 
     Args:
@@ -43,10 +43,10 @@ class Group:
         return min((each.fid for each in self.found.values()), default=None)
 
 
-def groups(raw: Path) -> list[Group]:
+def repulsions(raw: Path) -> list[Repulsion]:
     """Return what is known of each kernel, by lambda."""
     return [
-        Group(kernel, lambda_, results.over_pairs(raw, protocol.setting(loss, **{"lambda": lambda_})))
+        Repulsion(kernel, lambda_, results.over_pairs(raw, protocol.setting(loss, **{"lambda": lambda_})))
         for kernel, loss in protocol.KERNELS.items()
         for lambda_ in protocol.LAMBDAS
     ]

@@ -12,7 +12,7 @@ from sweeps.plan import PAIR, Pair, Run
 from sweeps.results import Row
 
 from studies import protocol
-from studies.repulsion import Group, groups
+from studies.repulsion import Repulsion, repulsions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,14 +24,19 @@ STUDY = Study("lambda, with two kernels", (), axis=("lambda",))
 
 def draw(figure: Figure, raw: Path) -> None:
     """Draw a panel for each kernel; bars that go on above what counts as failed are marked."""
-    rows = [_row(group, pair) for group in groups(raw) for pair in protocol.PAIRS]
+    rows = [_row(repulsion, pair) for repulsion in repulsions(raw) for pair in protocol.PAIRS]
     sweep.draw(figure, STUDY, rows, "fid", protocol.COLLAPSED)
 
 
-def _row(group: Group, pair: Pair) -> Row:
+def _row(repulsion: Repulsion, pair: Pair) -> Row:
     """Return a run as the sweeps' figure takes it."""
-    settings = {"kernel": group.kernel, "lambda": str(group.lambda_), **dict(zip(PAIR, pair, strict=True)), "seed": "0"}
-    found = group.found.get(pair)
+    settings = {
+        "kernel": repulsion.kernel,
+        "lambda": str(repulsion.lambda_),
+        **dict(zip(PAIR, pair, strict=True)),
+        "seed": "0",
+    }
+    found = repulsion.found.get(pair)
     if found is None:
         return Row(Run(settings), Status.MISSING, 0, None, "")
     if found.diverged:

@@ -7,17 +7,17 @@ from pathlib import Path
 from sweeps.summary import markdown
 
 from studies import cells, protocol
-from studies.repulsion import Group, groups
+from studies.repulsion import Repulsion, repulsions
 
 
 def table(raw: Path) -> str:
     """Return the table."""
     head = ["kernel", "lambda", *map(cells.pair, protocol.PAIRS), "lowest", "diverged", "failed"]
-    return markdown(head, map(_row, groups(raw)))
+    return markdown(head, map(_row, repulsions(raw)))
 
 
-def _row(group: Group) -> list[str]:
-    known, planned = len(group.found), len(protocol.PAIRS)
-    fids = [None if (found := group.found.get(pair)) is None else found.fid for pair in protocol.PAIRS]
-    counts = (cells.share(count, known, planned) for count in (group.diverged, group.failed))
-    return [group.kernel, str(group.lambda_), *map(cells.fid, fids), cells.fid(group.lowest), *counts]
+def _row(repulsion: Repulsion) -> list[str]:
+    known, planned = len(repulsion.found), len(protocol.PAIRS)
+    fids = [None if (found := repulsion.found.get(pair)) is None else found.fid for pair in protocol.PAIRS]
+    counts = (cells.share(count, known, planned) for count in (repulsion.diverged, repulsion.failed))
+    return [repulsion.kernel, str(repulsion.lambda_), *map(cells.fid, fids), cells.fid(repulsion.lowest), *counts]
