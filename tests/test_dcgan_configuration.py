@@ -66,6 +66,7 @@ def test_what_is_not_chosen_follows_from_the_rest(settings: dict[str, object], e
     ("settings", "message"),
     [
         ({"dataset": "stl10"}, "stl10 has images of size 48 with 3 channels, but size and channels are 32 and 3"),
+        ({"channels": 1}, "cifar10 has images of size 32 with 3 channels, but size and channels are 32 and 1"),
         ({"loss": "hinge", "lambda_": 1.0}, "lambda: expected none for 'hinge'"),
         ({"loss": "hinge", "gradient_penalty": 0.1}, "gradient_penalty: expected mmd-rep or mmd-rep-b"),
         ({"gradient_penalty": 0.1, "compile": True}, "compile: expected none beside a gradient penalty"),

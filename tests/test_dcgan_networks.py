@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from dcgan.initialisers import initialised
-from dcgan.networks import make_discriminator, make_generator, normalised_layers
+from dcgan.networks import make_discriminator, make_generator, normalised_layers, with_known_sizes
 from torch import nn
 
 from torch_mmd_losses import spectral_norms
@@ -160,6 +160,15 @@ def test_the_discriminator_knows_its_input_sizes_before_the_first_forward():
     vectors = [value.shape for name, value in discriminator.state_dict().items() if name.endswith(".v")]
     assert vectors[0][-3:] == (3, 48, 48)
     assert vectors[-2][-3:] == (16, 6, 6)
+
+
+@pytest.mark.parametrize("method", ["pico", "conv", "matrix"])
+def test_showing_the_sizes_moves_nothing(method: str):
+    discriminator = make_discriminator(32, scores=1, width=2, method=method)
+    before = {name: value.clone() for name, value in discriminator.state_dict().items()}
+    assert with_known_sizes(discriminator, (1, 3, 32, 32)) is discriminator
+    after = discriminator.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_networks_can_be_reduced_and_grey():
