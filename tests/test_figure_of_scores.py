@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from dcgan import script
-from dcgan.configuration import from_settings
+from dcgan.configuration import Configuration
+from dcgan.fields import from_settings
 from dcgan.gan import GAN
 from torch.testing import assert_close
 
@@ -80,7 +81,7 @@ def test_scores_are_those_of_the_discriminator_in_the_checkpoint(fig4, trained, 
     assert [scores.loss for scores in found] == [None, "mmd-rbf", "mmd-rep"]
     assert [scores.title for scores in found][1:] == ["mmd-rbf, iteration 1", "mmd-rep, iteration 1"]
     assert all(scores.scores.shape == (20, 16) for scores in found)
-    gan = GAN(from_settings(fig4.find(trained[0]).state["configuration"]))
+    gan = GAN(from_settings(Configuration, fig4.find(trained[0]).state["configuration"]))
     gan.load_state_dict(fig4.find(trained[0]).state)
     picked = np.sort(np.random.default_rng(3).permutation(60)[:20])
     pixels = np.load(images_of_stripes / "prepared" / "fashion-mnist-test-1x32x32.npy")[picked]

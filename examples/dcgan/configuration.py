@@ -125,11 +125,3 @@ def _scale(chosen: Configuration) -> float:
     if chosen.scale is not None:
         raise ValueError(f"total_scale: expected none beside scale, got {chosen.total_scale} and {chosen.scale}")
     return float(chosen.total_scale ** (1 / normalised_layers(chosen.size)))
-
-
-def from_settings(settings: object) -> Configuration:
-    """Return the configuration of a dictionary as `dataclasses.asdict` makes it; what is missing has its default.
-
-    Errors are those of :func:`dcgan.fields.from_settings`.
-    """
-    return fields.from_settings(Configuration, settings)
