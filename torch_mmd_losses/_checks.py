@@ -22,7 +22,7 @@ _AUTOCAST_DEVICES = frozenset(
 def finite_number(name: str, value: object) -> float:
     """Return `value` as a float if it is a finite real number."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a real number, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected a real number, got {described(value)} of type {type(value).__name__}")
     if not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)

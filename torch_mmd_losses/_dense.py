@@ -54,6 +54,8 @@ def losses_and_gradients(
     squares = gram.diagonal()  # from here, so that equal scores are at distance zero
     # Twice a number is exact. Any other multiple would be rounded here and not in `squares`, by a fused multiply-add.
     sq_dist = lifted(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), factor)
+    if not all([leaf.kernel._has_slope for leaf in leaves]):  # noqa: C419 (faster)
+        sq_dist = sq_dist.to(real.dtype)  # a user's own map may hold tensors, such as a network, in that of the scores
     mapped = None if factor is None else power_of_two(sq_dist, factor)
     losses, found = [], []
     for i, (weights, limits) in enumerate(rows):

@@ -94,9 +94,9 @@ def _gradients_by_autograd(
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of small samples as functions of the scores, for a second derivative."""
     with torch.enable_grad(), _checks.full_precision(real.device):
-        sets = apart(real, fake)
-        values = plan.by_autograd(*sets, plan.rows)
+        real, fake = apart(real, fake)
+        values = plan.by_autograd(real, fake, plan.rows)
         factors = [factor.to(value.dtype) for factor, value in zip(outer, values, strict=True)]
-        wanted = [scores for scores in sets if scores.requires_grad]
+        wanted = [scores for scores in (real, fake) if scores.requires_grad]
         found = iter(torch.autograd.grad(values, wanted, factors, create_graph=True))
-    return tuple(next(found) if scores.requires_grad else None for scores in sets)
+    return tuple(next(found) if scores.requires_grad else None for scores in (real, fake))

@@ -7,6 +7,7 @@ kernel: sums and multiples of kernels are therefore sums and multiples of means,
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Sequence
 
@@ -52,6 +53,11 @@ class Kernel(nn.Module):
 
     _hyperparameters: tuple[str, ...] = ()
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self._hyperparameters:  # a tensor, which was to be trained perhaps, would get no gradient
+            (_checks.positive_numbers if isinstance(value, tuple) else _checks.positive_number)(name, value)
+        super().__setattr__(name, value)  # type: ignore[arg-type]
+
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if "from_sq_dist" in cls.__dict__:  # the slope of a base class is that of its own map
@@ -83,7 +89,8 @@ class Kernel(nn.Module):
         left = Sample(matrix_a)
         right = left if a is b else Sample(matrix_b)
         with _checks.full_precision(matrix_a.device):
-            return self._gram(Pairs(left, right, "cross", distinct=False, same=a is b))
+            gram = self._evaluate(Pairs(left, right, "cross", distinct=False, same=a is b))
+            return gram.to(matrix_a.dtype)
 
     def __add__(self, other: Kernel) -> Kernel:
         """Return the kernel `k(a, b) + other(a, b)`."""
@@ -100,22 +107,32 @@ class Kernel(nn.Module):
     @property
     def _radial(self) -> bool:
         """Whether the kernel is a function of the distance: `forward` is this class's own."""
-        return type(self).forward is Kernel.forward
+        return not self._own_forward
 
     @property
     def _has_slope(self) -> bool:
         """Whether the kernel is a function of the distance whose derivative is written by hand."""
-        kind = type(self)
-        return kind._map is not Kernel._map and kind.forward is Kernel.forward
+        return type(self)._map is not Kernel._map and self._radial
 
     @property
     def _closed_form(self) -> bool:
         """Whether sums over pairs take no Gram matrix."""
         return False
 
+    @property
+    def _own_forward(self) -> bool:
+        """Whether a subclass defines the kernel by :meth:`forward`: then nothing else that it has from a base holds."""
+        return type(self).forward is not Kernel.forward
+
     def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        gram = self.from_sq_dist(pairs.sq_dist) if self._radial else self.forward(pairs.a.scores, pairs.b.scores)
-        return self._checked(gram, pairs.shape)
+        """Return the Gram matrix, in the dtype of the scores or in :func:`total_dtype`."""
+        if self._own_forward:
+            return self._checked(self.forward(pairs.a.scores, pairs.b.scores), pairs.shape)
+        return self._evaluate(pairs, bounds)
+
+    def _evaluate(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        """Return the Gram matrix of a kernel without a forward of its own, which may call that of this class."""
+        return self._checked(self.from_sq_dist(pairs.sq_dist), pairs.shape)
 
     def _checked(self, values: Tensor, shape: Sequence[int]) -> Tensor:
         if values.shape != tuple(shape):
@@ -151,8 +168,9 @@ class Kernel(nn.Module):
         """Return values and slopes of a radial kernel at squared distances >= 0, which may be overwritten."""
         with torch.enable_grad():
             leaf = sq_dist.detach().requires_grad_()
-            value = self._checked(self.from_sq_dist(leaf), leaf.shape)
-            (slope,) = torch.autograd.grad(value.sum(), leaf)
+            value = self._checked(self.from_sq_dist(leaf), leaf.shape).to(leaf.dtype)
+            # A map of steps has no derivative, which is zero where it has one.
+            slope = torch.autograd.grad(value.sum(), leaf)[0] if value.requires_grad else torch.zeros_like(leaf)
         return Mapped(value.detach(), slope, 1.0)
 
     @property
@@ -221,8 +239,9 @@ class _Sum(Kernel):
     def _leaves(self) -> list[Leaf]:
         return [leaf for part in self._parts() for leaf in part._leaves()]
 
-    def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        return torch.stack([part._gram(pairs, bounds) for part in self._parts()]).sum(0)
+    def _evaluate(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        grams = [part._gram(pairs, bounds) for part in self._parts()]
+        return functools.reduce(torch.add, grams)
 
     def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:
         return torch.stack([part._saturated(pairs, bounds) for part in self._parts()]).all(0)
@@ -239,7 +258,7 @@ class _Multiple(Kernel):
     def _leaves(self) -> list[Leaf]:
         return [Leaf(self.factor * leaf.factor, leaf.kernel) for leaf in self.part._leaves()]
 
-    def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+    def _evaluate(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         return self.factor * self.part._gram(pairs, bounds)
 
     def _saturated(self, pairs: Pairs, bounds: Bounds) -> Tensor:

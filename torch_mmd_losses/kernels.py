@@ -267,12 +267,12 @@ class RBFBKernel(Kernel):
         return _rbf_exponent(self.sigma)
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:
-        if bounds == "none" or (bounds == "repulsive" and group == "cross"):
+        if self._own_forward or bounds == "none" or (bounds == "repulsive" and group == "cross"):
             return UNBOUNDED
         keeps_apart = group == "cross" if bounds == "attractive" else group == "real"
         return (0.0, self.upper) if keeps_apart else (self.lower, math.inf)
 
-    def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+    def _evaluate(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         lowest, highest = self._limits(pairs.group, bounds)
         if (lowest, highest) == UNBOUNDED:
             return self.from_sq_dist(pairs.sq_dist)
@@ -304,15 +304,17 @@ class LinearKernel(Kernel):
     def _radial(self) -> bool:
         return False
 
-    def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        return pairs.a.scores @ pairs.b.scores.T
+    def _evaluate(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+        # Float64 before anything is multiplied: for scores with a large mean the products are far larger than MMD^2.
+        return pairs.a.precise @ pairs.b.precise.T
 
     @property
     def _closed_form(self) -> bool:
-        return True
+        return not self._own_forward
 
     def _total(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
-        # Float64 before anything is multiplied: for scores with a large mean the products are far larger than MMD^2.
+        if self._own_forward:
+            return super()._total(pairs, bounds)
         a, b = pairs.a.precise, pairs.b.precise
         total = a.sum(0) @ b.sum(0)
         return total - (a * b[pairs.shift : pairs.shift + len(a)]).sum() if pairs.distinct else total
@@ -352,7 +354,7 @@ class PolynomialKernel(Kernel):
     def _radial(self) -> bool:
         return False
 
-    def _gram(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
+    def _evaluate(self, pairs: Pairs, bounds: Bounds = "none") -> Tensor:
         a, b = pairs.a.scores, pairs.b.scores
         return (a @ b.T / a.shape[1] + self.offset) ** self.degree
 
