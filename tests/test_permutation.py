@@ -278,3 +278,10 @@ def test_wrong_arguments_are_refused():
         call(generator=0)
     with pytest.raises(ValueError, match="^tile_size: expected an integer >= 1, got 0"):
         call(tile_size=0)
+
+
+@pytest.mark.parametrize("factor", [1e-37, 1e-19, 1e19, 1e37])
+def test_scores_of_any_size_have_the_same_default_test(factor):
+    real, fake = scores(20, 2, 1).float(), scores(20, 2, 2, shift=0.5).float()
+    expected = mmd_test(real, fake, permutations=19, generator=seeded())
+    assert_close(tuple(mmd_test(real * factor, fake * factor, permutations=19, generator=seeded())), tuple(expected))

@@ -115,6 +115,9 @@ def mmd_test(
     # In a random order, what rounding or a part of the samples has to do with places has nothing to do with labels.
     order = torch.rand(m + n, dtype=torch.float64, generator=generator, device=_device(generator, device)).argsort()
     pooled = torch.cat([real, fake])[order.to(device)]
+    if kernel is None:
+        # By a power of two, which is exact, so that no distance is too large or too small to be squared.
+        pooled = torch.ldexp(pooled, -torch.frexp(pooled.abs().amax()).exponent)
     labels = torch.cat([(order < m).unsqueeze(0), _divisions(m, n, count, generator, device)]).to(device)
     with _checks.full_precision(device):
         kernels = _gaussians(_bandwidth(pooled[:MEDIAN_OF])) if kernel is None else [kernel]
