@@ -80,5 +80,6 @@ def draw(
         gamma = torch._standard_gamma(shapes, generator=generator) / shapes
         random = constant([float(part.alpha is not None) for part in mixture])[chosen] > 0
         scales = scales * torch.where(random, gamma, 1.0).sqrt()
-    normal = torch.randn(frequencies, dimension, generator=generator, dtype=dtype, device=place)
+    # Not torch.randn, which takes no generator where the compiler has a symbol for the dimension, nor the lack of one.
+    normal = torch.empty(frequencies, dimension, dtype=dtype, device=place).normal_(generator=generator)
     return (normal * scales.unsqueeze(1)).to(device, non_blocking=True)
