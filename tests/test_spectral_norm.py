@@ -185,6 +185,18 @@ def test_vector_moves_once_for_each_training_forward_and_not_on_reads():
     assert_close(vector(twice), vector(layer))
 
 
+def test_keywords_in_any_order_and_none_at_all():
+    torch.manual_seed(0)
+    plain = nn.ConvTranspose2d(2, 3, 3, stride=2)
+    layer = conv_spectral_norm(copy.deepcopy(plain))
+    x = torch.randn(1, 2, 4, 4)
+    found = layer(output_size=(10, 10), input=x)
+    assert found.shape == plain(output_size=(10, 10), input=x).shape == (1, 3, 10, 10)
+    assert layer.parametrizations.weight[0].v.shape == (2, 4, 4)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'input'"):
+        layer()
+
+
 def test_eval_is_frozen_and_already_normalised_at_the_first_use():
     layer = nn.Conv2d(3, 6, 3, padding=1)
     exact = operator_norm(layer, (3, 8, 8))

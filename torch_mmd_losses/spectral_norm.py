@@ -31,7 +31,9 @@ class _BeforeForward:
         if normalisation is None:
             self.remove(layer, self.name)
         else:
-            x = args[0] if args else next(iter(kwargs.values()))
+            x = args[0] if args else kwargs.get("input")
+            if x is None:
+                return  # the layer itself says what is missing
             normalisation.before_forward(_parametrizations(layer, self.name).original, x, layer.training)
 
     @classmethod
@@ -70,11 +72,12 @@ def conv_spectral_norm(
     The iteration advances by `n_power_iterations` in a forward of the layer in training mode. With `method="conv"` the
     first forward after a change of the weight does so, and up to two further ones at the same weight do not: they take
     :math:`\sigma` from the vectors of the first. PyTorch does not count what fused optimisers and writes to `.data` do
-    as changes; where no change is seen, every forward iterates, which costs time and nothing else. Reading `.weight`
-    does not move the iteration, and in eval mode nothing moves. It starts from a Lanczos approximation that is made
-    here, or at the first forward (in either mode) where the input size is not known before, without using random
-    numbers: all processes of a distributed job start alike. The norm belongs to that first input size; inputs of other
-    sizes are accepted and normalised by the same number, so let the first forward have the size that matters.
+    as changes; where no change is seen, every forward iterates, which costs time and nothing else; after a change that
+    is seen, the next two forwards do not look for one that is not. Reading `.weight` does not move the iteration, and
+    in eval mode nothing moves. It starts from a Lanczos approximation that is made here, or at the first forward (in
+    either mode) where the input size is not known before, without using random numbers: all processes of a distributed
+    job start alike. The norm belongs to that first input size; inputs of other sizes are accepted and normalised by
+    the same number, so let the first forward have the size that matters.
 
     `layer.weight` cannot be changed in place (`nn.init`), because it is computed; `layer.weight = tensor` takes effect
     and starts the iteration anew. `torch.nn.utils.parametrize.remove_parametrizations(layer, name)` leaves the
