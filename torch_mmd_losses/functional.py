@@ -120,7 +120,8 @@ def mmd2(
     ===============  ==========================  ======================  =========================================
 
     The first two are unbiased, so near equality of the distributions they fall below zero about as often as above;
-    the value is never clamped, because its gradient is right there too.
+    the value is never clamped, because its gradient is right there too. Rounding can make a biased one negative by some
+    units in the last place of the mean kernel values.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.

@@ -77,8 +77,8 @@ def gradient_constrained_mmd2(
         mu: points `(M, ...)` where critics are limited, like `real`; None takes the real samples.
         rank: how many rows the low-rank approximation has, from 1 to :math:`M (1 + s)`; None is exact.
         estimator: which pairs to average over, as in :func:`mmd2`: with the matrix given, :math:`S^2` is
-            :math:`\mathrm{MMD}^2` with another kernel. The default is that of the paper, which is never negative;
-            for the others to be unbiased, `mu` has to be independent of both samples.
+            :math:`\mathrm{MMD}^2` with another kernel. The default is that of the paper, never negative but for
+            rounding; for the others to be unbiased, `mu` has to be independent of both samples.
 
     Returns:
         A scalar, float64 for float64 scores and float32 for all others. Differentiable twice with respect to the

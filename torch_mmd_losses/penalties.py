@@ -169,7 +169,7 @@ def l2_penalty(*outputs: Tensor) -> Tensor:
     scores and, as the authors do, the outputs of other layers too.
 
     Args:
-        outputs: at least one tensor of any shape in any floating-point dtype, on one device.
+        outputs: at least one tensor `(m, ...)` in any floating-point dtype; all on one device.
 
     Returns:
         A scalar, float64 if a tensor has that dtype and float32 otherwise; never negative.
