@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import _checks
+from torch_mmd_losses import _checks, _maps
 from torch_mmd_losses._kernel import Kernel
-from torch_mmd_losses._leaf import LOG_2, UNBOUNDED, Limits, Mapped, power_of_two, weighted_sum
+from torch_mmd_losses._leaf import UNBOUNDED, Limits, Mapped, weighted_sum
 from torch_mmd_losses._pairs import Pairs
 from torch_mmd_losses._types import Bounds, Group
-
-SQUARINGS = 8
-"""How often in a row a Gaussian may be squared: each time doubles its relative error."""
 
 
 class RBFKernel(Kernel):
@@ -46,14 +42,14 @@ class RBFKernel(Kernel):
 
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances to kernel values."""
-        return _rbf(sq_dist, self.sigma)
+        return _maps.gaussian_value(sq_dist, self.sigma)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        return _map_rbf(sq_dist, self.sigma)
+        return _maps.gaussian(sq_dist, self.sigma)
 
     @property
     def _exponent(self) -> float:
-        return _rbf_exponent(self.sigma)
+        return _maps.gaussian_exponent(self.sigma)
 
 
 class RBFMix(Kernel):
@@ -93,41 +89,10 @@ class RBFMix(Kernel):
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances to kernel values."""
         parts = zip(self.sigmas, self.weights, strict=True)
-        return torch.stack([weight * _rbf(sq_dist, sigma) for sigma, weight in parts]).sum(0)
+        return torch.stack([weight * _maps.gaussian_value(sq_dist, sigma) for sigma, weight in parts]).sum(0)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        return weighted_sum(self._weighted_parts(sq_dist))
-
-    def _weighted_parts(self, sq_dist: Tensor) -> Iterator[tuple[float, Mapped]]:
-        """Yield the weight of each Gaussian and its map, whose tensors the next one overwrites."""
-        parts = sorted(zip(self.sigmas, self.weights, strict=True), reverse=True)
-        chain = _squarings(tuple([sigma for sigma, _ in parts]))
-        part = sq_dist
-        for i, (sigma, weight) in enumerate(parts):
-            if chain[i]:
-                for _ in range(chain[i]):
-                    part.square_()
-            else:
-                needed_again = 0 in chain[i + 1 :]
-                part = _map_rbf(sq_dist.clone() if needed_again else sq_dist, sigma).value
-            yield weight, Mapped(part, part, -0.5 / sigma**2)
-
-
-@lru_cache(maxsize=32)
-def _squarings(sigmas: tuple[float, ...]) -> list[int]:
-    """Return how often to square the Gaussian before to get the next one; 0 stands for a new exponential.
-
-    A Gaussian of half the variance is the square, which is cheaper. `sigmas` are in descending order.
-    """
-    found, previous, in_a_row = [], math.inf, 0
-    for sigma in sigmas:
-        halvings = 2 * math.log2(previous / sigma)
-        whole = halvings < SQUARINGS + 0.5 and math.isclose(halvings, max(1, round(halvings)), abs_tol=1e-12)
-        times = round(halvings) if whole else 0
-        in_a_row = in_a_row + times if times and in_a_row + times <= SQUARINGS else 0
-        found.append(times if in_a_row else 0)
-        previous = sigma
-    return found
+        return weighted_sum(_maps.gaussians(sq_dist, self.sigmas, self.weights))
 
 
 class RationalQuadraticKernel(Kernel):
@@ -156,10 +121,10 @@ class RationalQuadraticKernel(Kernel):
 
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances to kernel values."""
-        return _rational_quadratic(sq_dist, self.alpha)
+        return _maps.rational_quadratic_value(sq_dist, self.alpha)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        return _map_rational_quadratic(sq_dist, self.alpha)
+        return _maps.rational_quadratic(sq_dist, self.alpha)
 
 
 class RationalQuadraticMix(Kernel):
@@ -198,11 +163,11 @@ class RationalQuadraticMix(Kernel):
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances to kernel values."""
         parts = zip(self.alphas, self.weights, strict=True)
-        return torch.stack([weight * _rational_quadratic(sq_dist, alpha) for alpha, weight in parts]).sum(0)
+        return torch.stack([weight * _maps.rational_quadratic_value(sq_dist, alpha) for alpha, weight in parts]).sum(0)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
         parts = zip(self.alphas, self.weights, strict=True)
-        return weighted_sum((weight, _map_rational_quadratic(sq_dist, alpha)) for alpha, weight in parts)
+        return weighted_sum((weight, _maps.rational_quadratic(sq_dist, alpha)) for alpha, weight in parts)
 
 
 class RBFBKernel(Kernel):
@@ -257,14 +222,14 @@ class RBFBKernel(Kernel):
 
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Map squared distances to plain, unbounded kernel values."""
-        return _rbf(sq_dist, self.sigma)
+        return _maps.gaussian_value(sq_dist, self.sigma)
 
     def _map(self, sq_dist: Tensor) -> Mapped:
-        return _map_rbf(sq_dist, self.sigma)
+        return _maps.gaussian(sq_dist, self.sigma)
 
     @property
     def _exponent(self) -> float:
-        return _rbf_exponent(self.sigma)
+        return _maps.gaussian_exponent(self.sigma)
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:
         if self._own_forward or bounds == "none" or (bounds == "repulsive" and group == "cross"):
@@ -386,41 +351,3 @@ class EnergyKernel(Kernel):
     def _map(self, sq_dist: Tensor) -> Mapped:
         inverse = sq_dist.rsqrt().masked_fill_(sq_dist == 0, 0)
         return Mapped(sq_dist.mul_(inverse).neg_(), inverse, -0.5)
-
-
-def _rbf(sq_dist: Tensor, sigma: float) -> Tensor:
-    return torch.exp(sq_dist * (-0.5 / sigma**2))
-
-
-def _rational_quadratic(sq_dist: Tensor, alpha: float) -> Tensor:
-    return (1 + sq_dist * (0.5 / alpha)) ** -alpha
-
-
-def _map_rbf(sq_dist: Tensor, sigma: float) -> Mapped:
-    exponent = _rbf_exponent(sigma)
-    return power_of_two(sq_dist.mul_(exponent), exponent)
-
-
-def _rbf_exponent(sigma: float) -> float:
-    return -0.5 / (sigma**2 * LOG_2)
-
-
-def _map_rational_quadratic(sq_dist: Tensor, alpha: float) -> Mapped:
-    base = torch.rsub(sq_dist, 1.0, alpha=-0.5 / alpha)
-    if alpha == 0.5:
-        value = base.rsqrt_()
-        return Mapped(value, value.square().mul_(value), -0.5)
-    if alpha in (1, 2, 3, 4, 5):  # a general power costs ten times a product
-        inverse = base.reciprocal_()
-        value = _whole_power(inverse, int(alpha))
-        return Mapped(value, inverse.square() if value is inverse else inverse.mul_(value), -0.5)
-    value = base.log2().mul_(-alpha).exp2_()
-    return Mapped(value, torch.div(value, base, out=base), -0.5)
-
-
-def _whole_power(x: Tensor, exponent: int) -> Tensor:
-    if exponent == 1:
-        return x
-    half = _whole_power(x, exponent // 2)
-    even = half.square() if half is x else half.square_()
-    return even.mul_(x) if exponent % 2 else even
