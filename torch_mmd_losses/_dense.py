@@ -40,16 +40,16 @@ def losses_and_gradients(
     real: Tensor,
     fake: Tensor,
     estimator: Estimator,
-    rows: Sequence[tuple[Weights, Sequence[BlockLimits] | None]],
+    objectives: Sequence[tuple[Weights, Sequence[BlockLimits] | None]],
     *,
     gradients: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return for each row, that is weights of the three means and limits of each kernel, the loss and its gradient.
+    """Return losses and their gradients: of each, weights of the three means are given, and limits of each kernel.
 
     Gradients are `(m + n, d)` in the dtype of the scores, real scores first.
     """
     m, n = real.shape[0], fake.shape[0]
-    factor = exponent(leaves) if all([limits is None for _, limits in rows]) else None  # noqa: C419 (faster)
+    factor = exponent(leaves) if all([limits is None for _, limits in objectives]) else None  # noqa: C419 (faster)
     stack, gram = stack_and_gram(real, fake, factor or 1)
     squares = gram.diagonal()  # from here, so that equal scores are at distance zero
     # Twice a number is exact. Any other multiple would be rounded here and not in `squares`, by a fused multiply-add.
@@ -58,10 +58,10 @@ def losses_and_gradients(
         sq_dist = sq_dist.to(real.dtype)  # a user's own map may hold tensors, such as a network, in that of the scores
     mapped = None if factor is None else power_of_two(sq_dist, factor)
     losses, found = [], []
-    for i, (weights, limits) in enumerate(rows):
-        if mapped is None or limits != rows[i - 1][1]:
+    for i, (weights, limits) in enumerate(objectives):
+        if mapped is None or limits != objectives[i - 1][1]:
             bounds = [limit_matrices(m, n, blocks, sq_dist.dtype, sq_dist.device) for blocks in limits or ()]
-            mapped = evaluate(leaves, sq_dist, bounds or None, keep=i + 1 < len(rows))
+            mapped = evaluate(leaves, sq_dist, bounds or None, keep=i + 1 < len(objectives))
         value, slope, rate = mapped
         omega, scales, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
         pull = slope * omega

@@ -14,7 +14,7 @@ from torch_mmd_losses._passes import Plan, compute, hessian_product, is_small
 
 
 def losses(plan: Plan, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
-    """Return the loss of each row, scalars in the dtype of the scores, where `_eager.plain_autograd` holds of these."""
+    """Return the losses, scalars in the dtype of the scores, where `_eager.plain_autograd` holds of these."""
     return _Losses.apply(real, fake, plan)  # type: ignore[no-untyped-call]
 
 
@@ -37,7 +37,7 @@ class _Losses(torch.autograd.Function):
         gradients = [gradients[i] for i in used]
         if not torch.is_grad_enabled():
             return (*_split(ctx.wanted, real, fake, _weigh(factors, gradients)), None)
-        plan = ctx.plan._replace(rows=[ctx.plan.rows[i] for i in used])
+        plan = ctx.plan._replace(objectives=[ctx.plan.objectives[i] for i in used])
         if is_small(plan, real, fake):
             return (*_gradients_by_autograd(plan, real, fake, factors), None)
         return (*_Gradients.apply(real, fake, plan, ctx.wanted, gradients, *factors), None)  # type: ignore[no-untyped-call]
@@ -64,8 +64,8 @@ class _Gradients(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *along: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         real, fake, *rest = ctx.saved_tensors
-        plan, rows = ctx.plan, len(ctx.plan.rows)
-        outer, gradients = rest[:rows], rest[rows:]
+        plan, count = ctx.plan, len(ctx.plan.objectives)
+        outer, gradients = rest[:count], rest[count:]
         with _checks.full_precision(real.device):
             products = hessian_product(plan, real, fake, ctx.wanted, outer, along)
         directions = torch.cat([direction for direction, want in zip(along, ctx.wanted, strict=True) if want])
@@ -95,7 +95,7 @@ def _gradients_by_autograd(
     """Return the gradients of small samples as functions of the scores, for a second derivative."""
     with torch.enable_grad(), _checks.full_precision(real.device):
         real, fake = apart(real, fake)
-        values = plan.by_autograd(real, fake, plan.rows)
+        values = plan.by_autograd(real, fake, plan.objectives)
         factors = [factor.to(value.dtype) for factor, value in zip(outer, values, strict=True)]
         wanted = [scores for scores in (real, fake) if scores.requires_grad]
         found = iter(torch.autograd.grad(values, wanted, factors, create_graph=True))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def squared_norms(name: str, scores: Tensor, inputs: object, *, create_graph: bool) -> Tensor:
+def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_graph: bool) -> Tensor:
     r"""Return the squared Frobenius norm of the derivative of the scores by their own sample, `(m,)`.
 
     Scores of a sample must not depend on other samples, so that the sum over the batch has the derivatives of all

@@ -13,7 +13,7 @@ from torch_mmd_losses._leaf import UNBOUNDED, Leaf, Limits
 from torch_mmd_losses._pairs import total_dtype
 from torch_mmd_losses._parts import Scope
 from torch_mmd_losses._tiles import side_of_tiles
-from torch_mmd_losses._types import GROUPS, Bounds, Estimator, Group, Row
+from torch_mmd_losses._types import GROUPS, Bounds, Estimator, Group, Objective
 
 
 class Plan(NamedTuple):
@@ -21,11 +21,11 @@ class Plan(NamedTuple):
 
     radial: Sequence[Leaf]
     general: Sequence[Leaf]
-    rows: Sequence[Row]
+    objectives: Sequence[Objective]
     estimator: Estimator
     scope: Scope
     tile: int | None
-    by_autograd: Callable[[Tensor, Tensor, Sequence[Row]], Sequence[Tensor]]
+    by_autograd: Callable[[Tensor, Tensor, Sequence[Objective]], Sequence[Tensor]]
 
 
 Computed = tuple[list[Tensor], list[Tensor]]
@@ -35,18 +35,18 @@ Computed = tuple[list[Tensor], list[Tensor]]
 def compute(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
     """Return the losses and the gradients that are wanted, of real and of fake scores."""
     if not is_small(plan, real, fake):
-        return _large(plan, real, fake, wanted)
-    rows = []
-    for row in plan.rows:
-        rows.append((row.weights, None if row.bounds == "none" else _block_limits(plan.radial, row.bounds)))
+        return _tiled(plan, real, fake, wanted)
+    objectives = []
+    for weights, bounds in plan.objectives:
+        objectives.append((weights, None if bounds == "none" else _block_limits(plan.radial, bounds)))
     values, gradients = _dense.losses_and_gradients(
-        plan.radial, real, fake, plan.estimator, rows, gradients=True in wanted
+        plan.radial, real, fake, plan.estimator, objectives, gradients=True in wanted
     )
     if False in wanted:
         m = real.shape[0]
         gradients = [gradient[:m] if wanted[0] else gradient[m:] for gradient in gradients]
     if plan.general:
-        more = _large(plan._replace(radial=()), real, fake, wanted)
+        more = _tiled(plan._replace(radial=()), real, fake, wanted)
         values, gradients = (
             [p + q for p, q in zip(*pair, strict=True)] for pair in zip((values, gradients), more, strict=True)
         )
@@ -58,18 +58,18 @@ def is_small(plan: Plan, real: Tensor, fake: Tensor) -> bool:
     return bool(plan.radial) and plan.scope.local and _dense.suits(real.shape[0] + fake.shape[0])
 
 
-def _large(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
+def _tiled(plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]) -> Computed:
     size = side_of_tiles(plan.tile, real.device)
     samples = plan.scope.samples(real, fake)
-    values = torch.zeros(len(plan.rows), dtype=total_dtype(real.device), device=real.device)
+    values = torch.zeros(len(plan.objectives), dtype=total_dtype(real.device), device=real.device)
     sizes = [len(scores) if want else 0 for scores, want in zip((real, fake), wanted, strict=True)]
-    gradients = [real.new_zeros(sum(sizes), real.shape[1]) for _ in plan.rows] if any(wanted) else []
+    gradients = [real.new_zeros(sum(sizes), real.shape[1]) for _ in plan.objectives] if any(wanted) else []
     towards = [gradient.split(sizes) for gradient in gradients]
     for part in plan.scope.parts(samples, plan.estimator):
         sides = (part.a < len(wanted) and wanted[part.a], part.b < len(wanted) and wanted[part.b])
-        weights = [getattr(row.weights, part.group) / part.pairs for row in plan.rows]
+        weights = [getattr(objective.weights, part.group) / part.pairs for objective in plan.objectives]
         used = [i for i, weight in enumerate(weights) if weight and (part.value or any(sides))]
-        limits = [_limits(plan.radial, part.group, plan.rows[i].bounds) for i in used]
+        limits = [_limits(plan.radial, part.group, plan.objectives[i].bounds) for i in used]
         found = _sums.pair_sums(plan.radial, plan.general, part.block, limits, wanted=sides, size=size)
         for i, sums in zip(used, found, strict=True):
             values[i].add_(sums.total, alpha=weights[i] * part.value)
@@ -92,10 +92,12 @@ def hessian_product(
     samples = plan.scope.samples(real, fake)
     parts = plan.scope.parts(samples, plan.estimator)
     products = [torch.zeros_like(scores) if want else None for scores, want in zip((real, fake), wanted, strict=True)]
-    for row, factor in zip(plan.rows, outer, strict=True):
+    for objective, factor in zip(plan.objectives, outer, strict=True):
         steps = (torch.zeros_like(x) if v is None else factor * v for x, v in zip((real, fake), along, strict=True))
         directions = plan.scope.directions(*steps)
-        _second.add_hessian_product(products, (*plan.radial, *plan.general), row, parts, samples, directions, size)
+        _second.add_hessian_product(
+            products, (*plan.radial, *plan.general), objective, parts, samples, directions, size
+        )
     return tuple(product if product is None else product * plan.scope.gradient_factor for product in products)
 
 

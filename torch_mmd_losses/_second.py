@@ -11,13 +11,13 @@ from torch_mmd_losses._leaf import Leaf
 from torch_mmd_losses._pairs import Sample
 from torch_mmd_losses._parts import Part
 from torch_mmd_losses._tiles import tiles
-from torch_mmd_losses._types import Row
+from torch_mmd_losses._types import Objective
 
 
 def add_hessian_product(
     products: Sequence[Tensor | None],
     leaves: Sequence[Leaf],
-    row: Row,
+    objective: Objective,
     parts: Sequence[Part],
     samples: Sequence[Tensor],
     directions: Sequence[Tensor],
@@ -28,14 +28,14 @@ def add_hessian_product(
     Args:
         products: where to add, for each of the first samples; None where no derivative is wanted.
         leaves: the kernel.
-        row: the loss.
+        objective: the loss.
         parts: its pairs.
         samples: all samples that there are pairs of.
         directions: a direction for the gradient of each, of its shape.
         size: rows and columns of a tile.
     """
     for part in parts:
-        weight = getattr(row.weights, part.group) / part.pairs * part.gradient
+        weight = getattr(objective.weights, part.group) / part.pairs * part.gradient
         block = part.block
         for rows, columns in tiles(block, size):
             sides = [(part.a, rows), (part.b, columns)]
@@ -45,7 +45,7 @@ def add_hessian_product(
                 scores = [samples[side][place].detach().requires_grad_() for side, place in sides]
                 first, last = Sample(scores[0]), Sample(scores[-1])
                 pairs = part.pairs_of(first, first if len(scores) == 1 else last, rows.start, columns.start)
-                values = [leaf.factor * pairs.total(leaf.kernel._gram(pairs, row.bounds)) for leaf in leaves]
+                values = [leaf.factor * pairs.total(leaf.kernel._gram(pairs, objective.bounds)) for leaf in leaves]
                 slopes = torch.autograd.grad(torch.stack(values).sum(), scores, create_graph=True)
                 steps = [
                     (slope * directions[side][place]).sum() for slope, (side, place) in zip(slopes, sides, strict=True)

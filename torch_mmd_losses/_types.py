@@ -26,7 +26,7 @@ class Weights(NamedTuple):
     fake: float
 
 
-class Row(NamedTuple):
+class Objective(NamedTuple):
     """A loss: the weights of the three mean kernel values, and the bounds of bounded kernels in it."""
 
     weights: Weights

@@ -18,13 +18,13 @@ from torch_mmd_losses._leaf import Leaf
 from torch_mmd_losses._pairs import Pairs, Sample, total_dtype
 from torch_mmd_losses._parts import LOCAL, Part, Scope
 from torch_mmd_losses._passes import Plan
-from torch_mmd_losses._types import Bounds, Estimator, Row, Weights
+from torch_mmd_losses._types import Bounds, Estimator, Objective, Weights
 
 MMD2 = Weights(real=1.0, cross=-2.0, fake=1.0)
 """`E k(x, x') - 2 E k(x, y) + E k(y, y')`, Eq. 1 and 2 of Wang et al."""
 
 
-GENERATOR = Row(MMD2, "none")
+GENERATOR = Objective(MMD2, "none")
 """The generator's loss: MMD^2 with the kernel as it is, without bounds."""
 
 
@@ -44,18 +44,18 @@ def losses(
     fake: Tensor,
     estimator: Estimator,
     *,
-    rows: Sequence[Row],
+    objectives: Sequence[Objective],
     tile_size: int | None = None,
     scope: Scope = LOCAL,
 ) -> tuple[Tensor, ...]:
-    """Return the loss of each row, scalars in the dtype of the scores, from one set of distances.
+    """Return each loss, scalars in the dtype of the scores, from one set of distances.
 
     Kernels go through a fused pass where nothing but reverse-mode autograd with respect to the scores looks on. Kernels
     that are trained or have their means in closed form, and everything under `torch.compile` and function transforms,
     are left to autograd.
     """
     if not _eager.plain_autograd(real, fake):
-        by_autograd = _by_autograd(kernel._leaves(), real, fake, rows, estimator=estimator, scope=scope)
+        by_autograd = _by_autograd(kernel._leaves(), real, fake, objectives, estimator=estimator, scope=scope)
         return tuple(value.to(real.dtype) for value in by_autograd)
     radial: list[Leaf] = []
     general: list[Leaf] = []
@@ -68,32 +68,38 @@ def losses(
     parts: list[tuple[Tensor, ...]] = []
     if radial or general:
         values = partial(_by_autograd, radial + general, estimator=estimator, scope=scope)
-        parts.append(_fused.losses(Plan(radial, general, rows, estimator, scope, tile_size, values), real, fake))
+        parts.append(_fused.losses(Plan(radial, general, objectives, estimator, scope, tile_size, values), real, fake))
     if rest:
-        parts.append(_by_autograd(rest, real, fake, rows, estimator=estimator, scope=scope))
+        parts.append(_by_autograd(rest, real, fake, objectives, estimator=estimator, scope=scope))
     if not rest:
         return parts[0]
     return tuple(torch.stack(values).sum().to(real.dtype) for values in zip(*parts, strict=True))
 
 
 def _by_autograd(
-    leaves: Sequence[Leaf], real: Tensor, fake: Tensor, rows: Sequence[Row], *, estimator: Estimator, scope: Scope
+    leaves: Sequence[Leaf],
+    real: Tensor,
+    fake: Tensor,
+    objectives: Sequence[Objective],
+    *,
+    estimator: Estimator,
+    scope: Scope,
 ) -> tuple[Tensor, ...]:
     sets = scope.samples(scope.enter(real), scope.enter(fake))
     samples = [Sample(scores) for scores in sets]
     contributions: list[tuple[Part, list[Tensor]]] = []
     for part in scope.parts(sets, estimator):
         pairs = part.pairs_of(samples[part.a], samples[part.b])
-        contributions.append((part, [_contribution(leaves, part, pairs, row) for row in rows]))
+        contributions.append((part, [_contribution(leaves, part, pairs, objective) for objective in objectives]))
     return scope.losses(contributions)
 
 
-def _contribution(leaves: Sequence[Leaf], part: Part, pairs: Pairs, row: Row) -> Tensor:
+def _contribution(leaves: Sequence[Leaf], part: Part, pairs: Pairs, objective: Objective) -> Tensor:
     """Return what a part adds to a loss, a scalar in :func:`total_dtype`."""
-    weight = getattr(row.weights, part.group) / part.pairs
+    weight = getattr(objective.weights, part.group) / part.pairs
     if not weight:
         return pairs.a.scores.new_zeros((), dtype=total_dtype(pairs.a.scores.device))
-    totals = [leaf.factor * leaf.kernel._total(pairs, row.bounds) for leaf in leaves]
+    totals = [leaf.factor * leaf.kernel._total(pairs, objective.bounds) for leaf in leaves]
     return weight * torch.stack(totals).sum()
 
 
@@ -155,7 +161,7 @@ def mmd2(
     _checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
     tile_size = _checks.tile_size(tile_size)
     with _checks.full_precision(real.device):
-        return losses(kernel, real, fake, estimator, rows=[GENERATOR], tile_size=tile_size)[0]
+        return losses(kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=tile_size)[0]
 
 
 def check_kernel(kernel: object) -> None:

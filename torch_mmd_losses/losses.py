@@ -16,7 +16,7 @@ from torch_mmd_losses._global import Global, refuse
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._parts import LOCAL
 from torch_mmd_losses._terms import terms
-from torch_mmd_losses._types import ESTIMATORS, Bounds, Estimator, Row
+from torch_mmd_losses._types import ESTIMATORS, Bounds, Estimator, Objective
 from torch_mmd_losses.kernels import RBFBKernel
 
 
@@ -54,8 +54,8 @@ class _BatchLoss(nn.Module):
         self.global_batch = _checks.flag("global_batch", global_batch)
         self.tile_size = _checks.tile_size(tile_size)
 
-    def _losses(self, real: Tensor, fake: Tensor, *rows: Row) -> tuple[Tensor, ...]:
-        return self._locally_or_globally(F.losses, real, fake, rows=rows, tile_size=self.tile_size)
+    def _losses(self, real: Tensor, fake: Tensor, *objectives: Objective) -> tuple[Tensor, ...]:
+        return self._locally_or_globally(F.losses, real, fake, objectives=objectives, tile_size=self.tile_size)
 
     @torch.no_grad()
     def _terms(self, real: Tensor, fake: Tensor, bounds: Bounds) -> Terms:
@@ -176,7 +176,7 @@ class MMDLoss(_BatchLoss):
             ValueError: if scores are empty, not floating-point, too few for the estimator or, for `"u_statistic"`,
                 not equally many; if they differ in dimension, dtype or device.
         """
-        return self._losses(real, fake, self._row)[0]
+        return self._losses(real, fake, self._objective)[0]
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         r"""Return the generator's loss :math:`L_G = \mathrm{MMD}^2` (Eq. 2) with the unbounded kernel.
@@ -208,7 +208,7 @@ class MMDLoss(_BatchLoss):
             >>> grads_d = torch.autograd.grad(loss_d, list(D.parameters()), retain_graph=True)
             >>> grads_g = torch.autograd.grad(loss_g, list(G.parameters()))
         """
-        return Losses(*self._losses(real, fake, self._row, F.GENERATOR))
+        return Losses(*self._losses(real, fake, self._objective, F.GENERATOR))
 
     def terms(self, real: Tensor, fake: Tensor) -> Terms:
         r"""Return the three mean kernel values and the share of saturated pairs, for logging.
@@ -229,7 +229,7 @@ class MMDLoss(_BatchLoss):
             >>> [round(float(value), 3) for value in terms]
             [0.607, 0.0, 0.882, 0.5]
         """
-        return self._terms(real, fake, self._row.bounds)
+        return self._terms(real, fake, self._objective.bounds)
 
     def extra_repr(self) -> str:
         """Return the arguments but the kernel, which is a child module, for `repr`."""
@@ -237,5 +237,5 @@ class MMDLoss(_BatchLoss):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     @property
-    def _row(self) -> Row:
-        return Row(F.discriminator_weights(self.lambda_), F.discriminator_bounds(self.lambda_))
+    def _objective(self) -> Objective:
+        return Objective(F.discriminator_weights(self.lambda_), F.discriminator_bounds(self.lambda_))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import _checks
-from torch_mmd_losses._jacobian import squared_norms
+from torch_mmd_losses._jacobian import squared_gradient_norms
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._pairs import Pairs, Sample, total_dtype
 from torch_mmd_losses.functional import check_kernel
@@ -65,7 +65,7 @@ def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> 
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         matrix = _checks.scores("scores", scores)
-    squares = squared_norms("scores", matrix, inputs, create_graph=create_graph)
+    squares = squared_gradient_norms("scores", matrix, inputs, create_graph=create_graph)
     if length:
         positive = squares > 0
         norms = torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)

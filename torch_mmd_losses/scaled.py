@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_mmd_losses import _checks
 from torch_mmd_losses import functional as F
-from torch_mmd_losses._jacobian import squared_norms
+from torch_mmd_losses._jacobian import squared_gradient_norms
 from torch_mmd_losses._kernel import Kernel
 from torch_mmd_losses._leaf import Leaf
 from torch_mmd_losses._parts import Scope
@@ -206,7 +206,7 @@ class ScaledMMDLoss(_BatchLoss):
             real, fake = _checks.same_space("real", real, "fake", fake)
             if not (self.squared or real.shape[1] == 1):
                 raise ValueError(f"real: expected one score per sample with squared=False, got {real.shape[1]}")
-            squares = squared_norms("real", real, inputs, create_graph=create_graph)
+            squares = squared_gradient_norms("real", real, inputs, create_graph=create_graph)
         found: tuple[Tensor, Tensor] = self._locally_or_globally(
             self._mmd_and_scale, real if create_graph else real.detach(), fake, squares=squares
         )
@@ -217,7 +217,9 @@ class ScaledMMDLoss(_BatchLoss):
     ) -> tuple[Tensor, Tensor]:
         leaves = kernel._leaves()
         if self.squared:
-            (mmd,) = F.losses(kernel, real, fake, estimator, rows=[F.GENERATOR], tile_size=self.tile_size, scope=scope)
+            (mmd,) = F.losses(
+                kernel, real, fake, estimator, objectives=[F.GENERATOR], tile_size=self.tile_size, scope=scope
+            )
         else:
             difference = scope.mean(real.squeeze(1), 0) - scope.mean(fake.squeeze(1), 1)
             mmd = (math.sqrt(sum(leaf.factor for leaf in leaves)) * difference).to(real.dtype)
