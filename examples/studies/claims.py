@@ -77,8 +77,8 @@ CLAIMS: Sequence[Claim] = (
         for better in ("mmd-rep", "mmd-rep-b")
         for worse in ("non-saturating", "hinge")
     ),
-    *(Claim("D.2", _scores(count), _scores(1)) for count in protocol.SCORES if count > 1),
-    Claim("C.3", _norm("PICO"), _norm("PIM")),
+    *(Claim("5.2, of D.2", _scores(count), _scores(1)) for count in protocol.SCORES if count > 1),
+    Claim("5.2, of C.3", _norm("PICO"), _norm("PIM")),
 )
 """In the order of the paper."""
 

@@ -39,7 +39,7 @@ SEEDS = (0, 1, 2)
 """The first one chooses the best pair of learning rates; all are run with it."""
 
 COLLAPSED = 40.0
-"""An FID that a training which learns has behind it early; a run that ends above it is counted with the diverged."""
+"""An FID that a training which learns has behind it; a run that ends above it is counted with the diverged."""
 
 LOSSES = ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b", "smmd")
 LAMBDAS = (-1, -0.5, 0, 0.5, 1, 2)

@@ -37,7 +37,7 @@ def _failed_in_all(of_kernel: Sequence[Repulsion]) -> str:
 
 
 OBSERVATIONS: Mapping[str, Callable[[Sequence[Repulsion]], str]] = {
-    "1) it does well with lambda >= 0, slightly better with 0.5 and 1: lowest FID": _lowest,
+    "1) it does well with lambda >= 0, slightly better with 0.5 and 1 than with -0.5, 0 and 2: lowest FID": _lowest,
     "2) -0.5 is much better than -1 with RBF: lowest FID": _attractive,
     "3) more runs diverge with a larger lambda: pairs that failed": _failed,
     "4) RBF-B makes most of the diverged runs stable: pairs that failed": _failed_in_all,
