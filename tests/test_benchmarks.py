@@ -119,6 +119,24 @@ def test_a_missing_peer_is_left_out_and_said_to_be(benchmarks, monkeypatch):
     assert peers.present((1.0,), 2, 0) == ({}, [{"peer": "absent", "why": "not installed (not_a_package)"}])
 
 
+def test_a_module_is_imported_without_its_packages_which_others_may_need(benchmarks, tmp_path, monkeypatch):
+    for path, text in {
+        "fragile/__init__.py": "raise ImportError('something is missing')",
+        "fragile/whole/__init__.py": "VALUE = 3",
+        "fragile/whole/leaf.py": "LEAF = 4",
+        "fragile/other/__init__.py": "raise ImportError('something else is missing')",
+        "fragile/other/user.py": "from fragile.whole import VALUE",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    bare = benchmarks.peers.bare
+    assert bare("fragile.whole.leaf").LEAF == 4
+    assert bare("fragile.other.user").VALUE == 3
+    assert bare("fragile.whole.leaf") is bare("fragile.whole.leaf")
+    assert "fragile" not in sys.modules
+
+
 def test_only_all_sizes_show_that_no_peer_is_faster(benchmarks):
     peers = benchmarks.peers
 

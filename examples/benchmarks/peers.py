@@ -57,8 +57,11 @@ class Peer(NamedTuple):
 
 
 def bare(name: str) -> ModuleType:
-    """Import a module without running its packages' `__init__`, which may need much that MMD does not."""
-    parts = name.split(".")
+    """Import a module without running its packages' `__init__`, which may need much that MMD does not.
+
+    Afterwards nothing is known of the packages, which another module may need as they are.
+    """
+    parts, bare_packages = name.split("."), []
     for end in range(1, len(parts)):
         package = ".".join(parts[:end])
         if package in sys.modules:
@@ -74,7 +77,12 @@ def bare(name: str) -> ModuleType:
             ]
         sys.modules[package] = ModuleType(package)
         sys.modules[package].__path__ = folders
-    return importlib.import_module(name)
+        bare_packages.append(package)
+    try:
+        return importlib.import_module(name)
+    finally:
+        for package in bare_packages:
+            del sys.modules[package]
 
 
 def grams(parts: int) -> Callable[[int, int], int]:
