@@ -66,8 +66,8 @@ def conv_spectral_norm(
     padding mode, dilation, groups and output padding. :math:`\sigma` is found by iteration on that map, as
     :math:`\lVert W * v \rVert` with :math:`v` held constant in the gradient. **It is a lower bound**, so a layer in use
     is Lipschitz with a constant above `scale`: in the first ten steps of training, while the weights move fast, the
-    estimate was seen to be 6 per cent too low in the median and 30 at worst, and after twenty steps 0.04 per cent in
-    the median and 4 at worst (docs/theory.md, "How exact").
+    estimate was seen to be 6 per cent too low in the median and 29 at worst, and after twenty steps 0.03 per cent in
+    the median and 2 at worst (docs/theory.md, "How exact").
 
     The iteration advances by `n_power_iterations` in a forward of the layer in training mode. With `method="conv"` the
     first forward after a change of the weight does so, and up to two further ones at the same weight do not: they take
