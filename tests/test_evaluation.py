@@ -97,7 +97,7 @@ def test_all_checkpoints_of_a_run_are_measured_on_demand(run: Path, network: Pat
     [(["--floor", "fake"], "all: expected a run and no --out, got --floor"), (["x", "--out", "y"], "got --out")],
 )
 def test_all_checkpoints_are_those_of_a_run(words: list[str], message: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         evaluate.main([*words, "--all"])
     assert message in capsys.readouterr().err
 
