@@ -259,6 +259,26 @@ def test_hyperparameters_stay_numbers(name):
         RBFMix().sigmas = (1, -2)
 
 
+def test_a_new_hyperparameter_is_of_the_kind_of_the_one_before():
+    kernel = RBFMix((1, 2))
+    kernel.sigmas = [3, 4]
+    assert kernel.sigmas == (3.0, 4.0)
+    assert_close(kernel(torch.zeros(1, 1), torch.ones(1, 1)), RBFMix((3, 4))(torch.zeros(1, 1), torch.ones(1, 1)))
+    polynomial = PolynomialKernel()
+    polynomial.degree = 2
+    assert (polynomial.degree, type(polynomial.degree)) == (2, int)
+    for owner, name, value, error, message in [
+        (kernel, "sigmas", 1.0, TypeError, "sigmas: expected a sequence of numbers > 0, got 1.0"),
+        (RBFKernel(), "sigma", (1.0, 2.0), TypeError, "sigma: expected a real number, got .* of type tuple"),
+        (polynomial, "degree", 2.5, TypeError, "degree: expected an integer, got 2.5"),
+        (RBFBKernel(), "lower", 9.0, ValueError, "lower, upper: expected lower < upper, got 9.0 and 4.0"),
+    ]:
+        before = getattr(owner, name)
+        with pytest.raises(error, match=message):
+            setattr(owner, name, value)
+        assert getattr(owner, name) == before
+
+
 def test_a_kernel_without_a_definition_says_what_to_define():
     with pytest.raises(NotImplementedError, match=r"Empty must define from_sq_dist\(sq_dist\) or forward\(a, b\)"):
         type("Empty", (Kernel,), {})()(torch.zeros(2, 1), torch.zeros(2, 1))

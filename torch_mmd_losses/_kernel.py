@@ -36,7 +36,8 @@ class Kernel(nn.Module):
     their median distance, has to be found before and handed to the kernel as a number or a tensor.
 
     Hyper-parameters of the library's kernels are Python floats, exact in every precision: `.half()` does not round
-    them, they need no device, and `state_dict` carries them as float64 extra state.
+    them, they need no device, and `state_dict` carries them as float64 extra state. What is assigned to them is checked
+    as by `__init__`; a tensor is refused, since only kernels of your own train their parameters.
 
     Example:
         >>> class InverseMultiquadric(Kernel):
@@ -54,8 +55,10 @@ class Kernel(nn.Module):
     _hyperparameters: tuple[str, ...] = ()
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in self._hyperparameters:  # a tensor, which was to be trained perhaps, would get no gradient
-            (_checks.positive_numbers if isinstance(value, tuple) else _checks.positive_number)(name, value)
+        if name in self._hyperparameters and name in self.__dict__:
+            # As `__init__` has it; a tensor, which was to be trained perhaps, would get no gradient.
+            value = self._converted(name, value)
+            self._check(dict(self._values()) | {name: value if isinstance(value, tuple) else (value,)})
         super().__setattr__(name, value)  # type: ignore[arg-type]
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -215,10 +218,15 @@ class Kernel(nn.Module):
         loaded = {name: tuple(_checks.positive_number(name, next(remaining)) for _ in old) for name, old in wanted}
         self._check(loaded)
         for name, new in loaded.items():
-            setattr(self, name, new if isinstance(getattr(self, name), tuple) else new[0])
+            super().__setattr__(name, new if isinstance(getattr(self, name), tuple) else new[0])  # type: ignore[arg-type]
 
     def _checksum(self) -> float:
         return float(zlib.crc32(",".join(self._hyperparameters).encode()))
+
+    def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
+        """Return a new hyper-parameter if it is of the kind of the one before."""
+        several = isinstance(getattr(self, name), tuple)
+        return _checks.positive_numbers(name, value) if several else _checks.positive_number(name, value)
 
     def _check(self, values: dict[str, tuple[float, ...]]) -> None:
         """Raise if hyper-parameters do not go together."""

@@ -323,6 +323,9 @@ class PolynomialKernel(Kernel):
         a, b = pairs.a.scores, pairs.b.scores
         return (a @ b.T / a.shape[1] + self.offset) ** self.degree
 
+    def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
+        return _checks.whole_number(name, value, least=1) if name == "degree" else super()._converted(name, value)
+
     def set_extra_state(self, state: Tensor) -> None:
         """Take over degree and offset, as for every kernel; the state holds the degree as a float."""
         super().set_extra_state(state)
