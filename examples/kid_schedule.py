@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import Kernel, PolynomialKernel
-from torch_mmd_losses.relative import Candidate, candidate, compare
+from torch_mmd_losses.two_sample.relative import Candidate, candidate, compare
 
 
 class Outcome(NamedTuple):

@@ -1,11 +1,12 @@
 """MMD losses and regularisers for GANs in PyTorch."""
 
-from torch_mmd_losses._kernel import Kernel
-from torch_mmd_losses.blocks import mmd2_blocks
-from torch_mmd_losses.fourier import mmd2_fourier
-from torch_mmd_losses.functional import mmd2
-from torch_mmd_losses.gradient_constrained import gradient_constrained_mmd2
-from torch_mmd_losses.kernels import (
+from torch_mmd_losses.estimators.blocks import mmd2_blocks
+from torch_mmd_losses.estimators.fourier import mmd2_fourier
+from torch_mmd_losses.estimators.mmd2 import mmd2
+from torch_mmd_losses.estimators.variance import mmd2_and_variance
+from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
+from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.radial import (
     EnergyKernel,
     LinearKernel,
     PolynomialKernel,
@@ -15,13 +16,12 @@ from torch_mmd_losses.kernels import (
     RBFKernel,
     RBFMix,
 )
-from torch_mmd_losses.losses import MMDLoss
-from torch_mmd_losses.penalties import gradient_penalty, interpolation_points, l2_penalty, witness
-from torch_mmd_losses.permutation import mmd_test
-from torch_mmd_losses.relative import relative_mmd_test
-from torch_mmd_losses.scaled import ScaledMMDLoss
-from torch_mmd_losses.spectral_norm import conv_spectral_norm, spectral_norms
-from torch_mmd_losses.variance import mmd2_and_variance
+from torch_mmd_losses.losses.mmd import MMDLoss
+from torch_mmd_losses.losses.penalties import gradient_penalty, interpolation_points, l2_penalty, witness
+from torch_mmd_losses.losses.scaled import ScaledMMDLoss
+from torch_mmd_losses.spectral.norm import conv_spectral_norm, spectral_norms
+from torch_mmd_losses.two_sample.permutation import mmd_test
+from torch_mmd_losses.two_sample.relative import relative_mmd_test
 
 __version__ = "0.1.0"
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_mmd_losses import MMDLoss, conv_spectral_norm, spectral_norms
-from torch_mmd_losses import _operators as operators
-from torch_mmd_losses.spectral_norm import Method
+from torch_mmd_losses.spectral import operators
+from torch_mmd_losses.spectral.norm import Method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

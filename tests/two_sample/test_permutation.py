@@ -1,0 +1,287 @@
+"""The permutation test: exact p-values, its size by simulation, ties, randomness, power, errors."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from cases import CASES, KernelCase, scores
+from hypothesis import given
+from hypothesis import strategies as st
+from sizes import Largest
+from torch.testing import assert_close
+
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    LinearKernel,
+    PolynomialKernel,
+    RBFKernel,
+    mmd2,
+    mmd_test,
+)
+from torch_mmd_losses.two_sample import permutation
+
+every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+seeds = st.integers(0, 10**6)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def every_division(m, n):
+    chosen = torch.tensor(list(combinations(range(m + n), m)))
+    return torch.zeros(len(chosen), m + n, dtype=torch.bool).scatter_(1, chosen, True)
+
+
+@every_kernel
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 4), (5, 2)])
+def test_statistics_of_all_divisions_equal_mmd2(case: KernelCase, size, m, n):
+    pooled, kernel = scores(m + n, 2, 1), case.make()
+    labels = every_division(m, n)
+    sums = permutation._sums([EnergyKernel(), kernel], pooled, labels, size)
+    statistics, _ = permutation._mmd2(sums, m, pooled.dtype)
+    expected = torch.stack([mmd2(pooled[row], pooled[~row], kernel) for row in labels])
+    tolerance = 1e-10 if case.smooth else 1e-6
+    assert_close(statistics[1], expected, rtol=1e-9, atol=tolerance)
+    deviation = permutation._deviation(sums, m)
+    assert_close(deviation[1, 0], expected.std(correction=0), rtol=1e-9, atol=tolerance)
+
+
+def of_all_divisions(pooled, m):
+    """Return the divisions, and the statistic that is the default's for each of them, by its definition."""
+    median, labels = torch.pdist(pooled).median(), every_division(m, len(pooled) - m)
+    standardised = []
+    for factor in permutation.BANDWIDTHS:
+        kernel = RBFKernel(factor * float(median) / math.sqrt(2))
+        values = torch.stack([mmd2(pooled[row], pooled[~row], kernel) for row in labels])
+        standardised.append((values - values.mean()) / values.std(correction=0))
+    return labels, torch.stack(standardised).amax(0)
+
+
+@pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 4), (5, 2)])
+def test_default_statistic_is_one_function_of_every_division(m, n):
+    pooled = scores(m + n, 2, 1)
+    for row, expected in zip(*of_all_divisions(pooled, m), strict=True):
+        test = mmd_test(pooled[row], pooled[~row], permutations=1, generator=seeded(), tile_size=3)
+        assert_close(test.statistic, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_default_p_value_tends_to_that_of_all_divisions():
+    real, fake, count = scores(4, 1, 1), scores(4, 1, 2, shift=1.0), 20_000
+    labels, every = of_all_divisions(torch.cat([real, fake]), 4)
+    exact = float((every >= every[labels[:, :4].all(1)] - 1e-9).double().mean())
+    p_value = float(mmd_test(real, fake, permutations=count, generator=seeded()).p_value)
+    assert abs(p_value - exact) < 4 * math.sqrt(exact * (1 - exact) / count) + 1 / count
+
+
+@every_kernel
+def test_statistic_equals_mmd2(case: KernelCase):
+    real, fake, kernel = scores(7, 3, 1), scores(5, 3, 2, shift=0.5), case.make()
+    test = mmd_test(real, fake, kernel, permutations=5, tile_size=4)
+    assert_close(test.statistic, mmd2(real, fake, kernel), rtol=1e-9, atol=1e-10 if case.smooth else 1e-6)
+    assert test.statistic.shape == test.p_value.shape == ()
+
+
+@given(m=st.integers(1, 6), n=st.integers(1, 6), count=st.integers(1, 20), at_once=st.integers(1, 50), seed=seeds)
+def test_divisions_have_the_right_sizes(m, n, count, at_once, seed):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(permutation, "AT_ONCE", at_once)
+        labels = permutation._divisions(m, n, count, seeded(seed), torch.device("cpu"))
+    assert labels.shape == (count, m + n)
+    assert (labels.sum(1) == m).all()
+
+
+def test_every_division_is_drawn_equally_often():
+    count, names = 20_000, every_division(2, 3)
+    labels = permutation._divisions(2, 3, count, seeded(), torch.device("cpu"))
+    found = (labels.unsqueeze(1) == names).all(2).sum(0)
+    expected = count / len(names)
+    chi_squared = float(((found - expected).square() / expected).sum())
+    assert chi_squared < 27.9  # the 0.999 quantile for 9 degrees of freedom
+
+
+@pytest.mark.parametrize(("m", "n"), [(4, 4), (3, 5)])
+def test_p_value_tends_to_that_of_all_divisions(m, n):
+    real, fake = scores(m, 1, 1), scores(n, 1, 2, shift=1.0)
+    pooled = torch.cat([real, fake])
+    observed = mmd2(real, fake, RBFKernel())
+    every = torch.stack([mmd2(pooled[row], pooled[~row], RBFKernel()) for row in every_division(m, n)])
+    exact = float((every >= observed - 1e-12).double().mean())
+    count = 20_000
+    p_value = float(mmd_test(real, fake, RBFKernel(), permutations=count, generator=seeded()).p_value)
+    assert abs(p_value - exact) < 4 * math.sqrt(exact * (1 - exact) / count) + 1 / count
+
+
+def test_p_value_counts_the_sample_itself():
+    real, fake = scores(20, 2, 1), scores(20, 2, 2, shift=5.0)
+    for count in (1, 19, 999):
+        assert float(mmd_test(real, fake, permutations=count, generator=seeded()).p_value) == 1 / (count + 1)
+
+
+CALIBRATED = {
+    "default kernel": (None, lambda size, g: torch.randn(size, 2, generator=g)),
+    "linear kernel": (LinearKernel(), lambda size, g: torch.randn(size, 1, generator=g)),
+    "heavy tails": (
+        EnergyKernel(),
+        lambda size, g: torch.randn(size, 1, generator=g) / torch.rand(size, 1, generator=g),
+    ),
+    "many ties": (None, lambda size, g: torch.randint(3, (size, 1), generator=g).float()),
+}
+
+
+@pytest.mark.parametrize(("kernel", "draw"), CALIBRATED.values(), ids=CALIBRATED)
+@pytest.mark.parametrize(("m", "n"), [(8, 8), (4, 11)])
+def test_rejects_as_often_as_it_should_under_the_null(kernel, draw, m, n):
+    rounds, generator, p_values = 500, seeded(1), []
+    for _ in range(rounds):
+        real, fake = draw(m, generator), draw(n, generator)
+        p_values.append(mmd_test(real, fake, kernel, permutations=99, generator=generator).p_value)
+    found = torch.stack(p_values)
+    for level in (0.05, 0.1, 0.3, 0.6):
+        share, deviation = float((found <= level).double().mean()), math.sqrt(level * (1 - level) / rounds)
+        assert share < level + 4 * deviation
+        if draw is not CALIBRATED["many ties"][1]:  # ties make it conservative
+            assert share > level - 4 * deviation
+
+
+def test_ties_count_against_a_difference():
+    equal = torch.full((6, 2), 0.1)
+    test = mmd_test(equal, equal[:4])
+    assert test.p_value == 1
+    assert abs(float(test.statistic)) < 1e-6
+    # Half of all divisions of these have the statistic of the sample, and none has a larger one.
+    real, fake = torch.tensor([0.0, 0.0, 1.0]).repeat(200), torch.tensor([1.0, 1.0, 0.0]).repeat(200)
+    pair = mmd_test(real[:2], fake[:2], RBFKernel(), generator=seeded(), permutations=20_000)
+    assert abs(float(pair.p_value) - 1 / 3) < 4 * math.sqrt(2 / 9 / 20_000)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_values_at_any_place_are_ties(dtype):
+    # Whatever the rounding of a tile's distances is: p-values are those of the same data in float64 around zero.
+    generator = seeded(3)
+    real, fake = (torch.randint(3, (40, 1), generator=generator).to(dtype) / 4 + 100 for _ in range(2))
+    exact = mmd_test(real.double() - 100, fake.double() - 100, RBFKernel(), generator=seeded())
+    for tile_size in (None, 7, 16):
+        got = mmd_test(real, fake, RBFKernel(), generator=seeded(), tile_size=tile_size)
+        assert_close(got.p_value, exact.p_value, rtol=0, atol=0)
+
+
+def test_a_generator_repeats_the_test():
+    real, fake = scores(30, 2, 1), scores(20, 2, 2, shift=0.2)
+    first, again, other = (mmd_test(real, fake, generator=seeded(seed)) for seed in (1, 1, 2))
+    assert_close(first, again, rtol=0, atol=0)
+    assert first.p_value != other.p_value
+    torch.manual_seed(5)
+    one = mmd_test(real, fake)
+    torch.manual_seed(5)
+    assert_close(mmd_test(real, fake), one, rtol=0, atol=0)
+
+
+@given(seed=seeds, tile=st.integers(1, 40))
+def test_tiles_do_not_show(seed, tile):
+    real, fake = scores(9, 2, seed), scores(12, 2, seed + 1)
+    expected = mmd_test(real, fake, generator=seeded(seed), permutations=50)
+    assert_close(mmd_test(real, fake, generator=seeded(seed), permutations=50, tile_size=tile), expected)
+
+
+def test_default_bandwidth_is_that_of_the_median_of_all():
+    pooled = torch.tensor([[0.0], [0.0], [3.0], [4.0]])
+    # Distances that are not zero: 1, 3, 3, 4, 4.
+    assert permutation._bandwidth(pooled) == pytest.approx(3 / math.sqrt(2))
+    assert permutation._bandwidth(torch.zeros(4, 1)) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_that_are_all_as_far_apart_do_not_differ(dtype):
+    # All kernel values are equal then, and their deviation is rounding.
+    corners = 100 * torch.eye(9, dtype=dtype)
+    test = mmd_test(corners[:4], corners[4:], generator=seeded())
+    assert test.p_value == 1
+    assert abs(float(test.statistic)) < 1
+
+
+def test_finds_a_difference_on_a_small_scale():
+    real, fake = scores(100, 2, 1), scores(100, 2, 2).round()
+    fake = fake + scores(100, 2, 3, scale=0.1)
+    assert mmd_test(real, fake, generator=seeded()).p_value < 0.01
+    assert mmd_test(real, fake, RBFKernel(1.0), generator=seeded()).p_value > 0.05
+
+
+def test_the_unit_of_the_scores_does_not_matter():
+    real, fake = scores(15, 3, 1), scores(25, 3, 2, shift=0.4)
+    expected = mmd_test(real, fake, generator=seeded())
+    assert_close(mmd_test(1e-6 * real, 1e-6 * fake, generator=seeded()), expected)
+
+
+def test_finds_a_difference_that_is_not_in_the_mean():
+    real, fake = scores(150, 2, 1), scores(120, 2, 2, scale=1.5)
+    assert mmd_test(real, fake, generator=seeded()).p_value < 0.01
+
+
+def test_trained_kernels_and_scores_leave_no_graph():
+    class Deep(Kernel):
+        def __init__(self):
+            super().__init__()
+            self.features = torch.nn.Linear(2, 3)
+
+        def forward(self, a, b):
+            return RBFKernel()(self.features(a), self.features(b))
+
+    real, fake = scores(6, 2, 1).float().requires_grad_(), scores(5, 2, 2).float()
+    assert not any(number.requires_grad for number in mmd_test(real, fake, Deep(), permutations=9))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_and_autocast_compute_in_float32(dtype):
+    real, fake = scores(12, 3, 1).to(dtype), scores(10, 3, 2).to(dtype)
+    expected = mmd_test(real.float(), fake.float(), CASES["polynomial"].make(), generator=seeded())
+    with torch.autocast("cpu", dtype=dtype):
+        test = mmd_test(real, fake, CASES["polynomial"].make(), generator=seeded())
+    assert_close(test, expected, rtol=0, atol=0)
+    assert (test.statistic.dtype, test.p_value.dtype) == (torch.float32, torch.float64)
+
+
+def test_memory_is_that_of_the_permutations_and_a_tile():
+    n, count, tile = 1024, 49, 128
+    real, fake = scores(n, 2, 1), scores(n, 2, 2)
+    with Largest() as largest:
+        mmd_test(real, fake, RBFKernel(), permutations=count, tile_size=tile)
+    assert largest.elements <= 2 * n * (count + 1)
+
+
+@pytest.mark.parametrize("kernel", [None, RBFKernel(), PolynomialKernel()], ids=["default", "rbf", "polynomial"])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_broken_scores_have_no_p_value(kernel, broken):
+    real, fake = scores(6, 2, 1), scores(5, 2, 2)
+    real[3, 1] = broken
+    assert mmd_test(real, fake, kernel, permutations=19).p_value.isnan()
+
+
+def test_wrong_arguments_are_refused():
+    def call(real=(5, 2), fake=(4, 2), kernel=None, **options):
+        return mmd_test(torch.zeros(real), torch.zeros(fake), kernel, **options)
+
+    with pytest.raises(ValueError, match="^real, fake: expected at least 2 samples each, got 5 and 1$"):
+        call(fake=(1, 2))
+    with pytest.raises(ValueError, match="^real, fake: expected the same score dimension d"):
+        call(fake=(4, 3))
+    with pytest.raises(TypeError, match=r"^kernel: expected a Kernel such as RBFKernel\(sigma=1.0\), got 'rbf'"):
+        call(kernel="rbf")
+    with pytest.raises(ValueError, match="^permutations: expected an integer >= 1, got 0"):
+        call(permutations=0)
+    with pytest.raises(TypeError, match="^permutations: expected an integer, got 9.5"):
+        call(permutations=9.5)
+    with pytest.raises(TypeError, match="^generator: expected a torch.Generator or None, got 0"):
+        call(generator=0)
+    with pytest.raises(ValueError, match="^tile_size: expected an integer >= 1, got 0"):
+        call(tile_size=0)
+
+
+@pytest.mark.parametrize("factor", [1e-37, 1e-19, 1e19, 1e37])
+def test_scores_of_any_size_have_the_same_default_test(factor):
+    real, fake = scores(20, 2, 1).float(), scores(20, 2, 2, shift=0.5).float()
+    expected = mmd_test(real, fake, permutations=19, generator=seeded())
+    assert_close(tuple(mmd_test(real * factor, fake * factor, permutations=19, generator=seeded())), tuple(expected))

@@ -1,0 +1,135 @@
+"""The three-sample test: definition, laws, size of the test, undefined cases, errors."""
+
+import math
+
+import oracles
+import pytest
+import torch
+from cases import CASES, KernelCase, scores
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from torch_mmd_losses import LinearKernel, PolynomialKernel, RBFKernel, mmd2, relative_mmd_test
+from torch_mmd_losses.two_sample.relative import Candidate, candidate, compare
+
+every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+seeds = st.integers(0, 10**6)
+
+
+def three(m, d, seed=0, *, near=0.3, far=0.9):
+    return scores(m, d, seed), scores(m, d, seed + 1, shift=near), scores(m, d, seed + 2, shift=far)
+
+
+@every_kernel
+@pytest.mark.parametrize(("m", "d"), [(3, 1), (5, 2)])
+def test_equals_the_definition_by_loops(case: KernelCase, m, d):
+    real, fake, other = three(m, d)
+    test = relative_mmd_test(real, fake, other, case.make())
+    tolerance = 1e-10 if case.smooth else 1e-6
+    near, far = (oracles.mmd2(case.scalar, real, sample, "unbiased") for sample in (fake, other))
+    variance = oracles.variance(case.scalar, (real, fake, other), oracles.DIFFERENCE)
+    assert float(test.difference) == pytest.approx(near - far, rel=1e-9, abs=tolerance)
+    assert float(test.variance) == pytest.approx(variance, rel=1e-8, abs=tolerance)
+    if variance > 0:
+        statistic = (near - far) / math.sqrt(variance)
+        assert float(test.statistic) == pytest.approx(statistic, rel=1e-5)
+        assert float(test.p_value) == pytest.approx(math.erfc(-statistic / math.sqrt(2)) / 2, rel=1e-5)
+    else:
+        assert test.statistic.isnan()
+        assert test.p_value.isnan()
+
+
+@given(m=st.integers(3, 9), d=st.integers(1, 3), seed=seeds, tile=st.integers(1, 10))
+def test_laws(m, d, seed, tile):
+    real, fake, other = three(m, d, seed)
+    test = relative_mmd_test(real, fake, other, RBFKernel())
+    assert_close(test.difference, mmd2(real, fake, RBFKernel()) - mmd2(real, other, RBFKernel()), rtol=1e-9, atol=1e-12)
+    swapped = relative_mmd_test(real, other, fake, RBFKernel())
+    assert_close(swapped.difference, -test.difference)
+    assert_close(swapped.variance, test.variance, rtol=1e-9, atol=1e-12)
+    assert_close(swapped.p_value, 1 - test.p_value, equal_nan=True)
+    in_tiles = relative_mmd_test(real, fake, other, RBFKernel(), tile_size=tile)
+    assert_close(in_tiles, test, equal_nan=True, rtol=1e-6, atol=1e-9)
+    # The statistic has no unit, so a multiple of the kernel is the same test.
+    scaled = relative_mmd_test(real, fake, other, 3 * RBFKernel())
+    assert_close(scaled.statistic, test.statistic, equal_nan=True, rtol=1e-6, atol=1e-9)
+
+
+def test_rejects_as_often_as_it_should():
+    # Both samples are of one distribution that is not the real one: the p-values are uniform but for the approximation
+    # by a normal distribution.
+    rounds = 400
+    p_values = torch.stack(
+        [relative_mmd_test(*three(100, 2, 3 * seed, near=0.5, far=0.5), RBFKernel()).p_value for seed in range(rounds)]
+    )
+    for level in (0.05, 0.1, 0.5, 0.9):
+        deviation = math.sqrt(level * (1 - level) / rounds)
+        assert abs(float((p_values <= level).double().mean()) - level) < 4 * deviation
+
+
+def test_finds_which_is_nearer():
+    real, near, far = three(300, 4, near=0.1, far=0.4)
+    assert relative_mmd_test(real, near, far, PolynomialKernel()).p_value < 0.01
+    assert relative_mmd_test(real, far, near, PolynomialKernel()).p_value > 0.99
+
+
+def test_candidates_take_the_place_of_samples():
+    real, fake, other = three(12, 3)
+    kernel = PolynomialKernel()
+    kept = candidate(real, other, kernel)
+    assert sum(number.numel() for part in kept for number in part) < 5 * len(other)
+    kept = Candidate.of(kept.tensors())
+    assert_close(compare(candidate(real, fake, kernel), kept), relative_mmd_test(real, fake, other, kernel))
+
+
+def test_without_a_positive_variance_there_is_no_p_value():
+    equal = torch.ones(5, 2)
+    test = relative_mmd_test(equal, equal, equal, RBFKernel())
+    assert test.difference == test.variance == 0
+    assert test.statistic.isnan()
+    assert test.p_value.isnan()
+    # A difference without any scatter is no test either.
+    apart = relative_mmd_test(torch.zeros(5, 1), torch.zeros(5, 1), torch.ones(5, 1), LinearKernel())
+    assert (apart.difference, apart.variance) == (-1, 0)
+    assert apart.statistic.isnan()
+    assert apart.p_value.isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_computes_in_float32_without_a_gradient(dtype):
+    real, fake, other = (sample.to(dtype) for sample in three(40, 3))
+    expected = relative_mmd_test(real.float(), fake.float(), other.float(), PolynomialKernel())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        test = relative_mmd_test(real.requires_grad_(), fake, other, PolynomialKernel())
+    assert_close(test, expected, rtol=0, atol=0)
+    assert all(number.dtype == torch.float32 and not number.requires_grad for number in test)
+
+
+def test_makes_no_host_synchronisation():
+    samples = (torch.empty(7, 4, device="meta") for _ in range(3))
+    assert all(x.device.type == "meta" for x in relative_mmd_test(*samples, PolynomialKernel(), tile_size=3))
+
+
+def test_wrong_arguments_are_refused():
+    def call(*shapes, kernel=None, **options):
+        return relative_mmd_test(*(torch.zeros(shape) for shape in shapes), kernel or PolynomialKernel(), **options)
+
+    with pytest.raises(ValueError, match="^real, fake, other: expected equally many samples, got 5 and 5 and 4$"):
+        call((5, 2), (5, 2), (4, 2))
+    with pytest.raises(ValueError, match="^real, fake, other: expected at least 3 samples each, got 2 and 2 and 2$"):
+        call((2, 2), (2, 2), (2, 2))
+    with pytest.raises(ValueError, match="^real, other: expected the same score dimension d, got 2 and 3"):
+        call((5, 2), (5, 2), (5, 3))
+    with pytest.raises(TypeError, match="^kernel: expected a Kernel such as"):
+        call((5, 2), (5, 2), (5, 2), kernel="kid")
+    with pytest.raises(TypeError, match="^tile_size: expected an integer, got 2.5"):
+        call((5, 2), (5, 2), (5, 2), tile_size=2.5)
+    with pytest.raises(ValueError, match="^real, fake: expected equally many samples, got 5 and 6$"):
+        candidate(torch.zeros(5, 2), torch.zeros(6, 2), PolynomialKernel())
+
+
+def test_the_same_tensor_twice_has_all_pairs_between_both_samples():
+    real, other = scores(6, 2, 1), scores(6, 2, 2)
+    found, expected = (relative_mmd_test(real, fake, other, RBFKernel()) for fake in (real, real.clone()))
+    assert_close(found, expected, equal_nan=True)

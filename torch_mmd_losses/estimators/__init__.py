@@ -1,0 +1,1 @@
+"""Estimators of MMD^2 and of its variance."""

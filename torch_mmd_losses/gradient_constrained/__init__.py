@@ -1,0 +1,1 @@
+"""The gradient-constrained MMD."""

@@ -1,0 +1,110 @@
+"""Functions in the RKHS of a kernel: their values and gradients at given points.
+
+The functions are combinations of representers: `k(., b)`, whose inner product with `f` is the value `f(b)`, and the
+derivatives of `k(., b)` by the coordinates of `b`, whose inner products with `f` are the derivatives of `f` at `b`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.summands import Leaf
+
+
+def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
+    r"""Return values and gradients of functions at given points.
+
+    Function `j` is `c_0 k(., b_j) + sum_i c_i d/d(b_j)_i k(., b_j)`, where `c` is row `j` of `combination`.
+
+    Args:
+        kernel: any kernel that is twice differentiable.
+        at: points `(m, s)`.
+        b: a point for each function, `(n, s)`.
+        combination: coefficients `(n, 1 + s)`.
+
+    Returns:
+        `(m, 1 + s, n)`: the value, then the gradient.
+    """
+    radial, general = _by_kind(kernel)
+    parts = [_general(leaf, at, b, combination) for leaf in general]
+    if radial:
+        parts.append(_radial(radial, at, b, combination))
+    return torch.stack(parts).sum(0)
+
+
+def squared_norms(kernel: Kernel, at: Tensor) -> Tensor:
+    """Return `k(a, a)` and the derivatives of `k` by coordinate `i` of both arguments at each point: `(m, 1 + s)`."""
+    radial, general = _by_kind(kernel)
+    unit = torch.eye(1 + at.shape[1], dtype=at.dtype, device=at.device)
+    own = [(leaf, point, point.expand(len(unit), -1)) for leaf in general for point in at.split(1)]
+    parts = [_general(leaf, point, copies, unit)[0].diagonal() for leaf, point, copies in own]
+    norms = torch.stack(parts).unflatten(0, (-1, len(at))).sum(0) if parts else torch.zeros_like(at[:, :1])
+    if radial:
+        value, first, _ = _derivatives(_profile(radial), torch.zeros_like(at))
+        norms = norms + torch.cat([value[:, :1], -2 * first], 1)
+    return norms
+
+
+def _by_kind(kernel: Kernel) -> tuple[list[Leaf], list[Leaf]]:
+    """Return the kernels that a kernel is the sum of: those of the distance, and the others."""
+    leaves = kernel._leaves()
+    return [leaf for leaf in leaves if leaf.kernel._radial], [leaf for leaf in leaves if not leaf.kernel._radial]
+
+
+def _radial(leaves: Sequence[Leaf], at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
+    # With t = a - b and k = f(|t|^2): dk/da = 2 f' t = -dk/db and d2k/da db = -2 f' I - 4 f'' t t^T.
+    f = _profile(leaves)
+    weight, direction = combination[:, 0], combination[:, 1:]
+    apart = at.unsqueeze(1) - b
+    along = (apart * direction).sum(2)
+    sq_dist = apart.square().sum(2)
+    value, first, second = _derivatives(f, sq_dist)
+    values = weight * value - 2 * first * along
+    radially = 2 * weight * first - 4 * second * along
+    gradients = radially.unsqueeze(2) * apart - 2 * first.unsqueeze(2) * direction
+    return torch.cat([values.unsqueeze(2), gradients], 2).mT
+
+
+def _profile(leaves: Sequence[Leaf]) -> Callable[[Tensor], Tensor]:
+    """Return the sum of kernels of the distance as a function of its square."""
+
+    def f(sq_dist: Tensor) -> Tensor:
+        parts = (factor * kernel._checked(kernel.from_sq_dist(sq_dist), sq_dist.shape) for factor, kernel in leaves)
+        return torch.stack(list(parts)).sum(0)
+
+    return f
+
+
+def _derivatives(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a function that is applied element by element, and its first two derivatives, from one evaluation."""
+
+    def valued(x: Tensor) -> tuple[Tensor, Tensor]:
+        value = f(x)
+        return value.sum(), value
+
+    def sloped(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        slope, value = torch.func.grad(valued, has_aux=True)(x)
+        return slope.sum(), (value, slope)
+
+    second, (value, first) = torch.func.grad(sloped, has_aux=True)(x)
+    return value, first, second
+
+
+def _general(leaf: Leaf, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
+    weight, direction = combination[:, 0], combination[:, 1:]
+
+    def functions(shift: Tensor) -> tuple[Tensor, Tensor]:
+        # A value depends on its own pair only, so a shift of all points at once gives the derivatives of each pair.
+        def gram(step: Tensor) -> Tensor:
+            return leaf.kernel._checked(leaf.kernel(at + shift, b + step * direction), (len(at), len(b)))
+
+        jvp = torch.func.jvp(gram, (at.new_zeros(()),), (at.new_ones(()),))
+        total = leaf.factor * (weight * jvp[0] + jvp[1])
+        return total, total
+
+    gradients, values = torch.func.jacfwd(functions, has_aux=True)(at.new_zeros(at.shape[1]))
+    return torch.cat([values.unsqueeze(2), gradients], 2).mT

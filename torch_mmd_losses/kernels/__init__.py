@@ -1,0 +1,1 @@
+"""Kernels: functions of two sets of scores, and what the estimators ask of them."""

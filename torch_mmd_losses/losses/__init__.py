@@ -1,0 +1,1 @@
+"""Losses of discriminators and generators, and penalties on discriminators."""

@@ -1,0 +1,58 @@
+"""How fast scores change with the samples that they are scores of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_graph: bool) -> Tensor:
+    r"""Return the squared Frobenius norm of the derivative of the scores by their own sample, `(m,)`.
+
+    Scores of a sample must not depend on other samples, so that the sum over the batch has the derivatives of all
+    samples in one backward pass; each of the `d` scores takes a pass of its own. One pass over all at once by `vmap`
+    was never faster, and 2.7 times slower for a convolutional network with 16 scores.
+
+    Args:
+        name: what to call the scores in errors.
+        scores: `(m, d)`, as :func:`checks.scores` returns them.
+        inputs: the samples, `(m, ...)`.
+        create_graph: whether the norms will be differentiated.
+    """
+    samples = _checked(inputs, name, scores)
+    squares = scores.new_zeros(len(samples))
+    with torch.enable_grad():
+        totals = scores.sum(0).unbind()
+    for total in totals:
+        (gradient,) = torch.autograd.grad(
+            total, samples, retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
+        if gradient is None:
+            raise ValueError(
+                f"inputs: expected the tensor that {name} was computed from, got one that {name} does not depend on"
+            )
+        squares = squares + gradient.reshape(len(samples), -1).to(scores.dtype).square().sum(1)
+    return squares
+
+
+def _checked(inputs: object, name: str, scores: Tensor) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs: expected a tensor of samples, got {type(inputs).__name__}")
+    if not inputs.is_floating_point():
+        raise ValueError(f"inputs: expected floating-point samples, got {inputs.dtype}")
+    if inputs.dim() == 0 or len(inputs) != len(scores):
+        raise ValueError(
+            f"inputs: expected one sample for each of the {len(scores)} rows of {name}, got shape {tuple(inputs.shape)}"
+        )
+    if not inputs.requires_grad:
+        raise ValueError(
+            "inputs: expected samples that require gradients, got requires_grad=False; call inputs.requires_grad_() "
+            "before the discriminator sees them"
+        )
+    if not scores.requires_grad:
+        raise ValueError(
+            f"{name}: expected scores that can be differentiated by inputs, got scores without a graph (detached, or "
+            "computed under torch.no_grad()?)"
+        )
+    return inputs

@@ -1,0 +1,1 @@
+"""Sums of kernel values over pairs of samples, with their gradients."""

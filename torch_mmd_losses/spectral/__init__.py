@@ -1,0 +1,1 @@
+"""Spectral norms of layers, and layers normalised by them."""

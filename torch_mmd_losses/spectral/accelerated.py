@@ -1,0 +1,175 @@
+"""Spectral normalisation by locally optimal iteration, as a rule once for each change of the weight."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses import autograd, checks
+from torch_mmd_losses.spectral import normalised_weight, operators
+from torch_mmd_losses.spectral.parametrization import SpectralNorm, at_least_float32
+
+SPARED = 2
+"""Forwards that need not iterate after the first one at a new weight: a GAN step has three."""
+
+CHANGED = SPARED + 1
+"""Stands for the number of spared forwards where the next forward will be the first at a new weight."""
+
+
+CHEAP = 2**22
+"""Multiplications in `A v`, at stride 1, up to which an iteration costs little beside those of large layers.
+
+The first and the last layer of a discriminator are of this kind, and the first is slow to converge.
+"""
+
+CHEAP_ITERATIONS = 2
+"""Iterations of such layers for one of others."""
+
+
+class Schedule:
+    """Decides which training forwards iterate: all, but for up to two after one that found the weight changed.
+
+    Whether the weight has changed is read from its version, which not everything that writes to a weight counts up:
+    fused optimisers and writes to `.data` do not. So a version that has changed is believed, and one that has not is
+    not: only a change that was seen spares the next forwards an iteration, and only two of them. Where changes are
+    never seen, every forward iterates. All ranks of a distributed job decide alike: they make the same writes.
+    """
+
+    def __init__(self, spared: int = 0) -> None:
+        self._spared = spared
+        self._seen: tuple[weakref.ref[Tensor], int] | None = None
+
+    def see(self, weight: Tensor) -> None:
+        """Take the weight as it is for the one that the vectors belong to."""
+        untracked = torch.compiler.is_compiling() or weight.is_inference()
+        self._seen = None if untracked else (weakref.ref(weight), weight._version)
+
+    def count(self) -> int:
+        """Return how many of the next forwards are spared, or `CHANGED`."""
+        if self._seen is None:
+            return self._spared
+        weight, version = self._seen[0](), self._seen[1]
+        return self._spared if weight is None or weight._version == version else CHANGED
+
+    def is_due(self, weight: Tensor) -> bool:
+        """Whether this forward has to iterate; go on to the next."""
+        # Compiled and captured code cannot count forwards, and inference tensors have no version.
+        if not autograd.plain_autograd(weight) or weight.is_inference() or _is_captured(weight):
+            return True
+        # Loaded, copied or replaced: not a change that was seen.
+        if self._seen is None or self._seen[0]() is not weight:
+            self.see(weight)
+        count = self.count()
+        self.see(weight)
+        self._spared = SPARED if count == CHANGED else max(count - 1, 0)
+        return count in (0, CHANGED)
+
+
+class AcceleratedSpectralNorm(SpectralNorm):
+    """The same norm, found in fewer iterations that are needed less often.
+
+    The state has two more vectors: `u`, the direction of `A v` for the weight at which `v` was found, and `direction`,
+    that of the last step. A forward in training takes `sigma = |<u, A v>|`, from its gradient `slope` in the weight as
+    `|<slope, W>|`. That is `|A v|` after an iteration, its derivative included; for any other weight it is not more, so
+    still a lower bound. Second derivatives are those of `|A v|`.
+    """
+
+    u: Tensor
+    direction: Tensor
+    _by_slope: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self.register_buffer("u", torch.empty(0))
+        self.register_buffer("direction", torch.empty(0))
+        self._forget()
+
+    def normalised(self, weight: Tensor) -> Tensor:
+        """Return `scale * weight / sigma`: by the slope, if this is what a forward in training reads."""
+        if not (self._by_slope and autograd.plain_autograd(weight)):
+            return super().normalised(weight)
+        self._by_slope = False
+        sigma = partial(operators.norm_along, self.operator)
+        with checks.full_precision(weight.device):
+            return normalised_weight.divided_along(weight, self.precise_scale(), self._slope(weight), self.eps, sigma)
+
+    def start(self, weight: Tensor, domain: Sequence[int]) -> None:
+        """Set the vectors for a weight of which nothing is known yet."""
+        super().start(weight, domain)
+        with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
+            self.u = operators.left_vector(self.operator, at_least_float32(weight.detach()), self.v)
+            self.direction = torch.zeros_like(self.v)
+        self._forget()
+        self._schedule.see(weight)
+
+    def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
+        """Move the vectors, if that is due in this forward, or make them if it is the first."""
+        super().before_forward(weight, x, training)
+        if training and not torch.compiler.is_compiling():
+            self._by_slope = True
+
+    def iterate(self, weight: Tensor) -> None:
+        """Move the vectors by the iterations of one training forward, unless it is spared."""
+        if not self._schedule.is_due(weight):
+            return
+        precise = at_least_float32(weight.detach())
+        v, direction = self.v.to(precise.dtype), self.direction.to(precise.dtype)
+        u, v, direction = operators.locally_optimal_iteration(self.operator, precise, v, direction, self._steps(weight))
+        if not self.u.numel():  # not in the checkpoint that was loaded
+            self.u = torch.empty_like(u)
+        self.u.copy_(u)
+        self.v.copy_(v)
+        self.direction.copy_(direction)
+
+    def get_extra_state(self) -> Tensor:
+        """Return when the next iteration is due: with the vectors, all that a resumed run needs to go on alike."""
+        return torch.tensor(self._schedule.count(), device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up a schedule where it was stored."""
+        self._schedule = Schedule(int(state))
+
+    def _steps(self, weight: Tensor) -> int:
+        pixels = math.prod(self.v.shape[-self.spatial_dims :]) if self.spatial_dims else 1  # a matrix is applied once
+        return self.n_power_iterations * (CHEAP_ITERATIONS if weight.numel() * pixels <= CHEAP else 1)
+
+    def _forget(self) -> None:
+        self._schedule = Schedule()
+        self._by_slope = False
+        self._kept: tuple[tuple[int, int], normalised_weight.Slope] | None = None
+
+    def _slope(self, weight: Tensor) -> normalised_weight.Slope:
+        """Return the gradient of `<u, A v>` for unit vectors `u` and `v`, kept until they move."""
+        versions = self.u._version, self.v._version
+        if self._kept is None or self._kept[0] != versions:
+            with torch.no_grad(), torch.inference_mode(False):
+                u, v = self.u.to(weight.dtype), self.v.to(weight.dtype, copy=True)
+                lengths = torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v)  # averaged vectors are shorter
+                of_sigma = self.operator.outer(u / lengths.clamp_min(self.eps), v, weight.detach())
+                self._kept = versions, normalised_weight.Slope(of_sigma, v)
+        return self._kept[1]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AcceleratedSpectralNorm:
+        super()._apply(fn, recurse)
+        self._kept = None
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        self._forget()
+        if prefix + "v" in state_dict:  # also by one of method="pico", which has nothing else
+            v = state_dict[prefix + "v"]
+            for name, vector in (("u", v.new_empty(0)), ("direction", torch.zeros_like(v))):
+                state_dict.setdefault(prefix + name, vector)
+            state_dict.setdefault(prefix + "_extra_state", torch.tensor(0, device="cpu"))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _is_captured(weight: Tensor) -> bool:
+    """Whether this forward goes into a CUDA graph, whose replays would all do what the first one did."""
+    return weight.is_cuda and torch.cuda.is_current_stream_capturing()
