@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_mmd_losses import MMDLoss, conv_spectral_norm, spectral_norms
-from torch_mmd_losses.spectral import operators
+from torch_mmd_losses.spectral import singular_vectors
 from torch_mmd_losses.spectral.norm import Method
 
 if TYPE_CHECKING:
@@ -130,10 +130,10 @@ class Followers:
         return [{"layer": i, **{method: found[method][i] for method in METHODS}} for i in range(len(exact))]
 
     def _exact(self, i: int, weight: Tensor) -> Tensor:
-        chirp = operators.start_vector(self.exact[i].shape, like=weight)
-        start = operators.unit(self.exact[i] + 0.1 * chirp, fallback=chirp)
-        self.exact[i] = operators.lanczos(self.operators[i], weight, start, EXACT_STEPS)
-        return operators.norm_along(self.operators[i], weight, self.exact[i])
+        chirp = singular_vectors.start_vector(self.exact[i].shape, like=weight)
+        start = singular_vectors.unit(self.exact[i] + 0.1 * chirp, fallback=chirp)
+        self.exact[i] = singular_vectors.lanczos(self.operators[i], weight, start, EXACT_STEPS)
+        return singular_vectors.norm_along(self.operators[i], weight, self.exact[i])
 
     @staticmethod
     def _forward(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from torch_mmd_losses import conv_spectral_norm, spectral_norms
-from torch_mmd_losses.spectral import operators
+from torch_mmd_losses.spectral import singular_vectors
 
 
 def state(layer):
@@ -34,7 +34,7 @@ def change(layer, seed=0, size=0.1):
 def plain(layer):
     """Return `C W / |A v|` with nothing but autograd."""
     weight, norm = original(layer), state(layer)
-    return norm.scale * weight / operators.norm_along(norm.operator, weight, norm.v.clone())
+    return norm.scale * weight / singular_vectors.norm_along(norm.operator, weight, norm.v.clone())
 
 
 @every_layer
@@ -264,7 +264,7 @@ def test_iterates_twice_as_often_where_that_takes_no_time(make, shape, steps):
     layer(x)
     change(layer)
     norm = state(layer)
-    expected = operators.locally_optimal_iteration(
+    expected = singular_vectors.locally_optimal_iteration(
         norm.operator, original(layer).detach(), norm.v.clone(), norm.direction.clone(), steps
     )
     layer(x)

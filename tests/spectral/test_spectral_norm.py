@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize, prune
 from torch.testing import assert_close
 
 from torch_mmd_losses import MMDLoss, RBFKernel, conv_spectral_norm, spectral_norms
-from torch_mmd_losses.spectral import operators
+from torch_mmd_losses.spectral import singular_vectors
 
 LAYERS = {
     "linear": (lambda: nn.Linear(12, 5), (12,)),
@@ -535,7 +535,7 @@ def test_a_zero_layer_learns():
 def test_a_large_image_takes_several_short_lanczos_runs(monkeypatch):
     layer = nn.Conv2d(3, 6, 3, padding=1)
     exact = operator_norm(layer, (3, 8, 8))
-    monkeypatch.setattr(operators, "LARGEST_BASIS", 5 * 3 * 8 * 8)
+    monkeypatch.setattr(singular_vectors, "LARGEST_BASIS", 5 * 3 * 8 * 8)
     conv_spectral_norm(layer, input_size=8)
     assert spectral_norms(layer)[""].item() == pytest.approx(exact, rel=5e-3)
 

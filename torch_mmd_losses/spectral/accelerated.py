@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import autograd, checks
-from torch_mmd_losses.spectral import normalised_weight, operators
+from torch_mmd_losses.spectral import normalised_weight, singular_vectors
 from torch_mmd_losses.spectral.parametrization import SpectralNorm, at_least_float32
 
 SPARED = 2
@@ -95,7 +95,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
         if not (self._by_slope and autograd.plain_autograd(weight)):
             return super().normalised(weight)
         self._by_slope = False
-        sigma = partial(operators.norm_along, self.operator)
+        sigma = partial(singular_vectors.norm_along, self.operator)
         with checks.full_precision(weight.device):
             return normalised_weight.divided_along(weight, self.precise_scale(), self._slope(weight), self.eps, sigma)
 
@@ -103,7 +103,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
         """Set the vectors for a weight of which nothing is known yet."""
         super().start(weight, domain)
         with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
-            self.u = operators.left_vector(self.operator, at_least_float32(weight.detach()), self.v)
+            self.u = singular_vectors.left_vector(self.operator, at_least_float32(weight.detach()), self.v)
             self.direction = torch.zeros_like(self.v)
         self._forget()
         self._schedule.see(weight)
@@ -120,7 +120,9 @@ class AcceleratedSpectralNorm(SpectralNorm):
             return
         precise = at_least_float32(weight.detach())
         v, direction = self.v.to(precise.dtype), self.direction.to(precise.dtype)
-        u, v, direction = operators.locally_optimal_iteration(self.operator, precise, v, direction, self._steps(weight))
+        u, v, direction = singular_vectors.locally_optimal_iteration(
+            self.operator, precise, v, direction, self._steps(weight)
+        )
         if not self.u.numel():  # not in the checkpoint that was loaded
             self.u = torch.empty_like(u)
         self.u.copy_(u)

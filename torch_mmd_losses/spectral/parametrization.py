@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.spectral import normalised_weight, operators
+from torch_mmd_losses.spectral import normalised_weight, operators, singular_vectors
 from torch_mmd_losses.spectral.read_only import protect
 
 UNKNOWN_SIZE = (
@@ -69,13 +69,13 @@ class SpectralNorm(nn.Module):
         with checks.full_precision(weight.device):
             precise = at_least_float32(weight)
             # A copy, since v moves in place while the graph of an earlier forward may still need it.
-            return operators.norm_along(self.operator, precise, self.v.to(precise.dtype, copy=True))
+            return singular_vectors.norm_along(self.operator, precise, self.v.to(precise.dtype, copy=True))
 
     def start(self, weight: Tensor, domain: Sequence[int]) -> None:
         """Set `v` for a weight of which nothing is known yet."""
         with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
             precise = at_least_float32(weight.detach())
-            self.v = operators.top_singular_vector(self.operator, precise, domain)
+            self.v = singular_vectors.top_singular_vector(self.operator, precise, domain)
 
     def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
         """Move `v` by the power iterations of one training forward, or make it if this is the first forward."""
@@ -94,7 +94,7 @@ class SpectralNorm(nn.Module):
         """Move `v` by the power iterations of one training forward."""
         precise = at_least_float32(weight.detach())
         v = self.v.to(precise.dtype)
-        self.v.copy_(operators.power_iteration(self.operator, precise, v, self.n_power_iterations))
+        self.v.copy_(singular_vectors.power_iteration(self.operator, precise, v, self.n_power_iterations))
 
     def extra_repr(self) -> str:
         scale = "learned" if isinstance(self.scale, Tensor) else self.scale
