@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from torch_mmd_losses import checks
 from torch_mmd_losses.spectral import operators
 from torch_mmd_losses.spectral.accelerated import AcceleratedSpectralNorm
+from torch_mmd_losses.spectral.layers import (
+    CONVOLUTIONS,
+    check_input_size,
+    check_layer,
+    layers_to_wrap,
+    spatial_dims,
+)
 from torch_mmd_losses.spectral.parametrization import UNKNOWN_SIZE, SpectralNorm
 
 Method = Literal["conv", "pico", "matrix"]
@@ -141,16 +146,16 @@ def conv_spectral_norm(
     iterations = checks.whole_number("n_power_iterations", n_power_iterations, least=1)
     factor, smallest = checks.positive_number("scale", scale), checks.positive_number("eps", eps)
     learned = checks.flag("learn_scale", learn_scale)
-    layers = _layers(module)
+    layers = layers_to_wrap(module)
     for label, layer in layers.items():
-        _check_layer(label, layer, name)
-    size = _check_input_size(input_size, layers, method, name)
+        check_layer(label, layer, name)
+    size = check_input_size(input_size, layers, method, name)
     for layer in layers.values():
         weight = getattr(layer, name)
         parametrization = AcceleratedSpectralNorm if method == "conv" else SpectralNorm
         normalisation = parametrization(
             _operator(layer, method),
-            spatial_dims=0 if method == "matrix" else _spatial_dims(layer),
+            spatial_dims=0 if method == "matrix" else spatial_dims(layer),
             n_power_iterations=iterations,
             scale=nn.Parameter(weight.new_tensor(factor)) if learned else factor,
             eps=smallest,
@@ -200,81 +205,10 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
     return sigmas
 
 
-def _layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers to wrap by name; a layer that occurs twice is one layer."""
-    if isinstance(module, operators.LAYERS):
-        return {type(module).__name__: module}
-    layers: dict[str, nn.Module] = {
-        label: layer for label, layer in module.named_modules() if isinstance(layer, operators.LAYERS)
-    }
-    if not layers:
-        kinds = ", ".join(kind.__name__ for kind in operators.LAYERS)
-        raise ValueError(f"module: expected a layer, or a module with layers, of {kinds}; got {type(module).__name__}")
-    return layers
-
-
-def _check_layer(label: str, layer: nn.Module, name: str) -> None:
-    if parametrize.is_parametrized(layer, name):
-        raise ValueError(f"module: expected layers whose {name!r} is not parametrized yet, but that of {label!r} is")
-    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
-        raise ValueError(
-            f"module: {label!r} belongs to a torch.nn.MultiheadAttention, which reads its weight without calling it, "
-            "so its norm could not be followed; wrap the other layers one by one"
-        )
-    weight, own = getattr(layer, name, None), layer.weight
-    if isinstance(weight, UninitializedParameter):
-        raise ValueError(f"module: {label!r} has no shape yet; run a forward through lazy layers before wrapping them")
-    if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter):
-        raise ValueError(
-            f"name: {name!r} of layer {label!r} is no parameter but computed, by a hook such as "
-            "torch.nn.utils.spectral_norm or pruning; remove that first"
-        )
-    if weight is None or not weight.is_floating_point() or weight.shape != own.shape:
-        raise ValueError(
-            f"name: expected a floating-point parameter of layer {label!r} shaped like its weight, got {name!r}"
-        )
-
-
-def _check_input_size(
-    input_size: int | Sequence[int] | None, layers: dict[str, nn.Module], method: Method, name: str
-) -> tuple[int, ...] | None:
-    if input_size is None:
-        return None
-    dims = [_spatial_dims(layer) for layer in layers.values()]
-    if len(dims) != 1 or dims == [0] or method == "matrix":
-        raise ValueError(
-            "input_size: expected None unless module is a single convolution and method is not 'matrix': it is the "
-            f"size of one layer's input, got {input_size!r} for {len(dims)} layer(s) with method={method!r}"
-        )
-    try:
-        lengths = input_size if isinstance(input_size, Sequence) else (input_size,) * dims[0]
-        size = tuple(map(operator.index, lengths))
-    except TypeError:
-        size = ()
-    if len(size) != dims[0] or min(size) < 1:
-        raise ValueError(f"input_size: expected {dims[0]} integer(s) >= 1, without channels, got {input_size!r}")
-    for layer in layers.values():
-        _check_size_fits(layer, size, name)
-    return size
-
-
-def _check_size_fits(layer: nn.Module, size: tuple[int, ...], name: str) -> None:
-    convolution = _operator(layer, "conv")
-    weight = getattr(layer, name).detach()
-    try:
-        convolution.apply(weight.new_zeros(convolution.domain(size)), weight)
-    except RuntimeError as error:
-        raise ValueError(f"input_size: the layer cannot take an input of size {size}: {error}") from error
-
-
 def _operator(layer: nn.Module, method: Method) -> operators.Operator:
-    if method != "matrix" and isinstance(layer, operators.CONVOLUTIONS):
+    if method != "matrix" and isinstance(layer, CONVOLUTIONS):
         return operators.ConvolutionOperator.of(layer)
     return operators.MatrixOperator.of(layer)  # type: ignore[arg-type]
-
-
-def _spatial_dims(layer: nn.Module) -> int:
-    return len(layer.kernel_size) if isinstance(layer, operators.CONVOLUTIONS) else 0
 
 
 def _parametrizations(layer: nn.Module, name: str) -> parametrize.ParametrizationList:

@@ -1,0 +1,86 @@
+"""The layers to wrap, and checks of what they and their inputs are like."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
+
+from torch_mmd_losses.spectral.operators import ConvolutionOperator
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (nn.Linear, *CONVOLUTIONS)
+
+
+def layers_to_wrap(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers to wrap by name; a layer that occurs twice is one layer."""
+    if isinstance(module, LAYERS):
+        return {type(module).__name__: module}
+    layers: dict[str, nn.Module] = {
+        label: layer for label, layer in module.named_modules() if isinstance(layer, LAYERS)
+    }
+    if not layers:
+        kinds = ", ".join(kind.__name__ for kind in LAYERS)
+        raise ValueError(f"module: expected a layer, or a module with layers, of {kinds}; got {type(module).__name__}")
+    return layers
+
+
+def check_layer(label: str, layer: nn.Module, name: str) -> None:
+    if parametrize.is_parametrized(layer, name):
+        raise ValueError(f"module: expected layers whose {name!r} is not parametrized yet, but that of {label!r} is")
+    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        raise ValueError(
+            f"module: {label!r} belongs to a torch.nn.MultiheadAttention, which reads its weight without calling it, "
+            "so its norm could not be followed; wrap the other layers one by one"
+        )
+    weight, own = getattr(layer, name, None), layer.weight
+    if isinstance(weight, UninitializedParameter):
+        raise ValueError(f"module: {label!r} has no shape yet; run a forward through lazy layers before wrapping them")
+    if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter):
+        raise ValueError(
+            f"name: {name!r} of layer {label!r} is no parameter but computed, by a hook such as "
+            "torch.nn.utils.spectral_norm or pruning; remove that first"
+        )
+    if weight is None or not weight.is_floating_point() or weight.shape != own.shape:
+        raise ValueError(
+            f"name: expected a floating-point parameter of layer {label!r} shaped like its weight, got {name!r}"
+        )
+
+
+def check_input_size(
+    input_size: int | Sequence[int] | None, layers: dict[str, nn.Module], method: str, name: str
+) -> tuple[int, ...] | None:
+    if input_size is None:
+        return None
+    dims = [spatial_dims(layer) for layer in layers.values()]
+    if len(dims) != 1 or dims == [0] or method == "matrix":
+        raise ValueError(
+            "input_size: expected None unless module is a single convolution and method is not 'matrix': it is the "
+            f"size of one layer's input, got {input_size!r} for {len(dims)} layer(s) with method={method!r}"
+        )
+    try:
+        lengths = input_size if isinstance(input_size, Sequence) else (input_size,) * dims[0]
+        size = tuple(map(operator.index, lengths))
+    except TypeError:
+        size = ()
+    if len(size) != dims[0] or min(size) < 1:
+        raise ValueError(f"input_size: expected {dims[0]} integer(s) >= 1, without channels, got {input_size!r}")
+    for layer in layers.values():
+        _check_size_fits(layer, size, name)
+    return size
+
+
+def _check_size_fits(layer: nn.Module, size: tuple[int, ...], name: str) -> None:
+    convolution = ConvolutionOperator.of(layer)  # type: ignore[arg-type]
+    weight = getattr(layer, name).detach()
+    try:
+        convolution.apply(weight.new_zeros(convolution.domain(size)), weight)
+    except RuntimeError as error:
+        raise ValueError(f"input_size: the layer cannot take an input of size {size}: {error}") from error
+
+
+def spatial_dims(layer: nn.Module) -> int:
+    return len(layer.kernel_size) if isinstance(layer, CONVOLUTIONS) else 0
