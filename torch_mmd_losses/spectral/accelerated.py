@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import autograd, checks
-from torch_mmd_losses.spectral import normalised_weight, singular_vectors
+from torch_mmd_losses.spectral import normalisation, singular_vectors
 from torch_mmd_losses.spectral.parametrization import SpectralNorm, at_least_float32
 from torch_mmd_losses.spectral.schedule import Schedule
 
@@ -51,7 +51,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
         self._by_slope = False
         sigma = partial(singular_vectors.norm_along, self.operator)
         with checks.full_precision(weight.device):
-            return normalised_weight.divided_along(weight, self.precise_scale(), self._slope(weight), self.eps, sigma)
+            return normalisation.divided_along(weight, self.precise_scale(), self._slope(weight), self.eps, sigma)
 
     def start(self, weight: Tensor, domain: Sequence[int]) -> None:
         """Set the vectors for a weight of which nothing is known yet."""
@@ -98,9 +98,9 @@ class AcceleratedSpectralNorm(SpectralNorm):
     def _forget(self) -> None:
         self._schedule = Schedule()
         self._by_slope = False
-        self._kept: tuple[tuple[int, int], normalised_weight.Slope] | None = None
+        self._kept: tuple[tuple[int, int], normalisation.Slope] | None = None
 
-    def _slope(self, weight: Tensor) -> normalised_weight.Slope:
+    def _slope(self, weight: Tensor) -> normalisation.Slope:
         """Return the gradient of `<u, A v>` for unit vectors `u` and `v`, kept until they move."""
         versions = self.u._version, self.v._version
         if self._kept is None or self._kept[0] != versions:
@@ -108,7 +108,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
                 u, v = self.u.to(weight.dtype), self.v.to(weight.dtype, copy=True)
                 lengths = torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v)  # averaged vectors are shorter
                 of_sigma = self.operator.outer(u / lengths.clamp_min(self.eps), v, weight.detach())
-                self._kept = versions, normalised_weight.Slope(of_sigma, v)
+                self._kept = versions, normalisation.Slope(of_sigma, v)
         return self._kept[1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AcceleratedSpectralNorm:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.spectral import normalised_weight, operators, singular_vectors
+from torch_mmd_losses.spectral import normalisation, operators, singular_vectors
 from torch_mmd_losses.spectral.read_only import protect
 
 UNKNOWN_SIZE = (
@@ -50,7 +50,7 @@ class SpectralNorm(nn.Module):
 
     def normalised(self, weight: Tensor) -> Tensor:
         """Return `scale * weight / sigma` for a weight in float32 or float64."""
-        return normalised_weight.divided(weight, self.precise_scale(), self.sigma(weight), self.eps)
+        return normalisation.divided(weight, self.precise_scale(), self.sigma(weight), self.eps)
 
     def precise_scale(self) -> Tensor | float:
         """Return the factor, at least in float32 if it is learned."""
