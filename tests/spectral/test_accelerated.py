@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from cases import scores
-from test_spectral_norm import LAYERS, every_layer, network, original, vector
+from test_norm import LAYERS, every_layer, network, original, vector
 from torch import nn
 from torch.testing import assert_close
 
