@@ -4,10 +4,12 @@ import pytest
 import torch
 from authors import CASES, ids, tensor
 from cases import scores
-from oracles import dense_matrix
+from oracles import dense_matrix, operator_norm
 from torch import nn
 from torch.testing import assert_close
 
+from torch_mmd_losses import conv_spectral_norm, spectral_norms
+from torch_mmd_losses.spectral import singular_vectors
 from torch_mmd_losses.spectral.operators import ConvolutionOperator, MatrixOperator
 from torch_mmd_losses.spectral.singular_vectors import (
     gram_product,
@@ -176,3 +178,11 @@ def test_start_vectors_see_every_direction():
     spectrum = torch.fft.fft2(v).abs()
     assert spectrum.min() > 1e-3 * spectrum.max()
     assert spectrum.max() < 10 * spectrum.square().mean().sqrt()
+
+
+def test_a_large_image_takes_several_short_lanczos_runs(monkeypatch):
+    layer = nn.Conv2d(3, 6, 3, padding=1)
+    exact = operator_norm(layer, (3, 8, 8))
+    monkeypatch.setattr(singular_vectors, "LARGEST_BASIS", 5 * 3 * 8 * 8)
+    conv_spectral_norm(layer, input_size=8)
+    assert spectral_norms(layer)[""].item() == pytest.approx(exact, rel=5e-3)
