@@ -131,7 +131,7 @@ class Followers:
 
     def _exact(self, i: int, weight: Tensor) -> Tensor:
         chirp = singular_vectors.start_vector(self.exact[i].shape, like=weight)
-        start = singular_vectors.unit(self.exact[i] + 0.1 * chirp, fallback=chirp)
+        start = singular_vectors.unit_vector(self.exact[i] + 0.1 * chirp, fallback=chirp)
         self.exact[i] = singular_vectors.lanczos(self.operators[i], weight, start, EXACT_STEPS)
         return singular_vectors.norm_along(self.operators[i], weight, self.exact[i])
 

@@ -92,7 +92,7 @@ def test_is_never_below_the_plain_iteration_wherever_the_weight_jumps(kind):
         vector(slow).copy_(vector(fast))
         fast(x)
         slow(x)
-        assert spectral_norms(fast)[""] >= spectral_norms(slow)[""] * (1 - 1e-3)  # `_most_stretched` may lose that
+        assert spectral_norms(fast)[""] >= spectral_norms(slow)[""] * (1 - 1e-3)  # `_longest_combination` may lose that
 
 
 def test_follows_the_weight_with_less_than_half_the_error_of_the_plain_iteration():

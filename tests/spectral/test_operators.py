@@ -45,22 +45,22 @@ def padding_modes():
 def check_operator(kind, dims, kernel, options):
     torch.manual_seed(0)
     layer = getattr(nn, f"{kind}{dims}d")(4, 6, kernel, **options).double()
-    operator = ConvolutionOperator.of(layer)
-    shape = operator.domain(SIZES[dims])
+    operator = ConvolutionOperator.from_layer(layer)
+    shape = operator.vector_shape(SIZES[dims])
     matrix = dense_matrix(layer, shape)
     v = scores(1, matrix.shape[1]).reshape(shape)
     image = operator.apply(v, layer.weight)
     assert_close(image.flatten(), matrix @ v.flatten())
-    assert_close(operator.adjoint(image, layer.weight, v).flatten(), matrix.T @ (matrix @ v.flatten()))
+    assert_close(operator.apply_adjoint(image, layer.weight, v).flatten(), matrix.T @ (matrix @ v.flatten()))
     check_what_follows_from_apply(operator, layer.weight, v, image)
 
 
 def check_what_follows_from_apply(operator, weight, v, image):
-    both = operator.apply_each(torch.stack([v, 2 * v.flip(0)]), weight)
+    both = operator.apply_batch(torch.stack([v, 2 * v.flip(0)]), weight)
     assert_close(both, torch.stack([image, 2 * operator.apply(v.flip(0), weight)]))
     u = scores(1, image.numel(), 1).reshape(image.shape)
     (gradient,) = torch.autograd.grad((u * image).sum(), weight)
-    assert_close(operator.outer(u, v, weight.detach()), gradient)
+    assert_close(operator.weight_gradient(u, v, weight.detach()), gradient)
 
 
 def test_convolutions_and_their_adjoints_equal_the_dense_matrix():
@@ -85,22 +85,22 @@ def test_unequal_padding_on_the_two_sides():
 @pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d", "Conv1d", "ConvTranspose3d"])
 def test_reshaped_matrix_is_out_by_everything_else_for_each_group(kind, groups):
     layer = getattr(nn, kind)(4, 6, 3, groups=groups).double()
-    operator = MatrixOperator.of(layer)
+    operator = MatrixOperator.from_layer(layer)
     weight = layer.weight
     if layer.transposed:  # (in, out / groups, ...): put the output channels first, group by group
         weight = torch.cat([block.transpose(0, 1) for block in weight.chunk(groups)])
     blocks = [block.flatten(1) for block in weight.chunk(groups)]
     v = scores(groups, blocks[0].shape[1])
-    assert operator.domain((9, 9)) == tuple(v.shape)
+    assert operator.vector_shape((9, 9)) == tuple(v.shape)
     expected = torch.stack([block @ row for block, row in zip(blocks, v, strict=True)])
     assert_close(operator.apply(v, layer.weight), expected)
     back = torch.stack([block.T @ row for block, row in zip(blocks, expected, strict=True)])
-    assert_close(operator.adjoint(expected, layer.weight, v), back)
+    assert_close(operator.apply_adjoint(expected, layer.weight, v), back)
     check_what_follows_from_apply(operator, layer.weight, v, operator.apply(v, layer.weight))
 
 
 def test_linear_layers_are_their_matrix():
     layer = nn.Linear(5, 3).double()
-    operator = MatrixOperator.of(layer)
+    operator = MatrixOperator.from_layer(layer)
     v = scores(1, 5)
     assert_close(operator.apply(v, layer.weight), v @ layer.weight.T)

@@ -18,7 +18,7 @@ from torch_mmd_losses.spectral.singular_vectors import (
     norm_along,
     power_iteration,
     start_vector,
-    unit,
+    unit_vector,
 )
 
 
@@ -40,7 +40,7 @@ def _authors_operator(name):
     weight = kernel.permute(3, 2, 0, 1).contiguous()
     assert layer.weight.shape == weight.shape
     start = start[0].permute(2, 0, 1)
-    return ConvolutionOperator.of(layer), weight, start, start.shape[0] == layer.in_channels
+    return ConvolutionOperator.from_layer(layer), weight, start, start.shape[0] == layer.in_channels
 
 
 @pytest.mark.parametrize("name", ids("wang/sn/"))
@@ -49,23 +49,29 @@ def test_sigma_of_wang_et_al(name):
     iterations = case["hyperparameters"]["num_iter"]
     operator, weight, x, in_domain = _authors_operator(name)
     if "dense6x1" in name:  # their code returns the norm of a matrix with one row or column at once
-        v = power_iteration(operator, weight, scores(*operator.domain(())), 1)
+        v = power_iteration(operator, weight, scores(*operator.vector_shape(())), 1)
         assert_close(norm_along(operator, weight, v), tensor(case["outputs"]["sigma"]))
         return
     # Their sigma is |A x| with the vector before its update, and |x| is not one before the first. Where they iterate
     # on the output side, A^T is the operator; `v` is then A^T x, which this library would reach half a step later.
     weight.requires_grad_()
     if in_domain:
-        v = power_iteration(operator, weight.detach(), unit(x, fallback=x), iterations - 1)
+        v = power_iteration(operator, weight.detach(), unit_vector(x, fallback=x), iterations - 1)
         sigma = norm_along(operator, weight, v)
         after = power_iteration(operator, weight.detach(), v, 1)
     else:
-        like = torch.zeros(operator.domain((8, 8) if case["hyperparameters"]["op"] == "c" else (4, 4)), dtype=x.dtype)
-        u = unit(x, fallback=x)
+        like = torch.zeros(
+            operator.vector_shape((8, 8) if case["hyperparameters"]["op"] == "c" else (4, 4)), dtype=x.dtype
+        )
+        u = unit_vector(x, fallback=x)
         for _ in range(iterations - 1):
-            u = unit(operator.apply(operator.adjoint(u, weight.detach(), like), weight.detach()), fallback=u)
-        sigma = torch.linalg.vector_norm(operator.adjoint(u, weight, like))
-        after = unit(operator.apply(operator.adjoint(u, weight.detach(), like), weight.detach()), fallback=u)
+            u = unit_vector(
+                operator.apply(operator.apply_adjoint(u, weight.detach(), like), weight.detach()), fallback=u
+            )
+        sigma = torch.linalg.vector_norm(operator.apply_adjoint(u, weight, like))
+        after = unit_vector(
+            operator.apply(operator.apply_adjoint(u, weight.detach(), like), weight.detach()), fallback=u
+        )
     scale = case["start_norm"] if iterations == 1 else 1.0
     assert_close(sigma * scale, tensor(case["outputs"]["sigma"]), rtol=1e-8, atol=0)
     assert sigma <= case["exact_largest_singular_value"] + 1e-9
@@ -86,13 +92,13 @@ def test_sigma_of_arbel_et_al(name):
     case = CASES[name]
     weight = tensor(case["inputs"]["kernel"]).permute(3, 2, 0, 1).requires_grad_()
     layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:])
-    operator = MatrixOperator.of(layer)
+    operator = MatrixOperator.from_layer(layer)
     u = tensor(case["inputs"]["u0"]).reshape(1, -1)
-    like = torch.zeros(operator.domain(()), dtype=u.dtype)
+    like = torch.zeros(operator.vector_shape(()), dtype=u.dtype)
     detached = weight.detach()
     for _ in range(case["hyperparameters"]["num_iters"]):
-        v = unit(operator.adjoint(u, detached, like), fallback=like)
-        u = unit(operator.apply(v, detached), fallback=u)
+        v = unit_vector(operator.apply_adjoint(u, detached, like), fallback=like)
+        u = unit_vector(operator.apply(v, detached), fallback=u)
     sigma = norm_along(operator, weight, v)
     assert_close(sigma, tensor(case["outputs"]["sigma"]), rtol=1e-9, atol=0)
     (gradient,) = torch.autograd.grad(sigma, weight, retain_graph=True)
@@ -102,8 +108,8 @@ def test_sigma_of_arbel_et_al(name):
 
 def test_power_iteration_climbs_to_the_norm_and_lanczos_is_there_at_once():
     layer = nn.Conv2d(8, 16, 4, stride=2, padding=1).double()
-    operator = ConvolutionOperator.of(layer)
-    shape = operator.domain((12, 12))
+    operator = ConvolutionOperator.from_layer(layer)
+    shape = operator.vector_shape((12, 12))
     exact = torch.linalg.matrix_norm(dense_matrix(layer, shape), 2)
     weight = layer.weight.detach()
     v = start_vector(shape, like=weight)
@@ -119,9 +125,9 @@ def test_power_iteration_climbs_to_the_norm_and_lanczos_is_there_at_once():
 @pytest.mark.parametrize("kind", ["conv", "linear"])
 def test_locally_optimal_iteration_climbs_from_a_cold_start_and_never_less_than_the_plain_one(kind):
     layer = nn.Conv2d(8, 16, 4, stride=2, padding=1).double() if kind == "conv" else nn.Linear(300, 200).double()
-    operator = ConvolutionOperator.of(layer) if kind == "conv" else MatrixOperator.of(layer)
+    operator = ConvolutionOperator.from_layer(layer) if kind == "conv" else MatrixOperator.from_layer(layer)
     weight = layer.weight.detach()
-    v = start_vector(operator.domain((12, 12)), like=weight)
+    v = start_vector(operator.vector_shape((12, 12)), like=weight)
     exact = norm_along(operator, weight, lanczos(operator, weight, v, 200))
     direction = torch.zeros_like(v)
     for step in range(30):
@@ -141,7 +147,7 @@ DEGENERATE = [torch.eye(4), torch.diag(torch.tensor([2.0, 0, 0])), torch.ones(3,
 @pytest.mark.parametrize("matrix", DEGENERATE)
 def test_lanczos_survives_small_and_degenerate_operators(matrix):
     operator = MatrixOperator(groups=1, columns=matrix.shape[1], transposed=False)
-    v = lanczos(operator, matrix, start_vector(operator.domain(()), like=matrix), 20)
+    v = lanczos(operator, matrix, start_vector(operator.vector_shape(()), like=matrix), 20)
     assert_close(norm_along(operator, matrix, v), torch.linalg.matrix_norm(matrix, 2))
     assert_close(torch.linalg.vector_norm(v), torch.tensor(1.0))
 
@@ -151,7 +157,7 @@ def test_lanczos_survives_small_and_degenerate_operators(matrix):
 def test_lanczos_goes_on_past_the_rank(shape, seed):
     weight = scores(*shape, seed).float()
     operator = MatrixOperator(groups=1, columns=shape[1], transposed=False)
-    v = lanczos(operator, weight, start_vector(operator.domain(()), like=weight), 60)
+    v = lanczos(operator, weight, start_vector(operator.vector_shape(()), like=weight), 60)
     assert_close(norm_along(operator, weight, v), torch.linalg.matrix_norm(weight, 2))
 
 
@@ -183,6 +189,6 @@ def test_start_vectors_see_every_direction():
 def test_a_large_image_takes_several_short_lanczos_runs(monkeypatch):
     layer = nn.Conv2d(3, 6, 3, padding=1)
     exact = operator_norm(layer, (3, 8, 8))
-    monkeypatch.setattr(singular_vectors, "LARGEST_BASIS", 5 * 3 * 8 * 8)
+    monkeypatch.setattr(singular_vectors, "MAX_BASIS_NUMEL", 5 * 3 * 8 * 8)
     conv_spectral_norm(layer, input_size=8)
     assert spectral_norms(layer)[""].item() == pytest.approx(exact, rel=5e-3)

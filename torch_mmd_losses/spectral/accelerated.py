@@ -13,15 +13,15 @@ from torch import Tensor
 from torch_mmd_losses import autograd, checks
 from torch_mmd_losses.spectral import normalisation, singular_vectors
 from torch_mmd_losses.spectral.parametrization import SpectralNorm, at_least_float32
-from torch_mmd_losses.spectral.schedule import Schedule
+from torch_mmd_losses.spectral.schedule import IterationSchedule
 
-CHEAP = 2**22
+CHEAP_LAYER_SIZE = 2**22
 """Multiplications in `A v`, at stride 1, up to which an iteration costs little beside those of large layers.
 
 The first and the last layer of a discriminator are of this kind, and the first is slow to converge.
 """
 
-CHEAP_ITERATIONS = 2
+CHEAP_LAYER_ITERATIONS = 2
 """Iterations of such layers for one of others."""
 
 
@@ -29,53 +29,55 @@ class AcceleratedSpectralNorm(SpectralNorm):
     """The same norm, found in fewer iterations that are needed less often.
 
     The state has two more vectors: `u`, the direction of `A v` for the weight at which `v` was found, and `direction`,
-    that of the last step. A forward in training takes `sigma = |<u, A v>|`, from its gradient `slope` in the weight as
-    `|<slope, W>|`. That is `|A v|` after an iteration, its derivative included; for any other weight it is not more, so
+    that of the last step. A forward in training takes `sigma = |<u, A v>|`, from its gradient `G` in the weight as
+    `|<G, W>|`. That is `|A v|` after an iteration, its derivative included; for any other weight it is not more, so
     still a lower bound. Second derivatives are those of `|A v|`.
     """
 
     u: Tensor
     direction: Tensor
-    _by_slope: bool
+    _training_read_pending: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
         self.register_buffer("u", torch.empty(0))
         self.register_buffer("direction", torch.empty(0))
-        self._forget()
+        self._reset()
 
-    def normalised(self, weight: Tensor) -> Tensor:
-        """Return `scale * weight / sigma`: by the slope, if this is what a forward in training reads."""
-        if not (self._by_slope and autograd.plain_autograd(weight)):
-            return super().normalised(weight)
-        self._by_slope = False
+    def normalise(self, weight: Tensor) -> Tensor:
+        """Return `scale * weight / sigma`: by the gradient, if this is what a forward in training reads."""
+        if not (self._training_read_pending and autograd.plain_autograd(weight)):
+            return super().normalise(weight)
+        self._training_read_pending = False
         sigma = partial(singular_vectors.norm_along, self.operator)
         with checks.full_precision(weight.device):
-            return normalisation.divided_along(weight, self.precise_scale(), self._slope(weight), self.eps, sigma)
+            return normalisation.normalise_by_gradient(
+                weight, self.precise_scale(), self._sigma_gradient(weight), self.eps, sigma
+            )
 
-    def start(self, weight: Tensor, domain: Sequence[int]) -> None:
+    def initialise(self, weight: Tensor, shape: Sequence[int]) -> None:
         """Set the vectors for a weight of which nothing is known yet."""
-        super().start(weight, domain)
+        super().initialise(weight, shape)
         with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
-            self.u = singular_vectors.left_vector(self.operator, at_least_float32(weight.detach()), self.v)
+            self.u = singular_vectors.left_singular_vector(self.operator, at_least_float32(weight.detach()), self.v)
             self.direction = torch.zeros_like(self.v)
-        self._forget()
-        self._schedule.see(weight)
+        self._reset()
+        self._schedule.record_weight(weight)
 
     def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
         """Move the vectors, if that is due in this forward, or make them if it is the first."""
         super().before_forward(weight, x, training)
         if training and not torch.compiler.is_compiling():
-            self._by_slope = True
+            self._training_read_pending = True
 
     def iterate(self, weight: Tensor) -> None:
         """Move the vectors by the iterations of one training forward, unless it is spared."""
-        if not self._schedule.is_due(weight):
+        if not self._schedule.must_iterate(weight):
             return
         precise = at_least_float32(weight.detach())
         v, direction = self.v.to(precise.dtype), self.direction.to(precise.dtype)
         u, v, direction = singular_vectors.locally_optimal_iteration(
-            self.operator, precise, v, direction, self._steps(weight)
+            self.operator, precise, v, direction, self._iterations(weight)
         )
         if not self.u.numel():  # not in the checkpoint that was loaded
             self.u = torch.empty_like(u)
@@ -85,39 +87,39 @@ class AcceleratedSpectralNorm(SpectralNorm):
 
     def get_extra_state(self) -> Tensor:
         """Return when the next iteration is due: with the vectors, all that a resumed run needs to go on alike."""
-        return torch.tensor(self._schedule.count(), device="cpu")
+        return torch.tensor(self._schedule.forwards_to_skip(), device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take up a schedule where it was stored."""
-        self._schedule = Schedule(int(state))
+        self._schedule = IterationSchedule(int(state))
 
-    def _steps(self, weight: Tensor) -> int:
+    def _iterations(self, weight: Tensor) -> int:
         pixels = math.prod(self.v.shape[-self.spatial_dims :]) if self.spatial_dims else 1  # a matrix is applied once
-        return self.n_power_iterations * (CHEAP_ITERATIONS if weight.numel() * pixels <= CHEAP else 1)
+        return self.n_power_iterations * (CHEAP_LAYER_ITERATIONS if weight.numel() * pixels <= CHEAP_LAYER_SIZE else 1)
 
-    def _forget(self) -> None:
-        self._schedule = Schedule()
-        self._by_slope = False
-        self._kept: tuple[tuple[int, int], normalisation.Slope] | None = None
+    def _reset(self) -> None:
+        self._schedule = IterationSchedule()
+        self._training_read_pending = False
+        self._cached_gradient: tuple[tuple[int, int], normalisation.SigmaGradient] | None = None
 
-    def _slope(self, weight: Tensor) -> normalisation.Slope:
+    def _sigma_gradient(self, weight: Tensor) -> normalisation.SigmaGradient:
         """Return the gradient of `<u, A v>` for unit vectors `u` and `v`, kept until they move."""
         versions = self.u._version, self.v._version
-        if self._kept is None or self._kept[0] != versions:
+        if self._cached_gradient is None or self._cached_gradient[0] != versions:
             with torch.no_grad(), torch.inference_mode(False):
                 u, v = self.u.to(weight.dtype), self.v.to(weight.dtype, copy=True)
                 lengths = torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v)  # averaged vectors are shorter
-                of_sigma = self.operator.outer(u / lengths.clamp_min(self.eps), v, weight.detach())
-                self._kept = versions, normalisation.Slope(of_sigma, v)
-        return self._kept[1]
+                gradient = self.operator.weight_gradient(u / lengths.clamp_min(self.eps), v, weight.detach())
+                self._cached_gradient = versions, normalisation.SigmaGradient(gradient, v)
+        return self._cached_gradient[1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AcceleratedSpectralNorm:
         super()._apply(fn, recurse)
-        self._kept = None
+        self._cached_gradient = None
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        self._forget()
+        self._reset()
         if prefix + "v" in state_dict:  # also by one of method="pico", which has nothing else
             v = state_dict[prefix + "v"]
             for name, vector in (("u", v.new_empty(0)), ("direction", torch.zeros_like(v))):

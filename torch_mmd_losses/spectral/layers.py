@@ -74,10 +74,10 @@ def check_input_size(
 
 
 def _check_size_fits(layer: nn.Module, size: tuple[int, ...], name: str) -> None:
-    convolution = ConvolutionOperator.of(layer)  # type: ignore[arg-type]
+    convolution = ConvolutionOperator.from_layer(layer)  # type: ignore[arg-type]
     weight = getattr(layer, name).detach()
     try:
-        convolution.apply(weight.new_zeros(convolution.domain(size)), weight)
+        convolution.apply(weight.new_zeros(convolution.vector_shape(size)), weight)
     except RuntimeError as error:
         raise ValueError(f"input_size: the layer cannot take an input of size {size}: {error}") from error
 

@@ -19,27 +19,27 @@ from torch_mmd_losses.spectral.layers import (
     layers_to_wrap,
     spatial_dims,
 )
-from torch_mmd_losses.spectral.parametrization import UNKNOWN_SIZE, SpectralNorm
+from torch_mmd_losses.spectral.parametrization import UNKNOWN_INPUT_SIZE, SpectralNorm
 
 Method = Literal["conv", "pico", "matrix"]
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class _BeforeForward:
+class _IterationHook:
     """Forward pre-hook that moves the singular vector: once for each forward of the layer, however often it is read."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        normalisation = _normalisation(layer, self.name)
+        normalisation = _spectral_norm_of(layer, self.name)
         if normalisation is None:
             self.remove(layer, self.name)
         else:
             x = args[0] if args else kwargs.get("input")
             if x is None:
                 return  # the layer itself says what is missing
-            normalisation.before_forward(_parametrizations(layer, self.name).original, x, layer.training)
+            normalisation.before_forward(_parametrizations_of(layer, self.name).original, x, layer.training)
 
     @classmethod
     def remove(cls, layer: nn.Module, name: str) -> None:
@@ -154,18 +154,18 @@ def conv_spectral_norm(
         weight = getattr(layer, name)
         parametrization = AcceleratedSpectralNorm if method == "conv" else SpectralNorm
         normalisation = parametrization(
-            _operator(layer, method),
+            _operator_of(layer, method),
             spatial_dims=0 if method == "matrix" else spatial_dims(layer),
             n_power_iterations=iterations,
             scale=nn.Parameter(weight.new_tensor(factor)) if learned else factor,
             eps=smallest,
         )
-        _BeforeForward.remove(layer, name)  # of an earlier normalisation that has been removed
+        _IterationHook.remove(layer, name)  # of an earlier normalisation that has been removed
         # unsafe leaves out a check that reads the weight, which is not defined before the input size is known.
         parametrize.register_parametrization(layer, name, normalisation, unsafe=True)
         if size is not None or not normalisation.spatial_dims:
-            normalisation.start(weight, normalisation.operator.domain(size or ()))
-        layer.register_forward_pre_hook(_BeforeForward(name), with_kwargs=True)
+            normalisation.initialise(weight, normalisation.operator.vector_shape(size or ()))
+        layer.register_forward_pre_hook(_IterationHook(name), with_kwargs=True)
     return module
 
 
@@ -195,29 +195,29 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
     with torch.no_grad():
         for label, layer in model.named_modules():
             for name in getattr(layer, "parametrizations", {}):
-                normalisation = _normalisation(layer, name)
+                normalisation = _spectral_norm_of(layer, name)
                 if normalisation is not None:
                     if not normalisation.v.numel():
-                        raise RuntimeError(f"model: layer {label!r} has not seen an input yet; {UNKNOWN_SIZE}")
-                    sigmas[label] = normalisation.sigma(_parametrizations(layer, name).original)
+                        raise RuntimeError(f"model: layer {label!r} has not seen an input yet; {UNKNOWN_INPUT_SIZE}")
+                    sigmas[label] = normalisation.sigma(_parametrizations_of(layer, name).original)
     if not sigmas:
         raise ValueError("model: expected a module with layers wrapped by conv_spectral_norm, found none")
     return sigmas
 
 
-def _operator(layer: nn.Module, method: Method) -> operators.Operator:
+def _operator_of(layer: nn.Module, method: Method) -> operators.LinearOperator:
     if method != "matrix" and isinstance(layer, CONVOLUTIONS):
-        return operators.ConvolutionOperator.of(layer)
-    return operators.MatrixOperator.of(layer)  # type: ignore[arg-type]
+        return operators.ConvolutionOperator.from_layer(layer)
+    return operators.MatrixOperator.from_layer(layer)  # type: ignore[arg-type]
 
 
-def _parametrizations(layer: nn.Module, name: str) -> parametrize.ParametrizationList:
+def _parametrizations_of(layer: nn.Module, name: str) -> parametrize.ParametrizationList:
     return layer.parametrizations[name]  # type: ignore[index, return-value]
 
 
-def _normalisation(layer: nn.Module, name: str) -> SpectralNorm | None:
+def _spectral_norm_of(layer: nn.Module, name: str) -> SpectralNorm | None:
     """Return the normalisation of a layer's parameter, or None if there is none or it has been removed."""
     if not parametrize.is_parametrized(layer, name):
         return None
-    first = _parametrizations(layer, name)[0]
+    first = _parametrizations_of(layer, name)[0]
     return first if isinstance(first, SpectralNorm) else None

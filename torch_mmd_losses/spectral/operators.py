@@ -11,25 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Operator(Protocol):
+class LinearOperator(Protocol):
     """What a weight does to a vector, without a reference to the layer that owns the weight."""
 
-    def domain(self, input_size: Sequence[int]) -> tuple[int, ...]:
+    def vector_shape(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the vectors that the operator maps, for a layer's spatial input size."""
 
-    def maps(self, domain: Sequence[int]) -> bool:
+    def accepts(self, shape: Sequence[int]) -> bool:
         """Whether vectors of this shape can be mapped."""
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
         """Return `A v`, linear in `v` and in the weight."""
 
-    def apply_each(self, vectors: Tensor, weight: Tensor) -> Tensor:
-        """Return `A v` for each of the vectors `(n, *domain)`, in little more time than for one."""
+    def apply_batch(self, vectors: Tensor, weight: Tensor) -> Tensor:
+        """Return `A v` for each of the vectors `(n, *shape)`, in little more time than for one."""
 
-    def adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
+    def apply_adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
         """Return `A^T u` in the shape of `v`, whose values are not used."""
 
-    def outer(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+    def weight_gradient(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
         """Return the gradient of `<u, A v>` in the shape of the weight, whose values are not used."""
 
 
@@ -44,28 +44,28 @@ class MatrixOperator(NamedTuple):
     transposed: bool
 
     @classmethod
-    def of(cls, layer: nn.Linear | nn.modules.conv._ConvNd) -> MatrixOperator:
+    def from_layer(cls, layer: nn.Linear | nn.modules.conv._ConvNd) -> MatrixOperator:
         if isinstance(layer, nn.Linear):
             return cls(groups=1, columns=layer.in_features, transposed=False)
         columns = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
         return cls(groups=layer.groups, columns=columns, transposed=layer.transposed)
 
-    def domain(self, input_size: Sequence[int]) -> tuple[int, ...]:
+    def vector_shape(self, input_size: Sequence[int]) -> tuple[int, ...]:
         return self.groups, self.columns
 
-    def maps(self, domain: Sequence[int]) -> bool:
-        return tuple(domain) == (self.groups, self.columns)
+    def accepts(self, shape: Sequence[int]) -> bool:
+        return tuple(shape) == (self.groups, self.columns)
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
         return (self._blocks(weight) @ v.unsqueeze(2)).squeeze(2)
 
-    def apply_each(self, vectors: Tensor, weight: Tensor) -> Tensor:
+    def apply_batch(self, vectors: Tensor, weight: Tensor) -> Tensor:
         return (self._blocks(weight) @ vectors.permute(1, 2, 0)).permute(2, 0, 1)
 
-    def adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
+    def apply_adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
         return (self._blocks(weight).mT @ u.unsqueeze(2)).squeeze(2)
 
-    def outer(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+    def weight_gradient(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
         blocks = u.unsqueeze(2) * v.unsqueeze(1)  # (groups, out, in x kernel)
         if self.transposed:
             shape = weight.unflatten(0, (self.groups, -1)).transpose(1, 2).shape
@@ -81,56 +81,56 @@ class ConvolutionOperator(NamedTuple):
     """What a convolution does to one sample `(channels, *size)`, without the bias.
 
     Padding that the convolution itself cannot do (modes other than zeros, unequal sides) is a linear map before it:
-    `pads` holds `(before, after)` for each spatial dimension.
+    `explicit_padding` holds `(before, after)` for each spatial dimension.
     """
 
-    channels: int
+    in_channels: int
     stride: list[int]
     padding: list[int]
     dilation: list[int]
     transposed: bool
     output_padding: list[int]
     groups: int
-    pads: tuple[tuple[int, int], ...]
+    explicit_padding: tuple[tuple[int, int], ...]
     padding_mode: str
 
     @classmethod
-    def of(cls, layer: nn.modules.conv._ConvNd) -> ConvolutionOperator:
+    def from_layer(cls, layer: nn.modules.conv._ConvNd) -> ConvolutionOperator:
         reverse = layer._reversed_padding_repeated_twice  # (before, after) of the last dimension first
-        pads = tuple(zip(reverse[-2::-2], reverse[-1::-2], strict=True))
-        simple = layer.padding_mode == "zeros" and all(before == after for before, after in pads)
+        explicit_padding = tuple(zip(reverse[-2::-2], reverse[-1::-2], strict=True))
+        simple = layer.padding_mode == "zeros" and all(before == after for before, after in explicit_padding)
         return cls(
-            channels=layer.in_channels,
+            in_channels=layer.in_channels,
             stride=list(layer.stride),
-            padding=[before if simple else 0 for before, _ in pads],
+            padding=[before if simple else 0 for before, _ in explicit_padding],
             dilation=list(layer.dilation),
             transposed=layer.transposed,
             output_padding=list(layer.output_padding),
             groups=layer.groups,
-            pads=() if simple else pads,
+            explicit_padding=() if simple else explicit_padding,
             padding_mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode,
         )
 
-    def domain(self, input_size: Sequence[int]) -> tuple[int, ...]:
-        return (self.channels, *input_size)
+    def vector_shape(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        return (self.in_channels, *input_size)
 
-    def maps(self, domain: Sequence[int]) -> bool:
-        return len(domain) == 1 + len(self.stride) and domain[0] == self.channels
+    def accepts(self, shape: Sequence[int]) -> bool:
+        return len(shape) == 1 + len(self.stride) and shape[0] == self.in_channels
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
-        return self.apply_each(v.unsqueeze(0), weight).squeeze(0)
+        return self.apply_batch(v.unsqueeze(0), weight).squeeze(0)
 
-    def apply_each(self, vectors: Tensor, weight: Tensor) -> Tensor:
+    def apply_batch(self, vectors: Tensor, weight: Tensor) -> Tensor:
         return torch.convolution(self._pad(vectors), weight, None, *self._options())
 
-    def adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
+    def apply_adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
         # The gradient of a convolution with respect to its input is its adjoint, for every combination of options.
         padded, _, _ = torch.ops.aten.convolution_backward(
             u.unsqueeze(0), self._pad(v.unsqueeze(0)), weight, None, *self._options(), [True, False, False]
         )
-        return self._unpad(padded.squeeze(0), v)
+        return self._pad_adjoint(padded.squeeze(0), v)
 
-    def outer(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+    def weight_gradient(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
         _, gradient, _ = torch.ops.aten.convolution_backward(
             u.unsqueeze(0), self._pad(v.unsqueeze(0)), weight, None, *self._options(), [False, True, False]
         )
@@ -140,20 +140,20 @@ class ConvolutionOperator(NamedTuple):
         return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
 
     def _pad(self, vectors: Tensor) -> Tensor:
-        if not self.pads:
+        if not self.explicit_padding:
             return vectors
-        sides = [side for pair in reversed(self.pads) for side in pair]
+        sides = [side for pair in reversed(self.explicit_padding) for side in pair]
         return F.pad(vectors, sides, mode=self.padding_mode)
 
-    def _unpad(self, padded: Tensor, v: Tensor) -> Tensor:
+    def _pad_adjoint(self, padded: Tensor, v: Tensor) -> Tensor:
         """Return the adjoint of `_pad`: what was copied into the border is added to where it came from."""
-        for dim, (before, after) in enumerate(self.pads, start=1):
+        for dim, (before, after) in enumerate(self.explicit_padding, start=1):
             pieces = padded.movedim(dim, -1).split([before, v.shape[dim], after], -1)
-            padded = _fold(*pieces, mode=self.padding_mode).movedim(-1, dim)
+            padded = _add_border_back(*pieces, mode=self.padding_mode).movedim(-1, dim)
         return padded
 
 
-def _fold(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> Tensor:
+def _add_border_back(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> Tensor:
     """Return `body` with `head` and `tail` added to where a padding mode, along the last dimension, had them from."""
     length = body.shape[-1]
     if mode == "constant":

@@ -12,7 +12,7 @@ from torch_mmd_losses import checks
 from torch_mmd_losses.spectral import normalisation, operators, singular_vectors
 from torch_mmd_losses.spectral.read_only import protect
 
-UNKNOWN_SIZE = (
+UNKNOWN_INPUT_SIZE = (
     "the norm of a convolution depends on its input size: run a forward through the layer first, or wrap it with "
     "input_size= (and initialise weights before conv_spectral_norm)"
 )
@@ -29,7 +29,7 @@ class SpectralNorm(nn.Module):
 
     def __init__(
         self,
-        operator: operators.Operator,
+        operator: operators.LinearOperator,
         *,
         spatial_dims: int,
         n_power_iterations: int,
@@ -45,12 +45,12 @@ class SpectralNorm(nn.Module):
         self.register_buffer("v", torch.empty(0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        normalised = self.normalised(at_least_float32(weight))
+        normalised = self.normalise(at_least_float32(weight))
         return protect(normalised.to(weight.dtype))
 
-    def normalised(self, weight: Tensor) -> Tensor:
+    def normalise(self, weight: Tensor) -> Tensor:
         """Return `scale * weight / sigma` for a weight in float32 or float64."""
-        return normalisation.divided(weight, self.precise_scale(), self.sigma(weight), self.eps)
+        return normalisation.normalise(weight, self.precise_scale(), self.sigma(weight), self.eps)
 
     def precise_scale(self) -> Tensor | float:
         """Return the factor, at least in float32 if it is learned."""
@@ -59,23 +59,23 @@ class SpectralNorm(nn.Module):
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Take an assigned weight as the new trained weight; the old singular vector says nothing about it."""
         if self.v.numel():
-            self.start(weight, self.v.shape)
+            self.initialise(weight, self.v.shape)
         return weight
 
     def sigma(self, weight: Tensor) -> Tensor:
         """Return the norm of the layer along `v`, differentiable in the weight, at least in float32."""
         if not self.v.numel():
-            raise RuntimeError(f"conv_spectral_norm: the weight cannot be used yet; {UNKNOWN_SIZE}")
+            raise RuntimeError(f"conv_spectral_norm: the weight cannot be used yet; {UNKNOWN_INPUT_SIZE}")
         with checks.full_precision(weight.device):
             precise = at_least_float32(weight)
             # A copy, since v moves in place while the graph of an earlier forward may still need it.
             return singular_vectors.norm_along(self.operator, precise, self.v.to(precise.dtype, copy=True))
 
-    def start(self, weight: Tensor, domain: Sequence[int]) -> None:
+    def initialise(self, weight: Tensor, shape: Sequence[int]) -> None:
         """Set `v` for a weight of which nothing is known yet."""
         with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
             precise = at_least_float32(weight.detach())
-            self.v = singular_vectors.top_singular_vector(self.operator, precise, domain)
+            self.v = singular_vectors.top_singular_vector(self.operator, precise, shape)
 
     def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
         """Move `v` by the power iterations of one training forward, or make it if this is the first forward."""
@@ -85,7 +85,7 @@ class SpectralNorm(nn.Module):
                     f"input: expected {self.spatial_dims} spatial dimensions after (batch and) channels, "
                     f"got shape {tuple(x.shape)}"
                 )
-            self.start(weight, self.operator.domain(x.shape[x.dim() - self.spatial_dims :]))
+            self.initialise(weight, self.operator.vector_shape(x.shape[x.dim() - self.spatial_dims :]))
         elif training:
             with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
                 self.iterate(weight)
@@ -100,7 +100,7 @@ class SpectralNorm(nn.Module):
         scale = "learned" if isinstance(self.scale, Tensor) else self.scale
         return f"domain={tuple(self.v.shape) or None}, n_power_iterations={self.n_power_iterations}, scale={scale}"
 
-    def _vectors(self) -> list[tuple[str, Tensor]]:
+    def _named_vectors(self) -> list[tuple[str, Tensor]]:
         return list(self.named_buffers(recurse=False))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpectralNorm:
@@ -108,13 +108,13 @@ class SpectralNorm(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # A module cast to half precision keeps iterating in float32; one that leaves the meta device starts anew.
         anew = was_meta and not self.v.is_meta
-        for name, vector in self._vectors():
+        for name, vector in self._named_vectors():
             setattr(self, name, vector.new_empty(0) if anew else at_least_float32(vector))
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
         v = state_dict.get(prefix + "v", self.v)
-        if v.numel() and not self.operator.maps(v.shape):
+        if v.numel() and not self.operator.accepts(v.shape):
             args[-1].append(
                 f"{prefix}v: expected the vector of a layer like this one and of the same method of conv_spectral_norm "
                 f'("matrix" has others), got shape {tuple(v.shape)}'
@@ -122,12 +122,12 @@ class SpectralNorm(nn.Module):
             return
         # The size of v is part of the state: a fresh model that never ran takes it from the checkpoint. A checkpoint
         # without it brings another weight, about which the old vector says nothing.
-        for name, vector in self._vectors():
+        for name, vector in self._named_vectors():
             stored = state_dict.get(prefix + name, vector.new_empty(0))
             if stored.shape != vector.shape:
                 setattr(self, name, torch.empty_like(stored, device=vector.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        for name, vector in self._vectors():
+        for name, vector in self._named_vectors():
             setattr(self, name, vector.clone())  # with assign=True it would be the checkpoint's own, and move in place
 
 
