@@ -275,7 +275,7 @@ def test_other_parametrizations_may_follow():
     assert len(spectral_norms(layer)) == 1
     other = nn.Linear(3, 2)
     parametrize.register_parametrization(other, "weight", Double())
-    with pytest.raises(ValueError, match="wrapped by conv_spectral_norm, found none"):
+    with pytest.raises(ValueError, match="wrapped by conv_spectral_norm, got one without"):
         spectral_norms(other)
 
 
@@ -302,5 +302,7 @@ def test_wrong_options_are_refused():
 
 
 def test_spectral_norms_of_an_unwrapped_model_is_an_error():
-    with pytest.raises(ValueError, match="^model: expected a module with layers wrapped by conv_spectral_norm"):
+    with pytest.raises(
+        ValueError, match="^model: expected a module with layers wrapped by conv_spectral_norm, got one without"
+    ):
         spectral_norms(network())

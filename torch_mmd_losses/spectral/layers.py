@@ -24,25 +24,33 @@ def layers_to_wrap(module: nn.Module) -> dict[str, nn.Module]:
     }
     if not layers:
         kinds = ", ".join(kind.__name__ for kind in LAYERS)
-        raise ValueError(f"module: expected a layer, or a module with layers, of {kinds}; got {type(module).__name__}")
+        raise ValueError(
+            f"module: expected a layer of type {kinds}, or a module that contains one, got {type(module).__name__}"
+        )
     return layers
 
 
 def check_layer(label: str, layer: nn.Module, name: str) -> None:
     if parametrize.is_parametrized(layer, name):
-        raise ValueError(f"module: expected layers whose {name!r} is not parametrized yet, but that of {label!r} is")
+        raise ValueError(
+            f"module: expected layers whose {name!r} is not parametrized yet, got {label!r}, whose {name!r} is"
+        )
     if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
         raise ValueError(
-            f"module: {label!r} belongs to a torch.nn.MultiheadAttention, which reads its weight without calling it, "
-            "so its norm could not be followed; wrap the other layers one by one"
+            f"module: expected layers that are called in a forward pass, got {label!r} of a "
+            "torch.nn.MultiheadAttention, which only reads the weight of this layer, so that the spectral norm could "
+            "not be updated; wrap the other layers one by one"
         )
     weight, own = getattr(layer, name, None), layer.weight
     if isinstance(weight, UninitializedParameter):
-        raise ValueError(f"module: {label!r} has no shape yet; run a forward through lazy layers before wrapping them")
+        raise ValueError(
+            f"module: expected layers with initialised weights, got {label!r}, whose weight has no shape yet; run a "
+            "forward pass through lazy layers before wrapping them"
+        )
     if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter):
         raise ValueError(
-            f"name: {name!r} of layer {label!r} is no parameter but computed, by a hook such as "
-            "torch.nn.utils.spectral_norm or pruning; remove that first"
+            f"name: expected a parameter of layer {label!r}, got {name!r}, which is computed by a hook, such as "
+            "torch.nn.utils.spectral_norm or pruning; remove the hook first"
         )
     if weight is None or not weight.is_floating_point() or weight.shape != own.shape:
         raise ValueError(
@@ -58,8 +66,8 @@ def check_input_size(
     dims = [spatial_dims(layer) for layer in layers.values()]
     if len(dims) != 1 or dims == [0] or method == "matrix":
         raise ValueError(
-            "input_size: expected None unless module is a single convolution and method is not 'matrix': it is the "
-            f"size of one layer's input, got {input_size!r} for {len(dims)} layer(s) with method={method!r}"
+            "input_size: expected None unless module is a single convolution and method is not 'matrix', got "
+            f"{input_size!r} for {len(dims)} layer(s) with method={method!r}"
         )
     try:
         lengths = input_size if isinstance(input_size, Sequence) else (input_size,) * dims[0]
@@ -79,7 +87,7 @@ def _check_size_fits(layer: nn.Module, size: tuple[int, ...], name: str) -> None
     try:
         convolution.apply(weight.new_zeros(convolution.vector_shape(size)), weight)
     except RuntimeError as error:
-        raise ValueError(f"input_size: the layer cannot take an input of size {size}: {error}") from error
+        raise ValueError(f"input_size: expected a size that the layer accepts, got {size}: {error}") from error
 
 
 def spatial_dims(layer: nn.Module) -> int:

@@ -140,7 +140,7 @@ def conv_spectral_norm(
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     if not isinstance(name, str):
         raise TypeError(
-            f"name: expected the name of a parameter, got {name!r} (options such as scale= need their name)"
+            f"name: expected the name of a parameter, got {name!r} (options such as scale= are keyword-only)"
         )
     checks.one_of("method", method, ("conv", "pico", "matrix"))
     iterations = checks.whole_number("n_power_iterations", n_power_iterations, least=1)
@@ -198,10 +198,13 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
                 normalisation = _spectral_norm_of(layer, name)
                 if normalisation is not None:
                     if not normalisation.v.numel():
-                        raise RuntimeError(f"model: layer {label!r} has not seen an input yet; {UNKNOWN_INPUT_SIZE}")
+                        raise RuntimeError(
+                            f"model: expected layers that have seen an input, got {label!r}, which has not; "
+                            f"{UNKNOWN_INPUT_SIZE}"
+                        )
                     sigmas[label] = normalisation.sigma(_parametrizations_of(layer, name).original)
     if not sigmas:
-        raise ValueError("model: expected a module with layers wrapped by conv_spectral_norm, found none")
+        raise ValueError("model: expected a module with layers wrapped by conv_spectral_norm, got one without")
     return sigmas
 
 

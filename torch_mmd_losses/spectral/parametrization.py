@@ -13,7 +13,7 @@ from torch_mmd_losses.spectral import normalisation, operators, singular_vectors
 from torch_mmd_losses.spectral.read_only import protect
 
 UNKNOWN_INPUT_SIZE = (
-    "the norm of a convolution depends on its input size: run a forward through the layer first, or wrap it with "
+    "the norm of a convolution depends on its input size: run a forward pass through the layer first, or wrap it with "
     "input_size= (and initialise weights before conv_spectral_norm)"
 )
 
@@ -65,7 +65,9 @@ class SpectralNorm(nn.Module):
     def sigma(self, weight: Tensor) -> Tensor:
         """Return the norm of the layer along `v`, differentiable in the weight, at least in float32."""
         if not self.v.numel():
-            raise RuntimeError(f"conv_spectral_norm: the weight cannot be used yet; {UNKNOWN_INPUT_SIZE}")
+            raise RuntimeError(
+                f"weight: expected a layer that has seen an input, got one that has not; {UNKNOWN_INPUT_SIZE}"
+            )
         with checks.full_precision(weight.device):
             precise = at_least_float32(weight)
             # A copy, since v moves in place while the graph of an earlier forward may still need it.
@@ -116,8 +118,8 @@ class SpectralNorm(nn.Module):
         v = state_dict.get(prefix + "v", self.v)
         if v.numel() and not self.operator.accepts(v.shape):
             args[-1].append(
-                f"{prefix}v: expected the vector of a layer like this one and of the same method of conv_spectral_norm "
-                f'("matrix" has others), got shape {tuple(v.shape)}'
+                f"{prefix}v: expected the singular vector of a layer like this one, and of the same method of "
+                f'conv_spectral_norm (the vectors of "matrix" have another shape), got shape {tuple(v.shape)}'
             )
             return
         # The size of v is part of the state: a fresh model that never ran takes it from the checkpoint. A checkpoint

@@ -15,8 +15,8 @@ from torch import Tensor
 _HARMLESS = {"requires_grad_"}
 _WRITING_METHODS = {"__set__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}
 _MESSAGE = (
-    "{name}: the normalised weight is computed from the trained one and cannot be changed in place; assign a tensor "
-    "(layer.weight = tensor), or initialise before conv_spectral_norm"
+    "{name}: expected a tensor that can be changed in place, got a normalised weight, which is computed from the "
+    "trained weight; assign a tensor (layer.weight = tensor), or initialise the weight before conv_spectral_norm"
 )
 
 
