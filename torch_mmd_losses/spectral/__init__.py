@@ -1,1 +1,1 @@
-"""Spectral norms of layers, and layers normalised by them."""
+"""Spectral normalisation of linear and convolutional layers, which does not depend on MMD."""

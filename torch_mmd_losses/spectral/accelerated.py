@@ -1,4 +1,4 @@
-"""Spectral normalisation by locally optimal iteration, as a rule once for each change of the weight."""
+"""Spectral normalisation with a faster iteration, which usually runs once for each change of the weight."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from torch_mmd_losses.spectral.parametrization import SpectralNorm, at_least_flo
 from torch_mmd_losses.spectral.schedule import IterationSchedule
 
 CHEAP_LAYER_SIZE = 2**22
-"""Multiplications in `A v`, at stride 1, up to which an iteration costs little beside those of large layers.
+"""Multiplications in `A v` at stride 1, up to which an iteration costs little compared with those of large layers.
 
 The first and the last layer of a discriminator are of this kind, and the first is slow to converge.
 """
 
 CHEAP_LAYER_ITERATIONS = 2
-"""Iterations of such layers for one of others."""
+"""Iterations of a cheap layer for each iteration of a larger layer."""
 
 
 class AcceleratedSpectralNorm(SpectralNorm):
-    """The same norm, found in fewer iterations that are needed less often.
+    """Spectral normalisation by locally optimal iteration, in the forward passes that an `IterationSchedule` selects.
 
-    The state has two more vectors: `u`, the direction of `A v` for the weight at which `v` was found, and `direction`,
-    that of the last step. A forward in training takes `sigma = |<u, A v>|`, from its gradient `G` in the weight as
-    `|<G, W>|`. That is `|A v|` after an iteration, its derivative included; for any other weight it is not more, so
-    still a lower bound. Second derivatives are those of `|A v|`.
+    The state has two vectors in addition to `v`. The left singular vector `u` is the direction of `A v` for the weight
+    at which `v` was found. The vector `direction` is the direction of the last step.
+
+    A forward pass in training mode uses `sigma = |<u, A v>|`. It is computed as `|<G, W>|` from the gradient `G` of
+    `<u, A v>` with respect to the weight `W`. Directly after an iteration, this sigma and its derivative are those of
+    `|A v|`. For any other weight it is at most `|A v|`, hence still a lower bound. Second derivatives are always those
+    of `|A v|`.
     """
 
     u: Tensor
@@ -45,7 +48,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
         self._reset()
 
     def normalise(self, weight: Tensor) -> Tensor:
-        """Return `scale * weight / sigma`: by the gradient, if this is what a forward in training reads."""
+        """Return `scale * weight / sigma`, with `sigma = |<G, W>|` for the first read of a training forward pass."""
         if not (self._training_read_pending and autograd.plain_autograd(weight)):
             return super().normalise(weight)
         self._training_read_pending = False
@@ -56,7 +59,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
             )
 
     def initialise(self, weight: Tensor, shape: Sequence[int]) -> None:
-        """Set the vectors for a weight of which nothing is known yet."""
+        """Compute `v` and `u` for a new weight, and restart the schedule."""
         super().initialise(weight, shape)
         with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
             self.u = singular_vectors.left_singular_vector(self.operator, at_least_float32(weight.detach()), self.v)
@@ -65,13 +68,13 @@ class AcceleratedSpectralNorm(SpectralNorm):
         self._schedule.record_weight(weight)
 
     def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
-        """Move the vectors, if that is due in this forward, or make them if it is the first."""
+        """Compute the vectors in the first forward pass, and iterate in later passes in training mode if it is due."""
         super().before_forward(weight, x, training)
         if training and not torch.compiler.is_compiling():
             self._training_read_pending = True
 
     def iterate(self, weight: Tensor) -> None:
-        """Move the vectors by the iterations of one training forward, unless it is spared."""
+        """Update the vectors in place by the iterations of one forward pass, unless the schedule skips the pass."""
         if not self._schedule.must_iterate(weight):
             return
         precise = at_least_float32(weight.detach())
@@ -79,18 +82,18 @@ class AcceleratedSpectralNorm(SpectralNorm):
         u, v, direction = singular_vectors.locally_optimal_iteration(
             self.operator, precise, v, direction, self._iterations(weight)
         )
-        if not self.u.numel():  # not in the checkpoint that was loaded
+        if not self.u.numel():  # after loading a checkpoint without u
             self.u = torch.empty_like(u)
         self.u.copy_(u)
         self.v.copy_(v)
         self.direction.copy_(direction)
 
     def get_extra_state(self) -> Tensor:
-        """Return when the next iteration is due: with the vectors, all that a resumed run needs to go on alike."""
+        """Return the state of the schedule, which a resumed run needs for the same results as an uninterrupted one."""
         return torch.tensor(self._schedule.forwards_to_skip(), device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take up a schedule where it was stored."""
+        """Restore the schedule from its stored state."""
         self._schedule = IterationSchedule(int(state))
 
     def _iterations(self, weight: Tensor) -> int:
@@ -103,12 +106,13 @@ class AcceleratedSpectralNorm(SpectralNorm):
         self._cached_gradient: tuple[tuple[int, int], normalisation.SigmaGradient] | None = None
 
     def _sigma_gradient(self, weight: Tensor) -> normalisation.SigmaGradient:
-        """Return the gradient of `<u, A v>` for unit vectors `u` and `v`, kept until they move."""
+        """Return the gradient of `<u, A v>` for unit vectors `u` and `v`, cached until they change."""
         versions = self.u._version, self.v._version
         if self._cached_gradient is None or self._cached_gradient[0] != versions:
             with torch.no_grad(), torch.inference_mode(False):
                 u, v = self.u.to(weight.dtype), self.v.to(weight.dtype, copy=True)
-                lengths = torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v)  # averaged vectors are shorter
+                # The vectors in an average of several states are shorter than one.
+                lengths = torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v)
                 gradient = self.operator.weight_gradient(u / lengths.clamp_min(self.eps), v, weight.detach())
                 self._cached_gradient = versions, normalisation.SigmaGradient(gradient, v)
         return self._cached_gradient[1]
@@ -120,7 +124,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
         self._reset()
-        if prefix + "v" in state_dict:  # also by one of method="pico", which has nothing else
+        if prefix + "v" in state_dict:  # a checkpoint of method="pico" has no more than v
             v = state_dict[prefix + "v"]
             for name, vector in (("u", v.new_empty(0)), ("direction", torch.zeros_like(v))):
                 state_dict.setdefault(prefix + name, vector)

@@ -1,4 +1,4 @@
-"""The layers to wrap, and checks of what they and their inputs are like."""
+"""The layers of a module that can be wrapped, and checks of these layers and their input size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAYERS = (nn.Linear, *CONVOLUTIONS)
 
 
 def layers_to_wrap(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers to wrap by name; a layer that occurs twice is one layer."""
+    """Return the layers to wrap by name. A layer that is used in several places is returned once."""
     if isinstance(module, LAYERS):
         return {type(module).__name__: module}
     layers: dict[str, nn.Module] = {
@@ -31,6 +31,7 @@ def layers_to_wrap(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def check_layer(label: str, layer: nn.Module, name: str) -> None:
+    """Raise a ValueError unless the parameter `name` of the layer can be normalised."""
     if parametrize.is_parametrized(layer, name):
         raise ValueError(
             f"module: expected layers whose {name!r} is not parametrized yet, got {label!r}, whose {name!r} is"
@@ -61,6 +62,7 @@ def check_layer(label: str, layer: nn.Module, name: str) -> None:
 def check_input_size(
     input_size: int | Sequence[int] | None, layers: dict[str, nn.Module], method: str, name: str
 ) -> tuple[int, ...] | None:
+    """Return the input size of a single convolution as one number for each spatial dimension; None stays None."""
     if input_size is None:
         return None
     dims = [spatial_dims(layer) for layer in layers.values()]
@@ -91,4 +93,5 @@ def _check_size_fits(layer: nn.Module, size: tuple[int, ...], name: str) -> None
 
 
 def spatial_dims(layer: nn.Module) -> int:
+    """Return the number of spatial dimensions of a convolution, or 0 for another layer."""
     return len(layer.kernel_size) if isinstance(layer, CONVOLUTIONS) else 0

@@ -1,4 +1,4 @@
-"""Spectral normalisation by the norm of the true convolution."""
+"""The public functions: wrap layers by spectral normalisation, and read their spectral norms."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from torch.nn.utils import parametrize
 from torch_mmd_losses import checks
 from torch_mmd_losses.spectral import operators
 from torch_mmd_losses.spectral.accelerated import AcceleratedSpectralNorm
-from torch_mmd_losses.spectral.layers import (
-    CONVOLUTIONS,
-    check_input_size,
-    check_layer,
-    layers_to_wrap,
-    spatial_dims,
-)
+from torch_mmd_losses.spectral.layers import CONVOLUTIONS, check_input_size, check_layer, layers_to_wrap, spatial_dims
 from torch_mmd_losses.spectral.parametrization import UNKNOWN_INPUT_SIZE, SpectralNorm
 
 Method = Literal["conv", "pico", "matrix"]
@@ -26,7 +20,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class _IterationHook:
-    """Forward pre-hook that moves the singular vector: once for each forward of the layer, however often it is read."""
+    """Forward pre-hook that advances the iteration of a layer.
+
+    A hook runs once in each forward pass, however often the weight is read during it.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -38,12 +35,12 @@ class _IterationHook:
         else:
             x = args[0] if args else kwargs.get("input")
             if x is None:
-                return  # the layer itself says what is missing
+                return  # the layer itself raises the error for a missing input
             normalisation.before_forward(_parametrizations_of(layer, self.name).original, x, layer.training)
 
     @classmethod
     def remove(cls, layer: nn.Module, name: str) -> None:
-        """Remove the hook for a parameter whose normalisation has been removed."""
+        """Remove the hook of a parameter whose normalisation has been removed."""
         for key, hook in list(layer._forward_pre_hooks.items()):
             if isinstance(hook, cls) and hook.name == name:
                 del layer._forward_pre_hooks[key]
@@ -63,60 +60,65 @@ def conv_spectral_norm(
 ) -> Module:
     r"""Normalise the weight of a layer, or of every layer in a network, by its spectral norm.
 
-    The layer then uses
+    The layer then uses the weight
 
     .. math:: \bar W = C \, W / \sigma(W), \qquad \sigma(W) = \max_v \lVert W * v \rVert / \lVert v \rVert,
 
-    where :math:`*` is what the layer does to its input without the bias: a linear map with its own stride, padding,
-    padding mode, dilation, groups and output padding. :math:`\sigma` is found by iteration on that map, as
-    :math:`\lVert W * v \rVert` with :math:`v` held constant in the gradient. **It is a lower bound**, so a layer in use
-    is Lipschitz with a constant above `scale`: in the first ten steps of training, while the weights move fast, the
-    estimate was seen to be 6 per cent too low in the median and 29 at worst, and after twenty steps 0.03 per cent in
-    the median and 2 at worst (docs/theory.md, "How exact").
+    where :math:`*` is the linear map that the layer applies to its input, without the bias. The map includes stride,
+    padding, padding mode, dilation, groups and output padding.
 
-    The iteration advances by `n_power_iterations` in a forward of the layer in training mode. With `method="conv"` the
-    first forward after a change of the weight does so, and up to two further ones at the same weight do not: they take
-    :math:`\sigma` from the vectors of the first. PyTorch does not count what fused optimisers and writes to `.data` do
-    as changes; where no change is seen, every forward iterates, which costs time and nothing else; after a change that
-    is seen, the next two forwards do not look for one that is not. Reading `.weight` does not move the iteration, and
-    in eval mode nothing moves. It starts from a Lanczos approximation that is made here, or at the first forward (in
-    either mode) where the input size is not known before, without using random numbers: all processes of a distributed
-    job start alike. The norm belongs to that first input size; inputs of other sizes are accepted and normalised by
-    the same number, so let the first forward have the size that matters.
+    **Accuracy.** Sigma is estimated as :math:`\lVert W * v \rVert`. The unit vector :math:`v` is found by iteration and
+    held constant in the gradient. **The estimate is a lower bound**, so the Lipschitz constant of a layer in use is
+    above `scale`. In the first ten steps of training, while the weights move fast, the estimate was 6 per cent too low
+    in the median of our measurements and 29 per cent at worst. After twenty steps it was 0.03 per cent too low in the
+    median and 2 per cent at worst (docs/theory.md, "How exact"). Everything is computed at least in float32.
 
-    `layer.weight` cannot be changed in place (`nn.init`), because it is computed; `layer.weight = tensor` takes effect
-    and starts the iteration anew. `torch.nn.utils.parametrize.remove_parametrizations(layer, name)` leaves the
-    normalised weight. Everything is computed at least in float32.
+    **Updates.** The iteration advances by `n_power_iterations` in a forward pass of the layer in training mode. It does
+    not advance in eval mode or when `.weight` is read. With `method="conv"`, the first forward pass after a change of
+    the weight advances the iteration, and up to two further passes at the same weight do not. They compute sigma from
+    the vectors of the first pass. PyTorch does not count the changes that fused optimisers and writes to `.data` make.
+    As long as no change is counted, every forward pass iterates, which costs time and nothing else. In the two passes
+    after the first one at a counted change, a change that is not counted is overlooked.
+
+    **Input size.** The iteration starts from a Lanczos approximation of :math:`v`. This start is computed here, or in
+    the first forward pass (in either mode) if the input size is not known before. It uses no random numbers, so all
+    processes of a distributed job start alike. Sigma belongs to this first input size. Inputs of other sizes are
+    accepted and normalised by the same number, so the first forward pass should have the size that matters.
+
+    **The computed weight.** `layer.weight` is computed and therefore cannot be changed in place, for example by
+    `nn.init`. An assignment `layer.weight = tensor` replaces the trained weight and restarts the iteration.
+    `torch.nn.utils.parametrize.remove_parametrizations(layer, name)` leaves the normalised weight in the layer.
 
     Args:
         module: a `Linear`, `Conv1d/2d/3d` or `ConvTranspose1d/2d/3d` layer, or a module that contains such layers, each
             of which is wrapped.
         name: the parameter to normalise.
         input_size: spatial size of the layer's input, without batch and channels, as one number for all dimensions or
-            one for each; None takes it from the first forward. Only for a single convolution, and not for
+            one for each; None takes it from the first forward pass. Only for a single convolution, and not for
             `method="matrix"`.
-        n_power_iterations: iterations for each training forward, >= 1; `method="conv"` does twice as many where they
-            cost little, in layers of at most four million multiplications at stride 1.
-        method: `"conv"` and `"pico"` for the norm of the convolution itself, which depends on the input size;
-            `"matrix"` for that of the weight reshaped to (output channels) x (everything else), as Miyato et al. do,
-            which is smaller as a rule. `"pico"` and `"matrix"` do one plain power iteration
-            :math:`v \leftarrow W^T * W * v` in every forward, as in the papers. `"conv"` follows the weight more
-            closely, over a step of a GAN in less time where layers are large (in small networks it takes more), and
-            keeps a tensor as large as the weight. The norms are the same for `Linear`. With groups, they are the
-            largest group's.
+        n_power_iterations: iterations for each forward pass in training mode, >= 1. `method="conv"` does twice as many
+            where they cost little, in layers of at most four million multiplications at stride 1.
+        method: `"conv"` and `"pico"` use the norm of the convolution itself, which depends on the input size.
+            `"matrix"` uses the norm of the weight reshaped to (output channels) x (everything else), as Miyato et al.
+            do, which is usually smaller. All three norms are the same for `Linear`. With groups, the norm is that of
+            the largest group. `"pico"` and `"matrix"` do plain power iterations
+            :math:`v \leftarrow W^T * W * v` in every forward pass, one by default, as in the papers. `"conv"` follows
+            the weight more closely and stores a tensor as large as the weight. Over a step of a GAN it takes less time
+            where layers are large, and more time in small networks.
         scale: the factor `C`, > 0. With `C = 1` the signal fades from layer to layer; the authors of Wang et
             al. recommend 1 / 0.55.
         learn_scale: make `scale` a parameter, initialised to the given number (the spectral parametrisation of Arbel
             et al.). Create the optimiser after wrapping.
-        eps: sigma up to which a weight counts as zero and is only multiplied by `scale`, > 0.
+        eps: if sigma <= eps, the weight is multiplied by `scale` but not divided by sigma; > 0.
 
     Returns:
-        `module` itself, changed in place. `state_dict` holds, for each layer, `parametrizations.<name>.original`,
-        `parametrizations.<name>.0.v` and, if learned, `parametrizations.<name>.0.scale`; with `method="conv"` also `u`,
-        `direction` and `_extra_state` beside `v`. One without these, from `method="pico"`, can be loaded.
+        `module` itself, changed in place. For each layer, `state_dict` holds `parametrizations.<name>.original`,
+        `parametrizations.<name>.0.v` and, if the scale is learned, `parametrizations.<name>.0.scale`. With
+        `method="conv"` it also holds `u`, `direction` and `_extra_state` next to `v`. A state without these three, from
+        `method="pico"`, can be loaded too.
 
     Raises:
-        TypeError: if `module` is no module or a number is of the wrong type.
+        TypeError: if `module` is not a module or an option is of the wrong type.
         ValueError: if `module` contains no such layer, a layer has no such floating-point parameter or is
             parametrized already, `input_size` does not fit, or an option is out of range.
 
@@ -160,8 +162,8 @@ def conv_spectral_norm(
             scale=nn.Parameter(weight.new_tensor(factor)) if learned else factor,
             eps=smallest,
         )
-        _IterationHook.remove(layer, name)  # of an earlier normalisation that has been removed
-        # unsafe leaves out a check that reads the weight, which is not defined before the input size is known.
+        _IterationHook.remove(layer, name)  # left by an earlier normalisation that has been removed
+        # unsafe=True skips a check that reads the weight, which is not defined before the input size is known.
         parametrize.register_parametrization(layer, name, normalisation, unsafe=True)
         if size is not None or not normalisation.spatial_dims:
             normalisation.initialise(weight, normalisation.operator.vector_shape(size or ()))
@@ -173,16 +175,16 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
     """Return the current spectral norm of every layer that :func:`conv_spectral_norm` wrapped, for logging.
 
     Args:
-        model: a wrapped layer or network, or a module that contains such.
+        model: a wrapped layer or network, or a module that contains wrapped layers.
 
     Returns:
-        The estimate of sigma, a lower bound, of the trained weight (not of the weight in use, whose norm is `scale`) by
-        the name of the layer in `model`, `""` for `model` itself; detached scalars, so that reading them is the only
-        host synchronisation.
+        The estimated sigma of each trained weight, a lower bound, by the name of the layer in `model` (`""` for `model`
+        itself). It is not the norm of the weight in use, which is `scale`. The values are detached scalars on the
+        device of the layer, so the host waits only when they are read.
 
     Raises:
         ValueError: if `model` contains no wrapped layer.
-        RuntimeError: if a layer has not seen its input size yet.
+        RuntimeError: if a layer has not seen an input yet and was wrapped without `input_size`.
 
     Example:
         >>> layer = torch.nn.Linear(2, 2, bias=False)
@@ -209,6 +211,7 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _operator_of(layer: nn.Module, method: Method) -> operators.LinearOperator:
+    """Return the operator whose norm a method divides by."""
     if method != "matrix" and isinstance(layer, CONVOLUTIONS):
         return operators.ConvolutionOperator.from_layer(layer)
     return operators.MatrixOperator.from_layer(layer)  # type: ignore[arg-type]
@@ -219,7 +222,7 @@ def _parametrizations_of(layer: nn.Module, name: str) -> parametrize.Parametriza
 
 
 def _spectral_norm_of(layer: nn.Module, name: str) -> SpectralNorm | None:
-    """Return the normalisation of a layer's parameter, or None if there is none or it has been removed."""
+    """Return the normalisation of a parameter, or None if the parameter is not normalised (any more)."""
     if not parametrize.is_parametrized(layer, name):
         return None
     first = _parametrizations_of(layer, name)[0]

@@ -1,4 +1,4 @@
-"""The normalised weight with its gradient by hand, for eager mode."""
+"""Divide a weight by its spectral norm, by autograd or with a hand-written gradient."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch_mmd_losses.autograd import apart
 
 
 class SigmaGradient(NamedTuple):
-    """The gradient of sigma with respect to the weight, and the vector that it belongs to.
+    """The gradient of sigma = `<u, A v>` with respect to the weight, and the vector `v`.
 
-    It depends on vectors only, not on the weight: sigma and its gradient at any weight follow from it, so keeping it
-    can make an estimate less sharp, but never wrong.
+    The gradient depends on the vectors `u` and `v` but not on the weight. It gives a lower bound of sigma, and the
+    gradient of this bound, for any weight. If the vectors are those of an older weight, the bound is less tight but
+    still valid.
     """
 
     gradient: Tensor
@@ -24,8 +25,8 @@ class SigmaGradient(NamedTuple):
 
 
 def normalise(weight: Tensor, scale: Tensor | float, sigma: Tensor, eps: float) -> Tensor:
-    """Return `scale * weight / sigma`."""
-    # A zero weight stays zero, and learns: a tiny sigma instead of one would make its gradient as large as 1 / eps.
+    """Return `scale * weight / sigma`, or `scale * weight` if sigma <= eps."""
+    # A zero weight stays zero and can learn. Divided by eps instead of one, its gradient would be as large as 1 / eps.
     return weight * (scale / torch.where(sigma > eps, sigma, 1))
 
 
@@ -36,15 +37,19 @@ def normalise_by_gradient(
     eps: float,
     norm_along_v: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Return `scale * weight / |<gradient, weight>|`, where `autograd.plain_autograd` holds of the weight.
+    """Return `scale * weight / sigma` with sigma = `|<gradient, weight>|` and a hand-written backward pass.
 
-    `norm_along_v(weight, v)` is the same number as `|<gradient, weight>|`, differentiable twice.
+    The weight has to fulfil `autograd.plain_autograd`. The function `norm_along_v(weight, v)` returns the same sigma
+    and can be differentiated twice. It is used for second derivatives.
     """
     return _NormaliseByGradient.apply(weight, scale, sigma_gradient.gradient, sigma_gradient.v, eps, norm_along_v)  # type: ignore[no-untyped-call]
 
 
 class _NormaliseByGradient(torch.autograd.Function):
-    """Autograd would make a tensor as large as the weight for every factor and every term; this makes one each way."""
+    """Normalise with one allocation as large as the weight in the forward pass and one in the backward pass.
+
+    Autograd would allocate such a tensor for every factor and every term.
+    """
 
     @staticmethod
     def forward(
@@ -58,7 +63,7 @@ class _NormaliseByGradient(torch.autograd.Function):
     ) -> Tensor:
         signed_sigma = _dot(gradient, weight)
         usable = signed_sigma.abs() > eps
-        signed_inverse = torch.where(usable, 1 / signed_sigma, 0)  # the derivative of log sigma along the gradient
+        signed_inverse = torch.where(usable, 1 / signed_sigma, 0)  # derivative of log(sigma) is this times the gradient
         inverse = torch.where(usable, signed_inverse.abs(), 1)
         learned = isinstance(scale, Tensor)
         ctx.save_for_backward(weight, gradient, v, inverse, signed_inverse, *([scale] if learned else []))
@@ -72,7 +77,7 @@ class _NormaliseByGradient(torch.autograd.Function):
         grad_weight = grad_scale = None
         with checks.full_precision(weight.device):
             if torch.is_grad_enabled():
-                # Here sigma has to be a function of the weight: the gradient turns as the weight moves.
+                # For second derivatives, sigma has to be a function of the weight, with a gradient that varies with it.
                 weight, *learned = apart(weight, *learned)
                 wanted = [x for x in (weight, *learned) if x.requires_grad]
                 value = normalise(weight, learned[0] if learned else ctx.scale, ctx.norm_along_v(weight, v), ctx.eps)

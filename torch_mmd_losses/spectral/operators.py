@@ -1,4 +1,4 @@
-"""Layers as linear operators."""
+"""The linear operators whose largest singular value is the spectral norm of a layer."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from torch import Tensor, nn
 
 
 class LinearOperator(Protocol):
-    """What a weight does to a vector, without a reference to the layer that owns the weight."""
+    """A linear map `A` that is defined by a weight, which is passed to each call."""
 
     def vector_shape(self, input_size: Sequence[int]) -> tuple[int, ...]:
-        """Return the shape of the vectors that the operator maps, for a layer's spatial input size."""
+        """Return the shape of the vectors `v` in `A v` for a spatial input size of the layer."""
 
     def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether vectors of this shape can be mapped."""
+        """Whether `A v` is defined for vectors of this shape."""
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
         """Return `A v`, linear in `v` and in the weight."""
 
     def apply_batch(self, vectors: Tensor, weight: Tensor) -> Tensor:
-        """Return `A v` for each of the vectors `(n, *shape)`, in little more time than for one."""
+        """Return `A v` for each of the vectors `(n, *shape)`, in little more time than for one vector."""
 
     def apply_adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
-        """Return `A^T u` in the shape of `v`, whose values are not used."""
+        """Return `A^T u`. Of `v`, only the shape is used, which is that of the result."""
 
     def weight_gradient(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
-        """Return the gradient of `<u, A v>` in the shape of the weight, whose values are not used."""
+        """Return the gradient of `<u, A v>` with respect to the weight, of which only the shape is used."""
 
 
 class MatrixOperator(NamedTuple):
-    """The weight as a matrix (output channels) x (input channels x kernel): exact for `Linear`, else Miyato's.
+    """The weight reshaped to a matrix (output channels) x (input channels x kernel), as in Miyato et al.
 
-    With groups it is block-diagonal, one matrix `(out / groups, in / groups x kernel)` for each group.
+    For a `Linear` layer this is the map of the layer itself. With groups the matrix is block-diagonal, with one block
+    `(out / groups, in / groups x kernel)` for each group.
     """
 
     groups: int
@@ -45,27 +46,34 @@ class MatrixOperator(NamedTuple):
 
     @classmethod
     def from_layer(cls, layer: nn.Linear | nn.modules.conv._ConvNd) -> MatrixOperator:
+        """Return the operator of a linear or convolutional layer."""
         if isinstance(layer, nn.Linear):
             return cls(groups=1, columns=layer.in_features, transposed=False)
         columns = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
         return cls(groups=layer.groups, columns=columns, transposed=layer.transposed)
 
     def vector_shape(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        """Return `(groups, columns)`, which does not depend on the input size."""
         return self.groups, self.columns
 
     def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether the shape is `(groups, columns)`."""
         return tuple(shape) == (self.groups, self.columns)
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
+        """Return the product of each block with its row of `v`."""
         return (self._blocks(weight) @ v.unsqueeze(2)).squeeze(2)
 
     def apply_batch(self, vectors: Tensor, weight: Tensor) -> Tensor:
+        """Return the products for a batch of vectors by one matrix product for each group."""
         return (self._blocks(weight) @ vectors.permute(1, 2, 0)).permute(2, 0, 1)
 
     def apply_adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
+        """Return the product of each transposed block with its row of `u`."""
         return (self._blocks(weight).mT @ u.unsqueeze(2)).squeeze(2)
 
     def weight_gradient(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+        """Return the outer products of the rows of `u` and `v`, in the layout of the weight."""
         blocks = u.unsqueeze(2) * v.unsqueeze(1)  # (groups, out, in x kernel)
         if self.transposed:
             shape = weight.unflatten(0, (self.groups, -1)).transpose(1, 2).shape
@@ -73,15 +81,16 @@ class MatrixOperator(NamedTuple):
         return blocks.reshape(weight.shape)
 
     def _blocks(self, weight: Tensor) -> Tensor:
+        """Return the weight as a batch of matrices, one for each group."""
         blocks = weight.unflatten(0, (self.groups, -1))  # (groups, out, in, *kernel), or (groups, in, out, *kernel)
         return (blocks.transpose(1, 2) if self.transposed else blocks).flatten(2)
 
 
 class ConvolutionOperator(NamedTuple):
-    """What a convolution does to one sample `(channels, *size)`, without the bias.
+    """The convolution of one sample `(channels, *size)`, without the bias.
 
-    Padding that the convolution itself cannot do (modes other than zeros, unequal sides) is a linear map before it:
-    `explicit_padding` holds `(before, after)` for each spatial dimension.
+    Padding with modes other than zeros, or with unequal sides, is applied as a separate linear map before the
+    convolution. In this case `explicit_padding` holds `(before, after)` for each spatial dimension.
     """
 
     in_channels: int
@@ -96,6 +105,7 @@ class ConvolutionOperator(NamedTuple):
 
     @classmethod
     def from_layer(cls, layer: nn.modules.conv._ConvNd) -> ConvolutionOperator:
+        """Return the operator of a convolutional layer, transposed or not."""
         reverse = layer._reversed_padding_repeated_twice  # (before, after) of the last dimension first
         explicit_padding = tuple(zip(reverse[-2::-2], reverse[-1::-2], strict=True))
         simple = layer.padding_mode == "zeros" and all(before == after for before, after in explicit_padding)
@@ -112,18 +122,23 @@ class ConvolutionOperator(NamedTuple):
         )
 
     def vector_shape(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        """Return `(channels, *input_size)`."""
         return (self.in_channels, *input_size)
 
     def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether the shape has the right number of channels and of spatial dimensions."""
         return len(shape) == 1 + len(self.stride) and shape[0] == self.in_channels
 
     def apply(self, v: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution of one sample."""
         return self.apply_batch(v.unsqueeze(0), weight).squeeze(0)
 
     def apply_batch(self, vectors: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution of a batch of samples."""
         return torch.convolution(self._pad(vectors), weight, None, *self._options())
 
     def apply_adjoint(self, u: Tensor, weight: Tensor, v: Tensor) -> Tensor:
+        """Return the gradient of `<u, A v>` with respect to `v`."""
         # The gradient of a convolution with respect to its input is its adjoint, for every combination of options.
         padded, _, _ = torch.ops.aten.convolution_backward(
             u.unsqueeze(0), self._pad(v.unsqueeze(0)), weight, None, *self._options(), [True, False, False]
@@ -131,6 +146,7 @@ class ConvolutionOperator(NamedTuple):
         return self._pad_adjoint(padded.squeeze(0), v)
 
     def weight_gradient(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+        """Return the gradient of `<u, A v>` with respect to the weight, by PyTorch's backward pass of convolutions."""
         _, gradient, _ = torch.ops.aten.convolution_backward(
             u.unsqueeze(0), self._pad(v.unsqueeze(0)), weight, None, *self._options(), [False, True, False]
         )
@@ -146,7 +162,7 @@ class ConvolutionOperator(NamedTuple):
         return F.pad(vectors, sides, mode=self.padding_mode)
 
     def _pad_adjoint(self, padded: Tensor, v: Tensor) -> Tensor:
-        """Return the adjoint of `_pad`: what was copied into the border is added to where it came from."""
+        """Apply the adjoint of `_pad`, which adds the values of the border to the pixels that they were copied from."""
         for dim, (before, after) in enumerate(self.explicit_padding, start=1):
             pieces = padded.movedim(dim, -1).split([before, v.shape[dim], after], -1)
             padded = _add_border_back(*pieces, mode=self.padding_mode).movedim(-1, dim)
@@ -154,7 +170,7 @@ class ConvolutionOperator(NamedTuple):
 
 
 def _add_border_back(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> Tensor:
-    """Return `body` with `head` and `tail` added to where a padding mode, along the last dimension, had them from."""
+    """Return `body` plus the borders `head` and `tail`, added to the pixels that the padding mode copied them from."""
     length = body.shape[-1]
     if mode == "constant":
         return body
@@ -163,5 +179,5 @@ def _add_border_back(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> 
     if mode == "replicate":
         first, last = head.sum(-1, keepdim=True), tail.sum(-1, keepdim=True)
         return body + F.pad(first, (0, length - 1)) + F.pad(last, (length - 1, 0))
-    first, last = head.flip(-1), tail.flip(-1)  # reflected around the first and the last pixel, without them
+    first, last = head.flip(-1), tail.flip(-1)  # mirror images, without the first and the last pixel
     return body + F.pad(first, (1, length - 1 - head.shape[-1])) + F.pad(last, (length - 1 - tail.shape[-1], 1))

@@ -1,4 +1,4 @@
-"""Spectral normalisation as a parametrization, with the power iteration of the papers."""
+"""Spectral normalisation as a parametrization of the weight, with plain power iteration."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ UNKNOWN_INPUT_SIZE = (
 class SpectralNorm(nn.Module):
     """The parametrization `weight -> scale * weight / sigma(weight)`.
 
-    Its state is `v`, the current right singular vector, empty as long as the layer's input size is not known. `v` only
-    moves in :meth:`before_forward`; reading the weight evaluates `sigma = |A v|` for the weight as it is now.
+    The state is the right singular vector `v`, which is empty until the input size of the layer is known. Only
+    :meth:`before_forward` iterates. Reading the weight evaluates `sigma = |A v|` for the current weight.
     """
 
     v: Tensor
@@ -45,6 +45,7 @@ class SpectralNorm(nn.Module):
         self.register_buffer("v", torch.empty(0))
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return the normalised weight in the dtype of the trained weight, protected from in-place changes."""
         normalised = self.normalise(at_least_float32(weight))
         return protect(normalised.to(weight.dtype))
 
@@ -53,34 +54,34 @@ class SpectralNorm(nn.Module):
         return normalisation.normalise(weight, self.precise_scale(), self.sigma(weight), self.eps)
 
     def precise_scale(self) -> Tensor | float:
-        """Return the factor, at least in float32 if it is learned."""
+        """Return the factor `scale`, at least in float32 if it is learned."""
         return at_least_float32(self.scale) if isinstance(self.scale, Tensor) else self.scale
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Take an assigned weight as the new trained weight; the old singular vector says nothing about it."""
+        """Return an assigned weight as the new trained weight, and restart the iteration for it."""
         if self.v.numel():
             self.initialise(weight, self.v.shape)
         return weight
 
     def sigma(self, weight: Tensor) -> Tensor:
-        """Return the norm of the layer along `v`, differentiable in the weight, at least in float32."""
+        """Return the estimate `sigma = |A v|`, differentiable in the weight, at least in float32."""
         if not self.v.numel():
             raise RuntimeError(
                 f"weight: expected a layer that has seen an input, got one that has not; {UNKNOWN_INPUT_SIZE}"
             )
         with checks.full_precision(weight.device):
             precise = at_least_float32(weight)
-            # A copy, since v moves in place while the graph of an earlier forward may still need it.
+            # A copy, since v changes in place while the graph of an earlier forward pass may still need the old values.
             return singular_vectors.norm_along(self.operator, precise, self.v.to(precise.dtype, copy=True))
 
     def initialise(self, weight: Tensor, shape: Sequence[int]) -> None:
-        """Set `v` for a weight of which nothing is known yet."""
+        """Compute `v` for a new weight, by Lanczos iteration from a fixed start vector."""
         with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
             precise = at_least_float32(weight.detach())
             self.v = singular_vectors.top_singular_vector(self.operator, precise, shape)
 
     def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
-        """Move `v` by the power iterations of one training forward, or make it if this is the first forward."""
+        """Compute `v` in the first forward pass, and iterate in every later pass in training mode."""
         if not self.v.numel():
             if self.spatial_dims and x.dim() not in (self.spatial_dims + 1, self.spatial_dims + 2):
                 raise ValueError(
@@ -93,12 +94,13 @@ class SpectralNorm(nn.Module):
                 self.iterate(weight)
 
     def iterate(self, weight: Tensor) -> None:
-        """Move `v` by the power iterations of one training forward."""
+        """Update `v` in place by the power iterations of one forward pass."""
         precise = at_least_float32(weight.detach())
         v = self.v.to(precise.dtype)
         self.v.copy_(singular_vectors.power_iteration(self.operator, precise, v, self.n_power_iterations))
 
     def extra_repr(self) -> str:
+        """Return the shape of `v` and the options for the printed form of the layer."""
         scale = "learned" if isinstance(self.scale, Tensor) else self.scale
         return f"domain={tuple(self.v.shape) or None}, n_power_iterations={self.n_power_iterations}, scale={scale}"
 
@@ -108,7 +110,8 @@ class SpectralNorm(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpectralNorm:
         was_meta = self.v.is_meta
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # A module cast to half precision keeps iterating in float32; one that leaves the meta device starts anew.
+        # The vectors stay in float32 if the module is cast to half precision. They are computed anew if the module
+        # leaves the meta device.
         anew = was_meta and not self.v.is_meta
         for name, vector in self._named_vectors():
             setattr(self, name, vector.new_empty(0) if anew else at_least_float32(vector))
@@ -122,17 +125,17 @@ class SpectralNorm(nn.Module):
                 f'conv_spectral_norm (the vectors of "matrix" have another shape), got shape {tuple(v.shape)}'
             )
             return
-        # The size of v is part of the state: a fresh model that never ran takes it from the checkpoint. A checkpoint
-        # without it brings another weight, about which the old vector says nothing.
+        # The size of v is part of the state, so a fresh model that never ran takes it from the checkpoint. A checkpoint
+        # without v brings a new weight, for which the old vector is useless.
         for name, vector in self._named_vectors():
             stored = state_dict.get(prefix + name, vector.new_empty(0))
             if stored.shape != vector.shape:
                 setattr(self, name, torch.empty_like(stored, device=vector.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
         for name, vector in self._named_vectors():
-            setattr(self, name, vector.clone())  # with assign=True it would be the checkpoint's own, and move in place
+            setattr(self, name, vector.clone())  # assign=True would share it with the checkpoint
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return `x` in float64 if it is, else in float32."""
+    """Return `x` in float32, or unchanged if it is in float64."""
     return x if x.dtype == torch.float64 else x.float()

@@ -1,7 +1,8 @@
-"""A tensor that refuses in-place changes.
+"""The tensor type of normalised weights, which raises an error on in-place changes.
 
-Reading a parametrized weight makes a new tensor, so `nn.init.normal_(layer.weight)` after wrapping would fill a
-temporary and be lost without a word. The weights handed out by :func:`conv_spectral_norm` raise instead.
+Reading a parametrized weight creates a new tensor. After wrapping, `nn.init.normal_(layer.weight)` would therefore fill
+a temporary tensor and have no effect on the layer. The weights of layers wrapped by :func:`conv_spectral_norm` raise an
+error instead.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MESSAGE = (
 
 
 class NormalisedWeight(Tensor):
-    """A weight as a layer uses it: everything that is computed from it is a plain tensor, changing it is an error."""
+    """A normalised weight that cannot be changed in place. Results computed from it are plain tensors."""
 
     @classmethod
     def __torch_function__(
@@ -31,7 +32,7 @@ class NormalisedWeight(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        """Call `func` on plain tensors, unless it would change a normalised weight."""
+        """Call `func` on plain tensors, or raise an error if it would change a normalised weight."""
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         written = (args[:1] or tuple(kwargs.values())) if _writes(name) else (kwargs.get("out"),)
@@ -43,10 +44,10 @@ class NormalisedWeight(Tensor):
 
 
 def protect(weight: Tensor) -> Tensor:
-    """Return `weight`, sharing its memory and its gradient, as a tensor that refuses in-place changes.
+    """Return `weight` as a tensor that raises an error on in-place changes and shares its memory and gradient.
 
-    Under `torch.compile`, `torch.export` and function transforms it is returned as it is: there is no temporary there
-    that a user could reach.
+    Under `torch.compile`, `torch.export` and function transforms, `weight` is returned as it is, because users cannot
+    reach the temporary tensor there.
     """
     traced = torch.compiler.is_compiling() or type(weight) is not Tensor
     if traced or torch._C._functorch.is_functorch_wrapped_tensor(weight):
@@ -55,18 +56,20 @@ def protect(weight: Tensor) -> Tensor:
 
 
 def _writes(name: str) -> bool:
+    """Whether the function of this name changes its first argument in place."""
     in_place = name.endswith("_") and not name.endswith("__") and name not in _HARMLESS
     return in_place or name in _WRITING_METHODS
 
 
 def _is_protected(value: object) -> bool:
+    """Whether `value` is a normalised weight or a list or tuple that contains one."""
     if isinstance(value, (list, tuple)):
         return any(map(_is_protected, value))
     return isinstance(value, NormalisedWeight)
 
 
 def _alias(result: object, args: tuple[Any, ...]) -> bool:
-    """Whether `result` is a view of the normalised weight it was made from (as `.data`, `.detach()`, `.view()`)."""
+    """Whether `result` shares the memory of the normalised weight it was made from, as `.data` and `.detach()` do."""
     if type(result) is not Tensor or not args or type(args[0]) is not NormalisedWeight:
         return False
     if torch._C._functorch.is_functorch_wrapped_tensor(result):

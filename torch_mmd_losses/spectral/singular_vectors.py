@@ -1,4 +1,4 @@
-"""The largest singular value of a linear operator, by Lanczos and power iteration."""
+"""Find the top singular vectors of a linear operator, by Lanczos, power and locally optimal iteration."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from torch import Tensor
 from torch_mmd_losses.spectral.operators import LinearOperator
 
 _CHIRP_PERIOD, _CHIRP_RATE = 1_000_003, 618_036
-"""A prime, and its part by the golden ratio: neighbours in :func:`start_vector` then have unrelated phases."""
+"""A prime, and the prime divided by the golden ratio. They give neighbours in a start vector unrelated phases."""
 
 LANCZOS_STEPS = 40
-"""Steps from a cold start."""
+"""Lanczos steps from the start vector."""
 
 MAX_BASIS_NUMEL = 2**25
-"""Numbers in a Lanczos basis: 128 MB in float32."""
+"""Largest number of elements in a Lanczos basis, which takes 128 MB in float32."""
 
 _ROUNDING = 1e-6
-"""Share of the squared norm below which a Lanczos residual is taken for the rounding of float32."""
+"""Relative size below which a residual is attributed to the rounding of float32.
+
+The size is relative to the squared norm in Lanczos iteration, and to one for unit vectors.
+"""
 
 
 def start_vector(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return a unit vector of the given shape that is spread over all directions and the same on every process.
+    """Return a unit vector that is spread over all directions and is the same on every process.
 
-    Quadratic phases (a chirp) have a flat spectrum, so no singular vector is missed; no random state is touched, so
-    processes agree on the vector without talking, and wrapping a layer changes no one's random numbers.
+    Its phases are quadratic (a chirp). A chirp has a flat spectrum, so no singular vector is missed. No random numbers
+    are used. All processes therefore agree on the vector without communication, and wrapping a layer leaves the random
+    state of the user as it is.
     """
     index = torch.arange(1, math.prod(shape) + 1, device=like.device, dtype=torch.int64)
     phase = (index * index % _CHIRP_PERIOD * _CHIRP_RATE % _CHIRP_PERIOD).to(like.dtype) * (2 * math.pi / _CHIRP_PERIOD)
@@ -36,9 +40,10 @@ def start_vector(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def unit_vector(x: Tensor, fallback: Tensor) -> Tensor:
-    """Return `x / |x|`, or `fallback` where that is no vector of length one (`x` zero, NaN or infinite).
+    """Return `x / |x|`, or `fallback` if `x` is zero, NaN or infinite.
 
-    The largest entry is divided out first: the squares of tiny and huge ones are beyond the range of the dtype.
+    The vector is first divided by its largest entry, because the squares of tiny and huge entries are beyond the range
+    of the dtype.
     """
     tiny = torch.finfo(x.dtype).tiny
     scaled = x / x.abs().amax().clamp_min(tiny)
@@ -47,36 +52,37 @@ def unit_vector(x: Tensor, fallback: Tensor) -> Tensor:
 
 
 def norm_along(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
-    """Return `|A v| / |v|`, a lower bound of the largest singular value, differentiable in the weight."""
+    """Return `|A v| / |v|`, a lower bound of the largest singular value that is differentiable in the weight."""
     return torch.linalg.vector_norm(operator.apply(v, weight)) / torch.linalg.vector_norm(v)
 
 
 def gram_product(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
-    """Return `A^T A v`, up to a positive factor that keeps tiny and huge weights within the range of the dtype."""
+    """Return `A^T A v` times a positive factor, which keeps tiny and huge weights within the range of the dtype."""
     largest = weight.abs().amax()
     scaled = weight / torch.where(largest > 0, largest, 1)
     return operator.apply_adjoint(operator.apply(v, scaled), scaled, v)
 
 
 def power_iteration(operator: LinearOperator, weight: Tensor, v: Tensor, steps: int) -> Tensor:
-    """Return the unit vector after `steps` iterations `v <- A^T A v / |A^T A v|`; a zero operator leaves it alone."""
+    """Return `v` after `steps` iterations `v <- A^T A v / |A^T A v|`, or unchanged if the operator is zero."""
     for _ in range(steps):
         v = unit_vector(gram_product(operator, weight, v), fallback=v)
     return v
 
 
 class SingularVectors(NamedTuple):
-    """The top singular vectors as far as they have been found, unit vectors or zero."""
+    """Estimates of the top singular vectors, and the direction of the last step. Each is a unit vector or zero."""
 
     u: Tensor
-    """The direction of `A v`."""
+    """The left singular vector, along `A v`."""
     v: Tensor
+    """The right singular vector."""
     direction: Tensor
-    """Where the last step went, orthogonal to the `v` before it."""
+    """The direction of the last step, orthogonal to `v` before the step."""
 
 
 def left_singular_vector(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
-    """Return the unit vector along `A v`; a zero operator gives zero."""
+    """Return the unit vector along `A v`, or zero if the operator is zero."""
     image = operator.apply(v, weight)
     return unit_vector(image, fallback=torch.zeros_like(image))
 
@@ -84,12 +90,13 @@ def left_singular_vector(operator: LinearOperator, weight: Tensor, v: Tensor) ->
 def locally_optimal_iteration(
     operator: LinearOperator, weight: Tensor, v: Tensor, direction: Tensor, steps: int
 ) -> SingularVectors:
-    """Return the vectors after `steps` locally optimal power iterations; a zero operator leaves `v` alone.
+    """Return the vectors after `steps` locally optimal power iterations. A zero operator leaves `v` unchanged.
 
-    Each takes, of all combinations of `v`, `A^T A v` and the direction of the step before, the one that `A` stretches
-    most (Knyazev 2001, with one vector). `A^T A v`, where the plain iteration goes, is one of them: whatever the weight
-    has done in between, the norm along the new `v` is at least that of the plain iteration from the old one. The
-    direction makes it as fast as conjugate gradients while the weight stands still.
+    Each step considers all linear combinations of `v`, `A^T A v` and the direction of the previous step, and takes the
+    one with the largest `|A v| / |v|` (Knyazev 2001, with one vector). The result `A^T A v` of a plain power iteration
+    is among the candidates. Therefore `|A v|` after a step is at least that of a plain power iteration from the same
+    `v`, even if the weight has changed since the previous step. While the weight is constant, the direction makes the
+    iteration as fast as conjugate gradients.
     """
     shape = v.shape
     v, direction = v.flatten(), direction.flatten()
@@ -111,13 +118,13 @@ def locally_optimal_iteration(
 
 
 def _unit_vector_unscaled(x: Tensor, fallback: Tensor) -> Tensor:
-    """Do what :func:`unit_vector` does, faster, for a vector of moderate length."""
+    """Return `x / |x|` or `fallback` without the scaling of :func:`unit_vector`, for a vector of moderate length."""
     norm = torch.linalg.vector_norm(x)
     return torch.where(norm > 0, x / norm, fallback)
 
 
 def _orthogonal_part(x: Tensor, basis: Tensor) -> Tensor:
-    """Return the unit vector along the part of a unit vector that is orthogonal to the rows, or 0 if it is rounding."""
+    """Return the unit vector along the part of `x` orthogonal to the rows of `basis`, or 0 if only rounding is left."""
     for _ in range(2):
         x = x - (basis @ x) @ basis
     norm = torch.linalg.vector_norm(x)
@@ -125,26 +132,28 @@ def _orthogonal_part(x: Tensor, basis: Tensor) -> Tensor:
 
 
 def _longest_combination(images: Tensor) -> Tensor:
-    """Return the unit vector of coefficients whose combination of the rows is longest.
+    """Return the unit vector of coefficients for which the linear combination of the rows is longest.
 
-    By squaring, as eigenvalue routines make the host wait. What 4096th powers cannot tell apart differs by 0.02 %.
+    It is the top eigenvector of the Gram matrix, found by repeated squaring, because eigenvalue routines make the host
+    wait for the device. Eigenvalues that the 4096th power cannot separate differ by 0.02 %.
     """
     tiny = torch.finfo(images.dtype).tiny
     rows = images / images.abs().amax().clamp_min(tiny)
     gram = rows @ rows.mT
     for _ in range(4):
         gram = gram / gram.abs().amax().clamp_min(tiny)
-        for _ in range(3):  # the largest eigenvalue is between 1 and 3, and its eighth power far from overflow
+        for _ in range(3):  # the largest eigenvalue is between 1 and 3, so its eighth power does not overflow
             gram = gram @ gram
     longest = gram.index_select(1, gram.abs().sum(0).argmax().view(1)).squeeze(1)
     return unit_vector(longest, fallback=longest)
 
 
 def top_singular_vector(operator: LinearOperator, weight: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the top right singular vector of an operator of which nothing is known, nearly.
+    """Return an approximation to the top right singular vector without a previous estimate.
 
-    After 40 Lanczos steps the norm is within 0.1 % for every random convolution tried. Where the basis of all of them
-    would take too much memory, shorter runs start from the result of the one before.
+    After 40 Lanczos steps, the norm was within 0.1 % of the true norm for every random convolution tried. If the basis
+    of 40 vectors would take too much memory, the steps are divided into shorter runs, each of which starts from the
+    result of the previous one.
     """
     v = start_vector(shape, like=weight)
     steps = max(2, min(LANCZOS_STEPS, MAX_BASIS_NUMEL // v.numel()))
@@ -156,8 +165,9 @@ def top_singular_vector(operator: LinearOperator, weight: Tensor, shape: Sequenc
 def lanczos(operator: LinearOperator, weight: Tensor, v: Tensor, steps: int) -> Tensor:
     """Return the best approximation to the top right singular vector in the Krylov space of `v`.
 
-    From a cold start, some tens of steps come as close as many hundred power iterations. The basis is orthogonalised
-    twice in full: it is short, and without that rounding brings copies of the top vector back.
+    From a start vector, some tens of steps are as accurate as many hundred power iterations. Each new vector is
+    orthogonalised twice against the full basis, because otherwise rounding reintroduces copies of the top vector. The
+    cost is small, since the basis is short.
     """
     steps = min(steps, v.numel())
     basis = v.new_zeros(steps, v.numel())
@@ -170,14 +180,14 @@ def lanczos(operator: LinearOperator, weight: Tensor, v: Tensor, steps: int) -> 
         largest = torch.maximum(largest, diagonal[-1])
         for _ in range(2):
             product = product - (basis[: step + 1] @ product) @ basis[: step + 1]
-        # Once the Krylov space is the whole row space, what is left is rounding: it must not become a direction.
+        # Once the Krylov space is the whole row space, the residual is only rounding and must not become a direction.
         product = torch.where(torch.linalg.vector_norm(product) > _ROUNDING * largest, product, 0)
         coupling.append(torch.linalg.vector_norm(product))
         if step + 1 < steps:
             basis[step + 1] = unit_vector(product, fallback=product)
     beta = torch.stack(coupling)[:-1]
     tridiagonal = torch.diag(torch.stack(diagonal)) + torch.diag(beta, 1) + torch.diag(beta, -1)
-    # Apple's GPUs lack the routine.
+    # Apple's GPUs (MPS) have no implementation of eigh.
     local = tridiagonal.cpu() if v.device.type == "mps" else tridiagonal
     weights = torch.linalg.eigh(local).eigenvectors[:, -1].to(v.device)
     return unit_vector((weights @ basis).view_as(v), fallback=v)
