@@ -19,7 +19,7 @@ def with_weight_of(wrapped, layer):
     return layer
 
 
-def test_a_spared_forward_normalises_the_weight_as_it_is_now():
+def test_a_skipped_forward_pass_normalises_the_current_weight():
     layer, x = unconverged()
     change(layer)
     expected = used_weight(layer, x).detach()
@@ -66,7 +66,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(pending):
             assert torch.equal(resumed.state_dict()[key], value), key
 
 
-def test_loads_what_has_no_more_than_the_singular_vector():
+def test_loads_a_state_with_only_the_right_singular_vector():
     pico, layer = conv_spectral_norm(network(), method="pico"), conv_spectral_norm(network())
     x = scores(2, 192).reshape(2, 3, 8, 8).float()
     pico(x)
@@ -130,7 +130,7 @@ def test_follows_the_weight_with_less_than_half_the_error_of_the_plain_iteration
         (lambda: nn.Conv1d(1024, 2048, 1), (1024, 3), 2),
     ],
 )
-def test_iterates_twice_as_often_where_that_takes_no_time(make, shape, steps):
+def test_does_twice_as_many_iterations_in_cheap_layers(make, shape, steps):
     layer = conv_spectral_norm(make(), n_power_iterations=2)
     x = torch.zeros(1, *shape)
     layer(x)

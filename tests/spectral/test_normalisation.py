@@ -22,13 +22,13 @@ def plain(layer):
 
 @every_layer
 @pytest.mark.parametrize("learn_scale", [False, True])
-@pytest.mark.parametrize("spared", [0, 1, 2])
-def test_first_and_second_derivatives_are_those_of_the_norm_along_v(make, shape, learn_scale, spared):
+@pytest.mark.parametrize("skipped", [0, 1, 2])
+def test_first_and_second_derivatives_are_those_of_the_norm_along_v(make, shape, learn_scale, skipped):
     layer = conv_spectral_norm(make().double(), scale=1.3, learn_scale=learn_scale)
     x = torch.zeros(1, *shape, dtype=torch.float64)
     layer(x)
     change(layer)
-    for _ in range(spared):
+    for _ in range(skipped):
         layer(x)
     wanted = list(layer.parametrizations.parameters())
     assert len(wanted) == 1 + learn_scale

@@ -27,13 +27,8 @@ IN_PLACE = {
 def test_changing_the_computed_weight_in_place_is_refused(change):
     layer = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=8)
     before = original(layer).clone()
-    with (
-        torch.no_grad(),
-        pytest.raises(
-            RuntimeError,
-            match="expected a tensor that can be changed in place, got a normalised weight",
-        ),
-    ):
+    message = "expected a tensor that can be changed in place, got a normalised weight"
+    with torch.no_grad(), pytest.raises(RuntimeError, match=message):
         change(layer)
     assert_close(original(layer), before, rtol=0, atol=0)
 

@@ -8,7 +8,7 @@ from cases import scores
 from wrapped_layers import change, moves, original, unconverged, vector
 
 
-def test_iterates_once_for_a_change_that_is_seen_and_goes_on_after_two_more_forwards():
+def test_skips_two_forward_passes_after_the_first_one_at_a_detected_change():
     layer, x = unconverged()
     change(layer)
     assert [moves(layer, x) for _ in range(5)] == [True, False, False, True, True]
@@ -23,7 +23,7 @@ def test_iterates_once_for_a_change_that_is_seen_and_goes_on_after_two_more_forw
 
 
 @pytest.mark.parametrize("kind", ["data", "fused"])
-def test_iterates_in_every_forward_where_changes_are_not_seen(kind):
+def test_iterates_in_every_forward_pass_if_changes_are_not_detected(kind):
     layer, x = unconverged()
     adam = torch.optim.Adam([original(layer)], lr=1e-3, fused=True)
     for seed in range(4):
@@ -38,7 +38,7 @@ def test_iterates_in_every_forward_where_changes_are_not_seen(kind):
         assert moves(layer, x)
 
 
-def test_a_copied_or_replaced_weight_is_no_change_that_was_seen():
+def test_a_copied_or_replaced_weight_is_not_a_detected_change():
     layer, x = unconverged()
     twin = copy.deepcopy(layer)
     change(twin)
@@ -48,7 +48,7 @@ def test_a_copied_or_replaced_weight_is_no_change_that_was_seen():
     assert [moves(layer, x) for _ in range(3)] == [True, True, True]
 
 
-def test_inference_tensors_have_no_version_and_iterate_in_every_forward():
+def test_inference_tensors_have_no_version_and_iterate_in_every_forward_pass():
     with torch.inference_mode():
         layer, x = unconverged()
         vector(layer).copy_(torch.randn(3, 8, 8))

@@ -35,12 +35,12 @@ class NormalisedWeight(Tensor):
         """Call `func` on plain tensors, or raise an error if it would change a normalised weight."""
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
-        written = (args[:1] or tuple(kwargs.values())) if _writes(name) else (kwargs.get("out"),)
+        written = (args[:1] or tuple(kwargs.values())) if _writes_in_place(name) else (kwargs.get("out"),)
         if _is_protected(written):
             raise RuntimeError(_MESSAGE.format(name=name))
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-            return protect(result) if _alias(result, args) else result
+            return protect(result) if _shares_memory(result, args) else result
 
 
 def protect(weight: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def protect(weight: Tensor) -> Tensor:
     return weight.as_subclass(NormalisedWeight)
 
 
-def _writes(name: str) -> bool:
+def _writes_in_place(name: str) -> bool:
     """Whether the function of this name changes its first argument in place."""
     in_place = name.endswith("_") and not name.endswith("__") and name not in _HARMLESS
     return in_place or name in _WRITING_METHODS
@@ -68,7 +68,7 @@ def _is_protected(value: object) -> bool:
     return isinstance(value, NormalisedWeight)
 
 
-def _alias(result: object, args: tuple[Any, ...]) -> bool:
+def _shares_memory(result: object, args: tuple[Any, ...]) -> bool:
     """Whether `result` shares the memory of the normalised weight it was made from, as `.data` and `.detach()` do."""
     if type(result) is not Tensor or not args or type(args[0]) is not NormalisedWeight:
         return False
