@@ -6,13 +6,12 @@ from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.estimators.variance import mmd2_and_variance
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.bounded import RBFBKernel
+from torch_mmd_losses.kernels.inner_product import LinearKernel, PolynomialKernel
 from torch_mmd_losses.kernels.radial import (
     EnergyKernel,
-    LinearKernel,
-    PolynomialKernel,
     RationalQuadraticKernel,
     RationalQuadraticMix,
-    RBFBKernel,
     RBFKernel,
     RBFMix,
 )

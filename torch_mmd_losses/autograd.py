@@ -1,15 +1,34 @@
-"""What gradients made by hand need: where they may be used, and how autograd takes over from them."""
+"""When hand-written gradients may be used, and how autograd takes over from them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 
+from torch_mmd_losses.precision import full_precision
 
-def plain_autograd(*tensors: Tensor) -> bool:
-    """Whether nothing but plain reverse-mode autograd will look at what is computed from these tensors."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def eager_only(function: Function) -> Function:
+    """Keep `torch.compile` out of a function and of everything that it calls, as :func:`torch.compiler.disable` does.
+
+    That one imports the whole compiler when the function is defined, this one when it is first called.
+    """
+    return torch._disable_dynamo(function)  # type: ignore[attr-defined, return-value]
+
+
+def reverse_mode_only(*tensors: Tensor) -> bool:
+    """Whether plain reverse-mode autograd is all that follows operations on these tensors.
+
+    If so, gradients may be written by hand. The compiler, function transforms, forward-mode derivatives and subclasses
+    of tensors have to see the operations themselves.
+    """
     return (
         not torch.compiler.is_compiling()
         and all([type(tensor) is Tensor or type(tensor) is nn.Parameter for tensor in tensors])  # noqa: C419 (faster)
@@ -18,10 +37,76 @@ def plain_autograd(*tensors: Tensor) -> bool:
     )
 
 
-def apart(*tensors: Tensor) -> list[Tensor]:
-    """Return views of the inputs of a backward pass that differentiates a function of them anew.
+def separate_views(*tensors: Tensor) -> list[Tensor]:
+    """Return views of the inputs of a backward pass, for differentiating a function of these inputs once more.
 
-    The derivatives by these are partial ones also where one input was computed from another, or is the same: autograd
-    follows the rest of the way itself. And hooks of an input wait for what autograd has made of all of it.
+    Derivatives by the views are partial derivatives even if one input was computed from another, or is the same tensor:
+    autograd itself follows the rest of the way. Hooks of an input do not run until its gradient is complete.
     """
     return [tensor.view_as(tensor) for tensor in tensors]
+
+
+def differentiable_gradients(
+    function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], outer: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of `sum(outer * function(*inputs))` as differentiable functions of the inputs and `outer`.
+
+    For the backward pass of a hand-written gradient that is itself differentiated: the gradient has to be computed by
+    operations that autograd can follow.
+
+    Args:
+        function: returns as many tensors as there are in `outer`, differentiable twice.
+        inputs: its arguments; those that do not require gradients get None.
+        outer: the incoming gradients, which are converted to the dtypes of the values.
+    """
+    with torch.enable_grad(), full_precision(inputs[0].device):
+        views = separate_views(*inputs)
+        values = function(*views)
+        factors = [factor.to(value.dtype) for factor, value in zip(outer, values, strict=True)]
+        wanted = [view for view in views if view.requires_grad]
+        found = iter(torch.autograd.grad(values, wanted, factors, create_graph=True))
+    return tuple(next(found) if view.requires_grad else None for view in views)
+
+
+ValuesAndGradients = Callable[[Tensor, Tensor, bool], tuple[Tensor, ...]]
+"""Returns values `(b,)` and, if asked for, the gradients of their sum: `(b, m, d)` and `(b, n, d)`."""
+
+
+def batched_values(
+    real: Tensor, fake: Tensor, compute: ValuesAndGradients, differentiable: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return the values `(b,)` of `compute` for independent batches, with its gradients as those of autograd.
+
+    Args:
+        real: `(b, m, d)`; value `i` is a function of `real[i]` and `fake[i]` alone.
+        fake: `(b, n, d)`.
+        compute: returns the values, and their gradients without a second pass.
+        differentiable: returns the same values by operations that autograd can follow, for second derivatives.
+    """
+    return _BatchedValues.apply(real, fake, compute, differentiable)  # type: ignore[no-untyped-call]
+
+
+class _BatchedValues(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        real: Tensor,
+        fake: Tensor,
+        compute: ValuesAndGradients,
+        differentiable: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        ctx.differentiable = differentiable
+        values, *gradients = compute(real, fake, any(ctx.needs_input_grad))
+        ctx.save_for_backward(real, fake, *gradients)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        real, fake, *gradients = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            again = differentiable_gradients(lambda *sets: (ctx.differentiable(*sets),), (real, fake), (outer,))
+            return *again, None, None
+        factor = outer.view(-1, 1, 1)
+        pulls = [factor.to(gradient.dtype) * gradient for gradient in gradients]
+        wanted = ctx.needs_input_grad[:2]
+        return *(pull if want else None for pull, want in zip(pulls, wanted, strict=True)), None, None

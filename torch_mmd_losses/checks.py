@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
 
 import torch
@@ -13,10 +12,6 @@ from torch import Tensor
 from torch_mmd_losses.types import ESTIMATORS, Estimator
 
 _PRECISE = (torch.float32, torch.float64)
-_UNCHANGED = nullcontext()
-_AUTOCAST_DEVICES = frozenset(
-    filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla"))
-)
 
 
 def finite_number(name: str, value: object) -> float:
@@ -167,14 +162,3 @@ def random_generator(value: object) -> None:
     """Raise if `value` is no generator of random numbers and not None."""
     if not (value is None or isinstance(value, torch.Generator)):
         raise TypeError(f"generator: expected a torch.Generator or None, got {value!r}")
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which autocast does not lower the precision of matrix products on `device`."""
-    if torch._C._is_any_autocast_enabled() and _is_lowered(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return _UNCHANGED
-
-
-def _is_lowered(kind: str) -> bool:
-    return kind in _AUTOCAST_DEVICES and torch.is_autocast_enabled(kind)

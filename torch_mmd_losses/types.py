@@ -1,33 +1,23 @@
-"""The few words that several modules share."""
+"""Options and groups of pairs, as types for annotations."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 Estimator = Literal["unbiased", "u_statistic", "biased"]
-"""Which pairs an estimator of MMD^2 averages over."""
+"""Which pairs an estimator of MMD^2 averages over: see :func:`torch_mmd_losses.mmd2`."""
 
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
+Scale = Literal["practical", "exact"]
+"""The form of the scale of :class:`torch_mmd_losses.ScaledMMDLoss`."""
+
+SCALES: tuple[str, ...] = get_args(Scale)
+
 Group = Literal["real", "cross", "fake"]
-"""Which samples a pair is made of."""
+"""A group of pairs: two real samples, a real and a fake one, or two fake ones."""
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 Bounds = Literal["none", "attractive", "repulsive"]
-"""Whether a bounded kernel applies its bounds: not at all (the generator), or those of Eq. 6 or Eq. 7 of Wang et al."""
-
-
-class Weights(NamedTuple):
-    """The factors of the three mean kernel values in a loss; they add up to zero in every loss here."""
-
-    real: float
-    cross: float
-    fake: float
-
-
-class Objective(NamedTuple):
-    """A loss: the weights of the three mean kernel values, and the bounds of bounded kernels in it."""
-
-    weights: Weights
-    bounds: Bounds
+"""The bounds that a bounded kernel applies: none (generator), Eq. 6 or Eq. 7 of Wang et al. (discriminator)."""

@@ -16,7 +16,7 @@ from dcgan.penalty import penalised
 from dcgan.precision import Learner, autocast
 from dcgan.processes import ALONE, Group
 from torch_mmd_losses import ScaledMMDLoss, gradient_penalty
-from torch_mmd_losses.losses.mmd import Losses
+from torch_mmd_losses.results import Losses
 
 State = dict[str, Any]
 

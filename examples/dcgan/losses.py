@@ -18,7 +18,7 @@ from torch_mmd_losses import (
     RBFMix,
     ScaledMMDLoss,
 )
-from torch_mmd_losses.losses.mmd import Losses
+from torch_mmd_losses.results import Losses
 
 MMD: Mapping[str, tuple[Callable[[], Kernel], float]] = {
     "mmd-rbf": (RBFMix, -1.0),

@@ -29,7 +29,7 @@ def way(request, monkeypatch):
     if request.param == "one_by_one":
         monkeypatch.setattr(blocks, "TOGETHER_UP_TO", 0)
     elif request.param == "autograd":
-        monkeypatch.setattr(autograd, "plain_autograd", lambda *_: False)
+        monkeypatch.setattr(autograd, "reverse_mode_only", lambda *_: False)
 
 
 every_way = pytest.mark.usefixtures("way")
@@ -404,7 +404,7 @@ def test_a_kernel_of_the_wrong_shape_is_refused(monkeypatch):
         def from_sq_dist(self, sq_dist):
             return sq_dist.sum(0)
 
-    for applies in (autograd.plain_autograd, lambda *_: False):
-        monkeypatch.setattr(autograd, "plain_autograd", applies)
+    for applies in (autograd.reverse_mode_only, lambda *_: False):
+        monkeypatch.setattr(autograd, "reverse_mode_only", applies)
         with pytest.raises(ValueError, match="^Summed: expected kernel values of shape"):
             mmd2_blocks(torch.zeros(8, 2), torch.zeros(8, 2), Summed(), block_size=4)

@@ -45,22 +45,22 @@ every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS)
 
 def skip_without_shapes_of_gamma(kernel):
     """Skip on a PyTorch, such as 2.6, that does not know the shape of gamma variables without drawing them."""
-    if any(part.alpha is not None for leaf in kernel._leaves() for part in _parts(leaf)):
+    if any(part.alpha is not None for summand in kernel._summands() for part in _components(summand)):
         try:
             torch._standard_gamma(torch.empty(1, device="meta"))
         except NotImplementedError:
             pytest.skip("no gamma variables on the meta device")
 
 
-def _parts(leaf):
-    return spectral_measure.parts(leaf) if spectral_measure.known(leaf.kernel) else []
+def _components(summand):
+    return spectral_measure.components(summand) if spectral_measure.is_known(summand) else []
 
 
-@pytest.fixture(params=["ahead", "autograd"])
+@pytest.fixture(params=["by_hand", "autograd"])
 def way(request, monkeypatch):
     """Make gradients in the forward pass, and by autograd as under `torch.compile` and function transforms."""
     if request.param == "autograd":
-        monkeypatch.setattr(autograd, "plain_autograd", lambda *_: False)
+        monkeypatch.setattr(autograd, "reverse_mode_only", lambda *_: False)
 
 
 both_ways = pytest.mark.usefixtures("way")
@@ -71,7 +71,7 @@ def seeded(seed=0):
 
 
 def drawn(kernel, count, d, seed=0):
-    mixture = [part for leaf in kernel._leaves() for part in spectral_measure.parts(leaf)]
+    mixture = [part for summand in kernel._summands() for part in spectral_measure.components(summand)]
     return spectral_measure.draw(mixture, count, d, torch.device("cpu"), seeded(seed))
 
 

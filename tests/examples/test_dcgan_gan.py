@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from torch_mmd_losses import MMDLoss, RBFKernel
-from torch_mmd_losses.losses.mmd import Losses
+from torch_mmd_losses.results import Losses
 
 REAL = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(5)) * 2 - 1
 

@@ -26,7 +26,7 @@ from test_dcgan_training import EXAMPLES, assert_equal, assert_same_run, last_st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from torch_mmd_losses.losses.mmd import Losses
+from torch_mmd_losses.results import Losses
 
 WORLD = 2
 STEPS = 4

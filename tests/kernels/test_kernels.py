@@ -308,7 +308,7 @@ def test_a_forward_of_ones_own_is_the_whole_kernel(base, way, monkeypatch):
             return super().forward(normalize(a), normalize(b))
 
     if way == "autograd":
-        monkeypatch.setattr(autograd, "plain_autograd", lambda *_: False)
+        monkeypatch.setattr(autograd, "reverse_mode_only", lambda *_: False)
     real, fake, kernel = scores(6, 2, 1, shift=1), scores(6, 2, 2), 2 * Cosine() + RBFKernel()
     on_sphere = [normalize(real), normalize(fake)]
     # A bounded kernel that is defined anew has no bounds.

@@ -12,7 +12,8 @@ from oracles import mean_kernel
 from torch.testing import assert_close
 
 from torch_mmd_losses import EnergyKernel, LinearKernel, MMDLoss, RBFBKernel, RBFKernel, RBFMix, mmd2
-from torch_mmd_losses.estimators.mmd2 import MMD2, discriminator_weights
+from torch_mmd_losses.losses.mmd import discriminator_objective
+from torch_mmd_losses.pairs.objective import MMD2
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -122,7 +123,7 @@ def test_both_is_the_two_calls_with_their_gradients(case: KernelCase, estimator,
 
 @given(lambda_=lambdas)
 def test_weights_of_the_three_terms_sum_to_zero(lambda_):
-    assert sum(discriminator_weights(lambda_)) == pytest.approx(0, abs=1e-12)
+    assert sum(discriminator_objective(lambda_).weights) == pytest.approx(0, abs=1e-12)
     assert sum(MMD2) == 0
 
 

@@ -119,7 +119,7 @@ def test_the_scale_is_that_of_proposition_5(case: KernelCase, d):
         assert_close(exact.terms(*arguments).scale, 1 / (lambda_ + at_x + slopes))
         assert_close(exact.generator(*arguments), mmd2(*arguments[:2], kernel) / (lambda_ + at_x + slopes))
         # The practical form leaves out the constant part of k(x, x), here that of the kernels of the distance.
-        constant = sum(leaf.factor * leaf.kernel(*torch.zeros(2, 1, 1).double()).item() for leaf in kernel._leaves())
+        constant = sum(term.factor * term.kernel(*torch.zeros(2, 1, 1).double()).item() for term in kernel._summands())
         practical = ScaledMMDLoss(kernel, lambda_=lambda_)
         assert_close(practical.terms(*arguments).scale, lambda_ / (lambda_ + at_x - constant + slopes))
 
@@ -485,7 +485,7 @@ class Rising(Kernel):
         ({"lambda_": 0}, ValueError, "lambda_: expected a number > 0"),
         ({"lambda_": math.nan}, ValueError, "lambda_: expected a finite number"),
         ({"squared": 1}, TypeError, "squared: expected True or False"),
-        ({"squared": False}, ValueError, "squared: expected True but for LinearKernel, got False with RBFKernel"),
+        ({"squared": False}, ValueError, "squared: expected True, except for LinearKernel, got False with RBFKernel"),
         ({"kernel": LinearKernel() + RBFKernel(), "squared": False}, ValueError, "squared: expected True"),
         ({"estimator": "v"}, ValueError, "estimator: expected one of"),
         ({"global_batch": 1}, TypeError, "global_batch: expected True or False"),

@@ -7,10 +7,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.testing import assert_close
 
-from torch_mmd_losses import EnergyKernel, Kernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix, mmd2
-from torch_mmd_losses import autograd as eager
-from torch_mmd_losses.pairs import dense
-from torch_mmd_losses.pairs import tiled as tiles
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    MMDLoss,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    autograd,
+    mmd2,
+)
+from torch_mmd_losses.pairs import blocks, plan
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -19,8 +27,8 @@ every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.fixture(params=["dense", "tiles"])
 def path(request, monkeypatch):
     """Send every size through one of the two passes, with tiles that do not divide the sizes."""
-    monkeypatch.setattr(dense, "suits", lambda *_: request.param == "dense")
-    monkeypatch.setattr(tiles, "CPU_TILE", 3)
+    monkeypatch.setattr(plan, "DENSE_UP_TO", 2**31 if request.param == "dense" else 0)
+    monkeypatch.setattr(blocks, "CPU_TILE", 3)
     return request.param
 
 
@@ -30,7 +38,7 @@ def by_autograd(monkeypatch):
 
     def compute(loss, real, fake):
         with monkeypatch.context() as patch:
-            patch.setattr(eager, "plain_autograd", lambda *_: False)
+            patch.setattr(autograd, "reverse_mode_only", lambda *_: False)
             return loss.both(real, fake)
 
     return compute
@@ -136,7 +144,7 @@ def test_samples_are_at_distance_zero_from_themselves():
 
 @pytest.mark.usefixtures("path")
 def test_kernels_never_see_a_negative_squared_distance(monkeypatch):
-    monkeypatch.setattr(tiles, "CPU_TILE", 64)
+    monkeypatch.setattr(blocks, "CPU_TILE", 64)
     seen = []
 
     class Recorder(Kernel):

@@ -24,8 +24,8 @@ from torch_mmd_losses import (
     RBFBKernel,
     RBFKernel,
     ScaledMMDLoss,
-    losses,
 )
+from torch_mmd_losses.losses import batch_loss
 from torch_mmd_losses.pairs import distributed
 
 EQUAL = ([4, 4, 4], [5, 5, 5])
@@ -62,7 +62,7 @@ def ranks(monkeypatch):
             all_reduce=all_reduce,
         )
         monkeypatch.setattr(distributed, "dist", fake)
-        monkeypatch.setattr(losses, "dist", fake)
+        monkeypatch.setattr(batch_loss, "dist", fake)
 
         def start(number):
             rank.number = number
@@ -225,7 +225,7 @@ def test_a_compiled_step_breaks_its_graph_here(monkeypatch):
         all_reduce=lambda x: x.mul_(2),
     )
     monkeypatch.setattr(distributed, "dist", twin)
-    monkeypatch.setattr(losses, "dist", twin)
+    monkeypatch.setattr(batch_loss, "dist", twin)
     loss, real, fake = MMDLoss(global_batch=True), scores(4, 3, 1).requires_grad_(), scores(5, 3, 2)
 
     def step(real, fake):

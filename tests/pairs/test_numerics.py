@@ -16,7 +16,7 @@ translation_invariant = pytest.mark.parametrize("case", INVARIANT.values(), ids=
 def way(request, monkeypatch):
     """Compute losses in the fused pass, and by autograd as under `torch.compile` and function transforms."""
     if request.param == "autograd":
-        monkeypatch.setattr(autograd, "plain_autograd", lambda *_: False)
+        monkeypatch.setattr(autograd, "reverse_mode_only", lambda *_: False)
 
 
 both_ways = pytest.mark.usefixtures("way")

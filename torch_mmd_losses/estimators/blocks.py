@@ -1,44 +1,36 @@
-"""MMD^2 of very large samples as a mean over blocks: linear cost, and a variance from the blocks' own scatter."""
+"""MMD^2 of very large samples as a mean over blocks: linear time, and a variance from the scatter of the blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import ahead, autograd, checks
-from torch_mmd_losses.distances import centred, sq_dist, total_dtype
-from torch_mmd_losses.estimators.mmd2 import check_kernel, mmd2
-from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.radial import LinearKernel
-from torch_mmd_losses.kernels.summands import Leaf, evaluate, lifted
-from torch_mmd_losses.pairs.tiled import factors
+from torch_mmd_losses import autograd, checks
+from torch_mmd_losses.distances import centred, clamp_rounding_, distance_factors, squared_distances
+from torch_mmd_losses.estimators.mmd2 import mmd2
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.kernels.inner_product import LinearKernel
+from torch_mmd_losses.kernels.summands import RadialSummand, by_kind, is_trained, sum_of_profiles, values_and_slopes
+from torch_mmd_losses.precision import full_precision, total_dtype
+from torch_mmd_losses.results import BlockEstimate
 from torch_mmd_losses.types import ESTIMATORS, Estimator
 
 TOGETHER_UP_TO = 256
-"""Block size up to which many blocks at a time are faster than one after the other."""
+"""Block size up to which many blocks in one product are faster than one after the other."""
 
 AT_ONCE = 2**18
-"""Kernel values or scores of one piece of the work: 1 MB in float32 stays in the second-level cache of a core."""
-
-
-class Estimate(NamedTuple):
-    """An estimate of MMD^2 and of its own variance."""
-
-    value: Tensor
-    """The mean of the blocks' estimates, a scalar."""
-    variance: Tensor
-    """Unbiased estimate of the variance of `value`, a scalar, never negative; its root is the standard error."""
+"""Kernel values or scores of one chunk of blocks: 1 MB in float32, which stays in the second-level cache of a core."""
 
 
 class _Group(NamedTuple):
     """A group of pairs in each block.
 
     `a` and `b` are 0 for real and 1 for fake scores, `distinct` leaves out the pairs of equal index, and `weight` is
-    what a kernel value counts in MMD^2.
+    the weight of a kernel value in MMD^2.
     """
 
     a: int
@@ -49,7 +41,7 @@ class _Group(NamedTuple):
 
 def mmd2_blocks(
     real: Tensor, fake: Tensor, kernel: Kernel, *, block_size: int, estimator: Estimator = "unbiased"
-) -> Estimate:
+) -> BlockEstimate:
     r"""Estimate MMD^2 of very large samples by the mean over blocks, and the variance of that mean.
 
     Sample :math:`i` of either group belongs to block :math:`\lfloor i / b \rfloor`. With :math:`v_1, \dots, v_B` the
@@ -60,34 +52,35 @@ def mmd2_blocks(
         value = \frac{1}{B} \sum_{j=1}^{B} v_j, \qquad
         variance = \frac{1}{B (B - 1)} \sum_{j=1}^{B} (v_j - value)^2.
 
-    The blocks have no sample in common, so for independent samples their estimates are independent: `value` is as
-    unbiased as the estimator, and `variance` is an unbiased estimate of its variance. With `block_size=2` and
+    Blocks share no samples, so if the samples are independent, the estimates of the blocks are independent too. `value`
+    then has the bias of the estimator, and `variance` is an unbiased estimate of its variance. With `block_size=2` and
     `estimator="u_statistic"` this is the linear-time estimator, the mean of
 
     .. math:: h = k(x_1, x_2) + k(y_1, y_2) - k(x_1, y_2) - k(x_2, y_1).
 
-    **The samples have to be in random order**: shuffle them once if they were sorted, say by class or time. Otherwise
-    the blocks are not alike, and the variance means nothing.
+    **The samples have to be in random order.** Shuffle them once if they are sorted, for example by class or by time.
+    Otherwise the blocks differ in distribution, and `variance` is meaningless.
 
     Time is :math:`O(N b d)` for :math:`N` samples. Memory, gradients included, is :math:`O(N d + b^2)` for kernels of
-    the distance and the linear one; it is :math:`O(N b)` for other kernels and for trained ones, for second
+    the distance and the linear kernel. It is :math:`O(N b)` for other kernels, for trained kernels, for second
     derivatives, under `torch.compile` and in function transforms.
 
     Args:
         real: scores `(n, d)` in any floating-point dtype; `(n,)` and `(n, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, equally many.
-        kernel: any kernel; a bounded one is taken without its bounds.
-        block_size: samples of each group in a block, :math:`b`. `n` has to be a multiple of it, at least twofold.
+        kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
+        block_size: number of real and of fake samples in a block, :math:`b`. `n` has to be a multiple of it, at least
+            twice as large.
         estimator: which pairs each block averages over, as in :func:`mmd2`.
 
     Returns:
-        Value and variance, scalars, float64 for float64 scores and float32 for all others. Both can be differentiated
-        twice with respect to both arguments.
+        Value and variance, scalars, float64 for float64 scores and float32 for all others. Both are
+        differentiable twice with respect to both arguments.
 
     Raises:
-        TypeError: if scores are no tensors, `kernel` is no :class:`Kernel` or `block_size` is no integer.
+        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel` or `block_size` is not an integer.
         ValueError: if scores are empty or not floating-point, or differ in dimension, dtype, device or number; if the
-            estimator is unknown or `block_size` too small for it; if the scores do not make at least two whole blocks.
+            estimator is unknown, or `block_size` is too small for it; if the scores do not fill at least two blocks.
 
     Example:
         >>> real, fake = torch.randn(10_000, 2), torch.randn(10_000, 2) + 0.5
@@ -103,9 +96,9 @@ def mmd2_blocks(
     real, fake = checks.same_space("real", real, "fake", fake)
     size = checks.whole_number("block_size", block_size, least=1 if estimator == "biased" else 2)
     count = _number_of_blocks(real.shape[0], fake.shape[0], size)
-    with checks.full_precision(real.device):
+    with full_precision(real.device):
         values = _values(kernel, real.reshape(count, size, -1), fake.reshape(count, size, -1), estimator)
-        return Estimate(values.mean().to(real.dtype), (values.var() / count).to(real.dtype))
+        return BlockEstimate(values.mean().to(real.dtype), (values.var() / count).to(real.dtype))
 
 
 def _number_of_blocks(m: int, n: int, size: int) -> int:
@@ -123,21 +116,20 @@ def _number_of_blocks(m: int, n: int, size: int) -> int:
 
 def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) -> Tensor:
     """Return the estimate `(B,)` of each block of `real` and `fake` `(B, b, d)`, in :func:`total_dtype`."""
-    leaves = kernel._leaves()
-    radial = [leaf for leaf in leaves if leaf.kernel._radial]
-    early = autograd.plain_autograd(real, fake) and not any(leaf.kernel._trained(real) for leaf in radial)
-    if early and real.shape[1] > TOGETHER_UP_TO:
+    radial, others = by_kind(kernel._summands())
+    by_hand = autograd.reverse_mode_only(real, fake) and not any(is_trained(summand, real) for summand in radial)
+    if by_hand and real.shape[1] > TOGETHER_UP_TO:
         return _one_by_one(kernel, real, fake, estimator)
     parts = []
     if radial:
         groups = _groups(real.shape[1], estimator)
-        by_autograd = partial(_by_autograd, radial, groups)
-        if early:
-            parts.append(ahead.values(real, fake, partial(_in_pieces, radial, groups), by_autograd))
+        differentiable = partial(_by_autograd, radial, groups)
+        if by_hand:
+            parts.append(autograd.batched_values(real, fake, partial(_in_pieces, radial, groups), differentiable))
         else:
-            parts.append(by_autograd(real, fake))
-    for factor, other in (leaf for leaf in leaves if leaf not in radial):
-        estimate = _linear if type(other) is LinearKernel else partial(_one_by_one, other)
+            parts.append(differentiable(real, fake))
+    for factor, other, _ in others:
+        estimate = _linear if type(other) is LinearKernel else partial(_one_by_one, cast(Kernel, other))
         parts.append(factor * estimate(real, fake, estimator))
     return torch.stack(parts).sum(0)
 
@@ -148,7 +140,7 @@ def _one_by_one(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator
 
 
 def _linear(real: Tensor, fake: Tensor, estimator: Estimator) -> Tensor:
-    # Float64 before anything is multiplied: for scores with a large mean the products are far larger than MMD^2.
+    # In float64 before anything is multiplied: if the scores have a large mean, products are far larger than MMD^2.
     samples = [scores.to(total_dtype(scores.device)) for scores in (real, fake)]
     value = torch.zeros_like(samples[0][:, 0, 0])
     for a, b, distinct, weight in _groups(real.shape[1], estimator):
@@ -167,43 +159,45 @@ def _groups(size: int, estimator: Estimator) -> list[_Group]:
     ]
 
 
-def _by_autograd(leaves: Sequence[Leaf], groups: Sequence[_Group], real: Tensor, fake: Tensor) -> Tensor:
+def _by_autograd(summands: Sequence[RadialSummand], groups: Sequence[_Group], real: Tensor, fake: Tensor) -> Tensor:
     samples, parts = (real, fake), []
     for a, b, distinct, weight in groups:
         diagonal = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
-        distances = sq_dist(samples[a], samples[b], diagonal if a == b else None)
-        grams = [factor * kernel._checked(kernel.from_sq_dist(distances), distances.shape) for factor, kernel in leaves]
-        gram = torch.stack(grams).sum(0)
+        gram = sum_of_profiles(summands, squared_distances(samples[a], samples[b], diagonal if a == b else None))
         kept = gram.masked_fill(diagonal, 0) if distinct else gram
         parts.append(weight * kept.sum(2).sum(1, dtype=total_dtype(real.device)))
     return torch.stack(parts).sum(0)
 
 
 def _in_pieces(
-    leaves: Sequence[Leaf], groups: Sequence[_Group], real: Tensor, fake: Tensor, gradients: bool
+    summands: Sequence[RadialSummand], groups: Sequence[_Group], real: Tensor, fake: Tensor, gradients: bool
 ) -> tuple[Tensor, ...]:
-    """Return the estimate of each block and, if asked for, its gradients, some blocks at a time."""
+    """Return the estimate of each block and, if `gradients`, its gradients, chunk by chunk."""
     size, d = real.shape[1:]
     values = torch.zeros(real.shape[0], dtype=total_dtype(real.device), device=real.device)
     towards = tuple(torch.zeros_like(scores) for scores in (real, fake)) if gradients else ()
     at_once = max(1, AT_ONCE // (size * max(size, d)))
     for pieces in zip(*(scores.split(at_once) for scores in (real, fake, values, *towards)), strict=True):
         for group in groups:
-            _add_group(leaves, group, pieces[:2], pieces[2], pieces[3:])
+            _add_group(summands, group, pieces[:2], pieces[2], pieces[3:])
     return values, *towards
 
 
 def _add_group(
-    leaves: Sequence[Leaf], group: _Group, samples: Sequence[Tensor], values: Tensor, towards: Sequence[Tensor]
+    summands: Sequence[RadialSummand],
+    group: _Group,
+    samples: Sequence[Tensor],
+    values: Tensor,
+    towards: Sequence[Tensor],
 ) -> None:
-    """Add to `values` `(B,)` and `towards`, the gradients, what one group of pairs has to give."""
+    """Add the contribution of one group of pairs to `values` `(B,)` and to the gradients in `towards`."""
     a, b, distinct, weight = group
     left, right = centred(samples[a], samples[b])
-    wide_left, wide_right = factors(left, right)
-    distances = lifted(torch.bmm(wide_left, wide_right.mT), None)
+    wide_left, wide_right = distance_factors(left, right)
+    distances = clamp_rounding_(torch.bmm(wide_left, wide_right.mT), None)
     if a == b:
         _diagonal(distances).zero_()
-    value, slope, rate = evaluate(leaves, distances, None, keep=False)
+    value, slope, rate = values_and_slopes(summands, distances, None, keep=False)
     if distinct:
         _diagonal(value).zero_()
         _diagonal(slope).zero_()

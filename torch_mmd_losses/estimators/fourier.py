@@ -1,4 +1,4 @@
-"""MMD^2 of very large samples by random Fourier features: linear cost, and a bound on the error."""
+"""MMD^2 of very large samples by random Fourier features: linear time, and a bound on the error."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import ahead, autograd, checks
-from torch_mmd_losses.distances import centred, total_dtype
-from torch_mmd_losses.estimators.mmd2 import check_kernel, mmd2
+from torch_mmd_losses import autograd, checks
+from torch_mmd_losses.distances import centred
+from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.kernels import spectral_measure
-from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.radial import LinearKernel
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.kernels.inner_product import LinearKernel
+from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.types import Estimator
 
 AT_ONCE = 2**18
-"""Features of one piece of the work: 1 MB in float32 stays in the second-level cache of a core."""
+"""Features of one chunk of frequencies: 1 MB in float32, which stays in the second-level cache of a core."""
 
 LEAST = 8
-"""Frequencies of a piece at least: matrix products with fewer columns are slow."""
+"""Minimal number of frequencies in a chunk: matrix products with fewer columns are slow."""
 
 
 def mmd2_fourier(
@@ -36,16 +37,17 @@ def mmd2_fourier(
 
     A positive definite kernel of :math:`a - b` is :math:`k(0)` times the characteristic function of random frequencies
     :math:`\omega`, so that :math:`k(a, b) = k(0)\, E \cos(\langle\omega, a - b\rangle)`. This function replaces the
-    expectation by the mean over :math:`F` independent frequencies, divided between the parts of a sum in proportion to
-    their :math:`k(0)`. For the biased estimator that is
+    expectation by the mean over :math:`F` independent frequencies. The summands of a kernel share the frequencies in
+    proportion to their :math:`k(0)`. For the biased estimator the result is
 
     .. math::
 
         \frac{k(0)}{F} \sum_{f=1}^{F} \lvert \varphi_x(\omega_f) - \varphi_y(\omega_f) \rvert^2, \qquad
-        \varphi_x(\omega) = \frac{1}{m} \sum_{i=1}^{m} e^{\mathrm{i} \langle \omega, x_i \rangle};
+        \varphi_x(\omega) = \frac{1}{m} \sum_{i=1}^{m} e^{\mathrm{i} \langle \omega, x_i \rangle}.
 
-    the others leave out the pairs that they leave out in :func:`mmd2`. Given the scores, the result is an unbiased
-    estimate of what :func:`mmd2` returns, and so is its gradient. Hoeffding's inequality bounds the error:
+    The other estimators leave out the same pairs as in :func:`mmd2`. Given the scores, the result is an unbiased
+    estimate of the value of :func:`mmd2`, and its gradient is an unbiased estimate of that gradient. Hoeffding's
+    inequality bounds the error:
 
     .. math::
 
@@ -58,32 +60,32 @@ def mmd2_fourier(
         \end{cases}
 
     For the biased estimator the variance given the scores is also at most :math:`4 k(0) \mathrm{MMD}_b^2 / F`, which is
-    far less when the distributions are close. The theory page derives both.
+    far less if the distributions are close. The theory page derives both bounds.
 
-    Frequencies are drawn anew by each call. To get the same ones again, pass a generator with the same seed; one on the
-    CPU gives the same frequencies on every device. `torch.compile` cannot look into generators: leave it None there.
-    Under PyTorch 2.6 it cannot look into the frequencies of rational quadratic kernels either.
+    Each call draws new frequencies. To repeat them, pass a generator with the same seed. A generator on the CPU gives
+    the same frequencies on every device. `torch.compile` does not support generators, so leave the argument None there.
+    With PyTorch 2.6 it does not support rational quadratic kernels either.
 
-    Time is :math:`O((m + n) F d)`. Memory, gradients included, is :math:`O((m + n + F) d)`; for second derivatives,
-    under `torch.compile` and in function transforms it is :math:`O((m + n) F)`.
+    Time is :math:`O((m + n) F d)`. Memory, gradients included, is :math:`O((m + n + F) d)`. For second derivatives,
+    under `torch.compile` and in function transforms, it is :math:`O((m + n) F)`.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
-        kernel: :class:`RBFKernel`, :class:`RBFMix`, :class:`RBFBKernel` (taken without its bounds),
+        kernel: :class:`RBFKernel`, :class:`RBFMix`, :class:`RBFBKernel` (its bounds are ignored),
             :class:`RationalQuadraticKernel`, :class:`RationalQuadraticMix`, or sums and multiples of them. A
             :class:`LinearKernel` in such a sum is computed exactly.
-        frequencies: how many to draw, :math:`F`; each stands for a cosine and a sine.
-        generator: where the frequencies come from; None is PyTorch's default generator of the scores' device.
-        estimator: which pairs to average over, as in :func:`mmd2`.
+        frequencies: number of frequencies, :math:`F`. Each gives two features, a cosine and a sine.
+        generator: source of the random frequencies. None is PyTorch's default generator for the device of the scores.
+        estimator: the pairs to average over, see :func:`mmd2`.
 
     Returns:
         A scalar, float64 for float64 scores and float32 for all others. Differentiable twice with respect to both
         arguments. May be negative, but not with `estimator="biased"`.
 
     Raises:
-        TypeError: if scores are no tensors, `kernel` is no :class:`Kernel` or one whose frequencies are unknown,
-            `frequencies` is no integer or `generator` no :class:`torch.Generator`.
+        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel` or its spectral measure is unknown,
+            `frequencies` is not an integer or `generator` is not a :class:`torch.Generator`.
         ValueError: if `frequencies` is below 1, or for the reasons of :func:`mmd2`.
 
     Example:
@@ -101,38 +103,38 @@ def mmd2_fourier(
     checks.random_generator(generator)
     real, fake = checks.same_space("real", real, "fake", fake)
     checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
-    leaves = kernel._leaves()
-    linear = [leaf for leaf in leaves if type(leaf.kernel) is LinearKernel]
-    radial = [leaf for leaf in leaves if leaf not in linear]
-    for leaf in radial:
-        if not spectral_measure.known(leaf.kernel):
+    summands = kernel._summands()
+    linear = [summand for summand in summands if type(summand.kernel) is LinearKernel]
+    others = [summand for summand in summands if type(summand.kernel) is not LinearKernel]
+    for summand in others:
+        if not spectral_measure.is_known(summand):
             raise TypeError(
                 "kernel: expected an RBFKernel, RBFMix, RBFBKernel, RationalQuadraticKernel, RationalQuadraticMix or "
-                f"LinearKernel, or sums and multiples of them, got {type(leaf.kernel).__name__}, whose spectral "
+                f"LinearKernel, or sums and multiples of them, got {type(summand.kernel).__name__}, whose spectral "
                 "measure is unknown"
             )
-    values = [leaf.factor * mmd2(real, fake, leaf.kernel, estimator=estimator) for leaf in linear]
-    if radial:
-        mixture = [part for leaf in radial for part in spectral_measure.parts(leaf)]
-        with checks.full_precision(real.device):
+    values = [summand.factor * mmd2(real, fake, LinearKernel(), estimator=estimator) for summand in linear]
+    if others:
+        mixture = [component for summand in others for component in spectral_measure.components(summand)]
+        with full_precision(real.device):
             omega = spectral_measure.draw(mixture, count, real.shape[1], real.device, generator).to(real.dtype)
-            # Around a common centre, so that phases are small: MMD^2 does not change by it.
+            # MMD^2 does not change under translation, and around a common centre phases are small.
             x, y = (scores.unsqueeze(0) for scores in centred(real, fake))
-            peak = sum(part.weight for part in mixture)
-            by_autograd = partial(_by_autograd, omega, estimator)
-            if autograd.plain_autograd(real, fake):
-                mean = ahead.values(x, y, partial(_in_pieces, omega, estimator), by_autograd)
+            peak = sum(component.weight for component in mixture)
+            differentiable = partial(_by_autograd, omega, estimator)
+            if autograd.reverse_mode_only(real, fake):
+                mean = autograd.batched_values(x, y, partial(_in_pieces, omega, estimator), differentiable)
             else:
-                mean = by_autograd(x, y)
+                mean = differentiable(x, y)
             values.append((peak * mean[0]).to(real.dtype))
     return torch.stack(values).sum()
 
 
 class _Weights(NamedTuple):
-    """What a product of two waves counts in MMD^2, by the group of its pair.
+    """The weights of products of two waves in MMD^2, by the group of the pair.
 
-    With `aligned`, the products of equal index do not count in the cross term. Squared cosine and sine of a sample add
-    up to one: where its pair with itself does not count, `constant` is what those would have added.
+    With `aligned`, cross products of equal index are left out. `constant` is subtracted for the pairs of a sample with
+    itself, whose squared cosine and sine add up to one, if these are left out.
     """
 
     real: float
@@ -176,7 +178,7 @@ def _by_autograd(omega: Tensor, estimator: Estimator, real: Tensor, fake: Tensor
 
 
 def _in_pieces(omega: Tensor, estimator: Estimator, real: Tensor, fake: Tensor, gradients: bool) -> tuple[Tensor, ...]:
-    """Return MMD^2 `(1,)` and, if asked for, its gradients, some frequencies at a time."""
+    """Return MMD^2 `(1,)` and, if `gradients`, its gradients, chunk by chunk of frequencies."""
     m, n, count = real.shape[1], fake.shape[1], omega.shape[0]
     weights = _weights(m, n, estimator)
     value = torch.zeros(1, dtype=total_dtype(real.device), device=real.device)

@@ -1,24 +1,14 @@
-"""MMD^2 with an estimate of its variance: what the power of a test is made of."""
+"""MMD^2 with an estimate of its variance, for the power of a test."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.estimators.gram_statistics import LEAST, covariance, of_u_statistic, spread
-from torch_mmd_losses.estimators.mmd2 import check_kernel
-from torch_mmd_losses.kernels.base import Kernel
-
-
-class ValueAndVariance(NamedTuple):
-    """An estimate of MMD^2 and of its variance."""
-
-    value: Tensor
-    """Unbiased estimate of MMD^2, a scalar; may be negative."""
-    variance: Tensor
-    """Estimate of the variance of `value`, a scalar; may be negative."""
+from torch_mmd_losses.estimators.gram_statistics import LEAST, covariance, gram_statistics, of_u_statistic
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.precision import full_precision
+from torch_mmd_losses.results import ValueAndVariance
 
 
 def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: int | None = None) -> ValueAndVariance:
@@ -33,17 +23,18 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
         variance = \frac{4 (m - 2)}{m (m - 1)} \zeta_1 + \frac{2}{m (m - 1)} \zeta_2, \qquad
         \zeta_1 = \mathrm{Var}_v\, E_{v'} h(v, v'), \quad \zeta_2 = \mathrm{Var}\, h(v, v'),
 
-    is the variance of `estimator="u_statistic"`; that of `value` is smaller by a term of order :math:`m^{-3}`. In both
-    :math:`\zeta`, means of products of kernel values are taken over distinct samples, which is unbiased. Products of
-    means are products of their estimates: that makes `variance` too small, by a term of order :math:`m^{-2}`.
+    is the variance of `estimator="u_statistic"`. The variance of `value` is smaller by a term of order :math:`m^{-3}`.
+    In both :math:`\zeta`, means of products of kernel values run over distinct samples, which is unbiased. Products of
+    means are estimated by products of their estimates, which makes `variance` too small by a term of order
+    :math:`m^{-2}`.
 
-    **The variance can be negative**, for few samples or close distributions, where it is of that order itself. It is
-    returned as it is: choose a floor before you take its root. With one, :math:`value / \sqrt{variance}` is what to
-    maximise for the power of a test, over the parameters of a kernel or of the network that gives the scores, on other
-    samples than those of the test.
+    **The variance can be negative** for few samples or close distributions, where it is of the order of that term. It
+    is returned without a floor, so choose one before you take the root. To maximise the power of a test, maximise
+    :math:`value / \sqrt{variance}` over the parameters of the kernel, or of the network that computes the scores, on
+    samples other than those of the test.
 
-    Time is :math:`O(m^2 d)`. Memory, gradients included, is :math:`O(m d + t^2 + m^2 / t)` for tiles of :math:`t` rows;
-    it is :math:`O(m^2)` under `torch.compile` and in function transforms.
+    Time is :math:`O(m^2 d)`. Memory, gradients included, is :math:`O(m d + t^2 + m^2 / t)` for tiles of :math:`t` rows.
+    It is :math:`O(m^2)` under `torch.compile` and in function transforms.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
@@ -74,9 +65,10 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     real, fake = checks.same_space("real", real, "fake", fake)
     checks.equally_many({"real": real, "fake": fake}, least=LEAST)
     tile_size = checks.tile_size(tile_size)
-    with checks.full_precision(real.device):
-        within_real, within_fake = spread(kernel, real, None, tile_size), spread(kernel, fake, None, tile_size)
-        cross = spread(kernel, real, fake, tile_size)
+    with full_precision(real.device):
+        within_real = gram_statistics(kernel, real, None, tile_size)
+        within_fake = gram_statistics(kernel, fake, None, tile_size)
+        cross = gram_statistics(kernel, real, fake, tile_size)
     shared = covariance(within_real.rows, cross.rows) + covariance(within_fake.rows, cross.columns)
     first = within_real.by_row + within_fake.by_row + cross.by_row + cross.by_column - 2 * shared
     second = within_real.variance + within_fake.variance + 2 * cross.variance - 4 * shared

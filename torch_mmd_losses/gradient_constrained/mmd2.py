@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.distances import total_dtype
-from torch_mmd_losses.estimators.mmd2 import check_kernel, mmd2
+from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.gradient_constrained import incomplete_cholesky
 from torch_mmd_losses.gradient_constrained.representers import jets, squared_norms
-from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.radial import EnergyKernel
+from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.types import Estimator
 
 Features = Callable[[Tensor], Tensor]
@@ -105,7 +105,7 @@ def gradient_constrained_mmd2(
         Arbel et al. (2018), Eq. 4, Proposition 4 and Appendix D.2.
     """
     check_kernel(kernel)
-    if any(isinstance(leaf.kernel, EnergyKernel) for leaf in kernel._leaves()):
+    if any(isinstance(summand.kernel, EnergyKernel) for summand in kernel._summands()):
         raise TypeError(
             "kernel: expected one that is twice differentiable at coincident samples, got one with an EnergyKernel"
         )
@@ -122,7 +122,7 @@ def gradient_constrained_mmd2(
     y = _scores("fake", fake, features)
     if rank is not None:
         rank = _rank(rank, points.scores)
-    with checks.full_precision(real.device):
+    with full_precision(real.device):
         dtype = total_dtype(real.device)
         points, precise = points.to(dtype), (x.to(dtype), y.to(dtype))
         eta = points.functionals(kernel, torch.cat(precise))

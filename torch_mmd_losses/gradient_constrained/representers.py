@@ -7,12 +7,14 @@ derivatives of `k(., b)` by the coordinates of `b`, whose inner products with `f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.summands import Leaf
+from torch_mmd_losses.kernels.contract import checked_values
+from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, by_kind, sum_of_profiles
 
 
 def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
@@ -29,8 +31,8 @@ def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
     Returns:
         `(m, 1 + s, n)`: the value, then the gradient.
     """
-    radial, general = _by_kind(kernel)
-    parts = [_general(leaf, at, b, combination) for leaf in general]
+    radial, others = by_kind(kernel._summands())
+    parts = [_general(summand, at, b, combination) for summand in others]
     if radial:
         parts.append(_radial(radial, at, b, combination))
     return torch.stack(parts).sum(0)
@@ -38,45 +40,28 @@ def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
 
 def squared_norms(kernel: Kernel, at: Tensor) -> Tensor:
     """Return `k(a, a)` and the derivatives of `k` by coordinate `i` of both arguments at each point: `(m, 1 + s)`."""
-    radial, general = _by_kind(kernel)
+    radial, others = by_kind(kernel._summands())
     unit = torch.eye(1 + at.shape[1], dtype=at.dtype, device=at.device)
-    own = [(leaf, point, point.expand(len(unit), -1)) for leaf in general for point in at.split(1)]
-    parts = [_general(leaf, point, copies, unit)[0].diagonal() for leaf, point, copies in own]
+    own = [(summand, point, point.expand(len(unit), -1)) for summand in others for point in at.split(1)]
+    parts = [_general(summand, point, copies, unit)[0].diagonal() for summand, point, copies in own]
     norms = torch.stack(parts).unflatten(0, (-1, len(at))).sum(0) if parts else torch.zeros_like(at[:, :1])
     if radial:
-        value, first, _ = _derivatives(_profile(radial), torch.zeros_like(at))
+        value, first, _ = _derivatives(partial(sum_of_profiles, radial), torch.zeros_like(at))
         norms = norms + torch.cat([value[:, :1], -2 * first], 1)
     return norms
 
 
-def _by_kind(kernel: Kernel) -> tuple[list[Leaf], list[Leaf]]:
-    """Return the kernels that a kernel is the sum of: those of the distance, and the others."""
-    leaves = kernel._leaves()
-    return [leaf for leaf in leaves if leaf.kernel._radial], [leaf for leaf in leaves if not leaf.kernel._radial]
-
-
-def _radial(leaves: Sequence[Leaf], at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
+def _radial(summands: Sequence[RadialSummand], at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
     # With t = a - b and k = f(|t|^2): dk/da = 2 f' t = -dk/db and d2k/da db = -2 f' I - 4 f'' t t^T.
-    f = _profile(leaves)
     weight, direction = combination[:, 0], combination[:, 1:]
     apart = at.unsqueeze(1) - b
     along = (apart * direction).sum(2)
     sq_dist = apart.square().sum(2)
-    value, first, second = _derivatives(f, sq_dist)
+    value, first, second = _derivatives(partial(sum_of_profiles, summands), sq_dist)
     values = weight * value - 2 * first * along
     radially = 2 * weight * first - 4 * second * along
     gradients = radially.unsqueeze(2) * apart - 2 * first.unsqueeze(2) * direction
     return torch.cat([values.unsqueeze(2), gradients], 2).mT
-
-
-def _profile(leaves: Sequence[Leaf]) -> Callable[[Tensor], Tensor]:
-    """Return the sum of kernels of the distance as a function of its square."""
-
-    def f(sq_dist: Tensor) -> Tensor:
-        parts = (factor * kernel._checked(kernel.from_sq_dist(sq_dist), sq_dist.shape) for factor, kernel in leaves)
-        return torch.stack(list(parts)).sum(0)
-
-    return f
 
 
 def _derivatives(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,16 +79,17 @@ def _derivatives(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tens
     return value, first, second
 
 
-def _general(leaf: Leaf, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
+def _general(summand: GramSummand, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
     weight, direction = combination[:, 0], combination[:, 1:]
 
     def functions(shift: Tensor) -> tuple[Tensor, Tensor]:
         # A value depends on its own pair only, so a shift of all points at once gives the derivatives of each pair.
         def gram(step: Tensor) -> Tensor:
-            return leaf.kernel._checked(leaf.kernel(at + shift, b + step * direction), (len(at), len(b)))
+            values = summand.kernel(at + shift, b + step * direction)
+            return checked_values(type(summand.kernel).__name__, values, (len(at), len(b)))
 
         jvp = torch.func.jvp(gram, (at.new_zeros(()),), (at.new_ones(()),))
-        total = leaf.factor * (weight * jvp[0] + jvp[1])
+        total = summand.factor * (weight * jvp[0] + jvp[1])
         return total, total
 
     gradients, values = torch.func.jacfwd(functions, has_aux=True)(at.new_zeros(at.shape[1]))

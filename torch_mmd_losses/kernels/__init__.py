@@ -1,1 +1,1 @@
-"""Kernels: functions of two sets of scores, and what the estimators ask of them."""
+"""Kernels, and the contract between them and the passes over pairs of samples."""

@@ -1,6 +1,7 @@
-"""Gaussians and rational quadratics as functions of the squared distance, and in one go with their slopes.
+"""Gaussians, rational quadratics and distances as functions of the squared distance, and the same with their slopes.
 
-The former are what autograd and the compiler see. The latter overwrite their argument and save what passes they can.
+Functions that return values alone are for autograd and the compiler. Those with slopes overwrite their argument and
+make as few passes over it as they can.
 """
 
 from __future__ import annotations
@@ -12,24 +13,21 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.kernels.summands import LOG_2, Mapped, power_of_two
+from torch_mmd_losses.kernels.contract import ValueAndSlope
+
+LOG_2 = math.log(2)
 
 SQUARINGS = 8
-"""How often in a row a Gaussian may be squared: each time doubles its relative error."""
+"""How often in a row a Gaussian may be squared: each squaring doubles its relative error."""
 
 
-def gaussian_value(sq_dist: Tensor, sigma: float) -> Tensor:
+def gaussian(sq_dist: Tensor, sigma: float) -> Tensor:
     """Return `exp(-sq_dist / (2 sigma^2))`."""
     return torch.exp(sq_dist * (-0.5 / sigma**2))
 
 
-def rational_quadratic_value(sq_dist: Tensor, alpha: float) -> Tensor:
-    """Return `(1 + sq_dist / (2 alpha)) ** -alpha`."""
-    return (1 + sq_dist * (0.5 / alpha)) ** -alpha
-
-
-def gaussian(sq_dist: Tensor, sigma: float) -> Mapped:
-    """Return a Gaussian with its slope."""
+def gaussian_with_slope(sq_dist: Tensor, sigma: float) -> ValueAndSlope:
+    """Return :func:`gaussian` with its slope."""
     exponent = gaussian_exponent(sigma)
     return power_of_two(sq_dist.mul_(exponent), exponent)
 
@@ -39,26 +37,34 @@ def gaussian_exponent(sigma: float) -> float:
     return -0.5 / (sigma**2 * LOG_2)
 
 
-def gaussians(sq_dist: Tensor, sigmas: Sequence[float], weights: Sequence[float]) -> Iterator[tuple[float, Mapped]]:
-    """Yield the weight of each Gaussian and its map, whose tensors the next one overwrites."""
+def power_of_two(exponents: Tensor, factor: float) -> ValueAndSlope:
+    """Return `2 ** exponents` with its slope, given `exponents = factor * sq_dist`, which is overwritten."""
+    value = exponents.exp2_()  # takes a third of the time of exp, at the same accuracy
+    return ValueAndSlope(value, value, factor * LOG_2)
+
+
+def gaussians_with_slopes(
+    sq_dist: Tensor, sigmas: Sequence[float], weights: Sequence[float]
+) -> Iterator[tuple[float, ValueAndSlope]]:
+    """Yield the weight of each Gaussian with its values and slopes, whose tensors the next Gaussian overwrites."""
     parts = sorted(zip(sigmas, weights, strict=True), reverse=True)
-    chain = _squarings(tuple([sigma for sigma, _ in parts]))
-    part = sq_dist
+    squarings = _squarings(tuple([sigma for sigma, _ in parts]))
+    value = sq_dist
     for i, (sigma, weight) in enumerate(parts):
-        if chain[i]:
-            for _ in range(chain[i]):
-                part.square_()
+        if squarings[i]:
+            for _ in range(squarings[i]):
+                value.square_()
         else:
-            needed_again = 0 in chain[i + 1 :]
-            part = gaussian(sq_dist.clone() if needed_again else sq_dist, sigma).value
-        yield weight, Mapped(part, part, -0.5 / sigma**2)
+            needed_again = 0 in squarings[i + 1 :]
+            value = gaussian_with_slope(sq_dist.clone() if needed_again else sq_dist, sigma).value
+        yield weight, ValueAndSlope(value, value, -0.5 / sigma**2)
 
 
 @lru_cache(maxsize=32)
 def _squarings(sigmas: tuple[float, ...]) -> list[int]:
-    """Return how often to square the Gaussian before to get the next one; 0 stands for a new exponential.
+    """Return how often to square the Gaussian before to get the next one; 0 means to compute a new exponential.
 
-    A Gaussian of half the variance is the square, which is cheaper. `sigmas` are in descending order.
+    The square of a Gaussian is the Gaussian of half the variance, and cheaper. `sigmas` are in descending order.
     """
     found, previous, in_a_row = [], math.inf, 0
     for sigma in sigmas:
@@ -71,18 +77,23 @@ def _squarings(sigmas: tuple[float, ...]) -> list[int]:
     return found
 
 
-def rational_quadratic(sq_dist: Tensor, alpha: float) -> Mapped:
-    """Return a rational quadratic with its slope."""
+def rational_quadratic(sq_dist: Tensor, alpha: float) -> Tensor:
+    """Return `(1 + sq_dist / (2 alpha)) ** -alpha`."""
+    return (1 + sq_dist * (0.5 / alpha)) ** -alpha
+
+
+def rational_quadratic_with_slope(sq_dist: Tensor, alpha: float) -> ValueAndSlope:
+    """Return :func:`rational_quadratic` with its slope."""
     base = torch.rsub(sq_dist, 1.0, alpha=-0.5 / alpha)
     if alpha == 0.5:
         value = base.rsqrt_()
-        return Mapped(value, value.square().mul_(value), -0.5)
+        return ValueAndSlope(value, value.square().mul_(value), -0.5)
     if alpha in (1, 2, 3, 4, 5):  # a general power costs ten times a product
         inverse = base.reciprocal_()
         value = _whole_power(inverse, int(alpha))
-        return Mapped(value, inverse.square() if value is inverse else inverse.mul_(value), -0.5)
+        return ValueAndSlope(value, inverse.square() if value is inverse else inverse.mul_(value), -0.5)
     value = base.log2().mul_(-alpha).exp2_()
-    return Mapped(value, torch.div(value, base, out=base), -0.5)
+    return ValueAndSlope(value, torch.div(value, base, out=base), -0.5)
 
 
 def _whole_power(x: Tensor, exponent: int) -> Tensor:
@@ -91,3 +102,15 @@ def _whole_power(x: Tensor, exponent: int) -> Tensor:
     half = _whole_power(x, exponent // 2)
     even = half.square() if half is x else half.square_()
     return even.mul_(x) if exponent % 2 else even
+
+
+def negative_distance(sq_dist: Tensor) -> Tensor:
+    """Return minus the distance, with a gradient of zero at distance zero."""
+    apart = sq_dist > 0
+    return -torch.where(apart, torch.where(apart, sq_dist, 1.0).sqrt(), 0.0)
+
+
+def negative_distance_with_slope(sq_dist: Tensor) -> ValueAndSlope:
+    """Return :func:`negative_distance` with its slope."""
+    inverse = sq_dist.rsqrt().masked_fill_(sq_dist == 0, 0)
+    return ValueAndSlope(sq_dist.mul_(inverse).neg_(), inverse, -0.5)

@@ -1,4 +1,4 @@
-"""Spectral measures: the random frequencies of which a kernel of the distance is the characteristic function."""
+"""Spectral measures of kernels: random frequencies whose characteristic function is the kernel."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import total_dtype
-from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.radial import RationalQuadraticKernel, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix
-from torch_mmd_losses.kernels.summands import Leaf
+from torch_mmd_losses.kernels.bounded import RBFBKernel
+from torch_mmd_losses.kernels.radial import RationalQuadraticKernel, RationalQuadraticMix, RBFKernel, RBFMix
+from torch_mmd_losses.kernels.summands import RadialSummand, Summand
+from torch_mmd_losses.precision import total_dtype
 
 
-class Part(NamedTuple):
-    """A part of a kernel, whose frequencies are normal with precision `sigma**2 / s`.
+class Component(NamedTuple):
+    """A component of a kernel, whose frequencies are normal with precision `sigma**2 / s`.
 
-    For a Gaussian kernel `s` is 1. A rational quadratic one is a mixture of Gaussian ones: its `s` is random, with the
-    gamma distribution of shape and rate `alpha`.
+    For a Gaussian kernel `s` is 1. A rational quadratic kernel is a mixture of Gaussian kernels: its `s` is random and
+    follows the gamma distribution of shape and rate `alpha`.
     """
 
     weight: float
@@ -27,47 +27,52 @@ class Part(NamedTuple):
     alpha: float | None = None
 
 
-# By the map, not by the class: a derived kernel with a map of its own has a spectral measure of its own, too.
-_PARTS: dict[Callable[..., Tensor], Callable[[Any], list[Part]]] = {
-    RBFKernel.from_sq_dist: lambda kernel: [Part(1.0, kernel.sigma)],
-    RBFBKernel.from_sq_dist: lambda kernel: [Part(1.0, kernel.sigma)],
+# By method, not by class: a subclass that defines from_sq_dist anew has another spectral measure.
+_COMPONENTS: dict[Callable[..., Tensor], Callable[[Any], list[Component]]] = {
+    RBFKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.sigma)],
+    RBFBKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.sigma)],
     RBFMix.from_sq_dist: lambda kernel: [
-        Part(weight, sigma) for sigma, weight in zip(kernel.sigmas, kernel.weights, strict=True)
+        Component(weight, sigma) for sigma, weight in zip(kernel.sigmas, kernel.weights, strict=True)
     ],
-    RationalQuadraticKernel.from_sq_dist: lambda kernel: [Part(1.0, alpha=kernel.alpha)],
+    RationalQuadraticKernel.from_sq_dist: lambda kernel: [Component(1.0, alpha=kernel.alpha)],
     RationalQuadraticMix.from_sq_dist: lambda kernel: [
-        Part(weight, alpha=alpha) for alpha, weight in zip(kernel.alphas, kernel.weights, strict=True)
+        Component(weight, alpha=alpha) for alpha, weight in zip(kernel.alphas, kernel.weights, strict=True)
     ],
 }
 
 
-def known(kernel: Kernel) -> bool:
-    """Whether the spectral measure of a kernel that is no sum or multiple is known."""
-    return kernel._radial and type(kernel).from_sq_dist in _PARTS
+def is_known(summand: Summand) -> bool:
+    """Whether the library knows the spectral measure of a summand."""
+    return isinstance(summand, RadialSummand) and _definition(summand) in _COMPONENTS
 
 
-def parts(leaf: Leaf) -> list[Part]:
-    """Return the parts that a kernel with a known spectral measure is the sum of."""
-    found = _PARTS[type(leaf.kernel).from_sq_dist](leaf.kernel)
-    return [Part(leaf.factor * weight, sigma, alpha) for weight, sigma, alpha in found]
+def components(summand: Summand) -> list[Component]:
+    """Return the components of a summand with a known spectral measure."""
+    found = _COMPONENTS[_definition(summand)](summand.kernel)
+    return [Component(summand.factor * weight, sigma, alpha) for weight, sigma, alpha in found]
+
+
+def _definition(summand: Summand) -> Callable[..., Tensor]:
+    definition: Callable[..., Tensor] = type(summand.kernel).from_sq_dist  # type: ignore[attr-defined]
+    return definition
 
 
 def draw(
-    mixture: list[Part], frequencies: int, dimension: int, device: torch.device, generator: torch.Generator | None
+    mixture: list[Component], frequencies: int, dimension: int, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
     r"""Return independent frequencies `(frequencies, dimension)`, in :func:`total_dtype`.
 
     The mean of :math:`\cos(\langle \omega, a - b \rangle)` over all of them has the expectation :math:`k(a, b) / k(0)`
-    for the sum of the parts. Which part a frequency belongs to is stratified: the unit interval is divided between the
-    parts in proportion to their weights, and frequency `f` of `F` takes the part at a point drawn from the `f`-th of
-    `F` equal pieces of the interval. The share of each part is then right up to a few frequencies, and the frequencies
-    remain independent, though not alike.
+    for the sum of the components. Frequencies are assigned to components by stratified sampling: the unit interval is
+    divided between the components in proportion to their weights, and frequency `f` of `F` gets the component at a
+    random point of the `f`-th of `F` equal pieces of the interval. The number of frequencies of each component is then
+    proportional to its weight up to a few. The frequencies are independent, but not identically distributed.
     """
     place = device if generator is None else generator.device
     dtype = total_dtype(place)
 
     def constant(numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=dtype).to(place, non_blocking=True)  # makes nobody wait for the device
+        return torch.tensor(numbers, dtype=dtype).to(place, non_blocking=True)  # without a host synchronisation
 
     ends = list(accumulate(part.weight for part in mixture))
     bounds = constant([end / ends[-1] for end in ends[:-1]])
@@ -80,6 +85,6 @@ def draw(
         gamma = torch._standard_gamma(shapes, generator=generator) / shapes
         random = constant([float(part.alpha is not None) for part in mixture])[chosen] > 0
         scales = scales * torch.where(random, gamma, 1.0).sqrt()
-    # Not torch.randn, which takes no generator where the compiler has a symbol for the dimension, nor the lack of one.
+    # torch.randn cannot be compiled with a generator argument, even None, if the dimension is symbolic.
     normal = torch.empty(frequencies, dimension, dtype=dtype, device=place).normal_(generator=generator)
     return (normal * scales.unsqueeze(1)).to(device, non_blocking=True)

@@ -1,101 +1,146 @@
-"""Radial kernels as the fused passes see them: value and slope at given squared distances, within given bounds."""
+"""The summands of a kernel, and the evaluation of their sum."""
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch_mmd_losses.kernels.base import Kernel
-
-Limits = tuple[float, float]
-"""The smallest and the largest squared distance that a kernel sees."""
+from torch_mmd_losses.distances import Pairs
+from torch_mmd_losses.kernels.contract import UNBOUNDED, GramFunction, Limits, Profile, ValueAndSlope
 
 PairLimits = Limits | tuple[Tensor, Tensor]
-"""The same for all pairs, or for each."""
-
-UNBOUNDED: Limits = (0.0, math.inf)
-
-LOG_2 = math.log(2)
+"""Limits of the squared distance: the same numbers for all pairs, or a matrix with one entry for each pair."""
 
 
-class Leaf(NamedTuple):
-    """A kernel that is neither a sum nor a multiple, with its factor in the kernel that it is part of."""
+class RadialSummand(NamedTuple):
+    """A kernel of the distance that is not a sum or a multiple, with its factor in the kernel that it is part of."""
 
     factor: float
-    kernel: Kernel
+    kernel: nn.Module
+    profile: Profile
 
 
-class Mapped(NamedTuple):
-    """Kernel values, and their derivative with respect to the squared distance as `rate * slope`.
+class GramSummand(NamedTuple):
+    """Any other kernel that is not a sum or a multiple, with its factor in the kernel that it is part of."""
 
-    For a Gaussian the slope is a multiple of the value: then `slope` is `value` itself, and nobody computes it.
-    """
-
-    value: Tensor
-    slope: Tensor
-    rate: float
+    factor: float
+    kernel: nn.Module
+    function: GramFunction
 
 
-def evaluate(leaves: Sequence[Leaf], sq_dist: Tensor, limits: Sequence[PairLimits] | None, *, keep: bool) -> Mapped:
-    """Return the sum of the kernels at `sq_dist`, which is overwritten unless it is to be kept.
+Summand = RadialSummand | GramSummand
+
+
+def by_kind(summands: Iterable[Summand]) -> tuple[list[RadialSummand], list[GramSummand]]:
+    """Return the kernels of the distance, and the others."""
+    radial: list[RadialSummand] = []
+    others: list[GramSummand] = []
+    for summand in summands:
+        if isinstance(summand, RadialSummand):
+            radial.append(summand)
+        else:
+            others.append(summand)
+    return radial, others
+
+
+def gram_matrix(summand: Summand, pairs: Pairs, limits: Limits = UNBOUNDED) -> Tensor:
+    """Return the Gram matrix `(m, n)` of one summand without its factor, differentiable by autograd.
 
     Args:
-        leaves: the kernels.
-        sq_dist: squared distances, not below zero.
-        limits: for each kernel, numbers or tensors that broadcast to `sq_dist`; None if there are none.
-        keep: whether to leave `sq_dist` as it is.
+        summand: the kernel.
+        pairs: the pairs of scores.
+        limits: limits of the squared distance, for kernels of the distance.
     """
-    last = len(leaves) - 1
-    if not last and leaves[0].factor == 1:
-        return _part(leaves[0].kernel, sq_dist, None if limits is None else limits[0], keep)
+    if isinstance(summand, GramSummand):
+        return summand.function.values(pairs.a, pairs.b)
+    sq_dist = pairs.sq_dist
+    if limits == UNBOUNDED:
+        return summand.profile.value(sq_dist)
+    # At a bound the full gradient passes, as in the authors' framework; PyTorch's clamp has stopped it since 2.14.
+    outside = (sq_dist < limits[0]) | (sq_dist > limits[1])
+    return summand.profile.value(torch.where(outside, sq_dist.detach().clamp(*limits), sq_dist))
+
+
+def sum_of_gram_matrices(summands: Sequence[Summand], pairs: Pairs) -> Tensor:
+    """Return the Gram matrix `(m, n)` of a kernel without bounds, differentiable by autograd."""
+    grams = [gram_matrix(summand, pairs) for summand in summands]
+    weighted = [
+        gram if summand.factor == 1 else summand.factor * gram for summand, gram in zip(summands, grams, strict=True)
+    ]
+    return functools.reduce(torch.add, weighted)
+
+
+def sum_of_profiles(summands: Sequence[RadialSummand], sq_dist: Tensor) -> Tensor:
+    """Return the sum of kernels of the distance, without bounds, at squared distances of any shape."""
+    parts = [factor * profile.value(sq_dist) for factor, _, profile in summands]
+    return torch.stack(parts).sum(0)
+
+
+def values_and_slopes(
+    summands: Sequence[RadialSummand], sq_dist: Tensor, limits: Sequence[PairLimits] | None, *, keep: bool
+) -> ValueAndSlope:
+    """Return the sum of kernels of the distance with its slope, without a graph.
+
+    Args:
+        summands: the kernels.
+        sq_dist: squared distances >= 0.
+        limits: for each summand, numbers or tensors that broadcast to `sq_dist`; None if nothing is bounded.
+        keep: whether `sq_dist` must not be overwritten.
+    """
+    last = len(summands) - 1
+    if not last and summands[0].factor == 1:
+        return _value_and_slope(summands[0].profile, sq_dist, None if limits is None else limits[0], keep)
     return weighted_sum(
-        (leaf.factor, _part(leaf.kernel, sq_dist, None if limits is None else limits[i], keep or i < last))
-        for i, leaf in enumerate(leaves)
+        (factor, _value_and_slope(profile, sq_dist, None if limits is None else limits[i], keep or i < last))
+        for i, (factor, _, profile) in enumerate(summands)
     )
 
 
-def exponent(leaves: Sequence[Leaf]) -> float | None:
-    """Return `c` if the sum of the kernels, without limits, is `2 ** (c * sq_dist)`, else None.
-
-    Then distances can be computed times `c` from the start, for :func:`power_of_two`: one pass over them less.
-    """
-    return leaves[0].kernel._exponent if len(leaves) == 1 and leaves[0].factor == 1 else None
-
-
-def lifted(sq_dist: Tensor, factor: float | None) -> Tensor:
-    """Return squared distances, times a factor below zero if it is not None, without what rounding left below zero.
-
-    Scores that spread over thousands of bandwidths, as those of a discriminator that explodes, would otherwise have
-    kernel values above that of a score with itself, up to infinite ones. Overwrites its argument.
-    """
-    return sq_dist.clamp_min_(0) if factor is None else sq_dist.clamp_max_(0)
-
-
-def power_of_two(exponents: Tensor, factor: float) -> Mapped:
-    """Return the map from squared distances to `2 ** exponents`, given `exponents = factor * sq_dist`, overwritten."""
-    value = exponents.exp2_()  # takes a third of the time of exp, at the same accuracy
-    return Mapped(value, value, factor * LOG_2)
-
-
-def weighted_sum(parts: Iterable[tuple[float, Mapped]]) -> Mapped:
-    """Return the sum of `weight * part` in new tensors; a part is used up before the next one is asked for."""
+def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
+    """Return the sum of `weight * part` in new tensors. Each part may overwrite the tensors of the one before it."""
     remaining = iter(parts)
     weight, first = next(remaining)
     value, slope = first.value * weight, first.slope * (weight * first.rate)
     for weight, part in remaining:
         value.add_(part.value, alpha=weight)
         slope.add_(part.slope, alpha=weight * part.rate)
-    return Mapped(value, slope, 1.0)
+    return ValueAndSlope(value, slope, 1.0)
 
 
-def _part(kernel: Kernel, sq_dist: Tensor, limits: PairLimits | None, keep: bool) -> Mapped:
+def common_exponent(summands: Sequence[RadialSummand]) -> float | None:
+    """Return `c` if the sum of the kernels, without bounds, is `2 ** (c * sq_dist)`, else None.
+
+    Distances computed in multiples of `c` then need one pass less, see :func:`profiles.power_of_two`.
+    """
+    return summands[0].profile.exponent if len(summands) == 1 and summands[0].factor == 1 else None
+
+
+def has_closed_form(summand: Summand) -> bool:
+    """Whether sums over pairs need no Gram matrix."""
+    return isinstance(summand, GramSummand) and summand.function.pair_sum is not None
+
+
+def is_trained(summand: Summand, like: Tensor) -> bool:
+    """Whether values depend on a tensor, other than the scores, that requires gradients; scores are like `like`."""
+    function = summand.profile if isinstance(summand, RadialSummand) else summand.function
+    if function.by_hand:
+        return False
+    kernel: Any = summand.kernel
+    with torch.enable_grad():
+        if isinstance(summand, RadialSummand):
+            return bool(kernel.from_sq_dist(like.new_ones(1, 1)).requires_grad)
+        sample = like.new_ones(1, like.shape[1])
+        return bool(kernel.forward(sample, sample).requires_grad)
+
+
+def _value_and_slope(profile: Profile, sq_dist: Tensor, limits: PairLimits | None, keep: bool) -> ValueAndSlope:
     if limits is None or (not isinstance(limits[0], Tensor) and limits == UNBOUNDED):
-        return kernel._map(sq_dist.clone() if keep else sq_dist)
-    seen = sq_dist.clamp(*limits)
-    outside = seen != sq_dist  # at a bound itself the whole slope passes, as in the authors' framework
-    mapped = kernel._map(seen)
+        return profile.value_and_slope(sq_dist.clone() if keep else sq_dist)
+    clamped = sq_dist.clamp(*limits)
+    outside = clamped != sq_dist  # at a bound itself the full slope passes, as in the authors' framework
+    mapped = profile.value_and_slope(clamped)
     return mapped._replace(slope=mapped.slope.masked_fill(outside, 0))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.autograd import eager_only
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+
+@eager_only
 def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_graph: bool) -> Tensor:
     r"""Return the squared Frobenius norm of the derivative of the scores by their own sample, `(m,)`.
 

@@ -1,100 +1,25 @@
-"""The loss module of MMD GANs."""
+"""The losses of MMD GANs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
-
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.estimators import mmd2 as F
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.radial import RBFBKernel
-from torch_mmd_losses.pairs.batch import LOCAL
-from torch_mmd_losses.pairs.distributed import Global, refuse
-from torch_mmd_losses.pairs.mean_values import terms
-from torch_mmd_losses.types import ESTIMATORS, Bounds, Estimator, Objective
+from torch_mmd_losses.kernels.bounded import RBFBKernel
+from torch_mmd_losses.losses.batch_loss import BatchLoss
+from torch_mmd_losses.pairs.objective import GENERATOR, Objective, Weights
+from torch_mmd_losses.results import Losses, Terms
+from torch_mmd_losses.types import Estimator
 
 
-class Losses(NamedTuple):
-    """Both losses of one step, each a scalar to be minimised."""
-
-    discriminator: Tensor
-    """The discriminator's loss, `L_{D,lambda}`."""
-    generator: Tensor
-    """The generator's loss, `MMD^2`."""
+def discriminator_objective(lambda_: float) -> Objective:
+    """Return the weights of `L_{D,lambda}`, Eq. 5 of Wang et al., and its bounds, those of Eq. 6 or Eq. 7."""
+    weights = Weights(real=lambda_, cross=1.0 - lambda_, fake=-1.0)
+    return Objective(weights, "attractive" if lambda_ < 0 else "repulsive")
 
 
-class Terms(NamedTuple):
-    """Mean kernel values of a batch, for logging: detached scalars."""
-
-    k_rr: Tensor
-    """Mean kernel value of pairs of real scores, `E k(x, x')`."""
-    k_rf: Tensor
-    """Mean kernel value of pairs of a real and a fake score, `E k(x, y)`."""
-    k_ff: Tensor
-    """Mean kernel value of pairs of fake scores, `E k(y, y')`."""
-    saturated: Tensor
-    """Share of the pairs that hardly pull or push any more, between 0 and 1."""
-
-
-class _BatchLoss(nn.Module):
-    """What the losses share: a kernel, which pairs they average over, and of whose batches."""
-
-    def __init__(self, kernel: Kernel, *, estimator: Estimator, global_batch: bool, tile_size: int | None) -> None:
-        super().__init__()
-        F.check_kernel(kernel)
-        checks.one_of("estimator", estimator, ESTIMATORS)
-        self.kernel = kernel
-        self.estimator: Estimator = estimator
-        self.global_batch = checks.flag("global_batch", global_batch)
-        self.tile_size = checks.tile_size(tile_size)
-
-    def _losses(self, real: Tensor, fake: Tensor, *objectives: Objective) -> tuple[Tensor, ...]:
-        return self._locally_or_globally(F.losses, real, fake, objectives=objectives, tile_size=self.tile_size)
-
-    @torch.no_grad()
-    def _terms(self, real: Tensor, fake: Tensor, bounds: Bounds) -> Terms:
-        return Terms(*self._locally_or_globally(terms, real, fake, bounds=bounds, tile_size=self.tile_size))
-
-    def _locally_or_globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
-        """Return `compute(kernel, real, fake, estimator, scope=...)` of checked scores."""
-        if self._is_global():
-            return self._globally(compute, real, fake, **options)
-        real, fake = checks.same_space("real", real, "fake", fake)
-        checks.sample_sizes(real.shape[0], fake.shape[0], self.estimator)
-        with checks.full_precision(real.device):
-            return compute(self.kernel, real, fake, self.estimator, scope=LOCAL, **options)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _globally(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
-        with self._refusing(real, fake):
-            real, fake = checks.same_space("real", real, "fake", fake)
-        with checks.full_precision(real.device):
-            return compute(self.kernel, real, fake, self.estimator, scope=Global(real, fake), **options)
-
-    @contextmanager
-    def _refusing(self, real: object, fake: object) -> Iterator[None]:
-        """Let the other processes, if there are any, know of arguments that are no good: they would wait for ever.
-
-        Whatever the error is: an input gradient can fail for reasons that are not the arguments' alone.
-        """
-        try:
-            yield
-        except Exception:
-            if self._is_global():
-                refuse((real, fake))
-            raise
-
-    def _is_global(self) -> bool:
-        return self.global_batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-class MMDLoss(_BatchLoss):
+class MMDLoss(BatchLoss):
     r"""Losses of the discriminator and the generator of an MMD GAN.
 
     With real scores :math:`x, x'` and fake scores :math:`y, y'`, both to be minimised,
@@ -176,7 +101,7 @@ class MMDLoss(_BatchLoss):
             ValueError: if scores are empty, not floating-point, too few for the estimator or, for `"u_statistic"`,
                 not equally many; if they differ in dimension, dtype or device.
         """
-        return self._losses(real, fake, self._objective)[0]
+        return self._losses(real, fake, discriminator_objective(self.lambda_))[0]
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         r"""Return the generator's loss :math:`L_G = \mathrm{MMD}^2` (Eq. 2) with the unbounded kernel.
@@ -184,7 +109,7 @@ class MMDLoss(_BatchLoss):
         The real scores do not depend on the generator, so they may be detached. Arguments, result and errors are
         those of :meth:`discriminator`.
         """
-        return self._losses(real, fake, F.GENERATOR)[0]
+        return self._losses(real, fake, GENERATOR)[0]
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the generator's loss, :meth:`generator`."""
@@ -208,7 +133,7 @@ class MMDLoss(_BatchLoss):
             >>> grads_d = torch.autograd.grad(loss_d, list(D.parameters()), retain_graph=True)
             >>> grads_g = torch.autograd.grad(loss_g, list(G.parameters()))
         """
-        return Losses(*self._losses(real, fake, self._objective, F.GENERATOR))
+        return Losses(*self._losses(real, fake, discriminator_objective(self.lambda_), GENERATOR))
 
     def terms(self, real: Tensor, fake: Tensor) -> Terms:
         r"""Return the three mean kernel values and the share of saturated pairs, for logging.
@@ -229,13 +154,9 @@ class MMDLoss(_BatchLoss):
             >>> [round(float(value), 3) for value in terms]
             [0.607, 0.0, 0.882, 0.5]
         """
-        return self._terms(real, fake, self._objective.bounds)
+        return self._terms(real, fake, discriminator_objective(self.lambda_).bounds)
 
     def extra_repr(self) -> str:
         """Return the arguments but the kernel, which is a child module, for `repr`."""
         names = ("lambda_", "estimator", "global_batch", "tile_size")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-
-    @property
-    def _objective(self) -> Objective:
-        return Objective(F.discriminator_weights(self.lambda_), F.discriminator_bounds(self.lambda_))

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.distances import Pairs, Sample, total_dtype
-from torch_mmd_losses.estimators.mmd2 import check_kernel
-from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.kernels.summands import sum_of_gram_matrices
 from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
+from torch_mmd_losses.precision import full_precision, total_dtype
 
 
 def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> Tensor:
@@ -107,9 +108,10 @@ def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
     check_kernel(kernel)
     at, left = checks.same_space("scores", scores, "real", real)
     _, right = checks.same_space("real", real, "fake", fake)
-    with checks.full_precision(at.device):
-        points = Sample(at)
-        grams = (kernel._gram(Pairs(points, Sample(x), "cross", distinct=False, same=False)) for x in (left, right))
+    with full_precision(at.device):
+        points, summands = Sample(at), kernel._summands()
+        pairs = (Pairs(points, Sample(x), distinct=False, same=False) for x in (left, right))
+        grams = (sum_of_gram_matrices(summands, each) for each in pairs)
         to_real, to_fake = (gram.mean(1, dtype=total_dtype(at.device)) for gram in grams)
         return (to_real - to_fake).to(at.dtype)
 

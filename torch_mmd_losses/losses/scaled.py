@@ -1,45 +1,29 @@
-"""Scaled MMD: MMD divided by what bounds the size of the critic and of its gradient at the real samples."""
+"""Scaled MMD: MMD scaled by a bound on the critic's value and gradient at the real samples."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.estimators import mmd2 as F
+from torch_mmd_losses.autograd import eager_only
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.radial import LinearKernel, RBFKernel
-from torch_mmd_losses.kernels.summands import Leaf
+from torch_mmd_losses.kernels.inner_product import LinearKernel
+from torch_mmd_losses.kernels.radial import RBFKernel
+from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, is_trained
+from torch_mmd_losses.losses.batch_loss import BatchLoss
 from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
-from torch_mmd_losses.losses.mmd import Losses, _BatchLoss
-from torch_mmd_losses.pairs.batch import Scope
-from torch_mmd_losses.types import Estimator
-
-Scale = Literal["practical", "exact"]
-"""Which form of the scale is meant: that of the experiments, or that of Proposition 5."""
-
-SCALES: tuple[str, ...] = get_args(Scale)
+from torch_mmd_losses.pairs.batch import Batch
+from torch_mmd_losses.pairs.evaluation import objective_values
+from torch_mmd_losses.pairs.objective import GENERATOR
+from torch_mmd_losses.results import Losses, ScaledTerms
+from torch_mmd_losses.types import SCALES, Estimator, Scale
 
 
-class ScaledTerms(NamedTuple):
-    """Mean kernel values of a batch and the scale, for logging: detached scalars."""
-
-    k_rr: Tensor
-    """Mean kernel value of pairs of real scores, `E k(x, x')`."""
-    k_rf: Tensor
-    """Mean kernel value of pairs of a real and a fake score, `E k(x, y)`."""
-    k_ff: Tensor
-    """Mean kernel value of pairs of fake scores, `E k(y, y')`."""
-    saturated: Tensor
-    """Share of the pairs that hardly pull or push any more, between 0 and 1."""
-    scale: Tensor
-    r"""What :math:`\mathrm{MMD}^2` is multiplied by, above 0."""
-
-
-class ScaledMMDLoss(_BatchLoss):
+class ScaledMMDLoss(BatchLoss):
     r"""Losses of the discriminator and the generator of a scaled MMD GAN (SMMD, SWGAN).
 
     With the discriminator :math:`D`, real samples :math:`x`, :math:`\mathrm{MMD}^2` of the scores and a scale
@@ -128,11 +112,11 @@ class ScaledMMDLoss(_BatchLoss):
         self.scale: Scale = scale
         self.lambda_ = checks.positive_number("lambda_", lambda_)
         self.squared = checks.flag("squared", squared)
-        leaves = self.kernel._leaves()
-        for leaf in leaves:
-            _check_scalable(leaf.kernel)
-        if not squared and not all(_is_linear(leaf) for leaf in leaves):
-            raise ValueError(f"squared: expected True but for LinearKernel, got False with {type(kernel).__name__}")
+        summands = self.kernel._summands()
+        for summand in summands:
+            _check_scalable(summand)
+        if not squared and not all(_is_linear(summand) for summand in summands):
+            raise ValueError(f"squared: expected True, except for LinearKernel, got False with {type(kernel).__name__}")
 
     def discriminator(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Tensor:
         r"""Return the discriminator's loss :math:`-\varsigma\,\mathrm{MMD}^2`, to be minimised.
@@ -199,72 +183,72 @@ class ScaledMMDLoss(_BatchLoss):
     def _scaled(self, mmd: Tensor, scale: Tensor) -> Tensor:
         return ((scale if self.squared else scale.sqrt()) * mmd).to(mmd.dtype)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eager_only
     def _measure(self, real: Tensor, fake: Tensor, inputs: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
         """Return MMD^2, or the difference of the means with `squared=False`, and the scale of MMD^2."""
-        with self._refusing(real, fake), torch.enable_grad():
+        with self._refusal_is_shared(real, fake), torch.enable_grad():
             real, fake = checks.same_space("real", real, "fake", fake)
             if not (self.squared or real.shape[1] == 1):
                 raise ValueError(f"real: expected one score per sample with squared=False, got {real.shape[1]}")
             squares = squared_gradient_norms("real", real, inputs, create_graph=create_graph)
-        found: tuple[Tensor, Tensor] = self._locally_or_globally(
+        found: tuple[Tensor, Tensor] = self._on_batch(
             self._mmd_and_scale, real if create_graph else real.detach(), fake, squares=squares
         )
         return found
 
     def _mmd_and_scale(
-        self, kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, *, squares: Tensor, scope: Scope
+        self, kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, *, squares: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        leaves = kernel._leaves()
+        summands = kernel._summands()
         if self.squared:
-            (mmd,) = F.losses(
-                kernel, real, fake, estimator, objectives=[F.GENERATOR], tile_size=self.tile_size, scope=scope
+            (mmd,) = objective_values(
+                kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=self.tile_size, batch=batch
             )
         else:
-            difference = scope.mean(real.squeeze(1), 0) - scope.mean(fake.squeeze(1), 1)
-            mmd = (math.sqrt(sum(leaf.factor for leaf in leaves)) * difference).to(real.dtype)
-        return mmd, self._scale(leaves, real, squares, scope)
+            difference = batch.mean(real.squeeze(1), 0) - batch.mean(fake.squeeze(1), 1)
+            mmd = (math.sqrt(sum(summand.factor for summand in summands)) * difference).to(real.dtype)
+        return mmd, self._scale(summands, real, squares, batch)
 
-    def _scale(self, leaves: list[Leaf], real: Tensor, squares: Tensor, scope: Scope) -> Tensor:
+    def _scale(self, summands: Sequence[Summand], real: Tensor, squares: Tensor, batch: Batch) -> Tensor:
         constant: float | Tensor = 0.0
         of_samples = torch.zeros_like(squares)
-        for leaf in leaves:
-            if _is_linear(leaf):
-                of_samples = of_samples + leaf.factor * (real.square().sum(1) + squares)
-            else:
-                peak, curvature = _at_zero(leaf.kernel, real)
-                constant = constant + leaf.factor * peak
-                of_samples = of_samples + leaf.factor * curvature * squares
-        mean = scope.mean(of_samples, 0)
+        for summand in summands:
+            if isinstance(summand, RadialSummand):
+                peak, curvature = _at_zero(summand, real)
+                constant = constant + summand.factor * peak
+                of_samples = of_samples + summand.factor * curvature * squares
+            else:  # linear, see _check_scalable
+                of_samples = of_samples + summand.factor * (real.square().sum(1) + squares)
+        mean = batch.mean(of_samples, 0)
         return 1 / (self.lambda_ + constant + mean if self.scale == "exact" else 1 + mean / self.lambda_)
 
 
-def _is_linear(leaf: Leaf) -> bool:
-    return type(leaf.kernel) is LinearKernel
+def _is_linear(summand: Summand) -> bool:
+    return type(summand.kernel) is LinearKernel
 
 
-def _at_zero(kernel: Kernel, like: Tensor) -> tuple[Tensor, Tensor]:
+def _at_zero(summand: RadialSummand, like: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return :math:`f(0)` and :math:`-2 f'(0)` of a kernel :math:`f(\lVert a - b \rVert^2)`.
 
     These are :math:`k(a, a)` and, for each of the `d` directions, the second derivative by both arguments at `(a, a)`.
     """
-    trained = kernel._trained(like)
+    trained = is_trained(summand, like)
     with torch.enable_grad():
         zero = like.new_zeros(1, 1).requires_grad_()
-        peak = kernel._checked(kernel.from_sq_dist(zero), zero.shape).sum()
+        peak = summand.profile.value(zero).sum()
         (slope,) = torch.autograd.grad(peak, zero, create_graph=trained)
     return (peak if trained else peak.detach()), -2 * slope.sum()
 
 
-def _check_scalable(kernel: Kernel) -> None:
-    """Raise if a kernel that is no sum or multiple has no scale."""
-    name = type(kernel).__name__
-    if type(kernel) is LinearKernel:
+def _check_scalable(summand: Summand) -> None:
+    """Raise if a summand has no scale."""
+    kernel, name = summand.kernel, type(summand.kernel).__name__
+    if _is_linear(summand):
         return
-    if not kernel._radial:
+    if isinstance(summand, GramSummand):
         raise TypeError(f"kernel: expected kernels of the distance or LinearKernel, or sums of them, got {name}")
     device = next((state.device for state in (*kernel.parameters(), *kernel.buffers())), torch.device("cpu"))
-    peak, curvature = _at_zero(kernel, torch.ones(1, 1, device=device))
+    peak, curvature = _at_zero(summand, torch.ones(1, 1, device=device))
     if not (peak > 0 and 0 < curvature < math.inf):
         raise TypeError(
             "kernel: expected a kernel that is positive and smooth at distance zero, with a negative slope in the "

@@ -1,1 +1,5 @@
-"""Sums of kernel values over pairs of samples, with their gradients."""
+"""Weighted sums of kernel values over pairs of samples, with their gradients.
+
+Every loss and every estimate of MMD^2 is such a sum. The way of a call is straight: `evaluation.py` asks `plan.py` how
+to evaluate each summand of the kernel, and adds the results of `hand_written.py` and `by_autograd.py`.
+"""

@@ -1,4 +1,4 @@
-"""The pairs behind the losses, as blocks of pairs and what each of them counts."""
+"""The batch that a loss is computed on, and its blocks of pairs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import Pairs, Sample, count, total_dtype
-from torch_mmd_losses.pairs.tiled import Block
+from torch_mmd_losses.distances import Pairs, Sample, number_of_pairs
+from torch_mmd_losses.pairs.blocks import Block
+from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import Estimator, Group
 
 
-class Part(NamedTuple):
-    """A block of pairs in the mean kernel value of a group.
+class WeightedBlock(NamedTuple):
+    """A block of pairs and its weight in the mean kernel value of a group.
 
     Attributes:
-        group: which samples the pairs are made of.
-        a: index of the scores that are the rows of the block.
-        b: index of the scores that are its columns.
+        group: the group that the pairs belong to.
+        a: index of the sample whose scores are the rows of the block.
+        b: index of the sample whose scores are its columns.
         block: the pairs.
-        pairs: of how many pairs the mean is taken, those of other parts with them.
-        value: how often the block counts in the mean.
-        gradient: how often its gradients count.
+        pairs: number of pairs in the mean, including those of other blocks.
+        value_weight: weight of the block's sum in the value of the mean.
+        gradient_weight: weight of the block's gradients.
     """
 
     group: Group
@@ -31,79 +32,99 @@ class Part(NamedTuple):
     b: int
     block: Block
     pairs: int
-    value: float = 1.0
-    gradient: float = 1.0
+    value_weight: float = 1.0
+    gradient_weight: float = 1.0
 
     def pairs_of(self, a: Sample, b: Sample, row: int = 0, column: int = 0) -> Pairs:
-        """Return the pairs of scores of this block that start at a row and a column of it."""
+        """Return the pairs of a tile, or of the whole block.
+
+        Args:
+            a: the scores in the rows of the tile.
+            b: the scores in its columns; the same object as `a` if they are the same scores.
+            row: first row of the tile.
+            column: first column of the tile.
+        """
         block = self.block
-        return Pairs(a, b, self.group, distinct=block.distinct, same=block.same, shift=block.shift + row - column)
+        return Pairs(a, b, distinct=block.distinct, same=block.same, shift=block.shift + row - column)
 
 
-class Scope(Protocol):
-    """Which samples the losses are of: those at hand, or those of all processes."""
+class Batch(Protocol):
+    """The samples that a loss is computed on: those of this process, or those of all processes together.
 
-    local: bool
-    """Whether there are no other samples than those at hand."""
+    Scores of this process are called local. Samples are numbered: local real scores are sample 0, local fake scores
+    sample 1.
+    """
+
+    is_local: bool
+    """Whether there are no other samples than the local ones."""
 
     gradient_factor: float
-    """By how much gradients are larger than those of the loss."""
+    """Factor between the gradients that a process returns and those of the loss."""
 
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
-        """Return all sets of scores that there are pairs of, the real and the fake scores at hand first."""
+        """Return the scores of all samples, given the local ones."""
 
-    def directions(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
-        """Return directions for the gradients of all these sets, given those for the scores at hand."""
+    def gather(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
+        """Return a tensor like the scores for every sample, given those for the local ones."""
 
-    def parts(self, samples: Sequence[Tensor], estimator: Estimator) -> list[Part]:
-        """Return the parts of the three means."""
+    def blocks(self, samples: Sequence[Tensor], estimator: Estimator) -> list[WeightedBlock]:
+        """Return the blocks of pairs that this process evaluates."""
 
     def totals(self, values: Tensor) -> Tensor:
-        """Return the losses, given what the parts at hand contribute to each."""
+        """Return the losses, given the contributions of this process."""
 
     def enter(self, scores: Tensor) -> Tensor:
-        """Return scores at hand for use by autograd, which then puts its results through :meth:`losses`."""
+        """Return the local scores as autograd is to see them: their gradients then fit :meth:`combine`."""
 
-    def losses(self, contributions: Sequence[tuple[Part, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
-        """Return the losses with their gradients, given what each part contributes to each."""
+    def combine(self, contributions: Sequence[tuple[WeightedBlock, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
+        """Return the losses with their gradients, given the contributions of each block to each loss."""
 
-    def mean(self, values: Tensor, side: int) -> Tensor:
-        """Return the mean of one value for each real (side 0) or fake (side 1) sample, in :func:`total_dtype`."""
+    def mean(self, values: Tensor, sample: int) -> Tensor:
+        """Return the mean of one value for each score of a local sample, in :func:`total_dtype`."""
 
 
-class Local:
-    """The samples at hand."""
+class LocalBatch:
+    """The samples of this process alone."""
 
-    local = True
+    is_local = True
     gradient_factor = 1.0
 
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
+        """Return the scores."""
         return real, fake
 
-    def directions(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
+    def gather(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
+        """Return the arguments."""
         return real, fake
 
-    def parts(self, samples: Sequence[Tensor], estimator: Estimator) -> list[Part]:
+    def blocks(self, samples: Sequence[Tensor], estimator: Estimator) -> list[WeightedBlock]:
+        """Return one block for each group of pairs."""
         within, aligned = estimator != "biased", estimator == "u_statistic"
 
-        def part(group: Group, a: int, b: int, distinct: bool) -> Part:
-            block = Block(samples[a], samples[b], 0, distinct=distinct, same=a == b, symmetric=a == b)
-            return Part(group, a, b, block, count(len(samples[a]), len(samples[b]), distinct=distinct))
+        def block(group: Group, a: int, b: int, distinct: bool) -> WeightedBlock:
+            pairs = Block(samples[a], samples[b], 0, distinct=distinct, same=a == b, symmetric=a == b)
+            return WeightedBlock(
+                group, a, b, pairs, number_of_pairs(len(samples[a]), len(samples[b]), distinct=distinct)
+            )
 
-        return [part("real", 0, 0, within), part("cross", 0, 1, aligned), part("fake", 1, 1, within)]
+        return [block("real", 0, 0, within), block("cross", 0, 1, aligned), block("fake", 1, 1, within)]
 
     def totals(self, values: Tensor) -> Tensor:
+        """Return the values."""
         return values
 
     def enter(self, scores: Tensor) -> Tensor:
+        """Return the scores."""
         return scores
 
-    def losses(self, contributions: Sequence[tuple[Part, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
+    def combine(self, contributions: Sequence[tuple[WeightedBlock, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
+        """Return the sum of the contributions to each loss."""
         rows = zip(*(values for _, values in contributions), strict=True)
         return tuple(torch.stack(row).sum() for row in rows)
 
-    def mean(self, values: Tensor, side: int) -> Tensor:
+    def mean(self, values: Tensor, sample: int) -> Tensor:
+        """Return the mean."""
         return values.mean(dtype=total_dtype(values.device))
 
 
-LOCAL = Local()
+LOCAL = LocalBatch()

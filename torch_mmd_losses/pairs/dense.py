@@ -1,8 +1,8 @@
-"""One pass over the pairs of small samples: real and fake scores in one stack, and as few operations as can be.
+"""Losses of small batches with their gradients, from one matrix of squared distances.
 
-For a batch of a GAN the cost of a loss is the number of operations, not their size. All three groups are blocks of one
-matrix of squared distances, and which pairs count how much is a matrix of weights that is made once for all batches of
-the same sizes.
+For a batch of a GAN the time of a loss is the number of its operations, not their size. Real and fake scores are
+therefore stacked, so that the three groups of pairs are blocks of one matrix of squared distances. The weight of each
+pair in the loss is a second matrix, computed once for all batches of the same sizes.
 """
 
 from __future__ import annotations
@@ -16,61 +16,58 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import count, total_dtype
-from torch_mmd_losses.kernels.summands import Leaf, Limits, PairLimits, evaluate, exponent, lifted, power_of_two
-from torch_mmd_losses.types import Estimator, Weights
+from torch_mmd_losses.distances import clamp_rounding_, number_of_pairs
+from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits
+from torch_mmd_losses.kernels.profiles import power_of_two
+from torch_mmd_losses.kernels.summands import PairLimits, RadialSummand, common_exponent, values_and_slopes
+from torch_mmd_losses.pairs.objective import Objective, Weights
+from torch_mmd_losses.precision import total_dtype
+from torch_mmd_losses.types import GROUPS, Bounds, Estimator
 
-DENSE_UP_TO = 512
-"""Real and fake samples together up to which one dense matrix is faster than tiles."""
+GroupLimits = tuple[Limits, Limits, Limits]
+"""The limits of a kernel for real, cross and fake pairs."""
 
-BlockLimits = tuple[Limits, Limits, Limits]
-"""The limits of a kernel for real-real, cross and fake-fake pairs."""
-
-APART = 0.9
-"""Share of the scores' scatter that lies between the samples, above which float32 would cost digits within them."""
-
-
-def suits(samples: int) -> bool:
-    """Whether this pass is the faster one for so many real and fake samples together."""
-    return samples <= DENSE_UP_TO
+FAR_APART = 0.9
+"""Fraction of the scatter of all scores that lies between the samples, above which float32 would lose digits."""
 
 
-def losses_and_gradients(
-    leaves: Sequence[Leaf],
+def values_and_gradients(
+    summands: Sequence[RadialSummand],
     real: Tensor,
     fake: Tensor,
     estimator: Estimator,
-    objectives: Sequence[tuple[Weights, Sequence[BlockLimits] | None]],
+    objectives: Sequence[Objective],
     *,
     gradients: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return losses and their gradients: of each, weights of the three means are given, and limits of each kernel.
+    """Return the value of each objective and, if wanted, its gradient by the scores.
 
     Gradients are `(m + n, d)` in the dtype of the scores, real scores first.
     """
     m, n = real.shape[0], fake.shape[0]
-    factor = exponent(leaves) if all([limits is None for _, limits in objectives]) else None  # noqa: C419 (faster)
+    limits = [None if bounds == "none" else group_limits(summands, bounds) for _, bounds in objectives]
+    factor = common_exponent(summands) if all([limit is None for limit in limits]) else None  # noqa: C419 (faster)
     stack, gram = stack_and_gram(real, fake, factor or 1)
-    squares = gram.diagonal()  # from here, so that equal scores are at distance zero
-    # Twice a number is exact. Any other multiple would be rounded here and not in `squares`, by a fused multiply-add.
-    sq_dist = lifted(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), factor)
-    if not all([leaf.kernel._has_slope for leaf in leaves]):  # noqa: C419 (faster)
-        sq_dist = sq_dist.to(real.dtype)  # a user's own map may hold tensors, such as a network, in that of the scores
+    squares = gram.diagonal()  # taken from the product, so that equal scores are at distance zero
+    # Doubling is exact. Any other factor would be rounded here but not in `squares`, by a fused multiply-add.
+    sq_dist = clamp_rounding_(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), factor)
+    if not all([summand.profile.by_hand for summand in summands]):  # noqa: C419 (faster)
+        sq_dist = sq_dist.to(real.dtype)  # a user's kernel may hold tensors, such as a network, in this dtype
     mapped = None if factor is None else power_of_two(sq_dist, factor)
     losses, found = [], []
-    for i, (weights, limits) in enumerate(objectives):
-        if mapped is None or limits != objectives[i - 1][1]:
-            bounds = [limit_matrices(m, n, blocks, sq_dist.dtype, sq_dist.device) for blocks in limits or ()]
-            mapped = evaluate(leaves, sq_dist, bounds or None, keep=i + 1 < len(objectives))
+    for i, (weights, _) in enumerate(objectives):
+        if mapped is None or limits[i] != limits[i - 1]:
+            bounds = [limit_matrices(m, n, each, sq_dist.dtype, sq_dist.device) for each in limits[i] or ()]
+            mapped = values_and_slopes(summands, sq_dist, bounds or None, keep=i + 1 < len(objectives))
         value, slope, rate = mapped
         omega, scales, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
         pull = slope * omega
         sums = pull.sum(1)
         losses.append(torch.dot(sums if slope is value else (value * omega).sum(1), scales))
         if gradients:
-            # sum_j pull_ij (z_i - z_j): the graph Laplacian of the weights, up to its sign, times the scores.
+            # sum_j pull_ij (z_i - z_j) is, up to its sign, the graph Laplacian of the weights times the scores.
             pull.diagonal().sub_(sums)
-            if pull.dtype != stack.dtype:  # asking costs less than a conversion to what it is already
+            if pull.dtype != stack.dtype:  # this check costs less than a conversion that changes nothing
                 pull = pull.to(stack.dtype)
             found.append(torch.addmm(stack, pull, stack, beta=0, alpha=-4 * rate * scale))
     if stack.dtype != real.dtype:
@@ -78,18 +75,25 @@ def losses_and_gradients(
     return losses, found
 
 
-def stack_and_gram(real: Tensor, fake: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """Return real and fake scores `(m + n, d)` around their centre, and `factor` times their inner products.
+def group_limits(summands: Sequence[RadialSummand], bounds: Bounds) -> list[GroupLimits] | None:
+    """Return the limits of each summand for the three groups, or None if nothing is bounded."""
+    real, cross, fake = ([summand.profile.limits(group, bounds) for summand in summands] for group in GROUPS)
+    limits = list(zip(real, cross, fake, strict=True))
+    return None if all(limit == UNBOUNDED for groups in limits for limit in groups) else limits
 
-    The latter are `(m + n, m + n)`. Both are in a dtype in which differences of the scores are exact. Float32 is
-    enough unless the two samples are far apart for their size. To know that, the host has to read a number: on a
-    CPU that costs less than float64, elsewhere it would be a synchronisation.
+
+def stack_and_gram(real: Tensor, fake: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Return the stacked scores `(m + n, d)` around their centre, and `factor` times their inner products.
+
+    The inner products are `(m + n, m + n)`. Both are in a dtype in which differences of scores keep their digits:
+    float32, unless the two samples are far apart compared with their spread. To find that out, the host has to read a
+    number. On a CPU this costs less than float64; on other devices it would be a synchronisation, so they use float64.
     """
     stack = torch.cat([real, fake])
     if stack.dtype == torch.float32:
         if stack.is_cpu:
             gram = _centred_gram(stack, factor)
-            if not _apart(gram, factor, real.shape[0]):
+            if not _far_apart(gram, factor, real.shape[0]):
                 return stack, gram
             stack = torch.cat([real, fake])
         stack = stack.to(total_dtype(stack.device))
@@ -107,18 +111,19 @@ def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.zeros((), dtype=dtype, device=device)
 
 
-def _apart(gram: Tensor, factor: float, m: int) -> bool:
-    # NumPy, because what the host decides with is no part of the computation on a device.
+def _far_apart(gram: Tensor, factor: float, m: int) -> bool:
+    # In NumPy, because this number only steers the host and is not part of the computation on a device.
     return not np.vdot(gram.numpy(), _contrast(m, gram.shape[0] - m)) / factor <= 0
 
 
 @lru_cache(maxsize=32)
 def _contrast(m: int, n: int) -> npt.NDArray[np.float32]:
-    """Return what to multiply inner products with so that their sum is above zero if the samples are far apart.
+    """Return the weights of inner products whose weighted sum is above zero if the samples are far apart.
 
-    The scatter between the samples, of which the inner products within one of them are enough, less a share of all.
+    The sum is the scatter between the samples, which follows from the inner products within one of them, minus a
+    fraction of the whole scatter.
     """
-    contrast = np.diag(np.full(m + n, -APART, np.float32))
+    contrast = np.diag(np.full(m + n, -FAR_APART, np.float32))
     contrast[:m, :m] += 1 / m + 1 / n
     return contrast
 
@@ -127,19 +132,23 @@ def _contrast(m: int, n: int) -> npt.NDArray[np.float32]:
 def pair_weights(
     m: int, n: int, weights: Weights, estimator: Estimator, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, float]:
-    """Return the factor `(m + n, m + n)` of each ordered pair in the loss, and what to multiply the sum with.
+    """Return the weight `(m + n, m + n)` of each ordered pair in the loss, and the scale of the weighted sum.
 
-    The latter twice: as a vector `(m + n,)`, one for each row, and as a number.
+    The scale is returned twice: as a vector `(m + n,)` with one entry for each row, and as a number.
 
-    Where the means cancel, rounded factors would be what is left. Up to a common one, those of MMD^2 are small whole
-    numbers, exact in any dtype; others are returned in float64.
+    The three means nearly cancel, so rounded weights would dominate the result. Up to the common scale, the weights of
+    MMD^2 are small integers and exact in every dtype. Weights that are not exact are returned in float64.
     """
     within, aligned = estimator != "biased", estimator == "u_statistic"
-    pairs = [count(m, m, distinct=within), count(m, n, distinct=aligned), count(n, n, distinct=within)]
+    pairs = [
+        number_of_pairs(m, m, distinct=within),
+        number_of_pairs(m, n, distinct=aligned),
+        number_of_pairs(n, n, distinct=within),
+    ]
     common = math.lcm(*pairs)
     real, cross, fake = (weight * (common // number) for weight, number in zip(weights, pairs, strict=True))
     exact = all(torch.tensor(number, dtype=dtype, device="cpu").item() == number for number in (real, cross / 2, fake))
-    # Filled where it is needed: a copy from the host would be waited for.
+    # Filled on the device: a copy from the host would be a synchronisation.
     omega = torch.full((m + n, m + n), cross / 2, dtype=dtype if exact else total_dtype(device), device=device)
     if aligned:
         omega.diagonal(m).zero_()
@@ -151,13 +160,13 @@ def pair_weights(
 
 
 @lru_cache(maxsize=32)
-def limit_matrices(m: int, n: int, blocks: BlockLimits, dtype: torch.dtype, device: torch.device) -> PairLimits:
-    """Return the smallest and largest squared distance of each pair, as numbers if they are the same for all."""
-    if len(set(blocks)) == 1:
-        return blocks[0]
+def limit_matrices(m: int, n: int, groups: GroupLimits, dtype: torch.dtype, device: torch.device) -> PairLimits:
+    """Return the smallest and the largest squared distance of each pair, as numbers if all pairs have the same."""
+    if len(set(groups)) == 1:
+        return groups[0]
     sides = []
     for side in range(2):
-        real, cross, fake = (limits[side] for limits in blocks)
+        real, cross, fake = (limits[side] for limits in groups)
         matrix = torch.full((m + n, m + n), cross, dtype=dtype, device=device)
         matrix[:m, :m], matrix[m:, m:] = real, fake
         sides.append(matrix)

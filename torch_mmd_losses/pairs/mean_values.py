@@ -1,20 +1,26 @@
-"""Mean kernel values and the share of saturated pairs, tile by tile."""
+"""Mean kernel values and the fraction of saturated pairs, tile by tile, for logging."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import Sample, total_dtype
+from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.pairs.batch import Scope
-from torch_mmd_losses.pairs.tiled import side_of_tiles, tiles
-from torch_mmd_losses.types import GROUPS, Bounds, Estimator
+from torch_mmd_losses.kernels.summands import GramSummand, Summand, has_closed_form
+from torch_mmd_losses.pairs.batch import Batch, WeightedBlock
+from torch_mmd_losses.pairs.blocks import tile_side, tiles
+from torch_mmd_losses.pairs.by_autograd import pair_sum
+from torch_mmd_losses.precision import total_dtype
+from torch_mmd_losses.types import GROUPS, Bounds, Estimator, Group
+
+SATURATED = 0.01
+"""A pair counts as saturated if its kernel value, relative to the peak, is this close to zero or to one."""
 
 
-def terms(
+def mean_values(
     kernel: Kernel,
     real: Tensor,
     fake: Tensor,
@@ -22,30 +28,52 @@ def terms(
     *,
     bounds: Bounds,
     tile_size: int | None,
-    scope: Scope,
-) -> Sequence[Tensor]:
-    """Return the mean kernel values of real, cross and fake pairs and the share of pairs that are saturated."""
-    size = side_of_tiles(tile_size, real.device)
-    sets = scope.samples(real, fake)
+    batch: Batch,
+) -> list[Tensor]:
+    """Return the mean kernel values of real, cross and fake pairs, and the fraction of pairs that are saturated.
+
+    The means are those of the kernel without bounds; with `bounds`, a pair outside the limits counts as saturated.
+    """
+    side = tile_side(tile_size, real.device)
+    samples = batch.samples(real, fake)
     totals = torch.zeros(len(GROUPS) + 1, dtype=total_dtype(real.device), device=real.device)
     counts = {}
-    leaves = kernel._leaves()
-    for part in scope.parts(sets, estimator):
+    summands = kernel._summands()
+    closed = [summand for summand in summands if has_closed_form(summand)]
+    tiled = [summand for summand in summands if not has_closed_form(summand)]
+    for part in batch.blocks(samples, estimator):
         place = GROUPS.index(part.group)
         counts[part.group] = part.pairs
         whole = part.pairs_of(Sample(part.block.a), Sample(part.block.b))
-        for leaf in leaves:
-            if leaf.kernel._closed_form:
-                totals[place].add_(leaf.kernel._total(whole), alpha=leaf.factor * part.value)
-        for rows, columns in tiles(part.block, size) if part.value else ():
-            a = Sample(part.block.a[rows])
-            once = part.block.symmetric and rows == columns
-            pairs = part.pairs_of(a, a if once else Sample(part.block.b[columns]), rows.start, columns.start)
-            times = 2 if part.block.symmetric and not once else 1  # for the tile below the diagonal
-            for leaf in leaves:
-                if not leaf.kernel._closed_form:
-                    totals[place].add_(leaf.kernel._total(pairs), alpha=leaf.factor * times)
-            saturated = kernel._saturated(pairs, bounds).to(real.dtype)
-            totals[-1].add_(pairs.total(saturated), alpha=times)
+        for summand in closed:
+            total = pair_sum(summand, whole, part.group, "none")
+            totals[place].add_(total, alpha=summand.factor * part.value_weight)
+        for rows, columns in tiles(part.block, side) if part.value_weight else ():
+            pairs, times = _tile(part, rows, columns)
+            for summand in tiled:
+                totals[place].add_(pair_sum(summand, pairs, part.group, "none"), alpha=summand.factor * times)
+            masks = [_saturated(summand, pairs, part.group, bounds) for summand in summands]
+            totals[-1].add_(pairs.total(reduce(torch.logical_and, masks).to(real.dtype)), alpha=times)
     numbers = [*(counts[group] for group in GROUPS), sum(counts.values())]
-    return [(total / number).to(real.dtype) for total, number in zip(scope.totals(totals), numbers, strict=True)]
+    return [(total / number).to(real.dtype) for total, number in zip(batch.totals(totals), numbers, strict=True)]
+
+
+def _tile(part: WeightedBlock, rows: slice, columns: slice) -> tuple[Pairs, int]:
+    """Return the pairs of a tile, and how often they count: twice for the tile below the diagonal."""
+    a = Sample(part.block.a[rows])
+    on_diagonal = part.block.symmetric and rows == columns
+    b = a if on_diagonal else Sample(part.block.b[columns])
+    return part.pairs_of(a, b, rows.start, columns.start), 2 if part.block.symmetric and not on_diagonal else 1
+
+
+def _saturated(summand: Summand, pairs: Pairs, group: Group, bounds: Bounds) -> Tensor:
+    """Return a mask `(m, n)` of the pairs whose gradient has nearly vanished."""
+    if isinstance(summand, GramSummand):
+        return torch.zeros(pairs.shape, dtype=torch.bool, device=pairs.a.scores.device)
+    sq_dist, profile = pairs.sq_dist, summand.profile
+    peak = profile.value(torch.zeros_like(sq_dist))
+    relative = profile.value(sq_dist) / peak
+    # A kernel that is zero at distance zero, such as the energy kernel, has no peak and never saturates.
+    flat = ((relative < SATURATED) | (relative > 1 - SATURATED)) & (peak > 0)
+    lowest, highest = profile.limits(group, bounds)
+    return flat | (sq_dist < lowest) | (sq_dist > highest)

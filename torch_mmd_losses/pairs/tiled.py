@@ -1,183 +1,79 @@
-"""One pass over the pairs of large samples, tile by tile: sums of kernel values and their gradients.
-
-A tile is a few hundred rows and columns of a Gram matrix that is never there as a whole: one matrix product makes its
-squared distances, the kernel maps them, and two more products add its slopes to the gradients. Memory grows with the
-number of samples, not of pairs, and tiles within a group are visited once for both of their orders.
-"""
+"""Losses of large batches with their gradients, block by block and tile by tile."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import centred, total_dtype
-from torch_mmd_losses.kernels.summands import UNBOUNDED, Leaf, Limits, Mapped, evaluate, exponent, lifted, power_of_two
-
-CPU_TILE = 344
-"""Rows and columns of a tile on a CPU: half a megabyte in float32 that stays in the second-level cache of a core."""
-
-GPU_TILE = 4096
-"""Rows and columns of a tile elsewhere: enough work for a kernel to be worth its launch, in 64 MB."""
+from torch_mmd_losses.kernels.summands import Summand
+from torch_mmd_losses.pairs.block_sums import block_sums
+from torch_mmd_losses.pairs.hessian import add_hessian_product
+from torch_mmd_losses.pairs.plan import Plan
+from torch_mmd_losses.precision import total_dtype
 
 
-Wanted = tuple[bool, bool]
-"""Whether to return the gradients with respect to `a` and to `b`."""
-
-
-class Block(NamedTuple):
-    """Two sets of scores whose pairs are summed up.
-
-    Attributes:
-        a: scores `(m, d)`.
-        b: scores `(n, d)`.
-        shift: `a[i]` and `b[i + shift]` have the same index in their samples.
-        distinct: leave out the pairs of equal index.
-        same: `a` and `b` are scores of the same samples: those of equal index are at distance zero.
-        symmetric: `b` is `a`, so that each pair is there in both orders.
-    """
-
-    a: Tensor
-    b: Tensor
-    shift: int
-    distinct: bool
-    same: bool
-    symmetric: bool
-
-    def meets_diagonal(self, rows: slice, columns: slice) -> bool:
-        """Whether a tile has pairs of equal index."""
-        return rows.start + self.shift < columns.stop and columns.start < rows.stop + self.shift
-
-    def diagonal(self, tile: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Return a view of the pairs of equal index in a tile that has some."""
-        return tile.diagonal(rows.start + self.shift - columns.start)
-
-
-class PairSums(NamedTuple):
-    """The sum of kernel values over pairs, and its gradients with respect to `a` and `b`, where they were wanted.
-
-    Of a symmetric block, `to_a` is the gradient and `to_b` is None.
-    """
-
-    total: Tensor
-    to_a: Tensor | None
-    to_b: Tensor | None
-
-    @classmethod
-    def zeros(cls, block: Block, wanted: Wanted) -> PairSums:
-        """Return sums to add to."""
-        return cls(
-            torch.zeros((), dtype=total_dtype(block.a.device), device=block.a.device),
-            torch.zeros_like(block.a) if wanted[0] else None,
-            torch.zeros_like(block.b) if wanted[1] and not block.symmetric else None,
-        )
-
-    def add(self, other: PairSums, factor: float) -> None:
-        """Add a multiple of other sums over the same pairs."""
-        for mine, theirs in zip(self, other, strict=True):
-            if mine is not None and theirs is not None:
-                mine.add_(theirs, alpha=factor)
-
-
-def side_of_tiles(given: int | None, device: torch.device) -> int:
-    """Return how many rows and columns a tile has."""
-    return given or (CPU_TILE if device.type == "cpu" else GPU_TILE)
-
-
-def tiles(block: Block, size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of each tile, within one set only those on and above the diagonal."""
-    m, n = block.a.shape[0], block.b.shape[0]
-    for row in range(0, m, size):
-        for column in range(row if block.symmetric else 0, n, size):
-            yield slice(row, min(row + size, m)), slice(column, min(column + size, n))
-
-
-def pair_sums(
-    leaves: Sequence[Leaf], block: Block, limits: Sequence[tuple[Limits, ...]], *, wanted: Wanted, size: int
-) -> list[PairSums]:
-    """Return, for each choice of bounds, the sum of a kernel of the distance over all pairs of a block.
+def values_and_gradients(
+    plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the contribution of the tiled summands to each objective, and its gradient by the scores.
 
     Args:
-        leaves: the kernel.
-        block: the pairs.
-        limits: choices of bounds, one for each kernel in each.
-        wanted: which gradients to return.
-        size: rows and columns of a tile.
+        plan: the call.
+        real: scores `(m, d)`.
+        fake: scores `(n, d)`.
+        wanted: whether gradients by real and by fake scores are wanted.
+
+    Returns:
+        Scalars in :func:`total_dtype`, and gradients with the rows of the scores that want one, real scores first.
     """
-    a, b = centred(block.a, block.a if block.symmetric else block.b)
-    alone = len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
-    factor = exponent(leaves) if alone else None
-    left, right = factors(a, b, factor or 1)
-    accumulators = [_Accumulator(a, b, block.symmetric, wanted) for _ in limits]
-    for rows, columns in tiles(block, size):
-        sq_dist = lifted(left[rows] @ right[columns].T, factor)
-        diagonal = block.meets_diagonal(rows, columns)
-        if diagonal and block.same:
-            block.diagonal(sq_dist, rows, columns).zero_()
-        for i, choice in enumerate(limits):
-            if factor is None:
-                mapped = evaluate(leaves, sq_dist, choice, keep=i + 1 < len(limits))
-            else:
-                mapped = power_of_two(sq_dist, factor)
-            if diagonal and block.distinct:
-                for matrix in mapped[:2]:
-                    block.diagonal(matrix, rows, columns).zero_()
-            accumulators[i].add(rows, columns, mapped)
-    return [accumulator.result() for accumulator in accumulators]
+    batch, objectives = plan.batch, plan.objectives
+    samples = batch.samples(real, fake)
+    values = torch.zeros(len(objectives), dtype=total_dtype(real.device), device=real.device)
+    sizes = [len(scores) if want else 0 for scores, want in zip((real, fake), wanted, strict=True)]
+    gradients = [real.new_zeros(sum(sizes), real.shape[1]) for _ in objectives] if any(wanted) else []
+    towards = [gradient.split(sizes) for gradient in gradients]
+    for part in batch.blocks(samples, plan.estimator):
+        sides = (part.a < len(wanted) and wanted[part.a], part.b < len(wanted) and wanted[part.b])
+        weights = [getattr(objective.weights, part.group) / part.pairs for objective in objectives]
+        used = [i for i, weight in enumerate(weights) if weight and (part.value_weight or any(sides))]
+        limits = [tuple(s.profile.limits(part.group, objectives[i].bounds) for s in plan.tiled) for i in used]
+        sums = block_sums(plan.tiled, plan.gram_tiles, part.block, limits, wanted=sides, side=plan.tile_side)
+        for i, found in zip(used, sums, strict=True):
+            values[i].add_(found.total, alpha=weights[i] * part.value_weight)
+            for sample, gradient in ((part.a, found.to_a), (part.b, found.to_b)):
+                if gradient is not None:
+                    weight = weights[i] * part.gradient_weight * batch.gradient_factor
+                    towards[i][sample].add_(gradient, alpha=weight)
+    return list(batch.totals(values)), gradients
 
 
-class _Accumulator:
-    """Sums over tiles for one choice of bounds."""
+def hessian_products(
+    plan: Plan,
+    real: Tensor,
+    fake: Tensor,
+    wanted: Sequence[bool],
+    outer: Sequence[Tensor],
+    along: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """Return the derivatives by the scores of `<gradient, along>`, for the gradient of the sum of `outer * loss`.
 
-    def __init__(self, a: Tensor, b: Tensor, symmetric: bool, wanted: Wanted) -> None:
-        self.symmetric = symmetric
-        self.values = torch.zeros(a.shape[0], dtype=total_dtype(a.device), device=a.device)
-        self.to_a = _Gradient(a, b) if wanted[0] else None
-        self.to_b = self.to_a if self.symmetric else _Gradient(b, a) if wanted[1] else None
-
-    def add(self, rows: slice, columns: slice, mapped: Mapped) -> None:
-        twice = self.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
-        value, slope, rate = mapped
-        row_sums = value.sum(1)
-        self.values[rows].add_(row_sums, alpha=2 if twice else 1)
-        if self.to_a is not None:
-            self.to_a.add(rows, columns, slope, row_sums if slope is value else slope.sum(1), rate)
-        if self.to_b is not None and (twice or not self.symmetric):
-            self.to_b.add(columns, rows, slope.T, slope.sum(0), rate)
-
-    def result(self) -> PairSums:
-        factor = 4.0 if self.symmetric else 2.0  # a pair within a set counts in both orders
-        to_a = None if self.to_a is None else self.to_a.result(factor)
-        to_b = None if self.to_b is None or self.symmetric else self.to_b.result(factor)
-        return PairSums(self.values.sum(), to_a, to_b)
-
-
-class _Gradient:
-    """The gradient of sums of `f(|x_i - y_j|^2)` with respect to `x`, half of it.
-
-    It is `f' (x_i - y_j)`: sums of `f'`, and of `f' y_j`, are all that it takes.
+    Args:
+        plan: the call.
+        real: scores `(m, d)`.
+        fake: scores `(n, d)`.
+        wanted: whether derivatives by real and by fake scores are wanted.
+        outer: a factor for each loss.
+        along: a direction for the gradient by real and by fake scores; None stands for zero.
     """
-
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x, y
-        self.slopes, self.products = x.new_zeros(x.shape[0]), torch.zeros_like(x)
-
-    def add(self, own: slice, other: slice, slope: Tensor, sums: Tensor, rate: float) -> None:
-        self.slopes[own].add_(sums, alpha=rate)
-        self.products[own].addmm_(slope, self.y[other], alpha=rate)
-
-    def result(self, factor: float) -> Tensor:
-        return self.products.addcmul_(self.slopes.unsqueeze(1), self.x, value=-1).mul_(-factor)
-
-
-def factors(a: Tensor, b: Tensor, scale: float = 1) -> tuple[Tensor, Tensor]:
-    """Return two factors of `scale` times the squared distances between rows `(..., m, d)` and `(..., n, d)`.
-
-    They are `(..., m, d + 2)` and `(..., n, d + 2)`, and the distances `left @ right.mT`: no pass for norms.
-    """
-    squares_a, squares_b = a.square().sum(-1, keepdim=True), b.square().sum(-1, keepdim=True)
-    left = torch.cat([-2 * scale * a, squares_a, torch.full_like(squares_a, scale)], -1)
-    right = torch.cat([b, torch.full_like(squares_b, scale), squares_b], -1)
-    return left, right
+    batch = plan.batch
+    samples = batch.samples(real, fake)
+    blocks = batch.blocks(samples, plan.estimator)
+    summands: list[Summand] = [*plan.tiled, *plan.gram_tiles]
+    products = [torch.zeros_like(scores) if want else None for scores, want in zip((real, fake), wanted, strict=True)]
+    for objective, factor in zip(plan.objectives, outer, strict=True):
+        steps = (torch.zeros_like(x) if v is None else factor * v for x, v in zip((real, fake), along, strict=True))
+        directions = batch.gather(*steps)
+        add_hessian_product(products, summands, objective, blocks, samples, directions, plan.tile_side)
+    return tuple(product if product is None else product * batch.gradient_factor for product in products)

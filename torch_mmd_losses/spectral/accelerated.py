@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import autograd, checks
+from torch_mmd_losses import autograd
+from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.spectral import normalisation, singular_vectors
 from torch_mmd_losses.spectral.parametrization import SpectralNorm, at_least_float32
 from torch_mmd_losses.spectral.schedule import IterationSchedule
@@ -49,11 +50,11 @@ class AcceleratedSpectralNorm(SpectralNorm):
 
     def normalise(self, weight: Tensor) -> Tensor:
         """Return `scale * weight / sigma`, with `sigma = |<G, W>|` for the first read of a training forward pass."""
-        if not (self._training_read_pending and autograd.plain_autograd(weight)):
+        if not (self._training_read_pending and autograd.reverse_mode_only(weight)):
             return super().normalise(weight)
         self._training_read_pending = False
         sigma = partial(singular_vectors.norm_along, self.operator)
-        with checks.full_precision(weight.device):
+        with full_precision(weight.device):
             return normalisation.normalise_by_gradient(
                 weight, self.precise_scale(), self._sigma_gradient(weight), self.eps, sigma
             )
@@ -61,7 +62,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
     def initialise(self, weight: Tensor, shape: Sequence[int]) -> None:
         """Compute `v` and `u` for a new weight, and restart the schedule."""
         super().initialise(weight, shape)
-        with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
+        with torch.no_grad(), torch.inference_mode(False), full_precision(weight.device):
             self.u = singular_vectors.left_singular_vector(self.operator, at_least_float32(weight.detach()), self.v)
             self.direction = torch.zeros_like(self.v)
         self._reset()

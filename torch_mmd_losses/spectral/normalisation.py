@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
-from torch_mmd_losses.autograd import apart
+from torch_mmd_losses.autograd import separate_views
+from torch_mmd_losses.precision import full_precision
 
 
 class SigmaGradient(NamedTuple):
@@ -39,7 +39,7 @@ def normalise_by_gradient(
 ) -> Tensor:
     """Return `scale * weight / sigma` with sigma = `|<gradient, weight>|` and a hand-written backward pass.
 
-    The weight has to fulfil `autograd.plain_autograd`. The function `norm_along_v(weight, v)` returns the same sigma
+    The weight has to fulfil `autograd.reverse_mode_only`. The function `norm_along_v(weight, v)` returns the same sigma
     and can be differentiated twice. It is used for second derivatives.
     """
     return _NormaliseByGradient.apply(weight, scale, sigma_gradient.gradient, sigma_gradient.v, eps, norm_along_v)  # type: ignore[no-untyped-call]
@@ -75,10 +75,10 @@ class _NormaliseByGradient(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         weight, gradient, v, inverse, signed_inverse, *learned = ctx.saved_tensors
         grad_weight = grad_scale = None
-        with checks.full_precision(weight.device):
+        with full_precision(weight.device):
             if torch.is_grad_enabled():
                 # For second derivatives, sigma has to be a function of the weight, with a gradient that varies with it.
-                weight, *learned = apart(weight, *learned)
+                weight, *learned = separate_views(weight, *learned)
                 wanted = [x for x in (weight, *learned) if x.requires_grad]
                 value = normalise(weight, learned[0] if learned else ctx.scale, ctx.norm_along_v(weight, v), ctx.eps)
                 gradients = iter(torch.autograd.grad(value, wanted, grad_output, create_graph=True))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_mmd_losses import checks
+from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.spectral import normalisation, operators, singular_vectors
 from torch_mmd_losses.spectral.read_only import protect
 
@@ -69,14 +69,14 @@ class SpectralNorm(nn.Module):
             raise RuntimeError(
                 f"weight: expected a layer that has seen an input, got one that has not; {UNKNOWN_INPUT_SIZE}"
             )
-        with checks.full_precision(weight.device):
+        with full_precision(weight.device):
             precise = at_least_float32(weight)
             # A copy, since v changes in place while the graph of an earlier forward pass may still need the old values.
             return singular_vectors.norm_along(self.operator, precise, self.v.to(precise.dtype, copy=True))
 
     def initialise(self, weight: Tensor, shape: Sequence[int]) -> None:
         """Compute `v` for a new weight, by Lanczos iteration from a fixed start vector."""
-        with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
+        with torch.no_grad(), torch.inference_mode(False), full_precision(weight.device):
             precise = at_least_float32(weight.detach())
             self.v = singular_vectors.top_singular_vector(self.operator, precise, shape)
 
@@ -90,7 +90,7 @@ class SpectralNorm(nn.Module):
                 )
             self.initialise(weight, self.operator.vector_shape(x.shape[x.dim() - self.spatial_dims :]))
         elif training:
-            with torch.no_grad(), torch.inference_mode(False), checks.full_precision(weight.device):
+            with torch.no_grad(), torch.inference_mode(False), full_precision(weight.device):
                 self.iterate(weight)
 
     def iterate(self, weight: Tensor) -> None:

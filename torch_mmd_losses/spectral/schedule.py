@@ -46,7 +46,7 @@ class IterationSchedule:
     def must_iterate(self, weight: Tensor) -> bool:
         """Count one forward pass and return whether this pass has to iterate."""
         # Compiled and captured code cannot count forward passes, and inference tensors have no version.
-        if not autograd.plain_autograd(weight) or weight.is_inference() or _is_captured_in_cuda_graph(weight):
+        if not autograd.reverse_mode_only(weight) or weight.is_inference() or _is_captured_in_cuda_graph(weight):
             return True
         # A weight that was loaded, copied or replaced does not count as a detected change.
         if self._recorded is None or self._recorded[0]() is not weight:

@@ -1,4 +1,4 @@
-"""The two-sample test: are two samples of one distribution? By permutations, all of them in a few matrix products."""
+"""Permutation two-sample test; all permutations are evaluated in a few matrix products."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.distances import Pairs, Sample, total_dtype
-from torch_mmd_losses.estimators.mmd2 import check_kernel
-from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.radial import RBFKernel
-from torch_mmd_losses.pairs.tiled import Block, side_of_tiles, tiles
+from torch_mmd_losses.kernels.summands import sum_of_gram_matrices
+from torch_mmd_losses.pairs.blocks import Block, tile_side, tiles
+from torch_mmd_losses.precision import full_precision, total_dtype
+from torch_mmd_losses.results import TwoSampleTest
 
 MEDIAN_OF = 1000
 """Samples whose distances the median is taken of: half a million of them."""
@@ -23,16 +25,6 @@ BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 
 AT_ONCE = 2**22
 """Random numbers of one piece of the drawing of permutations: 32 MB."""
-
-
-class TwoSampleTest(NamedTuple):
-    """What a two-sample test finds, scalars."""
-
-    statistic: Tensor
-    """Unbiased estimate of MMD^2, or by default the largest of several in units of their standard deviations."""
-    p_value: Tensor
-    """Probability of a statistic as large as this if both samples are of one distribution, > 0 and at most 1; NaN if a
-    score is infinite or no number."""
 
 
 @torch.no_grad()
@@ -119,9 +111,9 @@ def mmd_test(
         # By a power of two, which is exact, so that no distance is too large or too small to be squared.
         pooled = torch.ldexp(pooled, -torch.frexp(pooled.abs().amax()).exponent)
     labels = torch.cat([(order < m).unsqueeze(0), _divisions(m, n, count, generator, device)]).to(device)
-    with checks.full_precision(device):
+    with full_precision(device):
         kernels = _gaussians(_bandwidth(pooled[:MEDIAN_OF])) if kernel is None else [kernel]
-        sums = _sums(kernels, pooled, labels, side_of_tiles(tile_size, device))
+        sums = _sums(kernels, pooled, labels, tile_side(tile_size, device))
     values, rounding = _mmd2(sums, m, pooled.dtype)
     if kernel is None:
         # Where kernel values do not tell pairs apart, all that would be divided is rounding.
@@ -174,19 +166,20 @@ class _Sums(NamedTuple):
     """Sums of the squared entries `(r,)`."""
 
 
-def _sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, size: int) -> _Sums:
+def _sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, side: int) -> _Sums:
     """Return the sums for each row of labels `(B + 1, N)`; all kernels share the distances of a tile."""
     dtype = total_dtype(pooled.device)
     within, rows, squares = (
         pooled.new_zeros((len(kernels), *shape), dtype=dtype) for shape in ((len(labels),), (len(pooled),), ())
     )
+    summands = [kernel._summands() for kernel in kernels]
     block = Block(pooled, pooled, 0, distinct=True, same=True, symmetric=True)
-    for own, other in tiles(block, size):
+    for own, other in tiles(block, side):
         same = own == other
-        pairs = Pairs(Sample(pooled[own]), Sample(pooled[other]), "cross", distinct=same, same=same)
+        pairs = Pairs(Sample(pooled[own]), Sample(pooled[other]), distinct=same, same=same)
         left, right = labels[:, own].to(dtype), labels[:, other].to(dtype)
-        for i, kernel in enumerate(kernels):
-            gram = kernel._gram(pairs).to(dtype)
+        for i, terms in enumerate(summands):
+            gram = sum_of_gram_matrices(terms, pairs).to(dtype)
             if same:
                 gram.fill_diagonal_(0)
             within[i].add_((left @ gram).mul_(right).sum(1), alpha=1 if same else 2)
@@ -194,7 +187,7 @@ def _sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, size: int) 
             rows[i, own].add_(gram.sum(1))
             if not same:
                 rows[i, other].add_(gram.sum(0))
-    parts = zip(rows.split(size, 1), labels.split(size, 1), strict=True)
+    parts = zip(rows.split(side, 1), labels.split(side, 1), strict=True)
     with_all = torch.stack([sums @ part.to(dtype).T for sums, part in parts]).sum(0)
     return _Sums(within, with_all, rows, squares)
 

@@ -1,4 +1,4 @@
-"""The three-sample test: which of two distributions is nearer to a third one."""
+"""Three-sample test: which of two distributions is nearer to a third one."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.estimators.gram_statistics import LEAST, Spread, covariance, of_u_statistic, spread
-from torch_mmd_losses.estimators.mmd2 import check_kernel
-from torch_mmd_losses.kernels.base import Kernel
-
-
-class RelativeTest(NamedTuple):
-    """What a three-sample test finds, scalars."""
-
-    difference: Tensor
-    """MMD^2 of `fake` and `real` minus that of `other` and `real`, unbiased: negative if `fake` is nearer."""
-    variance: Tensor
-    """Estimate of the variance of `difference`; may be negative for few samples."""
-    statistic: Tensor
-    """`difference` over the root of `variance`; NaN if that is not positive."""
-    p_value: Tensor
-    """The standard normal distribution function of `statistic`: small if `fake` is nearer than `other`."""
+from torch_mmd_losses.estimators.gram_statistics import (
+    LEAST,
+    GramStatistics,
+    covariance,
+    gram_statistics,
+    of_u_statistic,
+)
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.precision import full_precision
+from torch_mmd_losses.results import RelativeTest
 
 
 class Candidate(NamedTuple):
@@ -35,8 +29,8 @@ class Candidate(NamedTuple):
         cross: pairs of a real and a fake sample.
     """
 
-    within: Spread
-    cross: Spread
+    within: GramStatistics
+    cross: GramStatistics
 
     def tensors(self) -> list[list[Tensor]]:
         """Return all of it in lists, for a `state_dict`."""
@@ -45,7 +39,7 @@ class Candidate(NamedTuple):
     @classmethod
     def of(cls, tensors: Sequence[Sequence[Tensor]]) -> Candidate:
         """Return the candidate with these :meth:`tensors`."""
-        return cls(*(Spread(*part) for part in tensors))
+        return cls(*(GramStatistics(*part) for part in tensors))
 
 
 def relative_mmd_test(
@@ -113,8 +107,10 @@ def candidate(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: int | No
     real, fake = checks.same_space("real", real, "fake", fake)
     checks.equally_many({"real": real, "fake": fake}, least=LEAST)
     tile_size = checks.tile_size(tile_size)
-    with checks.full_precision(real.device):
-        return Candidate(spread(kernel, fake, None, tile_size), spread(kernel, real, fake, tile_size))
+    with full_precision(real.device):
+        return Candidate(
+            within=gram_statistics(kernel, fake, None, tile_size), cross=gram_statistics(kernel, real, fake, tile_size)
+        )
 
 
 def compare(fake: Candidate, other: Candidate, *, dtype: torch.dtype = torch.float64) -> RelativeTest:

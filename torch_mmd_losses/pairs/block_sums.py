@@ -1,0 +1,152 @@
+"""The sum of kernel values over a block of pairs with its gradients, tile by tile.
+
+A tile is a few hundred rows and columns of a Gram matrix that never exists as a whole: one matrix product computes its
+squared distances, the kernel maps them, and two more products add its slopes to the gradients. Memory grows with the
+number of samples, not of pairs. Tiles within a sample are visited once for both orders of a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.distances import centred, clamp_rounding_, distance_factors
+from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits, ValueAndSlope
+from torch_mmd_losses.kernels.profiles import power_of_two
+from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, common_exponent, values_and_slopes
+from torch_mmd_losses.pairs import gram_tiles
+from torch_mmd_losses.pairs.blocks import Block, tiles
+from torch_mmd_losses.precision import total_dtype
+
+Wanted = tuple[bool, bool]
+"""Whether to return the gradients by `a` and by `b`."""
+
+
+class BlockSum(NamedTuple):
+    """The sum of kernel values over a block of pairs, and its gradients by `a` and `b` where they are wanted.
+
+    For a symmetric block, `to_a` is the whole gradient and `to_b` is None.
+    """
+
+    total: Tensor
+    to_a: Tensor | None
+    to_b: Tensor | None
+
+    @classmethod
+    def zeros(cls, block: Block, wanted: Wanted) -> BlockSum:
+        """Return a sum to add to."""
+        return cls(
+            torch.zeros((), dtype=total_dtype(block.a.device), device=block.a.device),
+            torch.zeros_like(block.a) if wanted[0] else None,
+            torch.zeros_like(block.b) if wanted[1] and not block.symmetric else None,
+        )
+
+    def add(self, other: BlockSum, factor: float) -> None:
+        """Add a multiple of another sum over the same block."""
+        for mine, theirs in zip(self, other, strict=True):
+            if mine is not None and theirs is not None:
+                mine.add_(theirs, alpha=factor)
+
+
+def block_sums(
+    radial: Sequence[RadialSummand],
+    others: Sequence[GramSummand],
+    block: Block,
+    limits: Sequence[tuple[Limits, ...]],
+    *,
+    wanted: Wanted,
+    side: int,
+) -> list[BlockSum]:
+    """Return the sum of a kernel over a block of pairs for each choice of limits; equal choices are computed once.
+
+    Args:
+        radial: the summands of the kernel that are functions of the distance.
+        others: its other summands.
+        block: the pairs.
+        limits: the choices, each with limits of the squared distance for every radial summand.
+        wanted: which gradients to return.
+        side: number of rows and columns of a tile.
+    """
+    choices = list(dict.fromkeys(limits))
+    if radial and choices:
+        sums = _radial_sums(radial, block, choices, wanted=wanted, side=side)
+    else:
+        sums = [BlockSum.zeros(block, wanted) for _ in choices]
+    for summand in others if choices else ():
+        more = BlockSum.zeros(block, wanted)
+        gram_tiles.add_sum(summand, block, *more, side=side)
+        for found in sums:
+            found.add(more, summand.factor)
+    return [sums[choices.index(choice)] for choice in limits]
+
+
+def _radial_sums(
+    summands: Sequence[RadialSummand], block: Block, limits: Sequence[tuple[Limits, ...]], *, wanted: Wanted, side: int
+) -> list[BlockSum]:
+    a, b = centred(block.a, block.a if block.symmetric else block.b)
+    unbounded = len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
+    factor = common_exponent(summands) if unbounded else None
+    left, right = distance_factors(a, b, factor or 1)
+    accumulators = [_Accumulator(a, b, block.symmetric, wanted) for _ in limits]
+    for rows, columns in tiles(block, side):
+        sq_dist = clamp_rounding_(left[rows] @ right[columns].T, factor)
+        diagonal = block.meets_diagonal(rows, columns)
+        if diagonal and block.same:
+            block.diagonal(sq_dist, rows, columns).zero_()
+        for i, choice in enumerate(limits):
+            if factor is None:
+                mapped = values_and_slopes(summands, sq_dist, choice, keep=i + 1 < len(limits))
+            else:
+                mapped = power_of_two(sq_dist, factor)
+            if diagonal and block.distinct:
+                for matrix in mapped[:2]:
+                    block.diagonal(matrix, rows, columns).zero_()
+            accumulators[i].add(rows, columns, mapped)
+    return [accumulator.result() for accumulator in accumulators]
+
+
+class _Accumulator:
+    """Sums over tiles for one choice of limits."""
+
+    def __init__(self, a: Tensor, b: Tensor, symmetric: bool, wanted: Wanted) -> None:
+        self.symmetric = symmetric
+        self.values = torch.zeros(a.shape[0], dtype=total_dtype(a.device), device=a.device)
+        self.to_a = _Gradient(a, b) if wanted[0] else None
+        self.to_b = self.to_a if self.symmetric else _Gradient(b, a) if wanted[1] else None
+
+    def add(self, rows: slice, columns: slice, mapped: ValueAndSlope) -> None:
+        twice = self.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
+        value, slope, rate = mapped
+        row_sums = value.sum(1)
+        self.values[rows].add_(row_sums, alpha=2 if twice else 1)
+        if self.to_a is not None:
+            self.to_a.add(rows, columns, slope, row_sums if slope is value else slope.sum(1), rate)
+        if self.to_b is not None and (twice or not self.symmetric):
+            self.to_b.add(columns, rows, slope.T, slope.sum(0), rate)
+
+    def result(self) -> BlockSum:
+        factor = 4.0 if self.symmetric else 2.0  # a pair within a set counts in both orders
+        to_a = None if self.to_a is None else self.to_a.result(factor)
+        to_b = None if self.to_b is None or self.symmetric else self.to_b.result(factor)
+        return BlockSum(self.values.sum(), to_a, to_b)
+
+
+class _Gradient:
+    """Half the gradient of a sum of `f(|x_i - y_j|^2)` by `x`.
+
+    This is the sum of `f' (x_i - y_j)` over `j`, so it follows from the sums of `f'` and of `f' y_j`.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+        self.slopes, self.products = x.new_zeros(x.shape[0]), torch.zeros_like(x)
+
+    def add(self, own: slice, other: slice, slope: Tensor, sums: Tensor, rate: float) -> None:
+        self.slopes[own].add_(sums, alpha=rate)
+        self.products[own].addmm_(slope, self.y[other], alpha=rate)
+
+    def result(self, factor: float) -> Tensor:
+        return self.products.addcmul_(self.slopes.unsqueeze(1), self.x, value=-1).mul_(-factor)

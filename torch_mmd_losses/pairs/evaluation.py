@@ -1,0 +1,50 @@
+"""The values of losses on a batch: the entry to the passes over pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.pairs import by_autograd, hand_written
+from torch_mmd_losses.pairs.batch import LOCAL, Batch
+from torch_mmd_losses.pairs.objective import Objective
+from torch_mmd_losses.pairs.plan import make_plan
+from torch_mmd_losses.types import Estimator
+
+
+def objective_values(
+    kernel: Kernel,
+    real: Tensor,
+    fake: Tensor,
+    estimator: Estimator,
+    *,
+    objectives: Sequence[Objective],
+    tile_size: int | None = None,
+    batch: Batch = LOCAL,
+) -> tuple[Tensor, ...]:
+    """Return the value of each objective, all from one set of distances.
+
+    Args:
+        kernel: the kernel.
+        real: checked scores `(m, d)`.
+        fake: checked scores `(n, d)`.
+        estimator: see :func:`torch_mmd_losses.mmd2`.
+        objectives: the losses.
+        tile_size: number of rows and columns of a tile; None picks a default for the device.
+        batch: the samples that the losses are computed on.
+
+    Returns:
+        Scalars in the dtype of the scores, differentiable twice.
+    """
+    plan = make_plan(kernel, real, fake, estimator, objectives=objectives, tile_size=tile_size, batch=batch)
+    by_hand = plan.dense or plan.tiled or plan.gram_tiles
+    if not plan.by_autograd:
+        return hand_written.values(plan, real, fake)
+    values = by_autograd.values(plan, plan.by_autograd, real, fake)
+    if not by_hand:
+        return tuple(value.to(real.dtype) for value in values)
+    parts = zip(hand_written.values(plan, real, fake), values, strict=True)
+    return tuple(torch.stack(both).sum().to(real.dtype) for both in parts)

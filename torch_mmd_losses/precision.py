@@ -1,0 +1,31 @@
+"""The dtypes and contexts in which sums over pairs keep their digits."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+_UNCHANGED = nullcontext()
+_AUTOCAST_DEVICES = frozenset(
+    filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla"))
+)
+
+
+def total_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype in which sums over pairs are accumulated: float64, or float32 on MPS, which has nothing wider.
+
+    MMD^2 is a small difference of mean kernel values of order one, so float32 sums would cancel.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which autocast does not lower the precision of matrix products on `device`."""
+    if torch._C._is_any_autocast_enabled() and _is_lowered(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return _UNCHANGED
+
+
+def _is_lowered(device_type: str) -> bool:
+    return device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type)

@@ -1,0 +1,85 @@
+"""The named tuples that losses, estimators and tests return."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Losses(NamedTuple):
+    """The two losses of one training step, each a scalar to be minimised."""
+
+    discriminator: Tensor
+    """The discriminator's loss: `L_{D,lambda}` of an MMD GAN."""
+    generator: Tensor
+    """The generator's loss: `MMD^2` of an MMD GAN."""
+
+
+class Terms(NamedTuple):
+    """Mean kernel values of a batch, for logging: detached scalars."""
+
+    k_rr: Tensor
+    """Mean kernel value over pairs of real scores, `E k(x, x')`."""
+    k_rf: Tensor
+    """Mean kernel value over pairs of a real and a fake score, `E k(x, y)`."""
+    k_ff: Tensor
+    """Mean kernel value over pairs of fake scores, `E k(y, y')`."""
+    saturated: Tensor
+    """Fraction of the pairs whose gradient has nearly vanished, between 0 and 1."""
+
+
+class ScaledTerms(NamedTuple):
+    """Mean kernel values of a batch and the scale of a scaled MMD loss, for logging: detached scalars."""
+
+    k_rr: Tensor
+    """Mean kernel value over pairs of real scores, `E k(x, x')`."""
+    k_rf: Tensor
+    """Mean kernel value over pairs of a real and a fake score, `E k(x, y)`."""
+    k_ff: Tensor
+    """Mean kernel value over pairs of fake scores, `E k(y, y')`."""
+    saturated: Tensor
+    """Fraction of the pairs whose gradient has nearly vanished, between 0 and 1."""
+    scale: Tensor
+    r"""The factor of :math:`\mathrm{MMD}^2` in the losses, above 0."""
+
+
+class BlockEstimate(NamedTuple):
+    """An estimate of MMD^2 from independent blocks, with an estimate of its variance."""
+
+    value: Tensor
+    """The mean of the estimates of all blocks, a scalar."""
+    variance: Tensor
+    """Unbiased estimate of the variance of `value`, a scalar, never negative. Its root is the standard error."""
+
+
+class ValueAndVariance(NamedTuple):
+    """An estimate of MMD^2 from all pairs, with an estimate of its variance."""
+
+    value: Tensor
+    """Unbiased estimate of MMD^2, a scalar; may be negative."""
+    variance: Tensor
+    """Estimate of the variance of `value`, a scalar; may be negative."""
+
+
+class TwoSampleTest(NamedTuple):
+    """The result of a two-sample test: scalars."""
+
+    statistic: Tensor
+    """Unbiased estimate of MMD^2, or by default the largest of several in units of their standard deviations."""
+    p_value: Tensor
+    """Probability of a statistic at least this large if both samples come from the same distribution, in (0, 1]; NaN
+    if a score is infinite or NaN."""
+
+
+class RelativeTest(NamedTuple):
+    """The result of a three-sample test: scalars."""
+
+    difference: Tensor
+    """MMD^2 of `fake` and `real` minus MMD^2 of `other` and `real`, without bias. Negative if `fake` is nearer."""
+    variance: Tensor
+    """Estimate of the variance of `difference`; may be negative for few samples."""
+    statistic: Tensor
+    """`difference` over the root of `variance`; NaN if the variance is not positive."""
+    p_value: Tensor
+    """The standard normal distribution function at `statistic`: small if `fake` is nearer than `other`."""
