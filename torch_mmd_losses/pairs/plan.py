@@ -11,7 +11,6 @@ from torch_mmd_losses import autograd
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, has_closed_form, is_trained
 from torch_mmd_losses.pairs.batch import Batch
-from torch_mmd_losses.pairs.blocks import tile_side
 from torch_mmd_losses.pairs.objective import Objective
 from torch_mmd_losses.types import Estimator
 
@@ -33,7 +32,7 @@ class Plan(NamedTuple):
     objectives: Sequence[Objective]
     estimator: Estimator
     batch: Batch
-    tile_side: int
+    tile_size: int | None
 
 
 def make_plan(
@@ -75,5 +74,5 @@ def make_plan(
         objectives,
         estimator,
         batch,
-        tile_side(tile_size, real.device),
+        tile_size,
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torch_mmd_losses.kernels.summands import Summand
 from torch_mmd_losses.pairs.block_sums import block_sums
+from torch_mmd_losses.pairs.blocks import tile_side
 from torch_mmd_losses.pairs.hessian import add_hessian_product
 from torch_mmd_losses.pairs.plan import Plan
 from torch_mmd_losses.precision import total_dtype
@@ -28,7 +29,7 @@ def values_and_gradients(
     Returns:
         Scalars in :func:`total_dtype`, and gradients with the rows of the scores that want one, real scores first.
     """
-    batch, objectives = plan.batch, plan.objectives
+    batch, objectives, side = plan.batch, plan.objectives, tile_side(plan.tile_size, real.device)
     samples = batch.samples(real, fake)
     values = torch.zeros(len(objectives), dtype=total_dtype(real.device), device=real.device)
     sizes = [len(scores) if want else 0 for scores, want in zip((real, fake), wanted, strict=True)]
@@ -39,7 +40,7 @@ def values_and_gradients(
         weights = [getattr(objective.weights, part.group) / part.pairs for objective in objectives]
         used = [i for i, weight in enumerate(weights) if weight and (part.value_weight or any(sides))]
         limits = [tuple(s.profile.limits(part.group, objectives[i].bounds) for s in plan.tiled) for i in used]
-        sums = block_sums(plan.tiled, plan.gram_tiles, part.block, limits, wanted=sides, side=plan.tile_side)
+        sums = block_sums(plan.tiled, plan.gram_tiles, part.block, limits, wanted=sides, side=side)
         for i, found in zip(used, sums, strict=True):
             values[i].add_(found.total, alpha=weights[i] * part.value_weight)
             for sample, gradient in ((part.a, found.to_a), (part.b, found.to_b)):
@@ -67,7 +68,7 @@ def hessian_products(
         outer: a factor for each loss.
         along: a direction for the gradient by real and by fake scores; None stands for zero.
     """
-    batch = plan.batch
+    batch, side = plan.batch, tile_side(plan.tile_size, real.device)
     samples = batch.samples(real, fake)
     blocks = batch.blocks(samples, plan.estimator)
     summands: list[Summand] = [*plan.tiled, *plan.gram_tiles]
@@ -75,5 +76,5 @@ def hessian_products(
     for objective, factor in zip(plan.objectives, outer, strict=True):
         steps = (torch.zeros_like(x) if v is None else factor * v for x, v in zip((real, fake), along, strict=True))
         directions = batch.gather(*steps)
-        add_hessian_product(products, summands, objective, blocks, samples, directions, plan.tile_side)
+        add_hessian_product(products, summands, objective, blocks, samples, directions, side)
     return tuple(product if product is None else product * batch.gradient_factor for product in products)
