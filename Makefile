@@ -35,7 +35,7 @@ help:
 	@echo "make smoke       20 iterations of all presets with their real networks, on generated images; JOBS=2 at a time"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
 	@echo "make paper-test  tests that need torchvision and torch-fidelity, in an environment of their own"
-	@echo "make lint        style and types only"
+	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html"
 	@echo "make wheel-test  build the wheel and run the tests against it, outside this directory"
 	@echo "make clean       remove .venv and everything built"
@@ -82,6 +82,7 @@ lint: $(VENV)/dev.done
 	$(IN) -m ruff check .
 	$(IN) -m ruff format --check .
 	$(IN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 docs: $(VENV)/docs.done
 	$(IN) -m sphinx -W --keep-going -b html docs docs/_build/html

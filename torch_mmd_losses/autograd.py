@@ -37,15 +37,6 @@ def reverse_mode_only(*tensors: Tensor) -> bool:
     )
 
 
-def separate_views(*tensors: Tensor) -> list[Tensor]:
-    """Return views of the inputs of a backward pass, for differentiating a function of these inputs once more.
-
-    Derivatives by the views are partial derivatives even if one input was computed from another, or is the same tensor:
-    autograd itself follows the rest of the way. Hooks of an input do not run until its gradient is complete.
-    """
-    return [tensor.view_as(tensor) for tensor in tensors]
-
-
 def differentiable_gradients(
     function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], outer: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
@@ -54,13 +45,17 @@ def differentiable_gradients(
     For the backward pass of a hand-written gradient that is itself differentiated: the gradient has to be computed by
     operations that autograd can follow.
 
+    The function is differentiated by views of its inputs. This gives partial derivatives even if one input was computed
+    from another, or is the same tensor: autograd itself follows the rest of the way. Hooks of an input do not run until
+    its gradient is complete.
+
     Args:
         function: returns as many tensors as there are in `outer`, differentiable twice.
         inputs: its arguments; those that do not require gradients get None.
         outer: the incoming gradients, which are converted to the dtypes of the values.
     """
     with torch.enable_grad(), full_precision(inputs[0].device):
-        views = separate_views(*inputs)
+        views = [tensor.view_as(tensor) for tensor in inputs]
         values = function(*views)
         factors = [factor.to(value.dtype) for factor, value in zip(outer, values, strict=True)]
         wanted = [view for view in views if view.requires_grad]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.autograd import separate_views
+from torch_mmd_losses.autograd import differentiable_gradients
 from torch_mmd_losses.precision import full_precision
 
 
@@ -74,26 +74,23 @@ class _NormaliseByGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         weight, gradient, v, inverse, signed_inverse, *learned = ctx.saved_tensors
+        scale = learned[0] if learned else ctx.scale
+        if torch.is_grad_enabled():
+            # For second derivatives, sigma has to be a function of the weight, with a gradient that varies with it.
+
+            def again(weight: Tensor, scale: Tensor | float = scale) -> tuple[Tensor]:
+                return (normalise(weight, scale, ctx.norm_along_v(weight, v), ctx.eps),)
+
+            grad_weight, *grad_scales = differentiable_gradients(again, (weight, *learned), (grad_output,))
+            return grad_weight, grad_scales[0] if learned else None, None, None, None, None
         grad_weight = grad_scale = None
         with full_precision(weight.device):
-            if torch.is_grad_enabled():
-                # For second derivatives, sigma has to be a function of the weight, with a gradient that varies with it.
-                weight, *learned = separate_views(weight, *learned)
-                wanted = [x for x in (weight, *learned) if x.requires_grad]
-                value = normalise(weight, learned[0] if learned else ctx.scale, ctx.norm_along_v(weight, v), ctx.eps)
-                gradients = iter(torch.autograd.grad(value, wanted, grad_output, create_graph=True))
-                grad_weight = next(gradients) if weight.requires_grad else None
-                grad_scale = next(gradients, None)
-            else:
-                scale = learned[0] if learned else ctx.scale
-                output_dot_weight = _dot(grad_output, weight)
-                if ctx.needs_input_grad[0]:
-                    factor = scale * inverse
-                    grad_weight = (grad_output * factor).addcmul_(
-                        gradient, -factor * signed_inverse * output_dot_weight
-                    )
-                if ctx.needs_input_grad[1]:
-                    grad_scale = output_dot_weight * inverse
+            output_dot_weight = _dot(grad_output, weight)
+            if ctx.needs_input_grad[0]:
+                factor = scale * inverse
+                grad_weight = (grad_output * factor).addcmul_(gradient, -factor * signed_inverse * output_dot_weight)
+            if ctx.needs_input_grad[1]:
+                grad_scale = output_dot_weight * inverse
         return grad_weight, grad_scale, None, None, None, None
 
 
