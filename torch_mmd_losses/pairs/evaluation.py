@@ -40,11 +40,10 @@ def objective_values(
         Scalars in the dtype of the scores, differentiable twice.
     """
     plan = make_plan(kernel, real, fake, estimator, objectives=objectives, tile_size=tile_size, batch=batch)
-    by_hand = plan.dense or plan.tiled or plan.gram_tiles
     if not plan.by_autograd:
         return hand_written.values(plan, real, fake)
-    values = by_autograd.values(plan, plan.by_autograd, real, fake)
-    if not by_hand:
-        return tuple(value.to(real.dtype) for value in values)
-    parts = zip(hand_written.values(plan, real, fake), values, strict=True)
-    return tuple(torch.stack(both).sum().to(real.dtype) for both in parts)
+    parts = []
+    if plan.dense or plan.tiled or plan.gram_tiles:
+        parts.append(hand_written.values(plan, real, fake))
+    parts.append(by_autograd.values(plan, plan.by_autograd, real, fake))
+    return tuple(torch.stack(values).sum().to(real.dtype) for values in zip(*parts, strict=True))
