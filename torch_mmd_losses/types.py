@@ -10,9 +10,14 @@ Estimator = Literal["unbiased", "u_statistic", "biased"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
 Scale = Literal["practical", "exact"]
-"""The form of the scale of :class:`torch_mmd_losses.ScaledMMDLoss`."""
+"""The form of the scale in :class:`torch_mmd_losses.ScaledMMDLoss`."""
 
 SCALES: tuple[str, ...] = get_args(Scale)
+
+Method = Literal["conv", "pico", "matrix"]
+"""How :func:`torch_mmd_losses.conv_spectral_norm` finds the norm of a layer."""
+
+METHODS: tuple[str, ...] = get_args(Method)
 
 Group = Literal["real", "cross", "fake"]
 """A group of pairs: two real samples, a real and a fake one, or two fake ones."""

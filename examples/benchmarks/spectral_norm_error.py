@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from torch_mmd_losses import MMDLoss, conv_spectral_norm, spectral_norms
 from torch_mmd_losses.spectral import singular_vectors
-from torch_mmd_losses.spectral.norm import Method
+from torch_mmd_losses.types import Method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from torch_mmd_losses import conv_spectral_norm
-from torch_mmd_losses.spectral.norm import Method
+from torch_mmd_losses.types import Method
 
 CONVOLUTIONS = (
     (3, 64, 3, 1, 32),

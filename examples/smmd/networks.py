@@ -19,7 +19,7 @@ from torch import nn
 
 from smmd import dcgan, dcgan5, resnet, sngan
 from torch_mmd_losses import conv_spectral_norm
-from torch_mmd_losses.spectral.norm import Method
+from torch_mmd_losses.types import Method
 
 NORMALISATIONS = ("none", "matrix", "conv")
 """How the weights of a critic may be parametrised: not at all, or by either norm."""

@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from torch_mmd_losses.spectral.operators import ConvolutionOperator
+from torch_mmd_losses.types import Method
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (nn.Linear, *CONVOLUTIONS)
@@ -60,7 +61,7 @@ def check_layer(label: str, layer: nn.Module, name: str) -> None:
 
 
 def check_input_size(
-    input_size: int | Sequence[int] | None, layers: dict[str, nn.Module], method: str, name: str
+    input_size: int | Sequence[int] | None, layers: dict[str, nn.Module], method: Method, name: str
 ) -> tuple[int, ...] | None:
     """Return the input size of a single convolution as one number for each spatial dimension; None stays None."""
     if input_size is None:

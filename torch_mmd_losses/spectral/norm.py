@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from torch_mmd_losses.spectral import operators
 from torch_mmd_losses.spectral.accelerated import AcceleratedSpectralNorm
 from torch_mmd_losses.spectral.layers import CONVOLUTIONS, check_input_size, check_layer, layers_to_wrap, spatial_dims
 from torch_mmd_losses.spectral.parametrization import UNKNOWN_INPUT_SIZE, SpectralNorm
+from torch_mmd_losses.types import METHODS, Method
 
-Method = Literal["conv", "pico", "matrix"]
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -144,7 +144,7 @@ def conv_spectral_norm(
         raise TypeError(
             f"name: expected the name of a parameter, got {name!r} (options such as scale= are keyword-only)"
         )
-    checks.one_of("method", method, ("conv", "pico", "matrix"))
+    checks.one_of("method", method, METHODS)
     iterations = checks.whole_number("n_power_iterations", n_power_iterations, least=1)
     factor, smallest = checks.positive_number("scale", scale), checks.positive_number("eps", eps)
     learned = checks.flag("learn_scale", learn_scale)
