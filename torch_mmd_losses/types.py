@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Estimator = Literal["unbiased", "u_statistic", "biased"]
-"""Which pairs an estimator of MMD^2 averages over: see :func:`torch_mmd_losses.mmd2`."""
+"""The pairs that an estimator of MMD^2 averages over, see :func:`torch_mmd_losses.mmd2`."""
 
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
@@ -15,7 +15,7 @@ Scale = Literal["practical", "exact"]
 SCALES: tuple[str, ...] = get_args(Scale)
 
 Method = Literal["conv", "pico", "matrix"]
-"""How :func:`torch_mmd_losses.conv_spectral_norm` finds the norm of a layer."""
+"""The way in which :func:`torch_mmd_losses.conv_spectral_norm` finds the norm of a layer."""
 
 METHODS: tuple[str, ...] = get_args(Method)
 
