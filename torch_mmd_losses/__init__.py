@@ -5,6 +5,7 @@ from torch_mmd_losses.estimators.fourier import mmd2_fourier
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.estimators.variance import mmd2_and_variance
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
+from torch_mmd_losses.guards import UsageWarning
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.bounded import RBFBKernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel, PolynomialKernel
@@ -54,4 +55,6 @@ __all__ = [
     # spectral normalisation
     "conv_spectral_norm",
     "spectral_norms",
+    # warnings
+    "UsageWarning",
 ]

@@ -1,0 +1,48 @@
+"""Warnings name the user's line, once."""
+
+import warnings
+
+import pytest
+import torch
+
+from torch_mmd_losses import UsageWarning, guards
+
+
+@pytest.fixture(autouse=True)
+def _forget(monkeypatch):
+    monkeypatch.setattr(guards, "_warned", set())
+
+
+def test_a_line_is_warned_of_once_for_each_mistake():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            guards.warn("first", "a")
+        for kind in ("first", "second"):
+            guards.warn(kind, kind)
+    assert [str(warning.message) for warning in caught] == ["a", "first", "second"]
+    assert {warning.category for warning in caught} == {UsageWarning}
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_the_line_is_that_of_the_caller_of_torch():
+    class Module(torch.nn.Module):
+        def forward(self):
+            exec(compile("guards.warn('inner', 'a')", guards.__file__, "exec"), {"guards": guards})
+
+    module = Module()
+    Module.forward.__code__ = Module.forward.__code__.replace(co_filename=guards.__file__)
+    with pytest.warns(UsageWarning, match="^a$") as caught:
+        module()
+    assert caught[0].filename == __file__
+
+
+def test_nothing_is_said_under_the_compiler():
+    @torch.compile(backend="eager", fullgraph=True)
+    def step(x):
+        guards.warn("compiled", "a")
+        return x + 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(torch.zeros(1))

@@ -1,0 +1,41 @@
+"""Warnings of legal uses that are almost surely mistakes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+_LIBRARIES = (f"{Path(__file__).parent}{os.sep}", f"{Path(torch.__file__).parent}{os.sep}")
+_warned: set[tuple[str, int, str]] = set()
+
+
+class UsageWarning(UserWarning):
+    """A legal use of `torch_mmd_losses` that is almost surely a mistake. The message says what to change.
+
+    Each place in your code is warned of once. To turn the warnings off, or into errors, use
+    `warnings.simplefilter("ignore", torch_mmd_losses.UsageWarning)` or `"error"`.
+    """
+
+
+def warn(kind: str, message: str) -> None:
+    """Issue a :class:`UsageWarning` for the line of the user's code that called the library; once for each line.
+
+    Nothing is issued under `torch.compile`.
+
+    Args:
+        kind: a word for the mistake, so that one line can be warned of several mistakes.
+        message: what is wrong and what to change.
+    """
+    if torch.compiler.is_compiling():
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        level, frame = level + 1, frame.f_back
+    place = (frame.f_code.co_filename, frame.f_lineno, kind)
+    if place not in _warned:
+        _warned.add(place)
+        warnings.warn(message, UsageWarning, stacklevel=level)
