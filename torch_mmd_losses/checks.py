@@ -1,4 +1,4 @@
-"""Checks of what users pass in: every message names the argument, what was expected and what came."""
+"""Checks of user arguments: every error message names the argument, the expected value and the value received."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def mixture_weights(weights: object, parts: int) -> tuple[float, ...]:
 
 
 def whole_number(name: str, value: object, *, least: int) -> int:
-    """Return `value` as an int if it is an integer that is not below `least`."""
+    """Return `value` as an int if it is an integer >= `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got {value!r} of type {type(value).__name__}")
     if value < least:
@@ -61,20 +61,20 @@ def whole_number(name: str, value: object, *, least: int) -> int:
 
 
 def tile_size(value: object) -> int | None:
-    """Return `value` as an int if it is an integer above zero; None leaves the choice to the device."""
+    """Return `value` as an int if it is an integer above zero, or None for the default of the device."""
     return None if value is None else whole_number("tile_size", value, least=1)
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise if `value` is none of `choices`."""
+    """Raise if `value` is not one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def scores(name: str, value: object) -> Tensor:
-    """Return scores `(m,)`, `(m, d)` or `(m, ...)` as a matrix `(m, d)` in float32, or float64 if they came in it.
+    """Return scores `(m,)`, `(m, d)` or `(m, ...)` as a matrix `(m, d)`, in float64 if they are float64, else float32.
 
-    Half precision is raised to float32 here, once, because a squared distance of 16-bit scores has no digits left.
+    Half precision is converted to float32 here, once, because squared distances of 16-bit scores lose all digits.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor of scores, got {type(value).__name__}")
@@ -100,7 +100,7 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
         and b.numel()
         and a.device == b.device
     ):
-        return a, b  # as they are: for small batches, asking one by one takes a noticeable part of the time of a loss
+        return a, b  # a fast path: in small batches, the checks below take a noticeable part of the time of a loss
     matrix_a, matrix_b = scores(name_a, a), scores(name_b, b)
     if matrix_a.shape[1] != matrix_b.shape[1]:
         raise ValueError(
@@ -115,7 +115,7 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
 
 
 def described(value: object) -> str:
-    """Return what a wrong argument is called in an error: a tensor by its shape, since its numbers would fill pages."""
+    """Return a short description of a wrong argument for an error message: of a tensor, only its shape."""
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
@@ -140,14 +140,14 @@ def sample_sizes(m: int, n: int, estimator: Estimator) -> None:
 
 
 def enough_samples(samples: Mapping[str, Tensor], *, least: int) -> None:
-    """Raise if one of the samples, by the names of their arguments, is smaller than `least`."""
+    """Raise if one of the samples, which are given by argument name, is smaller than `least`."""
     sizes = [sample.shape[0] for sample in samples.values()]
     if min(sizes) < least:
         raise ValueError(f"{', '.join(samples)}: expected at least {least} samples each, got {_all_of(sizes)}")
 
 
 def equally_many(samples: Mapping[str, Tensor], *, least: int) -> None:
-    """Raise unless all samples, by the names of their arguments, have the same size, which is at least `least`."""
+    """Raise unless all samples, which are given by argument name, have the same size, which is at least `least`."""
     sizes = [sample.shape[0] for sample in samples.values()]
     if len(set(sizes)) > 1:
         raise ValueError(f"{', '.join(samples)}: expected equally many samples, got {_all_of(sizes)}")
@@ -159,6 +159,6 @@ def _all_of(numbers: Iterable[int]) -> str:
 
 
 def random_generator(value: object) -> None:
-    """Raise if `value` is no generator of random numbers and not None."""
+    """Raise if `value` is neither a :class:`torch.Generator` nor None."""
     if not (value is None or isinstance(value, torch.Generator)):
         raise TypeError(f"generator: expected a torch.Generator or None, got {value!r}")

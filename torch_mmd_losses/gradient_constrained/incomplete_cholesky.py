@@ -1,4 +1,4 @@
-"""Incomplete Cholesky decomposition of a matrix that is known by its diagonal and its columns."""
+"""Incomplete Cholesky decomposition of a matrix that is given by its diagonal and by a function for its columns."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 
 Columns = Callable[[Tensor], Tensor]
-"""What returns the columns `(n, r)` of a symmetric matrix `(n, n)` at the indices `(r,)`."""
+"""Returns the columns `(n, r)` of a symmetric matrix `(n, n)` at the indices `(r,)`."""
 
 
 def factor(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor | None = None) -> Tensor:
     r"""Return `R` `(rank, n)` with `R^T R` close to a positive semi-definite matrix `A`.
 
-    Pivots are chosen one by one where what is left of the diagonal is largest; `R^T R` equals `A` in their rows and
-    columns, and what remains, `A - R^T R`, is positive semi-definite and shrinks with each of them. Once nothing is
-    left but rounding, the rows of `R` are zero. The choice is a constant to autograd; given the pivots, derivatives are
-    those of `A`.
+    The pivots are chosen one by one, each at the largest entry of the remaining diagonal. `R^T R` equals `A` in the
+    rows and columns of the pivots. The remainder `A - R^T R` is positive semi-definite and shrinks with each pivot.
+    Once the remainder is nothing but rounding, the rows of `R` are zero. The choice of pivots is a constant for
+    autograd. For given pivots, derivatives of `R` follow from the derivatives of `A`.
 
     Args:
-        diagonal: of `A`, `(n,)`.
-        columns: returns those of `A`, which is never there as a whole.
-        rank: how many pivots to choose.
-        weights: how much the remainder of each diagonal entry counts in the choice, `(n,)`, not negative.
+        diagonal: diagonal of `A`, `(n,)`.
+        columns: returns columns of `A`, which is never built as a whole.
+        rank: number of pivots.
+        weights: weight of each entry of the remaining diagonal in the choice of pivots, `(n,)`, not negative.
     """
     with torch.no_grad():
         pivots, used = _pivots(diagonal, columns, rank, torch.ones_like(diagonal) if weights is None else weights)
-    # An unused pivot takes part as a row of the identity matrix, so that shapes do not depend on the numbers.
+    # An unused pivot is replaced by a row of the identity matrix, so that shapes do not depend on the numbers.
     chosen = columns(pivots) * used
     unused = torch.diag((~used).to(chosen.dtype))
     root = torch.linalg.cholesky(chosen[pivots] * used.unsqueeze(1) + unused)
@@ -35,9 +35,10 @@ def factor(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor | None
 
 
 def _pivots(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return indices `(rank,)`, and which of them were chosen for more than rounding."""
+    """Return the indices `(rank,)` of the pivots, and a mask of the pivots whose remainder is more than rounding."""
     remaining, rows = diagonal.clone(), diagonal.new_zeros(rank, len(diagonal))
-    # Errors grow by what divides a row: where little counts, they are as large as the weighted ones where much does.
+    # A small divisor enlarges the errors of a row. Errors at a small weight are therefore as large as the weighted
+    # errors at a large weight.
     rounding = len(diagonal) * torch.finfo(diagonal.dtype).eps * (weights * diagonal).amax()
     found, used = [], []
     for step in range(rank):

@@ -1,4 +1,4 @@
-"""Gradient-constrained MMD: critics are limited in value and in gradient where a measure has its mass."""
+"""Gradient-constrained MMD: the values and gradients of critics are bounded on average over a given measure."""
 
 from __future__ import annotations
 
@@ -38,60 +38,64 @@ def gradient_constrained_mmd2(
     .. math::
 
         S^2 = \sup_f \bigl(E f(x) - E f(y)\bigr)^2 \quad \text{with} \quad
-        E_\mu \bigl[f^2 + \lVert \nabla f \rVert^2\bigr] + \lambda \lVert f \rVert_H^2 \le 1
+        E_\mu \bigl[f^2 + \lVert \nabla f \rVert^2\bigr] + \lambda \lVert f \rVert_H^2 \le 1.
 
-    over the functions :math:`f` of the RKHS :math:`H` of the kernel :math:`k(\phi(a), \phi(b))`, where :math:`\phi` are
-    the features and gradients are taken with respect to their input. For :math:`\mu` the uniform distribution on
-    :math:`M` points it is
+    The supremum runs over the functions :math:`f` in the RKHS :math:`H` of the kernel :math:`k(\phi(a), \phi(b))`,
+    where :math:`\phi` are the features. Gradients are taken with respect to the input of the features. If :math:`\mu`
+    is the uniform distribution on :math:`M` points,
 
     .. math::
 
         S^2 = \frac{1}{\lambda} \Bigl(\mathrm{MMD}^2
             - v^{\mathsf T} \Bigl(\begin{bmatrix} K & G^{\mathsf T} \\ G & H \end{bmatrix} + M \lambda I \Bigr)^{-1} v
-            \Bigr), \qquad v = \begin{bmatrix} \eta \\ \nabla \eta \end{bmatrix},
+            \Bigr), \qquad v = \begin{bmatrix} \eta \\ \nabla \eta \end{bmatrix}.
 
-    with the mean witness :math:`\eta(t) = E\,k(x, t) - E\,k(y, t)` at the points, and there the kernel :math:`K`, its
-    derivatives :math:`G` by one argument and those by both, :math:`H`.
+    Here :math:`\eta(t) = E\,k(x, t) - E\,k(y, t)` is the mean witness at the points. :math:`K` are the kernel values at
+    the points, :math:`G` are their derivatives with respect to one argument, and :math:`H` are their derivatives with
+    respect to both arguments.
 
-    **Cost.** The matrix has :math:`M (1 + d)` rows for inputs of dimension :math:`d`. A gradient with respect to the
-    input is one with respect to the features times their Jacobian, so the same number comes from :math:`M (1 + s)`
-    rows for :math:`s` features: 128 instead of 50,240 for 64 images of 28 x 28 pixels and a critic with one output.
-    Time is :math:`O(M^3 (1 + s)^3)` and memory a small multiple of :math:`M^2 (1 + s)^2` numbers, beside the Jacobian,
-    one backward pass through the features for each of them. `rank` replaces the matrix by :math:`R^{\mathsf T} R`, its
-    incomplete Cholesky decomposition with that many rows :math:`\ell`. Time is then :math:`O(\ell^2 M (1 + s))` and
-    memory a small multiple of :math:`\ell M (1 + s)`, and the matrix is never built. The result comes from below: it
-    grows with `rank` to the exact value, and far too small a rank may leave it negative.
+    **Cost.** The matrix has :math:`M (1 + d)` rows for inputs of dimension :math:`d`. The gradient with respect to the
+    input is the gradient with respect to the features times the Jacobian of the features. The same number therefore
+    follows from :math:`M (1 + s)` rows for :math:`s` features: 128 rows instead of 50,240 for 64 images of 28 x 28
+    pixels and a critic with one output. Time is :math:`O(M^3 (1 + s)^3)`. Memory is a small multiple of
+    :math:`M^2 (1 + s)^2` numbers, plus the Jacobian. The Jacobian takes one backward pass for each feature.
 
-    **Precision.** Everything after the features is computed in float64, by a Cholesky decomposition. Nothing is added
-    to the matrix but :math:`M \lambda`. That makes it positive definite unless :math:`\lambda` is about 1e-15 of
-    :math:`E_\mu[k(a, a) + \sum_i \partial_i \partial_{i+d} k(a, a)]` or less, which raises an error.
+    `rank` replaces the matrix by :math:`R^{\mathsf T} R`, its incomplete Cholesky decomposition with :math:`\ell` rows,
+    and the matrix is never built. Time is then :math:`O(\ell^2 M (1 + s))`, and memory is a small multiple of
+    :math:`\ell M (1 + s)` numbers. The result approaches the exact value from below as `rank` grows. If `rank` is far
+    too small, the result may be negative.
+
+    **Precision.** Everything after the features is computed in float64, by a Cholesky decomposition. Nothing except
+    :math:`M \lambda` is added to the diagonal of the matrix. The sum is positive definite unless :math:`\lambda` is
+    about 1e-15 of :math:`E_\mu[k(a, a) + \sum_i \partial_i \partial_{i+d} k(a, a)]` or less, which raises an error.
 
     Args:
-        real: samples `(m, ...)` in any floating-point dtype, as the features take them; `(m,)` and `(m, ...)` are
-            flattened from dim 1 where there are no features.
+        real: samples `(m, ...)` in any floating-point dtype, in the shape that the features take. Without features,
+            `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: samples `(n, ...)`, likewise.
-        kernel: any kernel that is positive definite and twice differentiable, also at coincident samples, so not
-            :class:`EnergyKernel`; a bounded one is taken without its bounds.
-        lambda_: weight of the norm in the RKHS, > 0.
-        features: a network or another function that maps a batch of samples to scores `(m, s)`, each sample for itself
-            (put batch normalisation into eval mode); None is the identity.
-        mu: points `(M, ...)` where critics are limited, like `real`; None takes the real samples.
-        rank: how many rows the low-rank approximation has, from 1 to :math:`M (1 + s)`; None is exact.
-        estimator: which pairs to average over, as in :func:`mmd2`: with the matrix given, :math:`S^2` is
-            :math:`\mathrm{MMD}^2` with another kernel. The default is that of the paper, never negative but for
-            rounding; for the others to be unbiased, `mu` has to be independent of both samples.
+        kernel: any kernel that is positive definite, and twice differentiable also at coincident samples. This
+            excludes :class:`EnergyKernel`. The bounds of an :class:`RBFBKernel` are ignored.
+        lambda_: weight of the RKHS norm, > 0.
+        features: a network or another function that maps a batch of samples to scores `(m, s)`. Each row of scores must
+            depend on its own sample only, so put batch normalisation into eval mode. None is the identity.
+        mu: points `(M, ...)`, like `real`, over which the critics are bounded. None takes the real samples.
+        rank: number of rows of the low-rank approximation, from 1 to :math:`M (1 + s)`. None computes the exact value.
+        estimator: the pairs to average over, see :func:`mmd2`. It applies here because, for a given matrix, :math:`S^2`
+            is :math:`\mathrm{MMD}^2` with another kernel. The default is the estimator of the paper, which is never
+            negative except for rounding. The other estimators are unbiased only if `mu` is independent of both samples.
 
     Returns:
         A scalar, float64 for float64 scores and float32 for all others. Differentiable twice with respect to the
-        samples, `mu` and the parameters of the features and the kernel. With `rank` the chosen rows are constants to
-        derivatives; where the choice changes, the value jumps. `torch.compile` needs `features=None`.
+        samples, `mu` and the parameters of the features and the kernel. With `rank`, the choice of rows is a constant
+        in derivatives, and the value jumps where the choice changes. `torch.compile` needs `features=None`.
 
     Raises:
-        TypeError: if samples are no tensors, `kernel` is no :class:`Kernel` or has an :class:`EnergyKernel` in it,
-            `lambda_` is no real number, `features` no function or `rank` no integer.
-        ValueError: if samples are empty, not floating-point or too few for the estimator, or differ in dimension, dtype
-            or device; if `lambda_` is not positive or too small for float64, `rank` too large or the estimator unknown;
-            if the features have another number of rows than the samples or no derivative.
+        TypeError: if samples are not tensors, `kernel` is not a :class:`Kernel` or contains an :class:`EnergyKernel`,
+            `lambda_` is not a real number, `features` is not a function, or `rank` is not an integer.
+        ValueError: if samples are empty, not floating-point, or too few for the estimator; if samples differ in
+            dimension, dtype or device; if `lambda_` is not positive or too small for float64; if `rank` is below 1 or
+            too large; if the estimator is unknown; if the features do not return one row for each sample, or are not
+            differentiable.
 
     Example:
         >>> real, fake = torch.randn(20, 2), torch.randn(20, 2) + 1
@@ -135,29 +139,29 @@ def gradient_constrained_mmd2(
 
 
 class _Points(NamedTuple):
-    """The points where critics are limited, as the features see them.
+    """The points over which the critics are bounded, in the coordinates of the features.
 
-    A critic `g(features(x))` has the gradient `J^T grad g`. Its squared value and gradient at a point are a quadratic
-    form of the value and gradient of `g`, with the block `N = [[1, 0], [0, J J^T]]`. Coordinates of all points together
-    have the shape `(m (1 + s), columns)`, those of one point next to each other.
+    A critic `g(features(x))` has the gradient `J^T grad g`. The sum of its squared value and squared gradient norm at a
+    point is a quadratic form of the value and gradient of `g`, with the matrix `N = [[1, 0], [0, J J^T]]`. Values and
+    gradients at all points have the shape `(m (1 + s), columns)`, with those of one point next to each other.
     """
 
     scores: Tensor
     """Features of the points, `(m, s)`."""
     jacobian: Tensor | None
-    """Their derivatives `J` by the input, `(m, s, d)`, or None for the identity."""
+    """Derivatives `J` of the features with respect to the input, `(m, s, d)`, or None for the identity."""
 
     def to(self, dtype: torch.dtype) -> _Points:
         return _Points(self.scores.to(dtype), None if self.jacobian is None else self.jacobian.to(dtype))
 
     def functionals(self, kernel: Kernel, b: Tensor, combination: Tensor | None = None) -> Tensor:
-        """Return values and gradients at the points of combinations of representers at `b`: of `k(., b)` for None."""
+        """Return the values and gradients of combinations of representers at `b`; None stands for `k(., b)`."""
         if combination is None:
             combination = self._unit()[:1].expand(len(b), -1)
         return jets(kernel, self.scores, b, combination).flatten(0, 1)
 
     def columns(self, kernel: Kernel, indices: Tensor) -> Tensor:
-        """Return columns of the matrix of values and derivatives of the kernel, `(m (1 + s), indices)`."""
+        """Return columns `(m (1 + s), indices)` of the matrix of kernel values and derivatives."""
         unit = self._unit()
         return self.functionals(kernel, self.scores[indices // len(unit)], unit[indices % len(unit)])
 
@@ -165,11 +169,11 @@ class _Points(NamedTuple):
         return torch.eye(1 + self.scores.shape[1], dtype=self.scores.dtype, device=self.scores.device)
 
     def blocks(self) -> Tensor | None:
-        """Return `N`, `(m, 1 + s, 1 + s)`, or None for the identity."""
+        """Return the matrix `N` of each point, `(m, 1 + s, 1 + s)`, or None for the identity."""
         return None if self.jacobian is None else _with_value(self.jacobian @ self.jacobian.mT)
 
     def roots(self) -> Tensor | None:
-        """Return `F`, `(m, 1 + s, 1 + min(s, d))`, with `F F^T = N`; its derivatives are not those of `N`."""
+        """Return `F`, `(m, 1 + s, 1 + min(s, d))`, with `F F^T = N`, as a constant for autograd."""
         if self.jacobian is None:
             return None
         return _with_value(torch.linalg.qr(self.jacobian.detach().mT, mode="r").R.mT)
@@ -182,18 +186,24 @@ def _with_value(blocks: Tensor) -> Tensor:
 
 
 def _times(blocks: Tensor | None, columns: Tensor) -> Tensor:
-    """Return the product with a block diagonal matrix, given by its blocks `(m, p, q)`; None is the identity."""
+    """Return the product of a block diagonal matrix and `columns`.
+
+    The blocks are `(m, p, q)`; None stands for the identity.
+    """
     if blocks is None:
         return columns
     return (blocks @ columns.unflatten(0, (blocks.shape[0], blocks.shape[2]))).flatten(0, 1)
 
 
 def _exact(kernel: Kernel, points: _Points, weight: float, eta: Tensor) -> Tensor:
-    """Return the form of Eq. 9 for each pair of columns of `eta`, `V`: `V^T N U` with `(S N + weight) U = V`.
+    """Return the quadratic form of Eq. 9 for each pair of columns of `eta`.
 
-    `S` are the values and derivatives of the kernel at the points, by the features. The decomposition is not
-    differentiated. Its solution is improved by a step of refinement, which is: that makes the first derivatives of `U`
-    right, and those of the form, of which `U` is a stationary point, up to the third.
+    The form is `V^T N U` with `(S N + weight) U = V`, where `V` is `eta` and `S` is the matrix of kernel values and
+    derivatives at the points, with respect to the features.
+
+    The decomposition is not differentiated. One step of refinement improves its solution and is differentiated, which
+    makes the first derivatives of `U` correct. `U` is a stationary point of the form, so derivatives of the form are
+    correct up to the third.
     """
     size = 1 + points.scores.shape[1]
     every = torch.arange(len(points.scores) * size, device=eta.device)
@@ -219,7 +229,7 @@ def _exact(kernel: Kernel, points: _Points, weight: float, eta: Tensor) -> Tenso
 
 
 def _low_rank(kernel: Kernel, points: _Points, weight: float, eta: Tensor, rank: int) -> Tensor:
-    """Return the same with `R^T R` for `S`, by the identity of Woodbury: Appendix D.2 of Arbel et al."""
+    """Return the form of :func:`_exact` with `R^T R` in place of `S`, by Woodbury's identity (Appendix D.2)."""
     blocks = points.blocks()
     columns = partial(points.columns, kernel)
     importance = None if blocks is None else blocks.detach().diagonal(dim1=1, dim2=2).flatten()
@@ -237,7 +247,7 @@ def _cholesky(gram: Tensor, weight: float) -> Tensor:
     """Return the Cholesky decomposition of `gram + weight I`."""
     rounding = torch.finfo(gram.dtype).eps * gram.diagonal().sum()
     try:
-        # A weight below rounding is refused as the decomposition refuses: no `if` on what a device has computed.
+        # A weight below rounding makes this decomposition fail. An `if` would have to wait for the device.
         torch.linalg.cholesky((weight - rounding).reshape(1, 1))
         return torch.linalg.cholesky(gram + weight * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
@@ -249,7 +259,7 @@ def _cholesky(gram: Tensor, weight: float) -> Tensor:
 
 
 def _mean_over_pairs(form: Tensor, m: int, estimator: Estimator) -> Tensor:
-    """Return what MMD^2 would be with the values of `form` `(m + n, m + n)` for those of the kernel."""
+    """Return MMD^2 with the entries of `form` `(m + n, m + n)` in place of the kernel values."""
     cross = _mean_of_distinct if estimator == "u_statistic" else torch.mean
     return _mean_of_distinct(form[:m, :m]) - 2 * cross(form[:m, m:]) + _mean_of_distinct(form[m:, m:])
 
@@ -259,7 +269,7 @@ def _mean_of_distinct(square: Tensor) -> Tensor:
 
 
 def _points(name: str, inputs: Tensor, features: Features | None) -> _Points:
-    """Return the features of inputs and, unless they are the inputs, their Jacobian."""
+    """Return the features of the inputs, with their Jacobian unless `features` is None."""
     if features is None:
         return _Points(checks.scores(name, inputs), None)
     differentiable = torch.is_grad_enabled()

@@ -1,7 +1,8 @@
 """Functions in the RKHS of a kernel: their values and gradients at given points.
 
-The functions are combinations of representers: `k(., b)`, whose inner product with `f` is the value `f(b)`, and the
-derivatives of `k(., b)` by the coordinates of `b`, whose inner products with `f` are the derivatives of `f` at `b`.
+The functions are combinations of representers. One representer is `k(., b)`, whose inner product with `f` is the value
+`f(b)`. The others are the derivatives of `k(., b)` with respect to the coordinates of `b`, whose inner products with
+`f` are the derivatives of `f` at `b`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, by_kin
 
 
 def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
-    r"""Return values and gradients of functions at given points.
+    r"""Return the values and gradients of combinations of representers at given points.
 
     Function `j` is `c_0 k(., b_j) + sum_i c_i d/d(b_j)_i k(., b_j)`, where `c` is row `j` of `combination`.
 
@@ -29,7 +30,7 @@ def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
         combination: coefficients `(n, 1 + s)`.
 
     Returns:
-        `(m, 1 + s, n)`: the value, then the gradient.
+        `(m, 1 + s, n)`: the value of each function at each point, followed by its gradient.
     """
     radial, others = by_kind(kernel._summands())
     parts = [_general(summand, at, b, combination) for summand in others]
@@ -39,7 +40,11 @@ def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
 
 
 def squared_norms(kernel: Kernel, at: Tensor) -> Tensor:
-    """Return `k(a, a)` and the derivatives of `k` by coordinate `i` of both arguments at each point: `(m, 1 + s)`."""
+    """Return the squared RKHS norms `(m, 1 + s)` of the representers at each point.
+
+    These are `k(a, a)` and, for each coordinate `i`, the derivative of `k` with respect to coordinate `i` of both
+    arguments.
+    """
     radial, others = by_kind(kernel._summands())
     unit = torch.eye(1 + at.shape[1], dtype=at.dtype, device=at.device)
     own = [(summand, point, point.expand(len(unit), -1)) for summand in others for point in at.split(1)]
@@ -65,7 +70,7 @@ def _radial(summands: Sequence[RadialSummand], at: Tensor, b: Tensor, combinatio
 
 
 def _derivatives(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a function that is applied element by element, and its first two derivatives, from one evaluation."""
+    """Return the values of an elementwise function and of its first two derivatives, from one evaluation."""
 
     def valued(x: Tensor) -> tuple[Tensor, Tensor]:
         value = f(x)
@@ -83,7 +88,7 @@ def _general(summand: GramSummand, at: Tensor, b: Tensor, combination: Tensor) -
     weight, direction = combination[:, 0], combination[:, 1:]
 
     def functions(shift: Tensor) -> tuple[Tensor, Tensor]:
-        # A value depends on its own pair only, so a shift of all points at once gives the derivatives of each pair.
+        # A kernel value depends on its own pair only, so one shift of all points gives the derivatives of each pair.
         def gram(step: Tensor) -> Tensor:
             values = summand.kernel(at + shift, b + step * direction)
             return checked_values(type(summand.kernel).__name__, values, (len(at), len(b)))

@@ -1,4 +1,4 @@
-"""The base class of the losses: a kernel, an estimator, and the batch of one process or of all."""
+"""The base class of the losses: kernel, estimator, and the choice between the batch of one or of all processes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class BatchLoss(nn.Module):
 
     @contextmanager
     def _refusal_is_shared(self, real: object, fake: object) -> Iterator[None]:
-        """Tell the other processes if this one raises an error, of any kind: they would wait for its scores forever."""
+        """Tell the other processes about any error in the block, since they would wait for these scores forever."""
         try:
             yield
         except Exception:

@@ -1,4 +1,4 @@
-"""How fast scores change with the samples that they are scores of."""
+"""Gradients of scores with respect to their samples."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch_mmd_losses.autograd import eager_only
 
 @eager_only
 def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_graph: bool) -> Tensor:
-    r"""Return the squared Frobenius norm of the derivative of the scores by their own sample, `(m,)`.
+    r"""Return the squared Frobenius norms `(m,)` of the gradients of scores with respect to their samples.
 
-    Scores of a sample must not depend on other samples, so that the sum over the batch has the derivatives of all
-    samples in one backward pass; each of the `d` scores takes a pass of its own. One pass over all at once by `vmap`
-    was never faster, and 2.7 times slower for a convolutional network with 16 scores.
+    The scores of a sample must not depend on other samples. One backward pass through the sum over the batch then gives
+    the gradients of all samples. Each of the `d` scores takes one such pass. A single pass for all scores by `vmap` was
+    never faster, and was 2.7 times slower for a convolutional network with 16 scores.
 
     Args:
-        name: what to call the scores in errors.
+        name: name of the scores in error messages.
         scores: `(m, d)`, as :func:`checks.scores` returns them.
         inputs: the samples, `(m, ...)`.
         create_graph: whether the norms will be differentiated.

@@ -14,7 +14,7 @@ from torch_mmd_losses.types import Estimator
 
 
 def discriminator_objective(lambda_: float) -> Objective:
-    """Return the weights of `L_{D,lambda}`, Eq. 5 of Wang et al., and its bounds, those of Eq. 6 or Eq. 7."""
+    """Return the discriminator's loss `L_{D,lambda}`: weights by Eq. 5 and bounds by Eq. 6 or 7 of Wang et al."""
     weights = Weights(real=lambda_, cross=1.0 - lambda_, fake=-1.0)
     return Objective(weights, "attractive" if lambda_ < 0 else "repulsive")
 
@@ -22,7 +22,7 @@ def discriminator_objective(lambda_: float) -> Objective:
 class MMDLoss(BatchLoss):
     r"""Losses of the discriminator and the generator of an MMD GAN.
 
-    With real scores :math:`x, x'` and fake scores :math:`y, y'`, both to be minimised,
+    For real scores :math:`x, x'` and fake scores :math:`y, y'` the two losses, both to be minimised, are
 
     .. math::
 
@@ -40,27 +40,30 @@ class MMDLoss(BatchLoss):
     MMD-rq          `RationalQuadraticMix()`     -1
     ==============  ===========================  =====================================
 
-    The discriminator should put out several numbers per sample (16 in the papers), without a sigmoid, and needs a
-    Lipschitz constraint such as :func:`conv_spectral_norm`. Its loss is not symmetric in its arguments: pass them by
-    the keywords `real=` and `fake=`. The module has no state but the kernel's, and never changes it.
+    The discriminator should output several scores per sample (16 in the papers), without a sigmoid, and needs a
+    Lipschitz constraint such as :func:`conv_spectral_norm`. The discriminator's loss is not symmetric in real and fake
+    scores, so pass them by keyword, `real=` and `fake=`. The module has no state except the state of its kernel, which
+    it never changes.
 
     Args:
-        kernel: the kernel; None makes an `RBFBKernel()`.
-        lambda_: weight of the repulsion between real scores, finite; below zero they are attracted instead.
-        estimator: which pairs the means run over, see :func:`mmd2`. The authors' code uses `"u_statistic"`, which needs
+        kernel: any kernel. None creates an `RBFBKernel()`. The bounds of an :class:`RBFBKernel` apply to the
+            discriminator's loss only.
+        lambda_: weight of the repulsion between real scores, finite. A negative weight attracts real scores to each
+            other.
+        estimator: the pairs to average over, see :func:`mmd2`. The authors' code uses `"u_statistic"`, which needs
             equally many real and fake scores.
-        global_batch: under `torch.distributed`, take the losses of the batches of all processes together instead of
-            this one's. Values are the same in every process; gradients are those whose *average* over the processes is
-            exact, as DistributedDataParallel takes it. All processes have to call the same methods in the same order,
-            with at least one real and one fake sample each, but not equally many. Without
-            `torch.distributed`, or with one process, it changes nothing.
-        tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device;
-            smaller ones need less memory.
+        global_batch: under `torch.distributed`, compute the losses of the joint batch of all processes instead of the
+            batch of this process. The values are the same in every process. Averaging gradients over processes, as DDP
+            does, gives the exact gradient of the joint batch. All processes must call the same methods in the same
+            order, each with at least one real and one fake sample; the numbers of samples may differ. Without
+            `torch.distributed`, or with a single process, the option has no effect.
+        tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
+            tiles need less memory.
 
     Raises:
-        TypeError: if `kernel` is no :class:`Kernel`, `lambda_` no real number, `global_batch` no bool or `tile_size` no
-            integer.
-        ValueError: if `lambda_` is not finite, the estimator is unknown or `tile_size` is below 1.
+        TypeError: if `kernel` is not a :class:`Kernel`, `lambda_` is not a real number, `global_batch` is not a bool,
+            or `tile_size` is not an integer.
+        ValueError: if `lambda_` is not finite, the estimator is unknown, or `tile_size` is below 1.
 
     Example:
         >>> loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)
@@ -90,40 +93,40 @@ class MMDLoss(BatchLoss):
         r"""Return the discriminator's loss :math:`L_{D,\lambda}` (Eq. 5), to be minimised.
 
         Args:
-            real: scores of real samples, `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened.
-            fake: scores of fake samples, `(n, d)`, likewise.
+            real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
+            fake: scores `(n, d)`, likewise.
 
         Returns:
-            A scalar, float64 for float64 scores and float32 for all others; it may have either sign.
+            A scalar, float64 for float64 scores and float32 for all others. It may have either sign.
 
         Raises:
-            TypeError: if scores are no tensors.
-            ValueError: if scores are empty, not floating-point, too few for the estimator or, for `"u_statistic"`,
-                not equally many; if they differ in dimension, dtype or device.
+            TypeError: if scores are not tensors.
+            ValueError: if scores are empty, not floating-point, or too few for the estimator; if real and fake scores
+                are not equally many for `"u_statistic"`; if they differ in dimension, dtype or device.
         """
         return self._losses(real, fake, discriminator_objective(self.lambda_))[0]
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        r"""Return the generator's loss :math:`L_G = \mathrm{MMD}^2` (Eq. 2) with the unbounded kernel.
+        r"""Return the generator's loss :math:`L_G = \mathrm{MMD}^2` (Eq. 2), to be minimised.
 
-        The real scores do not depend on the generator, so they may be detached. Arguments, result and errors are
-        those of :meth:`discriminator`.
+        The bounds of an :class:`RBFBKernel` are ignored. The real scores do not depend on the generator, so they may be
+        detached. Arguments, return value and errors are those of :meth:`discriminator`.
         """
         return self._losses(real, fake, GENERATOR)[0]
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the generator's loss, :meth:`generator`."""
+        """Return the generator's loss, see :meth:`generator`."""
         return self.generator(real, fake)
 
     def both(self, real: Tensor, fake: Tensor) -> Losses:
         """Return both losses, computed from one set of distances.
 
-        For simultaneous updates, as the authors train: one forward of the discriminator on real and fake samples, then
-        the gradient of the first loss with respect to the discriminator and of the second with respect to the
-        generator. Arguments and errors are those of :meth:`discriminator`.
+        Use this method for simultaneous updates, as in the authors' training: run the discriminator once on real and
+        fake samples, then compute the gradient of the first loss with respect to the discriminator and the gradient of
+        the second loss with respect to the generator. Arguments and errors are those of :meth:`discriminator`.
 
         Returns:
-            A named tuple `(discriminator, generator)` of the values of the two methods.
+            A named tuple `(discriminator, generator)` with the values of :meth:`discriminator` and :meth:`generator`.
 
         Example:
             >>> loss, D = MMDLoss(), torch.nn.Linear(3, 16)
@@ -136,13 +139,15 @@ class MMDLoss(BatchLoss):
         return Losses(*self._losses(real, fake, discriminator_objective(self.lambda_), GENERATOR))
 
     def terms(self, real: Tensor, fake: Tensor) -> Terms:
-        r"""Return the three mean kernel values and the share of saturated pairs, for logging.
+        r"""Return the three mean kernel values and the fraction of saturated pairs, for logging.
 
-        Neither loss tells how far training has come; the authors advise to watch these instead and to keep the means
-        near the middle of the kernel's range (about 0.6 for one Gaussian kernel). The means are those of the unbounded
-        kernel. A pair is saturated if its kernel value is below 0.01 or above 0.99 of :math:`k(a, a)`, or if a bound
-        holds its distance in the discriminator's loss; a sum of kernels saturates where all its parts do, and kernels
-        without a peak (linear, energy) never do.
+        Neither loss shows the progress of training. The authors advise to watch the mean kernel values instead, and to
+        keep them near the middle of the kernel's range (about 0.6 for one Gaussian kernel). The means ignore the bounds
+        of an :class:`RBFBKernel`.
+
+        A pair is saturated if its kernel value is below 0.01 or above 0.99 of :math:`k(a, a)`, or if a bound clamps its
+        distance in the discriminator's loss. For a sum of kernels, a pair is saturated if all summands are. Kernels
+        without a peak (linear, energy) never saturate.
 
         Arguments and errors are those of :meth:`discriminator`.
 
@@ -157,6 +162,6 @@ class MMDLoss(BatchLoss):
         return self._terms(real, fake, discriminator_objective(self.lambda_).bounds)
 
     def extra_repr(self) -> str:
-        """Return the arguments but the kernel, which is a child module, for `repr`."""
+        """Return the arguments for `repr`, except the kernel, which is a child module."""
         names = ("lambda_", "estimator", "global_batch", "tile_size")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

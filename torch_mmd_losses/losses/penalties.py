@@ -1,4 +1,4 @@
-"""Penalties on critics: on the length of their gradient and on the size of what they put out."""
+"""Penalties on the gradients and outputs of critics, and the witness function of MMD."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch_mmd_losses.precision import full_precision, total_dtype
 
 
 def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> Tensor:
-    r"""Return the penalty on the gradient of a critic, to be added to the discriminator's loss with a weight.
+    r"""Return a penalty on the gradient of a critic, to be added to the discriminator's loss with a weight.
 
     .. math:: E\,(\lVert \nabla f(x) \rVert - target)^2
 
-    for the values :math:`f(x)` that a critic puts out at samples :math:`x`. The norm is that of the whole gradient of a
-    sample, over channels and pixels; with several values per sample it is the Frobenius norm of all their gradients.
+    for the values :math:`f(x)` of a critic at samples :math:`x`. The norm is taken over the whole gradient of a sample,
+    with all channels and pixels. With several values per sample, it is the Frobenius norm of all their gradients.
 
     ==============================  =================================================================  ========
     penalty                         `scores`                                                           `target`
@@ -29,26 +29,28 @@ def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> 
     zero-centred, R1                `D(real)`                                                          0
     ==============================  =================================================================  ========
 
-    with `points = interpolation_points(real, fake)`, or any others, which are `inputs`. Each value may depend on its
-    own sample only, so no BatchNorm in the discriminator. Where the gradient vanishes, the derivative of the norm is
-    taken as zero, so that nothing becomes NaN. The discriminator must not be compiled, since PyTorch does not
-    differentiate compiled code twice.
+    Here, `points` are `interpolation_points(real, fake)` or any other samples. Pass the samples at which the gradient
+    is penalised, `points` or `real`, as `inputs`.
+
+    Each value may depend on its own sample only, so the discriminator must not contain BatchNorm. Where the gradient
+    vanishes, the derivative of the norm is set to zero, which avoids NaN. The discriminator must not be compiled, since
+    PyTorch does not differentiate compiled code twice.
 
     Args:
-        scores: the values, `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1. Each
-            of the `d` takes a backward pass.
-        inputs: the samples, `(m, ...)` in any floating-point dtype, as the critic saw them; they require gradients, and
-            `scores` is a differentiable function of them.
-        target: the length that the gradient should have, >= 0.
+        scores: values of the critic, `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim
+            1. Each of the `d` values takes one backward pass.
+        inputs: the samples `(m, ...)`, in any floating-point dtype. This must be the tensor that was passed to the
+            critic. It must require gradients, and `scores` must be a differentiable function of it.
+        target: the norm that the gradient should have, >= 0.
 
     Returns:
-        A scalar, float64 for float64 scores and float32 for all others; never negative.
+        A scalar, float64 for float64 scores and float32 for all others. Never negative.
 
     Raises:
-        TypeError: if `scores` or `inputs` is no tensor or `target` no real number.
+        TypeError: if `scores` or `inputs` is not a tensor, or `target` is not a real number.
         ValueError: if `target` is negative or not finite; if `scores` is empty or not floating-point; if `inputs` is
-            not floating-point, does not require gradients, has another number of samples than `scores` or is not what
-            `scores` depends on.
+            not floating-point, does not require gradients, or differs from `scores` in the number of samples; if
+            `scores` does not depend on `inputs`.
 
     Example:
         >>> D = torch.nn.Linear(2, 1)
@@ -75,26 +77,27 @@ def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> 
 
 
 def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tensor:
-    r"""Return the witness function of MMD, the critic that an MMD GAN stands for, at some samples.
+    r"""Evaluate the witness function of MMD, the implicit critic of an MMD GAN, at given samples.
 
     .. math:: f(t) = E\,k(x, t) - E\,k(y, t)
 
-    for the scores :math:`t` of these samples, real scores :math:`x` and fake scores :math:`y`. Divided by
-    :math:`\mathrm{MMD}` it would be the optimal critic of Eq. 1; the penalty of MMD GANs is on :math:`f` as it is.
+    for scores :math:`t` of the given samples, real scores :math:`x` and fake scores :math:`y`. Divided by
+    :math:`\mathrm{MMD}`, :math:`f` would be the optimal critic of Eq. 1. The gradient penalty of MMD GANs applies to
+    :math:`f` without this division.
 
     Args:
-        scores: scores of the samples at which to evaluate it, `(p, d)` in any floating-point dtype; `(p,)` and
-            `(p, ...)` are flattened.
-        real: scores of real samples, `(m, d)`, likewise.
-        fake: scores of fake samples, `(n, d)`, likewise.
-        kernel: the kernel; a bounded one is taken without its bounds.
+        scores: scores `(p, d)` of the given samples, in any floating-point dtype; `(p,)` and `(p, ...)` are flattened
+            from dim 1.
+        real: scores `(m, d)`, likewise.
+        fake: scores `(n, d)`, likewise.
+        kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
 
     Returns:
         Values `(p,)` of either sign, float64 for float64 scores and float32 for all others. Differentiable twice with
         respect to all arguments.
 
     Raises:
-        TypeError: if scores are no tensors or `kernel` is no :class:`Kernel`.
+        TypeError: if scores are not tensors, or `kernel` is not a :class:`Kernel`.
         ValueError: if scores are empty or not floating-point, or differ in dimension, dtype or device.
 
     Example:
@@ -117,22 +120,25 @@ def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
 
 
 def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    r"""Return a random point on the line between each real and each fake sample, for :func:`gradient_penalty`.
+    r"""Return random points on the lines between real and fake samples, for :func:`gradient_penalty`.
+
+    Each line connects a real sample :math:`x_i` with the fake sample :math:`y_i` of the same index:
 
     .. math:: \hat x_i = u_i x_i + (1 - u_i) y_i, \qquad u_i \sim U(0, 1)
 
     Args:
         real: real samples, `(m, ...)`.
         fake: fake samples, of the same shape, dtype and device.
-        generator: where the random numbers come from; None is PyTorch's default generator of the samples' device. One
-            on the CPU gives the same numbers for every device.
+        generator: source of the random numbers. None is PyTorch's default generator for the device of the samples; a
+            generator on the CPU gives the same numbers on every device.
 
     Returns:
-        The points, of the same shape; a leaf that requires gradients, for the discriminator and for `inputs`.
+        The points, of the same shape. They are a leaf tensor that requires gradients: pass them to the discriminator,
+        and to :func:`gradient_penalty` as `inputs`.
 
     Raises:
-        TypeError: if samples are no tensors or `generator` is no :class:`torch.Generator`.
-        ValueError: if samples are not floating-point, have no dimension, or differ in shape, dtype or device.
+        TypeError: if samples are not tensors, or `generator` is not a :class:`torch.Generator`.
+        ValueError: if samples are not floating-point, are zero-dimensional, or differ in shape, dtype or device.
 
     Example:
         >>> points = interpolation_points(torch.zeros(4, 3, 8, 8), torch.ones(4, 3, 8, 8))
@@ -163,21 +169,21 @@ def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generat
 
 
 def l2_penalty(*outputs: Tensor) -> Tensor:
-    r"""Return the L2 penalty on what a critic puts out, to be added to the discriminator's loss with a weight.
+    r"""Return an L2 penalty on the outputs of a critic, to be added to the discriminator's loss with a weight.
 
     .. math:: \sum_o E\,o^2
 
-    over the tensors :math:`o`, with the mean over all samples and all entries of each. Pass the real and the fake
-    scores and, as the authors do, the outputs of other layers too.
+    The sum runs over the given tensors :math:`o`, and the mean runs over all samples and all entries of each tensor.
+    Pass the real and the fake scores and, as the authors do, the outputs of other layers too.
 
     Args:
         outputs: at least one tensor `(m, ...)` in any floating-point dtype; all on one device.
 
     Returns:
-        A scalar, float64 if a tensor has that dtype and float32 otherwise; never negative.
+        A scalar, float64 if one of the tensors is float64, and float32 otherwise. Never negative.
 
     Raises:
-        TypeError: if there is no argument, or one that is no tensor.
+        TypeError: if there is no argument, or an argument is not a tensor.
         ValueError: if a tensor is empty or not floating-point.
 
     Example:

@@ -26,15 +26,17 @@ from torch_mmd_losses.types import SCALES, Estimator, Scale
 class ScaledMMDLoss(BatchLoss):
     r"""Losses of the discriminator and the generator of a scaled MMD GAN (SMMD, SWGAN).
 
-    With the discriminator :math:`D`, real samples :math:`x`, :math:`\mathrm{MMD}^2` of the scores and a scale
-    :math:`\varsigma` that falls as :math:`D` gets steeper at real samples, both to be minimised,
+    The two losses, both to be minimised, are
 
     .. math:: L_D = -\varsigma\,\mathrm{MMD}^2, \qquad L_G = \varsigma\,\mathrm{MMD}^2.
 
-    There are two forms of the scale. The exact one is :math:`\sigma^2_{k,\mu,\lambda}` of Proposition 5 with the data
-    as :math:`\mu`, which makes :math:`L_G` the square of Eq. 11; it is a lower bound of the gradient-constrained MMD.
-    The practical one, of the experiments in Section 4, is :math:`\lambda` times that, without the constant
-    :math:`k(x, x)` of kernels of the distance in the denominator:
+    Here :math:`\mathrm{MMD}^2` is that of the scores. The scale :math:`\varsigma` falls as the discriminator :math:`D`
+    gets steeper at the real samples :math:`x`.
+
+    The scale has two forms. The exact scale is :math:`\sigma^2_{k,\mu,\lambda}` of Proposition 5 with the distribution
+    of the data as :math:`\mu`. :math:`L_G` is then the square of Eq. 11, which is a lower bound of the
+    gradient-constrained MMD. The practical scale, used in the experiments of Section 4, is :math:`\lambda` times the
+    exact scale. For kernels of the distance it also omits the constant :math:`k(x, x)` in the denominator:
 
     ===========================  =====================================================================================
     kernel                       :math:`1 / \varsigma`
@@ -46,8 +48,8 @@ class ScaledMMDLoss(BatchLoss):
     ===========================  =====================================================================================
 
     for :math:`k(a, b) = f(\lVert a - b \rVert^2)`. :math:`-2 f'(0)` is :math:`1 / \sigma^2` for a Gaussian kernel and 1
-    for a rational quadratic one; in sums and multiples of kernels all terms add up. The gradient is that of all scores
-    of a sample by all of its entries, in the Frobenius norm.
+    for a rational quadratic kernel. For sums and multiples of kernels, all terms add up. The gradient is the derivative
+    of all scores of a sample with respect to all entries of the sample, and its norm is the Frobenius norm.
 
     ============  ==============================================  ======================================================
     name          loss                                            :math:`L_G` in Section 4
@@ -59,30 +61,33 @@ class ScaledMMDLoss(BatchLoss):
 
     with :math:`g = E \lVert \nabla D(x) \rVert^2` and fake samples :math:`y`.
 
-    The losses need the real samples beside their scores: let them require gradients before the discriminator sees
-    them, and pass them as `inputs`. Each score may depend on its own sample only, so no BatchNorm in the
-    discriminator. A loss takes one backward pass for each score of a sample to find the gradients, and the
-    discriminator's backward goes through all of them again: have few scores, 1 as in the paper. The
-    discriminator must not be compiled, since PyTorch does not differentiate compiled code twice.
+    The losses need the real samples in addition to their scores. Make the samples require gradients before you pass
+    them to the discriminator, and pass the same tensor to the loss as `inputs`. Each score may depend on its own sample
+    only, so the discriminator must not contain BatchNorm. A loss takes one backward pass for each score of a sample to
+    compute the gradients, and the backward pass of the discriminator's loss differentiates all these passes again. So
+    output few scores; the paper outputs 1. The discriminator must not be compiled, since PyTorch does not differentiate
+    compiled code twice.
 
     Args:
         kernel: a kernel of the distance that is smooth at distance zero, :class:`LinearKernel`, or sums and multiples
-            of them; None makes an `RBFKernel()`. A bounded one is taken without its bounds.
+            of them. None creates an `RBFKernel()`. The bounds of an :class:`RBFBKernel` are ignored.
         scale: `"practical"` or `"exact"`, see above.
-        lambda_: the weight :math:`\lambda` of the RKHS norm (not that of :class:`MMDLoss`), > 0; the larger, the weaker
-            the influence of the gradient.
-        squared: False takes roots, for `LinearKernel` and one score per sample, where
-            :math:`\mathrm{MMD} = E D(x) - E D(y)` up to its sign, which is kept.
-        estimator: which pairs the means run over, see :func:`mmd2`; of no influence with `squared=False`.
-        global_batch: under `torch.distributed`, take the losses of the batches of all processes together, those of the
-            scale included, see :class:`MMDLoss`.
-        tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device.
+        lambda_: the weight :math:`\lambda` of the RKHS norm, > 0. The larger it is, the weaker is the influence of the
+            gradient. It is not the `lambda_` of :class:`MMDLoss`.
+        squared: whether the losses contain :math:`\mathrm{MMD}^2`. False takes the roots of :math:`\mathrm{MMD}^2` and
+            of the scale, for `LinearKernel` and one score per sample only. The root of :math:`\mathrm{MMD}^2` is then
+            :math:`E D(x) - E D(y)`, which keeps its sign.
+        estimator: the pairs to average over, see :func:`mmd2`. It has no effect with `squared=False`.
+        global_batch: under `torch.distributed`, compute the losses and the scale of the joint batch of all processes,
+            see :class:`MMDLoss`.
+        tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
+            tiles need less memory.
 
     Raises:
-        TypeError: if `kernel` is no :class:`Kernel` or one without a scale, `lambda_` no real number, `squared` or
-            `global_batch` no bool or `tile_size` no integer.
-        ValueError: if `lambda_` is not positive and finite, `scale` or the estimator is unknown, `tile_size` is below 1
-            or `squared=False` meets another kernel than the linear one.
+        TypeError: if `kernel` is not a :class:`Kernel` or has no scale, `lambda_` is not a real number, `squared` or
+            `global_batch` is not a bool, or `tile_size` is not an integer.
+        ValueError: if `lambda_` is not positive and finite, `scale` or the estimator is unknown, `tile_size` is below
+            1, or `squared=False` is combined with a kernel other than the linear kernel.
 
     Example:
         >>> loss, D = ScaledMMDLoss(), torch.nn.Bilinear(3, 3, 1)
@@ -122,50 +127,51 @@ class ScaledMMDLoss(BatchLoss):
         r"""Return the discriminator's loss :math:`-\varsigma\,\mathrm{MMD}^2`, to be minimised.
 
         Args:
-            real: scores of the real samples, `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened.
-            fake: scores of fake samples, `(n, d)`, likewise.
-            inputs: the real samples, `(m, ...)` in any floating-point dtype, as the discriminator saw them; they
-                require gradients, and `real` is a differentiable function of them.
+            real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
+            fake: scores `(n, d)`, likewise.
+            inputs: the real samples `(m, ...)`, in any floating-point dtype. This must be the tensor that was passed to
+                the discriminator. It must require gradients, and `real` must be a differentiable function of it.
 
         Returns:
-            A scalar, float64 for float64 scores and float32 for all others; it may have either sign.
+            A scalar, float64 for float64 scores and float32 for all others. It may have either sign.
 
         Raises:
-            TypeError: if an argument is no tensor.
-            ValueError: if scores are empty, not floating-point, too few for the estimator or, for `"u_statistic"`,
-                not equally many; if they differ in dimension, dtype or device; if there is more than one score per
-                sample with `squared=False`; if `inputs` is not floating-point, does not require gradients, has another
-                number of samples than `real` or is not what `real` depends on.
+            TypeError: if an argument is not a tensor.
+            ValueError: if scores are empty, not floating-point, or too few for the estimator; if real and fake scores
+                are not equally many for `"u_statistic"`; if they differ in dimension, dtype or device; if there is more
+                than one score per sample with `squared=False`; if `inputs` is not floating-point, does not require
+                gradients, or differs from `real` in the number of samples; if `real` does not depend on `inputs`.
         """
         return self.both(real, fake, inputs).discriminator
 
     def generator(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Tensor:
         r"""Return the generator's loss :math:`\varsigma\,\mathrm{MMD}^2`, to be minimised.
 
-        Real scores and the scale do not depend on the generator and are constants here. The real scores have to come
-        with their graph all the same, for the scale. Arguments, result and errors are those of :meth:`discriminator`.
+        Real scores and the scale do not depend on the generator and are constants here. The real scores must still have
+        their autograd graph, because the scale is computed from it. Arguments, return value and errors are those of
+        :meth:`discriminator`.
         """
         mmd, scale = self._measure(real, fake, inputs, create_graph=False)
         return self._scaled(mmd, scale.detach())
 
     def forward(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Tensor:
-        """Return the generator's loss, :meth:`generator`."""
+        """Return the generator's loss, see :meth:`generator`."""
         return self.generator(real, fake, inputs)
 
     def both(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Losses:
-        """Return both losses, for simultaneous updates: see :meth:`MMDLoss.both`.
+        """Return both losses, for simultaneous updates, see :meth:`MMDLoss.both`.
 
-        The scale is a constant in the generator's loss; real scores are not. Arguments and errors are those of
+        The scale is a constant in the generator's loss, but the real scores are not. Arguments and errors are those of
         :meth:`discriminator`.
         """
         mmd, scale = self._measure(real, fake, inputs, create_graph=torch.is_grad_enabled())
         return Losses(-self._scaled(mmd, scale), self._scaled(mmd, scale.detach()))
 
     def terms(self, real: Tensor, fake: Tensor, inputs: Tensor) -> ScaledTerms:
-        """Return the three mean kernel values, the share of saturated pairs and the scale, for logging.
+        """Return the three mean kernel values, the fraction of saturated pairs and the scale, for logging.
 
-        For the first four see :meth:`MMDLoss.terms`; the means are those of the unbounded kernel. Arguments and errors
-        are those of :meth:`discriminator`.
+        For the first four numbers see :meth:`MMDLoss.terms`. The bounds of an :class:`RBFBKernel` are ignored.
+        Arguments and errors are those of :meth:`discriminator`.
 
         Returns:
             A named tuple `(k_rr, k_rf, k_ff, saturated, scale)` of detached scalars in the dtype of the losses.
@@ -176,7 +182,7 @@ class ScaledMMDLoss(BatchLoss):
         return ScaledTerms(*means, scale.to(means.k_rr.dtype))
 
     def extra_repr(self) -> str:
-        """Return the arguments but the kernel, which is a child module, for `repr`."""
+        """Return the arguments for `repr`, except the kernel, which is a child module."""
         names = ("scale", "lambda_", "squared", "estimator", "global_batch", "tile_size")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
@@ -230,7 +236,8 @@ def _is_linear(summand: Summand) -> bool:
 def _at_zero(summand: RadialSummand, like: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return :math:`f(0)` and :math:`-2 f'(0)` of a kernel :math:`f(\lVert a - b \rVert^2)`.
 
-    These are :math:`k(a, a)` and, for each of the `d` directions, the second derivative by both arguments at `(a, a)`.
+    These are :math:`k(a, a)` and, for each of the `d` coordinates, the mixed second derivative with respect to both
+    arguments at `(a, a)`.
     """
     trained = is_trained(summand, like)
     with torch.enable_grad():

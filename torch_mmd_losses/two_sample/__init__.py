@@ -1,1 +1,1 @@
-"""Tests that compare samples."""
+"""Two-sample and three-sample tests with MMD."""

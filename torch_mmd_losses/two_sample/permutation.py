@@ -18,13 +18,13 @@ from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.results import TwoSampleTest
 
 MEDIAN_OF = 1000
-"""Samples whose distances the median is taken of: half a million of them."""
+"""Number of samples whose pairwise distances, half a million, the median is taken over."""
 
 BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Those of the default kernels, in units of the median distance over the root of two."""
+"""Bandwidths of the default kernels, in units of the median distance over the root of two."""
 
 AT_ONCE = 2**22
-"""Random numbers of one piece of the drawing of permutations: 32 MB."""
+"""Number of random numbers that are drawn at once for the permutations: 32 MB."""
 
 
 @torch.no_grad()
@@ -37,52 +37,56 @@ def mmd_test(
     generator: torch.Generator | None = None,
     tile_size: int | None = None,
 ) -> TwoSampleTest:
-    r"""Test whether two samples are of one distribution, by permutations.
+    r"""Test whether two samples come from the same distribution, by permutations.
 
-    With a kernel, the statistic is that of :func:`mmd2` with `estimator="unbiased"`. By default, since the scale of a
-    difference is not known, it is the largest over five Gaussian kernels of that value in units of its standard
-    deviation :math:`\sigma_k` over all divisions of the samples into :math:`m` and :math:`n`, where its mean is zero:
+    With a kernel, the statistic is the value of :func:`mmd2` with `estimator="unbiased"`. By default, since the scale
+    of a difference is not known, the statistic is the maximum over five Gaussian kernels. The value for each kernel is
+    divided by its standard deviation :math:`\sigma_k` over all divisions of the pooled samples into :math:`m` and
+    :math:`n` samples. The mean value over all divisions is zero.
 
     .. math:: \max_k \frac{\widehat{\mathrm{MMD}}{}_k^2}{\sigma_k},
         \quad k(a, b) = \exp(-\lVert a - b \rVert^2 / c_k^2), \quad c_k = c / 8, c / 4, c / 2, c, 2 c.
 
-    :math:`c` is the median distance of all samples together, real and fake, or of 1000 random ones if there are more;
-    distances of zero do not count. :math:`\sigma_k` is the exact one, from the Gram matrix and not from those drawn.
+    :math:`c` is the median distance between all samples, real and fake together, or between 1000 random samples if
+    there are more. Distances of zero do not count. :math:`\sigma_k` is exact: it is computed from the Gram matrix, not
+    estimated from the random divisions.
 
-    Under the null hypothesis, that all samples are drawn independently from one distribution, it does not matter which
-    of them are called real. So the statistic is compared with those of :math:`B` random divisions, which share
-    :math:`c` and :math:`\sigma_k`:
+    Under the null hypothesis, all samples are drawn independently from the same distribution, so it does not matter
+    which samples are called real. The statistic is therefore compared with the statistics of :math:`B` random
+    divisions, which share :math:`c` and :math:`\sigma_k`:
 
     .. math:: p = \frac{1 + \#\{b : statistic_b \ge statistic\}}{B + 1}.
 
-    The test that rejects for :math:`p \le \alpha` errs with a probability of at most :math:`\alpha`, for any number of
-    samples and any kernel that was not chosen by looking at which samples are real; with a continuous distribution and
-    :math:`\alpha (B + 1)` a whole number it is exactly :math:`\alpha`, up to divisions that are drawn twice. Statistics
-    that are equal up to rounding count as equal. The smallest p-value is :math:`1 / (B + 1)`.
+    The test that rejects for :math:`p \le \alpha` rejects a true null hypothesis with a probability of at most
+    :math:`\alpha`. This holds for any number of samples, and for any kernel that was chosen without looking at which
+    samples are real. For a continuous distribution and an integer :math:`\alpha (B + 1)`, the probability is exactly
+    :math:`\alpha`, up to divisions that are drawn twice. Statistics that are equal up to rounding count as equal. The
+    smallest p-value is :math:`1 / (B + 1)`.
 
-    A kernel that is trained to tell real from fake has to be trained on other samples than those of the test: divide
-    them.
+    If a kernel is trained to tell real from fake samples, split the samples: train on one part and test on the other.
 
-    Time is :math:`O(N^2 (d + B))` for :math:`N = m + n`, memory :math:`O(N (d + B))`: all permutations share the kernel
-    values of a tile, and one matrix product sums them up for all. The five kernels share the distances.
+    Time is :math:`O(N^2 (d + B))` and memory is :math:`O(N (d + B))` for :math:`N = m + n`. All permutations share the
+    kernel values of a tile, and one matrix product sums these values for all permutations. The five kernels share the
+    distances.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
-        kernel: any kernel; a bounded one is taken without its bounds. None stands for the five Gaussians.
-        permutations: how many, :math:`B`. 999 are enough for levels of 0.05 and 0.01.
-        generator: where permutations come from; None is PyTorch's default generator of the scores' device. One on the
-            CPU gives the same permutations on every device.
-        tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device.
+        kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored. None stands for the five Gaussian kernels.
+        permutations: number of permutations, :math:`B`. 999 are enough for levels of 0.05 and 0.01.
+        generator: source of the random numbers. None is PyTorch's default generator for the device of the scores; a
+            generator on the CPU gives the same numbers on every device.
+        tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
+            tiles need less memory.
 
     Returns:
         Statistic and p-value, scalars without a gradient. The statistic is float64 for float64 scores and float32 for
         all others; the p-value is float64 (float32 on MPS).
 
     Raises:
-        TypeError: if scores are no tensors, `kernel` is no :class:`Kernel`, `permutations` or `tile_size` no integer,
-            or `generator` no :class:`torch.Generator`.
-        ValueError: if scores are empty, not floating-point or fewer than two; if they differ in dimension, dtype or
+        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel`, `permutations` or `tile_size` is not an
+            integer, or `generator` is not a :class:`torch.Generator`.
+        ValueError: if scores are empty, not floating-point, or fewer than two; if they differ in dimension, dtype or
             device; if `permutations` or `tile_size` is below 1.
 
     Example:
@@ -104,11 +108,11 @@ def mmd_test(
     m, n = real.shape[0], fake.shape[0]
     checks.enough_samples({"real": real, "fake": fake}, least=2)
     device = real.device
-    # In a random order, what rounding or a part of the samples has to do with places has nothing to do with labels.
+    # In a random order, neither rounding nor the samples for the median depend on which samples are real.
     order = torch.rand(m + n, dtype=torch.float64, generator=generator, device=_device(generator, device)).argsort()
     pooled = torch.cat([real, fake])[order.to(device)]
     if kernel is None:
-        # By a power of two, which is exact, so that no distance is too large or too small to be squared.
+        # Scaling by a power of two is exact. Afterwards no distance is too large or too small to be squared.
         pooled = torch.ldexp(pooled, -torch.frexp(pooled.abs().amax()).exponent)
     labels = torch.cat([(order < m).unsqueeze(0), _divisions(m, n, count, generator, device)]).to(device)
     with full_precision(device):
@@ -116,12 +120,12 @@ def mmd_test(
         sums = _sums(kernels, pooled, labels, tile_side(tile_size, device))
     values, rounding = _mmd2(sums, m, pooled.dtype)
     if kernel is None:
-        # Where kernel values do not tell pairs apart, all that would be divided is rounding.
+        # If all kernel values are nearly equal, the value and its deviation are nothing but rounding errors.
         deviation = torch.maximum(_deviation(sums, m), rounding)
         values, rounding = values / deviation, rounding / deviation
     statistics = values.amax(0)
     as_large = statistics >= statistics[0] - rounding.max()
-    # Nothing is as large as NaN, which would make the p-value of broken samples the smallest of all.
+    # No statistic compares as >= NaN, so without this check NaN in the samples would give the smallest p-value.
     p_value = torch.where(statistics.isfinite().all(), as_large.to(statistics.dtype).mean(), torch.nan)
     return TwoSampleTest(statistics[0].to(real.dtype), p_value)
 
@@ -129,11 +133,11 @@ def mmd_test(
 def _device(generator: torch.Generator | None, device: torch.device) -> torch.device:
     if generator is not None:
         return generator.device
-    return torch.device("cpu") if device.type == "mps" else device  # which has no float64
+    return torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
 
 
 def _divisions(m: int, n: int, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Return which samples are called real `(count, m + n)` in random divisions, `m` of them in each."""
+    """Return random divisions as masks `(count, m + n)` of the samples that are called real, `m` in each division."""
     pieces, at_once = [], max(1, AT_ONCE // (m + n))
     for start in range(0, count, at_once):
         size = min(at_once, count - start), m + n
@@ -143,7 +147,7 @@ def _divisions(m: int, n: int, count: int, generator: torch.Generator | None, de
 
 
 def _bandwidth(pooled: Tensor) -> float:
-    """Return the median distance over the root of two; equal samples are at any distance in units of it."""
+    """Return the median distance over the root of two, or 1 if all samples are equal and any bandwidth will do."""
     distances = torch.pdist(pooled)
     apart = distances[(distances > 0) & distances.isfinite()]
     return float(apart.median()) / 2**0.5 if apart.numel() else 1.0
@@ -154,7 +158,7 @@ def _gaussians(sigma: float) -> list[Kernel]:
 
 
 class _Sums(NamedTuple):
-    """Sums of the values of `r` kernels, the Gram matrices `K` without their diagonals."""
+    """Sums over the Gram matrices `K` of `r` kernels, without their diagonals."""
 
     within: Tensor
     """`w K w` for the indicators `w` of the divisions `(r, B + 1)`."""
@@ -167,7 +171,7 @@ class _Sums(NamedTuple):
 
 
 def _sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, side: int) -> _Sums:
-    """Return the sums for each row of labels `(B + 1, N)`; all kernels share the distances of a tile."""
+    """Return the sums for each row of `labels` `(B + 1, N)`. All kernels share the distances of a tile."""
     dtype = total_dtype(pooled.device)
     within, rows, squares = (
         pooled.new_zeros((len(kernels), *shape), dtype=dtype) for shape in ((len(labels),), (len(pooled),), ())
@@ -193,7 +197,7 @@ def _sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, side: int) 
 
 
 def _mmd2(sums: _Sums, m: int, scores: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return MMD^2 by each kernel for each division `(r, B + 1)`, and how much of it may be rounding `(r, 1)`.
+    """Return MMD^2 `(r, B + 1)` for each kernel and division, and an estimate `(r, 1)` of its rounding error.
 
     The sums of kernel values of the three groups are `w K w`, `w K 1 - w K w` and `1 K 1 - 2 w K 1 + w K w`.
     """
@@ -210,9 +214,10 @@ def _mmd2(sums: _Sums, m: int, scores: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _deviation(sums: _Sums, m: int) -> Tensor:
-    r"""Return the standard deviation of MMD^2 by each kernel over all divisions `(r, 1)`, not only those drawn.
+    r"""Return the standard deviation `(r, 1)` of MMD^2 for each kernel, over all divisions and not only those drawn.
 
-    With the U-centred Gram matrix :math:`\tilde K`, of zero diagonal and rows of sum zero, it is the root of
+    The U-centred Gram matrix :math:`\tilde K` has a zero diagonal, and each of its rows sums to zero. The standard
+    deviation is the root of
 
     .. math:: \frac{2 (N - 1) (N - 2)}{N (N - 3)\, m (m - 1)\, n (n - 1)} \sum_{i \ne j} \tilde K_{ij}^2
 
@@ -227,5 +232,5 @@ def _deviation(sums: _Sums, m: int) -> Tensor:
 
 
 def _rounding(scores: torch.dtype, totals: torch.dtype, samples: int) -> float:
-    # Errors of kernel values are independent of each other, so that those of a mean over pairs fall with the samples.
+    # The errors of kernel values are independent, so the error of a mean over pairs falls with the number of samples.
     return 64 * max(torch.finfo(totals).eps, torch.finfo(scores).eps / samples)

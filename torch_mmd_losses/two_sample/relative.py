@@ -22,7 +22,9 @@ from torch_mmd_losses.results import RelativeTest
 
 
 class Candidate(NamedTuple):
-    """All that a three-sample test takes from a sample: vectors as long as the sample, whatever the dimension.
+    """The statistics of a sample that a three-sample test needs.
+
+    They are scalars and vectors as long as the sample, for scores of any dimension.
 
     Attributes:
         within: pairs of fake samples.
@@ -33,12 +35,12 @@ class Candidate(NamedTuple):
     cross: GramStatistics
 
     def tensors(self) -> list[list[Tensor]]:
-        """Return all of it in lists, for a `state_dict`."""
+        """Return all statistics in nested lists, for a `state_dict`."""
         return [list(part) for part in self]
 
     @classmethod
     def of(cls, tensors: Sequence[Sequence[Tensor]]) -> Candidate:
-        """Return the candidate with these :meth:`tensors`."""
+        """Return the candidate with the given :meth:`tensors`."""
         return cls(*(GramStatistics(*part) for part in tensors))
 
 
@@ -47,9 +49,9 @@ def relative_mmd_test(
 ) -> RelativeTest:
     r"""Test whether `fake` is nearer to `real` than `other` is.
 
-    The null hypothesis is that it is not, :math:`\mathrm{MMD}^2(x, y) \ge \mathrm{MMD}^2(x, z)` for real :math:`x`,
-    fake :math:`y` and other :math:`z`. For :math:`m` samples of each, the difference of the two unbiased estimates is
-    asymptotically normal:
+    The null hypothesis is :math:`\mathrm{MMD}^2(x, y) \ge \mathrm{MMD}^2(x, z)` for real :math:`x`, fake :math:`y` and
+    other :math:`z`. For :math:`m` samples of each, the difference of the two unbiased estimates is asymptotically
+    normal:
 
     .. math::
 
@@ -57,26 +59,28 @@ def relative_mmd_test(
         p = \Phi(statistic).
 
     The variance is estimated as in :func:`mmd2_and_variance`, with
-    :math:`h = k(y, y') - k(x, y') - k(x', y) - k(z, z') + k(x, z') + k(x', z)`: both estimates share the real samples.
+    :math:`h = k(y, y') - k(x, y') - k(x', y) - k(z, z') + k(x, z') + k(x', z)`, because both estimates share the real
+    samples.
 
-    Where the estimate of the variance is not positive, statistic and p-value are NaN. Nothing is raised to a floor, as
-    the code of Binkowski et al. does (1e-5), where such a case gets a p-value of 0 or 1. From `difference` and
-    `variance` you get the statistic with any floor.
+    If the estimate of the variance is not positive, statistic and p-value are NaN. No variance floor is applied, unlike
+    in the code of Binkowski et al., where a floor of 1e-5 leads to a p-value of 0 or 1 in this case. To apply a floor,
+    compute the statistic from `difference` and `variance`.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(m, d)`, equally many, likewise.
         other: scores `(m, d)`, equally many, likewise.
-        kernel: any kernel; a bounded one is taken without its bounds. KID is `PolynomialKernel()`.
-        tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device.
+        kernel: any kernel; `PolynomialKernel()` is the kernel of KID. The bounds of an :class:`RBFBKernel` are ignored.
+        tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
+            tiles need less memory.
 
     Returns:
         Difference, variance, statistic and p-value, scalars without a gradient, float64 for float64 scores and float32
         for all others.
 
     Raises:
-        TypeError: if scores are no tensors, `kernel` is no :class:`Kernel`, or `tile_size` no integer.
-        ValueError: if scores are empty, not floating-point, not equally many or fewer than three; if they differ in
+        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel`, or `tile_size` is not an integer.
+        ValueError: if scores are empty, not floating-point, not equally many, or fewer than three; if they differ in
             dimension, dtype or device; if `tile_size` is below 1.
 
     Example:
@@ -98,9 +102,9 @@ def relative_mmd_test(
 
 @torch.no_grad()
 def candidate(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: int | None = None) -> Candidate:
-    """Return what a test of `fake` against any other sample takes, for the same `real` samples.
+    """Return the statistics of `fake` for tests against any other sample, given the same `real` samples.
 
-    With this, samples of some time ago can be compared without keeping their scores. The arguments are those of
+    With these statistics, samples can be compared later without keeping their scores. The arguments are those of
     :func:`relative_mmd_test`.
     """
     check_kernel(kernel)
@@ -114,7 +118,7 @@ def candidate(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: int | No
 
 
 def compare(fake: Candidate, other: Candidate, *, dtype: torch.dtype = torch.float64) -> RelativeTest:
-    """Return the test of two candidates for the same real samples, as :func:`relative_mmd_test`, in `dtype`."""
+    """Return the result of :func:`relative_mmd_test`, in `dtype`, for two candidates with the same real samples."""
     m = fake.within.rows.shape[0]
     shared = covariance(fake.cross.rows, other.cross.rows)
     first, second = -2 * shared, -4 * shared
