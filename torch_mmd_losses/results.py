@@ -66,7 +66,7 @@ class TwoSampleTest(NamedTuple):
     """The result of a two-sample test: scalars."""
 
     statistic: Tensor
-    """Unbiased estimate of MMD^2, or by default the largest of several in units of their standard deviations."""
+    """Unbiased estimate of MMD^2; without a kernel, the largest of several in units of their standard deviations."""
     p_value: Tensor
     """Probability of a statistic at least this large if both samples come from the same distribution, in (0, 1]; NaN
     if a score is infinite or NaN."""
@@ -76,10 +76,11 @@ class RelativeTest(NamedTuple):
     """The result of a three-sample test: scalars."""
 
     difference: Tensor
-    """MMD^2 of `fake` and `real` minus MMD^2 of `other` and `real`, without bias. Negative if `fake` is nearer."""
+    """Unbiased estimate of MMD^2 between `fake` and `real` minus MMD^2 between `other` and `real`. Negative if `fake`
+    is nearer."""
     variance: Tensor
     """Estimate of the variance of `difference`; may be negative for few samples."""
     statistic: Tensor
     """`difference` over the root of `variance`; NaN if the variance is not positive."""
     p_value: Tensor
-    """The standard normal distribution function at `statistic`: small if `fake` is nearer than `other`."""
+    """The standard normal distribution function at `statistic`: small if `fake` is nearer to `real` than `other` is."""

@@ -25,4 +25,4 @@ Group = Literal["real", "cross", "fake"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 Bounds = Literal["none", "attractive", "repulsive"]
-"""The bounds that a bounded kernel applies: none (generator), Eq. 6 or Eq. 7 of Wang et al. (discriminator)."""
+"""The bounds that a bounded kernel applies: none (generator), or Eq. 6 or 7 of Wang et al. (discriminator)."""

@@ -1,4 +1,4 @@
-"""MMD^2 of very large samples as a mean over blocks: linear time, and a variance from the scatter of the blocks."""
+"""Linear-time MMD^2 of very large samples: a mean over blocks, whose scatter gives an estimate of the variance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Group(NamedTuple):
 def mmd2_blocks(
     real: Tensor, fake: Tensor, kernel: Kernel, *, block_size: int, estimator: Estimator = "unbiased"
 ) -> BlockEstimate:
-    r"""Estimate MMD^2 of very large samples by the mean over blocks, and the variance of that mean.
+    r"""Estimate MMD^2 of very large samples by a mean over blocks, and estimate the variance of that mean.
 
     Sample :math:`i` of either group belongs to block :math:`\lfloor i / b \rfloor`. With :math:`v_1, \dots, v_B` the
     estimates of :func:`mmd2` from the blocks,
@@ -58,7 +58,7 @@ def mmd2_blocks(
 
     .. math:: h = k(x_1, x_2) + k(y_1, y_2) - k(x_1, y_2) - k(x_2, y_1).
 
-    **The samples have to be in random order.** Shuffle them once if they are sorted, for example by class or by time.
+    **The samples must be in random order.** Shuffle them once if they are sorted, for example by class or by time.
     Otherwise the blocks differ in distribution, and `variance` is meaningless.
 
     Time is :math:`O(N b d)` for :math:`N` samples. Memory, gradients included, is :math:`O(N d + b^2)` for kernels of
@@ -69,9 +69,9 @@ def mmd2_blocks(
         real: scores `(n, d)` in any floating-point dtype; `(n,)` and `(n, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, equally many.
         kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
-        block_size: number of real and of fake samples in a block, :math:`b`. `n` has to be a multiple of it, at least
-            twice as large.
-        estimator: which pairs each block averages over, as in :func:`mmd2`.
+        block_size: number of real and of fake samples in a block, :math:`b`. `n` must be a multiple of `block_size`,
+            and at least twice as large.
+        estimator: the pairs to average over in each block, see :func:`mmd2`.
 
     Returns:
         Value and variance, scalars, float64 for float64 scores and float32 for all others. Both are

@@ -1,4 +1,4 @@
-"""MMD^2 of very large samples by random Fourier features: linear time, and a bound on the error."""
+"""Linear-time MMD^2 of very large samples by random Fourier features, with a bound on the error."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def mmd2_fourier(
         \varphi_x(\omega) = \frac{1}{m} \sum_{i=1}^{m} e^{\mathrm{i} \langle \omega, x_i \rangle}.
 
     The other estimators leave out the same pairs as in :func:`mmd2`. Given the scores, the result is an unbiased
-    estimate of the value of :func:`mmd2`, and its gradient is an unbiased estimate of that gradient. Hoeffding's
-    inequality bounds the error:
+    estimate of the value of :func:`mmd2`, and its gradient is an unbiased estimate of the gradient of :func:`mmd2`.
+    Hoeffding's inequality bounds the error:
 
     .. math::
 
@@ -62,9 +62,9 @@ def mmd2_fourier(
     For the biased estimator the variance given the scores is also at most :math:`4 k(0) \mathrm{MMD}_b^2 / F`, which is
     far less if the distributions are close. The theory page derives both bounds.
 
-    Each call draws new frequencies. To repeat them, pass a generator with the same seed. A generator on the CPU gives
-    the same frequencies on every device. `torch.compile` does not support generators, so leave the argument None there.
-    With PyTorch 2.6 it does not support rational quadratic kernels either.
+    Each call draws new frequencies. To repeat them, pass a generator with the same seed. `torch.compile` does not
+    support generators, so leave `generator` None in compiled code. With PyTorch 2.6, `torch.compile` does not support
+    rational quadratic kernels in this function either.
 
     Time is :math:`O((m + n) F d)`. Memory, gradients included, is :math:`O((m + n + F) d)`. For second derivatives,
     under `torch.compile` and in function transforms, it is :math:`O((m + n) F)`.
@@ -76,7 +76,8 @@ def mmd2_fourier(
             :class:`RationalQuadraticKernel`, :class:`RationalQuadraticMix`, or sums and multiples of them. A
             :class:`LinearKernel` in such a sum is computed exactly.
         frequencies: number of frequencies, :math:`F`. Each gives two features, a cosine and a sine.
-        generator: source of the random frequencies. None is PyTorch's default generator for the device of the scores.
+        generator: source of the random numbers. None is PyTorch's default generator for the device of the scores; a
+            generator on the CPU gives the same numbers on every device.
         estimator: the pairs to average over, see :func:`mmd2`.
 
     Returns:
@@ -133,8 +134,8 @@ def mmd2_fourier(
 class _Weights(NamedTuple):
     """The weights of products of two waves in MMD^2, by the group of the pair.
 
-    With `aligned`, cross products of equal index are left out. `constant` is subtracted for the pairs of a sample with
-    itself, whose squared cosine and sine add up to one, if these are left out.
+    With `aligned`, cross products of equal index are left out. If the pairs of a sample with itself are left out,
+    `constant` is subtracted for them: their squared cosine and sine add up to one.
     """
 
     real: float

@@ -23,16 +23,16 @@ from torch_mmd_losses.pairs.blocks import Block, tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
 
 LEAST = 3
-"""Smallest sample from which the variance can be estimated: every score needs two others."""
+"""Smallest sample size for which the variance can be estimated: every score needs two others."""
 
 
 class GramStatistics(NamedTuple):
     """Statistics of the kernel values of all pairs `(a_i, b_j)`, in :func:`total_dtype`.
 
-    The pairs are those of two samples, or those of distinct scores within a sample.
+    The pairs are all pairs of two samples, or all pairs of distinct scores within one sample.
 
     Attributes:
-        mean: mean kernel value, a scalar. All others except `rows` and `columns` are scalars too.
+        mean: mean kernel value. All statistics except `rows` and `columns` are scalars.
         rows: mean kernel value of each `a_i`, `(m,)`.
         columns: mean kernel value of each `b_j`, `(n,)`; equal to `rows` within a sample.
         by_row: variance of the expected kernel value of `a_i`.
@@ -49,7 +49,7 @@ class GramStatistics(NamedTuple):
 
 
 def gram_statistics(kernel: Kernel, a: Tensor, b: Tensor | None, tile_size: int | None) -> GramStatistics:
-    """Return the statistics of the pairs of `a` `(m, d)` and `b` `(n, d)`, or of distinct pairs within `a` for None."""
+    """Return the statistics of the pairs of `a` `(m, d)` and `b` `(n, d)`; if `b` is None, of distinct pairs in `a`."""
     symmetric = b is None
     b = a if b is None else b  # if the caller passes `a` as `b`, all pairs count
     block = Block(a, b, 0, distinct=symmetric, same=symmetric, symmetric=symmetric)
@@ -65,7 +65,7 @@ def gram_statistics(kernel: Kernel, a: Tensor, b: Tensor | None, tile_size: int 
 
 
 def covariance(p: Tensor, q: Tensor) -> Tensor:
-    """Return the covariance of two expected kernel values of a score, given their estimates from disjoint samples."""
+    """Return the covariance of two expected kernel values of a score, whose estimates come from disjoint samples."""
     return (p * q).mean() - p.mean() * q.mean()
 
 

@@ -34,26 +34,27 @@ def mmd2(
     `"biased"`       all, also :math:`i = j`     all :math:`m n`         never negative for a positive kernel
     ===============  ==========================  ======================  =========================================
 
-    The first two are unbiased, so for nearly equal distributions they are negative about as often as positive. The
-    value is never clamped, because its gradient is right below zero too. Rounding can make the biased estimate negative
-    by a few units in the last place of the mean kernel values.
+    The first two estimators are unbiased, so for nearly equal distributions they are negative about as often as
+    positive. The value is never clamped, because a negative value has a correct gradient too. Rounding can make the
+    biased estimate negative by a few units in the last place of the mean kernel values.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
-        kernel: the kernel; a bounded one is taken without its bounds.
-        estimator: see the table.
-        tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device;
-            smaller ones need less memory.
+        kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
+        estimator: the pairs to average over, see the table.
+        tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
+            tiles need less memory.
 
     Returns:
-        A scalar, float64 for float64 scores and float32 for all others (half precision and autocast compute in
-        float32 too). Differentiable twice with respect to both arguments.
+        A scalar, float64 for float64 scores and float32 for all others. Half-precision scores are computed in float32,
+        and so are float32 scores under autocast. Differentiable twice with respect to both arguments.
 
     Raises:
-        TypeError: if scores are no tensors, `kernel` is no :class:`Kernel`, or `tile_size` no integer.
-        ValueError: if scores are empty, not floating-point, too few for the estimator or, for `"u_statistic"`, not
-            equally many; if they differ in dimension, dtype or device; if the estimator is unknown.
+        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel`, or `tile_size` is not an integer.
+        ValueError: if scores are empty, not floating-point, or too few for the estimator; if real and fake scores are
+            not equally many for `"u_statistic"`; if they differ in dimension, dtype or device; if the estimator is
+            unknown, or `tile_size` is below 1.
 
     Example:
         >>> real, fake = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 3.0])

@@ -1,4 +1,4 @@
-"""MMD^2 with an estimate of its variance, for the power of a test."""
+"""Unbiased estimate of MMD^2 with an estimate of its variance, for maximising the power of a test."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch_mmd_losses.results import ValueAndVariance
 
 
 def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: int | None = None) -> ValueAndVariance:
-    r"""Estimate MMD^2 without bias, and the variance of that estimate, from all pairs of samples.
+    r"""Estimate MMD^2 without bias from all pairs of samples, and estimate the variance of that estimate.
 
-    `value` is that of :func:`mmd2` with `estimator="unbiased"`. For :math:`m` real and :math:`m` fake samples, a sample
-    :math:`v = (x, y)` of both and
-    :math:`h(v, v') = k(x, x') + k(y, y') - k(x, y') - k(x', y)`,
+    `value` is the value of :func:`mmd2` with `estimator="unbiased"`. For :math:`m` real and :math:`m` fake samples, let
+    :math:`v = (x, y)` be a real and a fake sample, and
+    :math:`h(v, v') = k(x, x') + k(y, y') - k(x, y') - k(x', y)`. The variance of `estimator="u_statistic"`, which
+    `variance` estimates, is
 
     .. math::
 
         variance = \frac{4 (m - 2)}{m (m - 1)} \zeta_1 + \frac{2}{m (m - 1)} \zeta_2, \qquad
-        \zeta_1 = \mathrm{Var}_v\, E_{v'} h(v, v'), \quad \zeta_2 = \mathrm{Var}\, h(v, v'),
+        \zeta_1 = \mathrm{Var}_v\, E_{v'} h(v, v'), \quad \zeta_2 = \mathrm{Var}\, h(v, v').
 
-    is the variance of `estimator="u_statistic"`. The variance of `value` is smaller by a term of order :math:`m^{-3}`.
-    In both :math:`\zeta`, means of products of kernel values run over distinct samples, which is unbiased. Products of
-    means are estimated by products of their estimates, which makes `variance` too small by a term of order
-    :math:`m^{-2}`.
+    The variance of `value` is smaller by a term of order :math:`m^{-3}`. In the estimates of both :math:`\zeta`, means
+    of products of kernel values run over distinct samples and are unbiased. Products of means are estimated by products
+    of the estimated means, which makes `variance` too small by a term of order :math:`m^{-2}`.
 
-    **The variance can be negative** for few samples or close distributions, where it is of the order of that term. It
-    is returned without a floor, so choose one before you take the root. To maximise the power of a test, maximise
-    :math:`value / \sqrt{variance}` over the parameters of the kernel, or of the network that computes the scores, on
-    samples other than those of the test.
+    **The estimated variance can be negative** for few samples or close distributions, where the variance itself is only
+    of order :math:`m^{-2}`. No floor is applied, so choose a floor before you take the root. To maximise the power of a
+    test, maximise :math:`value / \sqrt{variance}` over the parameters of the kernel, or of the network that computes
+    the scores, on samples other than those of the test.
 
     Time is :math:`O(m^2 d)`. Memory, gradients included, is :math:`O(m d + t^2 + m^2 / t)` for tiles of :math:`t` rows.
     It is :math:`O(m^2)` under `torch.compile` and in function transforms.
@@ -39,16 +39,17 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(m, d)`, equally many, likewise.
-        kernel: any kernel, trained ones too; a bounded one is taken without its bounds.
-        tile_size: rows and columns of the parts in which large samples are processed, >= 1. None chooses by the device.
+        kernel: any kernel, also with trained parameters. The bounds of an :class:`RBFBKernel` are ignored.
+        tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
+            tiles need less memory.
 
     Returns:
-        Value and variance, scalars, float64 for float64 scores and float32 for all others. Both can be differentiated
+        Value and variance, scalars, float64 for float64 scores and float32 for all others. Both are differentiable
         twice with respect to both arguments and the parameters of the kernel.
 
     Raises:
-        TypeError: if scores are no tensors, `kernel` is no :class:`Kernel`, or `tile_size` no integer.
-        ValueError: if scores are empty, not floating-point, not equally many or fewer than three; if they differ in
+        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel`, or `tile_size` is not an integer.
+        ValueError: if scores are empty, not floating-point, not equally many, or fewer than three; if they differ in
             dimension, dtype or device; if `tile_size` is below 1.
 
     Example:
