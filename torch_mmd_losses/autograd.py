@@ -16,18 +16,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def eager_only(function: Function) -> Function:
-    """Keep `torch.compile` out of a function and of everything that it calls, as :func:`torch.compiler.disable` does.
+    """Keep `torch.compile` out of a function and of everything that it calls.
 
-    That one imports the whole compiler when the function is defined, this one when it is first called.
+    :func:`torch.compiler.disable` does the same, but it imports the whole compiler when the function is defined. This
+    decorator imports the compiler when the function is first called.
     """
     return torch._disable_dynamo(function)  # type: ignore[attr-defined, return-value]
 
 
 def reverse_mode_only(*tensors: Tensor) -> bool:
-    """Whether plain reverse-mode autograd is all that follows operations on these tensors.
+    """Return whether only plain reverse-mode autograd needs to trace operations on these tensors.
 
-    If so, gradients may be written by hand. The compiler, function transforms, forward-mode derivatives and subclasses
-    of tensors have to see the operations themselves.
+    If so, hand-written gradients may be used. The compiler, function transforms, forward-mode derivatives and
+    subclasses of tensors must see the operations themselves.
     """
     return (
         not torch.compiler.is_compiling()
@@ -42,16 +43,16 @@ def differentiable_gradients(
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of `sum(outer * function(*inputs))` as differentiable functions of the inputs and `outer`.
 
-    For the backward pass of a hand-written gradient that is itself differentiated: the gradient has to be computed by
-    operations that autograd can follow.
+    This function is for the backward pass of a hand-written gradient that is itself differentiated. The gradient is
+    then computed by operations that autograd can follow.
 
-    The function is differentiated by views of its inputs. This gives partial derivatives even if one input was computed
-    from another, or is the same tensor: autograd itself follows the rest of the way. Hooks of an input do not run until
-    its gradient is complete.
+    The function is differentiated with respect to views of its inputs. These derivatives are partial derivatives, even
+    if one input was computed from another or is the same tensor. Autograd itself then applies the chain rule to the
+    inputs. Hooks of an input do not run until its gradient is complete.
 
     Args:
-        function: returns as many tensors as there are in `outer`, differentiable twice.
-        inputs: its arguments; those that do not require gradients get None.
+        function: returns one tensor for each tensor in `outer`, and is differentiable twice.
+        inputs: the arguments of `function`. The result is None for inputs that do not require gradients.
         outer: the incoming gradients, which are converted to the dtypes of the values.
     """
     with torch.enable_grad(), full_precision(inputs[0].device):
@@ -64,13 +65,13 @@ def differentiable_gradients(
 
 
 ValuesAndGradients = Callable[[Tensor, Tensor, bool], tuple[Tensor, ...]]
-"""Returns values `(b,)` and, if asked for, the gradients of their sum: `(b, m, d)` and `(b, n, d)`."""
+"""Returns values `(b,)` and, if the last argument is true, the gradients `(b, m, d)` and `(b, n, d)` of their sum."""
 
 
 def batched_values(
     real: Tensor, fake: Tensor, compute: ValuesAndGradients, differentiable: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Return the values `(b,)` of `compute` for independent batches, with its gradients as those of autograd.
+    """Return the values `(b,)` of `compute` for independent batches, and let autograd use the gradients of `compute`.
 
     Args:
         real: `(b, m, d)`; value `i` is a function of `real[i]` and `fake[i]` alone.

@@ -14,9 +14,9 @@ def squared_distances(a: Tensor, b: Tensor, same: Tensor | None = None) -> Tenso
     `same` is a mask `(m, n)` of the pairs of a row with itself, whose distance is exactly zero.
 
     The expansion `|a|^2 + |b|^2 - 2 a.b` costs one matrix product, but it cancels if the rows share a large offset.
-    Distances do not change under translation, so both sets are centred first. The centre is a constant to autograd,
-    since its own gradient is zero. Distances that rounding made negative are raised to zero in the value only: the
-    gradient stays that of the expansion, so that coincident rows keep their second derivatives.
+    Distances do not change under translation, so both sets are centred first. The centre is a constant for autograd,
+    since its own gradient is zero. Distances that rounding made negative are raised to zero in the value only. The
+    gradient stays that of the expansion, so coincident rows keep their second derivatives.
     """
     left, right = centred(a, b)
     squares_left, squares_right = left.square().sum(-1), right.square().sum(-1)
@@ -39,10 +39,12 @@ def distance_factors(a: Tensor, b: Tensor, factor: float = 1) -> tuple[Tensor, T
 
 
 def clamp_rounding_(sq_dist: Tensor, factor: float | None) -> Tensor:
-    """Clamp squared distances that rounding made negative to zero, in place; with a `factor` < 0, multiples of them.
+    """Clamp squared distances that rounding made negative to zero, in place.
 
-    Rounding shows in scores that spread over thousands of bandwidths, such as those of a diverging discriminator. Their
-    kernel values would exceed the value of a score with itself, up to infinity.
+    If `factor` is given, it is negative, and `sq_dist` holds squared distances multiplied by it.
+
+    Rounding matters for scores that spread over thousands of bandwidths, such as those of a diverging discriminator.
+    Without the clamp, their kernel values would exceed the value of a score with itself, up to infinity.
     """
     return sq_dist.clamp_min_(0) if factor is None else sq_dist.clamp_max_(0)
 
@@ -82,8 +84,8 @@ class Pairs:
         a: `m` scores.
         b: `n` scores; the same object as `a` for pairs within a sample.
         distinct: leave out the pairs of equal index, `j = i + shift`.
-        same: pairs of equal index are a score with itself.
-        shift: see `distinct`; not zero if `a` and `b` are parts of larger samples.
+        same: whether a pair of equal index consists of a score and itself.
+        shift: see `distinct`. It may differ from zero if `a` and `b` are parts of larger samples.
     """
 
     def __init__(self, a: Sample, b: Sample, *, distinct: bool, same: bool, shift: int = 0) -> None:

@@ -13,7 +13,7 @@ _AUTOCAST_DEVICES = frozenset(
 
 
 def total_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype in which sums over pairs are accumulated: float64, or float32 on MPS, which has nothing wider.
+    """Return the dtype in which sums over pairs are accumulated: float64, or float32 on MPS, which has no float64.
 
     MMD^2 is a small difference of mean kernel values of order one, so float32 sums would cancel.
     """

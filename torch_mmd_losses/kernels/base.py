@@ -32,14 +32,15 @@ class Kernel(Hyperparameters):
 
     .. math:: k(a, b) = f(\lVert a - b \rVert^2),
 
-    or :meth:`forward` for any other kernel. Estimators, losses, gradients, sums with other kernels and multiples work
-    with it as they do with the kernels of the library. The value of a pair may depend on that pair only, because the
-    library evaluates kernels on parts of the samples. So if the bandwidth depends on the scores, for example on their
-    median distance, compute it first and pass it to the kernel as a number or a tensor.
+    or :meth:`forward` for any other kernel. The new kernel works in estimators, losses, gradients, sums and multiples
+    like the kernels of the library. The value of a pair may depend on that pair only, because the library evaluates
+    kernels on parts of the samples. So if the bandwidth depends on the scores, for example on their median distance,
+    compute the bandwidth first and pass it to the kernel as a number or a tensor.
 
-    The hyper-parameters of the library's kernels are Python floats, exact in every precision: `.half()` does not round
-    them, they are on no device, and `state_dict` stores them as float64 extra state. Assignments are checked as in
-    `__init__`. A tensor is refused, because only kernels that you write yourself can train their parameters.
+    The hyper-parameters of the library's kernels are Python floats and exact in every precision: `.half()` does not
+    round them, they do not belong to a device, and `state_dict` stores them as float64 extra state. Assignments are
+    checked as in `__init__`. Tensors are refused, because only kernels that you write yourself can have trained
+    parameters.
 
     Example:
         >>> class InverseMultiquadric(Kernel):
@@ -57,7 +58,7 @@ class Kernel(Hyperparameters):
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances.
 
-        The function has to be differentiable at zero, the distance of coincident samples. Take square roots only of
+        The function must be differentiable at zero, the distance of coincident samples. Take square roots only of
         numbers that stay above zero.
 
         Args:
@@ -105,14 +106,14 @@ class Kernel(Hyperparameters):
     # The contract with the passes: see contract.py.
 
     def _summands(self) -> list[Summand]:
-        """Return the kernels that this kernel is the sum of, with their factors."""
+        """Return the summands of this kernel, with their factors."""
         if type(self).forward is Kernel.forward:
             return self._own_summands()
-        # A subclass with a `forward` of its own is a new kernel, whatever it inherits.
+        # A subclass with its own `forward` is a new kernel, whatever else it inherits.
         return [GramSummand(1.0, self, GramFunction(self._values_of_forward))]
 
     def _own_summands(self) -> list[Summand]:
-        """Return the summands that `forward` of this class is the sum of."""
+        """Return the summands of the kernel that `forward` of this class computes."""
         function = self._function()
         if isinstance(function, Profile):
             return [RadialSummand(1.0, self, function)]
@@ -161,6 +162,6 @@ class _Multiple(Kernel):
 
 
 def check_kernel(kernel: Any) -> None:  # noqa: ANN401
-    """Raise if `kernel` is not a kernel."""
+    """Raise if `kernel` is not a :class:`Kernel`."""
     if not isinstance(kernel, Kernel):
         raise TypeError(f"kernel: expected a Kernel such as RBFKernel(sigma=1.0), got {checks.described(kernel)}")

@@ -28,8 +28,8 @@ class RBFBKernel(Kernel):
         \lambda \ge 0 \text{ (Eq. 7)}: \quad & q = \max(e, lower) \text{ for fake-fake pairs},
             \quad q = \min(e, upper) \text{ for real-real pairs}, \quad q = e \text{ for real-fake pairs}.
 
-    Everywhere else (the generator's loss, :func:`mmd2`, the Gram matrix) it is the plain Gaussian kernel, so the
-    generator still minimises a metric. At a bound the full gradient passes.
+    Everywhere else (the generator's loss, :func:`mmd2`, the Gram matrix) the kernel is the plain Gaussian kernel, so
+    the generator still minimises a metric. A pair whose distance equals a bound keeps its full gradient.
 
     Args:
         sigma: bandwidth, in the units of the scores, > 0.
@@ -45,8 +45,8 @@ class RBFBKernel(Kernel):
         RBFBKernel(sigma=1.0, lower=0.25, upper=4.0)
 
     References:
-        Wang et al. (2019), Eq. 6 and 7. The last commit of the authors' code does not bound the cross term for
-        `lambda_ < 0` either. This library follows the paper.
+        Wang et al. (2019), Eq. 6 and 7. In the last commit of the authors' code, the cross term is not bounded for
+        `lambda_ < 0` either. This library follows the paper, which bounds it.
     """
 
     _hyperparameters = ("sigma", "lower", "upper")

@@ -3,12 +3,12 @@
 A kernel hands the passes its summands (:meth:`Kernel._summands`), each with its factor and its function:
 
 - A :class:`Profile` is a function of the squared distance: `value`, `value_and_slope` and, for bounded kernels,
-  `limits`. This is what a kernel that defines `from_sq_dist` has. Its slope comes from autograd, unless
-  :func:`with_slope` ties a hand-written one to the definition.
+  `limits`. A kernel that defines `from_sq_dist` has a profile. Its slope comes from autograd, unless
+  :func:`with_slope` attaches a hand-written slope to `from_sq_dist`.
 - A :class:`GramFunction` is any other function of two samples: `values`, and `pair_sum` if sums over pairs have a
-  closed form. This is what a kernel that defines `forward` has.
+  closed form. A kernel that defines `forward` has a Gram function.
 
-Nothing else is asked of a kernel, so a new kernel of the distance is one class with one decorated method.
+A kernel needs nothing else, so a new kernel of the distance is one class with one decorated method.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ UNBOUNDED: Limits = (0.0, math.inf)
 
 
 class ValueAndSlope(NamedTuple):
-    """Kernel values, and their derivatives by the squared distance as `rate * slope`.
+    """Kernel values, and their derivatives `rate * slope` with respect to the squared distance.
 
-    The slope of a Gaussian is a multiple of its value: `slope` is then `value` itself, and costs nothing.
+    The derivative of a Gaussian is a multiple of its value, so its `slope` is `value` itself and costs nothing.
     """
 
     value: Tensor
@@ -48,7 +48,7 @@ class Profile(NamedTuple):
     value_and_slope: Callable[[Tensor], ValueAndSlope]
     """Returns `f` and its derivative without a graph. It may overwrite its argument."""
     limits: Callable[[Group, Bounds], Limits]
-    """Returns the limits to which squared distances of a group of pairs are clamped before they are mapped."""
+    """Returns the limits to which the squared distances of a group of pairs are clamped before `f` is applied."""
     exponent: float | None = None
     """The number `c` if `f(x) = 2 ** (c * x)`. Distances can then be computed in multiples of `c` from the start."""
     by_hand: bool = False
@@ -67,7 +67,7 @@ class GramFunction(NamedTuple):
 
 
 def checked_values(name: str, values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the values of the kernel class `name` if there is one for each pair."""
+    """Return the values of the kernel class `name`, or raise if their shape is not that of one value per pair."""
     if values.shape != tuple(shape):
         raise ValueError(
             f"{name}: expected kernel values of shape {tuple(shape)}, one for each pair, got {tuple(values.shape)}"
@@ -89,7 +89,7 @@ Method = TypeVar("Method", bound=Callable[..., Tensor])
 
 
 class HandWritten(NamedTuple):
-    """What :func:`with_slope` attaches to a `from_sq_dist` method; each takes the kernel as its first argument."""
+    """The functions that :func:`with_slope` attaches to `from_sq_dist`; their first argument is the kernel."""
 
     value_and_slope: Callable[[Any, Tensor], ValueAndSlope]
     exponent: Callable[[Any], float] | None
@@ -98,9 +98,9 @@ class HandWritten(NamedTuple):
 def with_slope(
     value_and_slope: Callable[[Any, Tensor], ValueAndSlope], *, exponent: Callable[[Any], float] | None = None
 ) -> Callable[[Method], Method]:
-    """Tie a hand-written slope to a `from_sq_dist` method.
+    """Attach a hand-written slope to a `from_sq_dist` method.
 
-    The slope belongs to the method, not to the class: a subclass that defines `from_sq_dist` anew does not inherit the
+    The slope belongs to the method, not to the class: a subclass that overrides `from_sq_dist` does not inherit the
     slope of the old definition.
 
     Args:
@@ -116,5 +116,5 @@ def with_slope(
 
 
 def hand_written(method: Callable[..., Tensor]) -> HandWritten | None:
-    """Return what :func:`with_slope` attached to a method, or None."""
+    """Return the functions that :func:`with_slope` attached to a method, or None."""
     return getattr(method, "hand_written", None)

@@ -14,7 +14,7 @@ class Hyperparameters(nn.Module):
     """A module whose hyper-parameters are Python floats, exact in every precision.
 
     A subclass lists their names in `_hyperparameters` and assigns them in `__init__`, each a number or a tuple of
-    numbers. Later assignments are checked as the first one was.
+    numbers. Later assignments are checked like the first assignment.
     """
 
     _hyperparameters: tuple[str, ...] = ()
@@ -32,11 +32,11 @@ class Hyperparameters(nn.Module):
         return torch.tensor([self._checksum(), *numbers], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Set the hyper-parameters to those of :meth:`get_extra_state`, for `load_state_dict`.
+        """Restore the hyper-parameters from the result of :meth:`get_extra_state`, for `load_state_dict`.
 
         Raises:
-            ValueError: if the state belongs to a kernel with other hyper-parameters or another number of them, or if
-                one of them is out of range.
+            ValueError: if the state belongs to a kernel with other hyper-parameters, or with another number of values,
+                or if a value is out of range.
         """
         wanted = self._numbers()
         checksum, *numbers = state.tolist()

@@ -32,11 +32,11 @@ class PolynomialKernel(Kernel):
     r"""Polynomial kernel, :math:`k(a, b) = (\langle a, b \rangle / d + offset)^{degree}`, with :math:`d` dimensions.
 
     With the defaults and the features of an Inception network, :func:`mmd2` is the Kernel Inception Distance (KID). The
-    kernel compares moments up to its degree only. Distributions with the same moments are at distance zero.
+    kernel compares moments up to its degree only, so MMD is zero between distributions that agree in these moments.
 
     Args:
         degree: integer >= 1.
-        offset: number > 0. The larger it is, the more weight terms of low degree have.
+        offset: number > 0. A larger offset gives more weight to terms of low degree.
 
     Raises:
         TypeError: if `degree` is not an integer or `offset` is not a real number.

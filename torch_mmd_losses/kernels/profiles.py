@@ -1,7 +1,7 @@
 """Gaussians, rational quadratics and distances as functions of the squared distance, and the same with their slopes.
 
-Functions that return values alone are for autograd and the compiler. Those with slopes overwrite their argument and
-make as few passes over it as they can.
+Functions that return only values are for autograd and the compiler. Functions that also return slopes overwrite their
+argument and make few passes over it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch_mmd_losses.kernels.contract import ValueAndSlope
 LOG_2 = math.log(2)
 
 SQUARINGS = 8
-"""How often in a row a Gaussian may be squared: each squaring doubles its relative error."""
+"""Largest number of successive squarings of a Gaussian: each squaring doubles its relative error."""
 
 
 def gaussian(sq_dist: Tensor, sigma: float) -> Tensor:
@@ -46,7 +46,7 @@ def power_of_two(exponents: Tensor, factor: float) -> ValueAndSlope:
 def gaussians_with_slopes(
     sq_dist: Tensor, sigmas: Sequence[float], weights: Sequence[float]
 ) -> Iterator[tuple[float, ValueAndSlope]]:
-    """Yield the weight of each Gaussian with its values and slopes, whose tensors the next Gaussian overwrites."""
+    """Yield each Gaussian's weight with its values and slopes, in tensors that the next Gaussian overwrites."""
     parts = sorted(zip(sigmas, weights, strict=True), reverse=True)
     squarings = _squarings(tuple([sigma for sigma, _ in parts]))
     value = sq_dist
@@ -62,9 +62,10 @@ def gaussians_with_slopes(
 
 @lru_cache(maxsize=32)
 def _squarings(sigmas: tuple[float, ...]) -> list[int]:
-    """Return how often to square the Gaussian before to get the next one; 0 means to compute a new exponential.
+    """Return how often to square the previous Gaussian to get each Gaussian; 0 means to compute a new exponential.
 
-    The square of a Gaussian is the Gaussian of half the variance, and cheaper. `sigmas` are in descending order.
+    The square of a Gaussian is a Gaussian with half the variance, and costs less than an exponential. `sigmas` are in
+    descending order.
     """
     found, previous, in_a_row = [], math.inf, 0
     for sigma in sigmas:

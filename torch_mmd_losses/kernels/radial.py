@@ -57,7 +57,7 @@ class RBFMix(Kernel):
     Args:
         sigmas: bandwidths, each > 0. The defaults are those of Wang et al. (2019), Section 5.1. Li et al. (2017) use
             (1, 2, 4, 8, 16).
-        weights: one number > 0 for each bandwidth. None gives each the weight 1.
+        weights: one number > 0 for each bandwidth. None gives each kernel the weight 1.
 
     Raises:
         TypeError: if `sigmas` or `weights` is not a sequence of real numbers.
@@ -134,7 +134,7 @@ class RationalQuadraticMix(Kernel):
 
     Args:
         alphas: shape parameters, each > 0.
-        weights: one number > 0 for each shape parameter. None gives each the weight 1.
+        weights: one number > 0 for each shape parameter. None gives each kernel the weight 1.
 
     Raises:
         TypeError: if `alphas` or `weights` is not a sequence of real numbers.
@@ -172,7 +172,7 @@ class EnergyKernel(Kernel):
     r"""Minus the Euclidean distance, :math:`k(a, b) = -\lVert a - b \rVert`. MMD^2 is then the energy distance.
 
     With this kernel, the attractive loss is the loss of the critic of a Cramer GAN. The reference point of that critic
-    cancels in MMD^2. The distance between coincident scores gets the gradient zero.
+    cancels in MMD^2. For coincident scores, the gradient of the distance is set to zero.
 
     Example:
         >>> EnergyKernel()(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))

@@ -16,10 +16,10 @@ from torch_mmd_losses.precision import total_dtype
 
 
 class Component(NamedTuple):
-    """A component of a kernel, whose frequencies are normal with precision `sigma**2 / s`.
+    """A component of a kernel. Its frequencies are normally distributed with precision `sigma**2 / s`.
 
-    For a Gaussian kernel `s` is 1. A rational quadratic kernel is a mixture of Gaussian kernels: its `s` is random and
-    follows the gamma distribution of shape and rate `alpha`.
+    For a Gaussian kernel, `s` is 1. A rational quadratic kernel is a mixture of Gaussian kernels, so its `s` is random
+    and follows the gamma distribution with shape and rate `alpha`.
     """
 
     weight: float
@@ -27,7 +27,7 @@ class Component(NamedTuple):
     alpha: float | None = None
 
 
-# By method, not by class: a subclass that defines from_sq_dist anew has another spectral measure.
+# By method, not by class: a subclass that overrides from_sq_dist has another spectral measure.
 _COMPONENTS: dict[Callable[..., Tensor], Callable[[Any], list[Component]]] = {
     RBFKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.sigma)],
     RBFBKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.sigma)],
@@ -42,7 +42,7 @@ _COMPONENTS: dict[Callable[..., Tensor], Callable[[Any], list[Component]]] = {
 
 
 def is_known(summand: Summand) -> bool:
-    """Whether the library knows the spectral measure of a summand."""
+    """Return whether the library knows the spectral measure of a summand."""
     return isinstance(summand, RadialSummand) and _definition(summand) in _COMPONENTS
 
 
@@ -66,7 +66,8 @@ def draw(
     for the sum of the components. Frequencies are assigned to components by stratified sampling: the unit interval is
     divided between the components in proportion to their weights, and frequency `f` of `F` gets the component at a
     random point of the `f`-th of `F` equal pieces of the interval. The number of frequencies of each component is then
-    proportional to its weight up to a few. The frequencies are independent, but not identically distributed.
+    proportional to its weight, to within a few frequencies. The frequencies are independent, but not identically
+    distributed.
     """
     place = device if generator is None else generator.device
     dtype = total_dtype(place)

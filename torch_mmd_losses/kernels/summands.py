@@ -60,7 +60,7 @@ def gram_matrix(summand: Summand, pairs: Pairs, limits: Limits = UNBOUNDED) -> T
     sq_dist = pairs.sq_dist
     if limits == UNBOUNDED:
         return summand.profile.value(sq_dist)
-    # At a bound the full gradient passes, as in the authors' framework; PyTorch's clamp has stopped it since 2.14.
+    # At a bound the full gradient passes, as in the authors' framework. PyTorch's clamp has stopped it since 2.14.
     outside = (sq_dist < limits[0]) | (sq_dist > limits[1])
     return summand.profile.value(torch.where(outside, sq_dist.detach().clamp(*limits), sq_dist))
 
@@ -89,7 +89,7 @@ def values_and_slopes(
         summands: the kernels.
         sq_dist: squared distances >= 0.
         limits: for each summand, numbers or tensors that broadcast to `sq_dist`; None if nothing is bounded.
-        keep: whether `sq_dist` must not be overwritten.
+        keep: whether `sq_dist` must stay unchanged.
     """
     last = len(summands) - 1
     if not last and summands[0].factor == 1:
@@ -114,18 +114,21 @@ def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
 def common_exponent(summands: Sequence[RadialSummand]) -> float | None:
     """Return `c` if the sum of the kernels, without bounds, is `2 ** (c * sq_dist)`, else None.
 
-    Distances computed in multiples of `c` then need one pass less, see :func:`profiles.power_of_two`.
+    Distances computed in multiples of `c` then need one pass fewer, see :func:`profiles.power_of_two`.
     """
     return summands[0].profile.exponent if len(summands) == 1 and summands[0].factor == 1 else None
 
 
 def has_closed_form(summand: Summand) -> bool:
-    """Whether sums over pairs need no Gram matrix."""
+    """Return whether sums over pairs have a closed form, which needs no Gram matrix."""
     return isinstance(summand, GramSummand) and summand.function.pair_sum is not None
 
 
 def is_trained(summand: Summand, like: Tensor) -> bool:
-    """Whether values depend on a tensor, other than the scores, that requires gradients; scores are like `like`."""
+    """Return whether kernel values depend on a tensor, other than the scores, that requires gradients.
+
+    The dtype, device and dimension of the scores are those of `like`.
+    """
     function = summand.profile if isinstance(summand, RadialSummand) else summand.function
     if function.by_hand:
         return False

@@ -20,7 +20,7 @@ class WeightedBlock(NamedTuple):
     Attributes:
         group: the group that the pairs belong to.
         a: index of the sample whose scores are the rows of the block.
-        b: index of the sample whose scores are its columns.
+        b: index of the sample whose scores are the columns of the block.
         block: the pairs.
         pairs: number of pairs in the mean, including those of other blocks.
         value_weight: weight of the block's sum in the value of the mean.
@@ -40,7 +40,7 @@ class WeightedBlock(NamedTuple):
 
         Args:
             a: the scores in the rows of the tile.
-            b: the scores in its columns; the same object as `a` if they are the same scores.
+            b: the scores in the columns of the tile; the same object as `a` if they are the same scores.
             row: first row of the tile.
             column: first column of the tile.
         """
@@ -56,16 +56,16 @@ class Batch(Protocol):
     """
 
     is_local: bool
-    """Whether there are no other samples than the local ones."""
+    """Whether all samples are local."""
 
     gradient_factor: float
     """Factor between the gradients that a process returns and those of the loss."""
 
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
-        """Return the scores of all samples, given the local ones."""
+        """Return the scores of all samples, given the local scores."""
 
     def gather(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
-        """Return a tensor like the scores for every sample, given those for the local ones."""
+        """Return one tensor for each sample, shaped like its scores, given the tensors for the local samples."""
 
     def blocks(self, samples: Sequence[Tensor], estimator: Estimator) -> list[WeightedBlock]:
         """Return the blocks of pairs that this process evaluates."""
@@ -74,7 +74,7 @@ class Batch(Protocol):
         """Return the losses, given the contributions of this process."""
 
     def enter(self, scores: Tensor) -> Tensor:
-        """Return the local scores as autograd is to see them: their gradients then fit :meth:`combine`."""
+        """Return the local scores with the factor on their gradients that :meth:`combine` expects."""
 
     def combine(self, contributions: Sequence[tuple[WeightedBlock, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
         """Return the losses with their gradients, given the contributions of each block to each loss."""

@@ -1,8 +1,9 @@
 """The sum of kernel values over a block of pairs with its gradients, tile by tile.
 
-A tile is a few hundred rows and columns of a Gram matrix that never exists as a whole: one matrix product computes its
-squared distances, the kernel maps them, and two more products add its slopes to the gradients. Memory grows with the
-number of samples, not of pairs. Tiles within a sample are visited once for both orders of a pair.
+A tile is a few hundred rows and columns of a Gram matrix that never exists as a whole. One matrix product computes the
+squared distances of the tile, the kernel maps them, and two more products add the slopes to the gradients. Memory grows
+with the number of samples, not with the number of pairs. Tiles within a sample are visited once for both orders of a
+pair.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from torch_mmd_losses.pairs.blocks import Block, tiles
 from torch_mmd_losses.precision import total_dtype
 
 Wanted = tuple[bool, bool]
-"""Whether to return the gradients by `a` and by `b`."""
+"""Whether to return the gradients with respect to `a` and to `b`."""
 
 
 class BlockSum(NamedTuple):
-    """The sum of kernel values over a block of pairs, and its gradients by `a` and `b` where they are wanted.
+    """The sum of kernel values over a block of pairs, and the wanted gradients with respect to `a` and `b`.
 
     For a symmetric block, `to_a` is the whole gradient and `to_b` is None.
     """
@@ -60,11 +61,11 @@ def block_sums(
     wanted: Wanted,
     side: int,
 ) -> list[BlockSum]:
-    """Return the sum of a kernel over a block of pairs for each choice of limits; equal choices are computed once.
+    """Return the sum of a kernel over a block of pairs for each choice of limits. Equal choices are computed once.
 
     Args:
         radial: the summands of the kernel that are functions of the distance.
-        others: its other summands.
+        others: the other summands of the kernel.
         block: the pairs.
         limits: the choices, each with limits of the squared distance for every radial summand.
         wanted: which gradients to return.
@@ -135,9 +136,9 @@ class _Accumulator:
 
 
 class _Gradient:
-    """Half the gradient of a sum of `f(|x_i - y_j|^2)` by `x`.
+    """Half the gradient of a sum of `f(|x_i - y_j|^2)` with respect to `x`.
 
-    This is the sum of `f' (x_i - y_j)` over `j`, so it follows from the sums of `f'` and of `f' y_j`.
+    This is the sum of `f' (x_i - y_j)` over `j`, which follows from the sums of `f'` and of `f' y_j`.
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:

@@ -35,11 +35,11 @@ class Block(NamedTuple):
     symmetric: bool
 
     def meets_diagonal(self, rows: slice, columns: slice) -> bool:
-        """Whether a tile contains pairs of equal index."""
+        """Return whether a tile contains pairs of equal index."""
         return rows.start + self.shift < columns.stop and columns.start < rows.stop + self.shift
 
     def diagonal(self, tile: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Return a view of the pairs of equal index in a tile that contains some."""
+        """Return a view of the pairs of equal index in a tile that contains such pairs."""
         return tile.diagonal(rows.start + self.shift - columns.start)
 
 

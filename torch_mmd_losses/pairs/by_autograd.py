@@ -30,7 +30,7 @@ def values(plan: Plan, summands: Sequence[Summand], real: Tensor, fake: Tensor) 
 
 
 def pair_sum(summand: Summand, pairs: Pairs, group: Group, bounds: Bounds) -> Tensor:
-    """Return the sum of a summand without its factor over pairs of a group, a scalar in :func:`total_dtype`."""
+    """Return the sum over pairs of a group of a summand without its factor, a scalar in :func:`total_dtype`."""
     if isinstance(summand, GramSummand) and summand.function.pair_sum is not None:
         return summand.function.pair_sum(pairs.a, pairs.b, pairs.shift if pairs.distinct else None)
     limits = summand.profile.limits(group, bounds) if isinstance(summand, RadialSummand) else UNBOUNDED

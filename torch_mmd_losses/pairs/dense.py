@@ -1,8 +1,8 @@
 """Losses of small batches with their gradients, from one matrix of squared distances.
 
-For a batch of a GAN the time of a loss is the number of its operations, not their size. Real and fake scores are
-therefore stacked, so that the three groups of pairs are blocks of one matrix of squared distances. The weight of each
-pair in the loss is a second matrix, computed once for all batches of the same sizes.
+For a batch of a GAN, the time of a loss depends on the number of its operations, not on their size. Real and fake
+scores are therefore stacked, so that the three groups of pairs are blocks of one matrix of squared distances. The
+weights of all pairs in the loss form a second matrix, computed once for all batches of the same sizes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def values_and_gradients(
     *,
     gradients: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the value of each objective and, if wanted, its gradient by the scores.
+    """Return the value of each objective and, if wanted, its gradient with respect to the scores.
 
     Gradients are `(m + n, d)` in the dtype of the scores, real scores first.
     """
@@ -86,8 +86,9 @@ def stack_and_gram(real: Tensor, fake: Tensor, factor: float) -> tuple[Tensor, T
     """Return the stacked scores `(m + n, d)` around their centre, and `factor` times their inner products.
 
     The inner products are `(m + n, m + n)`. Both are in a dtype in which differences of scores keep their digits:
-    float32, unless the two samples are far apart compared with their spread. To find that out, the host has to read a
-    number. On a CPU this costs less than float64; on other devices it would be a synchronisation, so they use float64.
+    float32, unless the two samples are far apart compared with their spread. To decide this, the host must read a
+    number. On a CPU, reading it costs less than float64. On other devices it would be a synchronisation, so the dtype
+    there is always float64.
     """
     stack = torch.cat([real, fake])
     if stack.dtype == torch.float32:
@@ -120,7 +121,7 @@ def _far_apart(gram: Tensor, factor: float, m: int) -> bool:
 def _contrast(m: int, n: int) -> npt.NDArray[np.float32]:
     """Return the weights of inner products whose weighted sum is above zero if the samples are far apart.
 
-    The sum is the scatter between the samples, which follows from the inner products within one of them, minus a
+    The sum is the scatter between the two samples, which follows from the inner products within one sample, minus a
     fraction of the whole scatter.
     """
     contrast = np.diag(np.full(m + n, -FAR_APART, np.float32))
@@ -136,8 +137,8 @@ def pair_weights(
 
     The scale is returned twice: as a vector `(m + n,)` with one entry for each row, and as a number.
 
-    The three means nearly cancel, so rounded weights would dominate the result. Up to the common scale, the weights of
-    MMD^2 are small integers and exact in every dtype. Weights that are not exact are returned in float64.
+    The three means nearly cancel, so errors of rounded weights would dominate the result. Up to the common scale, the
+    weights of MMD^2 are small integers and exact in every dtype. Weights that are not exact are returned in float64.
     """
     within, aligned = estimator != "biased", estimator == "u_statistic"
     pairs = [
@@ -161,7 +162,7 @@ def pair_weights(
 
 @lru_cache(maxsize=32)
 def limit_matrices(m: int, n: int, groups: GroupLimits, dtype: torch.dtype, device: torch.device) -> PairLimits:
-    """Return the smallest and the largest squared distance of each pair, as numbers if all pairs have the same."""
+    """Return the limits of the squared distance of each pair, as numbers if they are the same for all pairs."""
     if len(set(groups)) == 1:
         return groups[0]
     sides = []

@@ -1,8 +1,8 @@
 """The joint batch of all processes of a distributed job.
 
-A process gathers the scores of all others once, and evaluates the pairs of its own scores with all scores, tile by
-tile. The pairs are thus divided between the processes, and the gradients by the local scores are complete without
-another message. The contributions to the value are added over the processes.
+Each process gathers the scores of all processes once, and evaluates the pairs of its own scores with all scores, tile
+by tile. The pairs are thus divided between the processes, and the gradients with respect to the local scores need no
+further communication. The contributions to the value are added over the processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import Estimator, Group
 
 REFUSED = -1
-"""Sent in place of the number of scores by a process that refuses its arguments."""
+"""A process that refuses its arguments sends this number in place of the number of scores."""
 
 
 def refuse(scores: Sequence[object]) -> None:
@@ -33,7 +33,7 @@ def refuse(scores: Sequence[object]) -> None:
 
 
 class GlobalBatch:
-    """The samples of all processes of the default group; each computation of a loss makes one."""
+    """The samples of all processes of the default group. Each computation of a loss creates a new object."""
 
     is_local = False
 
@@ -49,7 +49,7 @@ class GlobalBatch:
         return real, fake, *self.everything
 
     def gather(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
-        """Return tensors like the scores for the local samples, then for all real and all fake samples."""
+        """Return one tensor for each sample, shaped like its scores: local samples, all real and all fake samples."""
         return real, fake, *self._gather_scores(real, fake)
 
     def _gather_scores(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,9 +88,9 @@ class GlobalBatch:
             rows, columns = (m, n)[a], (m, n)[b - 2]
             return WeightedBlock(group, a, b, pairs, number_of_pairs(rows, columns, distinct=distinct), value, gradient)
 
-        # Over all processes, a pair within a sample occurs in both orders, each with a gradient for its row: a local
-        # score gets both gradients here. A cross pair is evaluated by the process of its real score and by that of its
-        # fake score, and counts once.
+        # Over all processes, a pair within a sample occurs in both orders, each with a gradient for its row, so a local
+        # score gets both gradients here. A cross pair is evaluated by the process of its real score and by the process
+        # of its fake score, and counts once.
         return [
             block("real", 0, 2, within, value=1, gradient=2),
             block("cross", 0, 3, aligned, value=1, gradient=1),
@@ -110,8 +110,8 @@ class GlobalBatch:
     def combine(self, contributions: Sequence[tuple[WeightedBlock, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
         """Return the losses with the gradients for the local scores and the local kernel.
 
-        Only one score of a pair is local, so it gets twice the gradient of the pair's contribution. Parameters of a
-        kernel get it once.
+        Only one score of a pair is local, and it gets twice the gradient of the pair's contribution. Parameters of a
+        kernel get this gradient once.
         """
         values, pulls = [], []
         for row in zip(*(added for _, added in contributions), strict=True):

@@ -33,7 +33,7 @@ def objective_values(
         fake: checked scores `(n, d)`.
         estimator: see :func:`torch_mmd_losses.mmd2`.
         objectives: the losses.
-        tile_size: number of rows and columns of a tile; None picks a default for the device.
+        tile_size: side length of the tiles used for large batches; None picks a default for the device.
         batch: the samples that the losses are computed on.
 
     Returns:

@@ -1,6 +1,6 @@
-"""The sum over a block of pairs of a kernel that is not a function of the distance, with its gradients.
+"""Sums over blocks of pairs, with their gradients, for kernels that are not functions of the distance.
 
-Within a tile, autograd computes the gradients, because the library does not know them.
+Within a tile, autograd computes the gradients, because the library does not know the derivatives of such a kernel.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch_mmd_losses.precision import total_dtype
 def add_sum(
     summand: GramSummand, block: Block, total: Tensor, to_a: Tensor | None, to_b: Tensor | None, *, side: int
 ) -> None:
-    """Add the sum of a summand without its factor over a block of pairs, and its gradients, to given tensors.
+    """Add the sum over a block of pairs of a summand without its factor, and its gradients, to given tensors.
 
     Args:
         summand: the kernel.
         block: the pairs.
         total: a scalar, to which the sum is added.
-        to_a: like `block.a`, to which the gradient by `a` is added; None if it is not wanted.
-        to_b: the same for `b`; None also if the block is symmetric, since `to_a` then gets the whole gradient.
+        to_a: a tensor like `block.a`, to which the gradient with respect to `a` is added; None if it is not wanted.
+        to_b: the same for `b`. It is None if the block is symmetric, since `to_a` then gets the whole gradient.
         side: number of rows and columns of a tile.
     """
     for rows, columns in tiles(block, side):

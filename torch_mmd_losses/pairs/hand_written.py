@@ -1,4 +1,4 @@
-"""Losses whose gradients are written by hand and computed in the forward pass, as functions that autograd can call."""
+"""Autograd functions for losses with hand-written gradients, which are computed in the forward pass."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class _TiledGradients(torch.autograd.Function):
 def _values_and_gradients(
     plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the values, and for each the gradient by the scores that want one, real scores first."""
+    """Return the values, and the gradient of each with respect to the wanted scores, real scores first."""
     if not plan.dense:
         return tiled.values_and_gradients(plan, real, fake, wanted)
     values, gradients = dense.values_and_gradients(

@@ -24,7 +24,7 @@ def add_hessian_product(
     directions: Sequence[Tensor],
     side: int,
 ) -> None:
-    """Add the derivatives of `<gradient of a loss, direction>` by the scores to `products`.
+    """Add the derivatives of `<gradient of a loss, direction>` with respect to the scores to `products`.
 
     Args:
         products: for each local sample, the tensor to add to; None if the derivative is not wanted.
@@ -32,7 +32,7 @@ def add_hessian_product(
         objective: the loss.
         blocks: the blocks of pairs.
         samples: the scores of all samples.
-        directions: a direction for the gradient of each sample, of its shape.
+        directions: for each sample, the direction for its gradient, a tensor of the same shape.
         side: number of rows and columns of a tile.
     """
     for part in blocks:

@@ -32,7 +32,7 @@ def mean_values(
 ) -> list[Tensor]:
     """Return the mean kernel values of real, cross and fake pairs, and the fraction of pairs that are saturated.
 
-    The means are those of the kernel without bounds; with `bounds`, a pair outside the limits counts as saturated.
+    The means are those of the kernel without bounds. With `bounds`, a pair outside the limits counts as saturated.
     """
     side = tile_side(tile_size, real.device)
     samples = batch.samples(real, fake)
@@ -59,7 +59,7 @@ def mean_values(
 
 
 def _tile(part: WeightedBlock, rows: slice, columns: slice) -> tuple[Pairs, int]:
-    """Return the pairs of a tile, and how often they count: twice for the tile below the diagonal."""
+    """Return the pairs of a tile, and how often they count: twice if they also stand for a tile below the diagonal."""
     a = Sample(part.block.a[rows])
     on_diagonal = part.block.symmetric and rows == columns
     b = a if on_diagonal else Sample(part.block.b[columns])

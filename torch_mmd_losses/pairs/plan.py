@@ -1,4 +1,4 @@
-"""The decision how each summand of a kernel is evaluated."""
+"""The choice of how to evaluate each summand of a kernel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DENSE_UP_TO = 512
 
 
 class Plan(NamedTuple):
-    """Everything about a call except the scores; every summand is in one of the first four lists."""
+    """Everything about a call except the scores. Every summand is in one of the first four lists."""
 
     dense: Sequence[RadialSummand]
     """Kernels of the distance in small batches: one matrix of all distances, gradients written by hand."""
@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     gram_tiles: Sequence[GramSummand]
     """Other kernels: tile by tile, gradients by autograd within a tile."""
     by_autograd: Sequence[Summand]
-    """Kernels whose sums over all pairs are left to autograd."""
+    """All remaining kernels: whole Gram matrices or closed forms, differentiated by autograd."""
     objectives: Sequence[Objective]
     estimator: Estimator
     batch: Batch
@@ -47,12 +47,14 @@ def make_plan(
 ) -> Plan:
     """Decide how to evaluate each summand of the kernel.
 
-    Gradients are written by hand where plain reverse-mode autograd with respect to the scores is all that follows.
-    Everything is left to autograd under `torch.compile` and in function transforms, which have to see each operation.
-    So are summands with trained parameters, whose gradients nobody wrote, and summands whose sums have a closed form,
-    which need no Gram matrix. In a small batch the time of a loss is the number of operations, which a single dense
-    matrix keeps low. Large batches, and batches of several processes, are evaluated in tiles, in memory that grows
-    with the number of samples, not of pairs.
+    Hand-written gradients are used where plain reverse-mode autograd with respect to the scores is all that follows.
+    Under `torch.compile` and in function transforms, which must see each operation, everything is left to autograd.
+    Summands with trained parameters are left to autograd too, since the library has no hand-written gradients for the
+    parameters, and so are summands whose sums have a closed form, which needs no Gram matrix.
+
+    In a small batch, the time of a loss depends on the number of operations, which a single dense matrix keeps low.
+    Large batches, and batches of several processes, are evaluated in tiles. Their memory grows with the number of
+    samples, not with the number of pairs.
     """
     by_hand = autograd.reverse_mode_only(real, fake)
     radial: list[RadialSummand] = []

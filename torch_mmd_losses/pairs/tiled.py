@@ -18,16 +18,16 @@ from torch_mmd_losses.precision import total_dtype
 def values_and_gradients(
     plan: Plan, real: Tensor, fake: Tensor, wanted: Sequence[bool]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the contribution of the tiled summands to each objective, and its gradient by the scores.
+    """Return the contribution of the tiled summands to each objective, and its gradient with respect to the scores.
 
     Args:
         plan: the call.
         real: scores `(m, d)`.
         fake: scores `(n, d)`.
-        wanted: whether gradients by real and by fake scores are wanted.
+        wanted: whether gradients with respect to real and to fake scores are wanted.
 
     Returns:
-        Scalars in :func:`total_dtype`, and gradients with the rows of the scores that want one, real scores first.
+        Scalars in :func:`total_dtype`, and gradients with one row for each wanted score, real scores first.
     """
     batch, objectives, side = plan.batch, plan.objectives, tile_side(plan.tile_size, real.device)
     samples = batch.samples(real, fake)
@@ -58,15 +58,17 @@ def hessian_products(
     outer: Sequence[Tensor],
     along: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
-    """Return the derivatives by the scores of `<gradient, along>`, for the gradient of the sum of `outer * loss`.
+    """Return the derivatives of `<gradient, along>` with respect to the scores.
+
+    The gradient is that of the sum of `outer * loss`.
 
     Args:
         plan: the call.
         real: scores `(m, d)`.
         fake: scores `(n, d)`.
-        wanted: whether derivatives by real and by fake scores are wanted.
+        wanted: whether derivatives with respect to real and to fake scores are wanted.
         outer: a factor for each loss.
-        along: a direction for the gradient by real and by fake scores; None stands for zero.
+        along: a direction for the gradient with respect to real and to fake scores; None stands for zero.
     """
     batch, side = plan.batch, tile_side(plan.tile_size, real.device)
     samples = batch.samples(real, fake)
