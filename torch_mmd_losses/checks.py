@@ -133,7 +133,7 @@ def sample_sizes(m: int, n: int, estimator: Estimator) -> None:
     if estimator != "biased" and min(m, n) < 2:
         raise ValueError(
             f"real, fake: expected at least 2 samples each for estimator={estimator!r}, which leaves out the pairs "
-            f"of a sample with itself; got {m} and {n} (a last batch of one sample? use drop_last=True)"
+            f"of a sample with itself, got {m} and {n} (if the last batch has a single sample, use drop_last=True)"
         )
     if estimator == "u_statistic" and m != n:
         raise ValueError(f"real, fake: expected equally many samples for estimator='u_statistic', got {m} and {n}")

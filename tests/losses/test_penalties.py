@@ -339,7 +339,7 @@ def test_what_the_gradient_penalty_refuses():
     refused(ValueError, "scores: expected scores of shape", scores=found.mean())
     refused(ValueError, "inputs: expected one sample for each of the 4 rows of scores", inputs=inputs[:2])
     refused(ValueError, "inputs: expected samples that require gradients", inputs=inputs.detach())
-    refused(ValueError, "scores: expected scores that can be differentiated", scores=found.detach())
+    refused(ValueError, "scores: expected scores that are differentiable with", scores=found.detach())
     refused(ValueError, "tensor that scores was computed from", inputs=samples(4, (3,)))
 
 

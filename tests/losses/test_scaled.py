@@ -480,12 +480,16 @@ class Rising(Kernel):
         ({"kernel": Laplace()}, TypeError, "smooth at distance zero.* Laplace with value 1 and slope -inf"),
         ({"kernel": MinusSquare()}, TypeError, "positive and smooth.* MinusSquare with value -?0 and slope -1"),
         ({"kernel": Rising()}, TypeError, "negative slope.* Rising with value 1 and slope 1"),
-        ({"kernel": Cubic()}, TypeError, "kernels of the distance or LinearKernel.* got Cubic"),
+        ({"kernel": Cubic()}, TypeError, "a kernel of the distance, a LinearKernel.* got Cubic"),
         ({"scale": "sqrt"}, ValueError, "scale: expected one of 'practical', 'exact'"),
         ({"lambda_": 0}, ValueError, "lambda_: expected a number > 0"),
         ({"lambda_": math.nan}, ValueError, "lambda_: expected a finite number"),
         ({"squared": 1}, TypeError, "squared: expected True or False"),
-        ({"squared": False}, ValueError, "squared: expected True, except for LinearKernel, got False with RBFKernel"),
+        (
+            {"squared": False},
+            ValueError,
+            "squared: expected True for all kernels except LinearKernel, got False with RBFKernel",
+        ),
         ({"kernel": LinearKernel() + RBFKernel(), "squared": False}, ValueError, "squared: expected True"),
         ({"estimator": "v"}, ValueError, "estimator: expected one of"),
         ({"global_batch": 1}, TypeError, "global_batch: expected True or False"),
@@ -513,7 +517,7 @@ def test_arguments_that_are_refused(method):
     refused(ValueError, r"inputs: .* each of the 5 rows of real, got shape \(3, 3\)", inputs=real[:3])
     refused(ValueError, r"inputs: .* got shape \(\)", inputs=real.sum())
     refused(ValueError, r"inputs: expected samples that require gradients.*requires_grad_\(\)", inputs=real.detach())
-    refused(ValueError, "real: expected scores that can be differentiated by inputs", real=good[0].detach())
+    refused(ValueError, "real: expected scores that are differentiable with respect to inputs", real=good[0].detach())
     refused(
         ValueError, "inputs: expected the tensor that real was computed from", inputs=torch.randn(5, 3).requires_grad_()
     )

@@ -111,7 +111,8 @@ def gradient_constrained_mmd2(
     check_kernel(kernel)
     if any(isinstance(summand.kernel, EnergyKernel) for summand in kernel._summands()):
         raise TypeError(
-            "kernel: expected one that is twice differentiable at coincident samples, got one with an EnergyKernel"
+            "kernel: expected a kernel that is twice differentiable at coincident samples, got a kernel that contains "
+            "an EnergyKernel"
         )
     regulariser = checks.positive_number("lambda_", lambda_)
     if not (features is None or callable(features)):
@@ -252,9 +253,9 @@ def _cholesky(gram: Tensor, weight: float) -> Tensor:
         return torch.linalg.cholesky(gram + weight * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise ValueError(
-            f"lambda_: expected a weight that makes the matrix positive definite in {gram.dtype}, got one that adds "
-            f"{weight:.1e} to diagonal entries of {gram.diagonal().mean():.1e} on average (samples have to be finite, "
-            "and the kernel positive definite and twice differentiable at coincident samples)"
+            f"lambda_: expected a weight that makes the matrix positive definite in {gram.dtype}, got a weight that "
+            f"adds {weight:.1e} to diagonal entries of {gram.diagonal().mean():.1e} on average (the samples must be "
+            "finite, and the kernel must be positive definite and twice differentiable at coincident samples)"
         ) from error
 
 
@@ -278,8 +279,8 @@ def _points(name: str, inputs: Tensor, features: Features | None) -> _Points:
         scores = _scores(name, leaf, features)
         if not scores.requires_grad:
             raise ValueError(
-                "features: expected scores that can be differentiated by the samples, got scores without a gradient "
-                "(made under torch.no_grad() or torch.inference_mode(), or detached?)"
+                "features: expected scores that are differentiable with respect to the samples, got scores without a "
+                "graph (detached, or computed under torch.no_grad() or torch.inference_mode()?)"
             )
         rows = [
             torch.autograd.grad(
@@ -296,7 +297,8 @@ def _scores(name: str, inputs: Tensor, features: Features | None) -> Tensor:
     scores = features(inputs)
     if isinstance(scores, Tensor) and (scores.dim() == 0 or len(scores) != len(inputs)):
         raise ValueError(
-            f"features: expected scores of each of the {len(inputs)} samples in {name}, got shape {tuple(scores.shape)}"
+            f"features: expected one row of scores for each of the {len(inputs)} samples in {name}, got shape "
+            f"{tuple(scores.shape)}"
         )
     return checks.scores("features", scores)
 
@@ -305,7 +307,7 @@ def _rank(rank: object, scores: Tensor) -> int:
     number, size = checks.whole_number("rank", rank, least=1), len(scores) * (1 + scores.shape[1])
     if number > size:
         raise ValueError(
-            f"rank: expected at most {size}, the rows for {len(scores)} points and features of dimension "
-            f"{scores.shape[1]}, got {number} (None is exact)"
+            f"rank: expected at most {size}, the number of rows for {len(scores)} points and features of dimension "
+            f"{scores.shape[1]}, got {number} (None computes the exact value)"
         )
     return number

@@ -32,7 +32,8 @@ def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_
         )
         if gradient is None:
             raise ValueError(
-                f"inputs: expected the tensor that {name} was computed from, got one that {name} does not depend on"
+                f"inputs: expected the tensor that {name} was computed from, got a tensor that {name} does not "
+                "depend on"
             )
         squares = squares + gradient.reshape(len(samples), -1).to(scores.dtype).square().sum(1)
     return squares
@@ -50,11 +51,11 @@ def _checked(inputs: object, name: str, scores: Tensor) -> Tensor:
     if not inputs.requires_grad:
         raise ValueError(
             "inputs: expected samples that require gradients, got requires_grad=False; call inputs.requires_grad_() "
-            "before the discriminator sees them"
+            "before you pass them to the discriminator"
         )
     if not scores.requires_grad:
         raise ValueError(
-            f"{name}: expected scores that can be differentiated by inputs, got scores without a graph (detached, or "
-            "computed under torch.no_grad()?)"
+            f"{name}: expected scores that are differentiable with respect to inputs, got scores without a graph "
+            "(detached, or computed under torch.no_grad()?)"
         )
     return inputs

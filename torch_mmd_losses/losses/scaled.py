@@ -121,7 +121,9 @@ class ScaledMMDLoss(BatchLoss):
         for summand in summands:
             _check_scalable(summand)
         if not squared and not all(_is_linear(summand) for summand in summands):
-            raise ValueError(f"squared: expected True, except for LinearKernel, got False with {type(kernel).__name__}")
+            raise ValueError(
+                f"squared: expected True for all kernels except LinearKernel, got False with {type(kernel).__name__}"
+            )
 
     def discriminator(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Tensor:
         r"""Return the discriminator's loss :math:`-\varsigma\,\mathrm{MMD}^2`, to be minimised.
@@ -253,7 +255,9 @@ def _check_scalable(summand: Summand) -> None:
     if _is_linear(summand):
         return
     if isinstance(summand, GramSummand):
-        raise TypeError(f"kernel: expected kernels of the distance or LinearKernel, or sums of them, got {name}")
+        raise TypeError(
+            f"kernel: expected a kernel of the distance, a LinearKernel, or sums and multiples of them, got {name}"
+        )
     device = next((state.device for state in (*kernel.parameters(), *kernel.buffers())), torch.device("cpu"))
     peak, curvature = _at_zero(summand, torch.ones(1, 1, device=device))
     if not (peak > 0 and 0 < curvature < math.inf):
