@@ -41,7 +41,7 @@ def every_division(m, n):
 def test_statistics_of_all_divisions_equal_mmd2(case: KernelCase, size, m, n):
     pooled, kernel = scores(m + n, 2, 1), case.make()
     labels = every_division(m, n)
-    sums = permutation._sums([EnergyKernel(), kernel], pooled, labels, size)
+    sums = permutation._gram_sums([EnergyKernel(), kernel], pooled, labels, size)
     statistics, _ = permutation._mmd2(sums, m, pooled.dtype)
     expected = torch.stack([mmd2(pooled[row], pooled[~row], kernel) for row in labels])
     tolerance = 1e-10 if case.smooth else 1e-6

@@ -40,13 +40,13 @@ def _pivots(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor) -> t
     # A small divisor enlarges the errors of a row. Errors at a small weight are therefore as large as the weighted
     # errors at a large weight.
     rounding = len(diagonal) * torch.finfo(diagonal.dtype).eps * (weights * diagonal).amax()
-    found, used = [], []
+    pivots, used = [], []
     for step in range(rank):
         pivot = (weights * remaining).argmax().unsqueeze(0)
-        counts = (weights * remaining)[pivot] > rounding
-        left = columns(pivot)[:, 0] - rows[:step, pivot].T.squeeze(0) @ rows[:step]
-        rows[step] = (left / remaining[pivot].sqrt()).where(counts, 0)
+        above_rounding = (weights * remaining)[pivot] > rounding
+        remainder = columns(pivot)[:, 0] - rows[:step, pivot].T.squeeze(0) @ rows[:step]
+        rows[step] = (remainder / remaining[pivot].sqrt()).where(above_rounding, 0)
         remaining = (remaining - rows[step].square()).index_fill(0, pivot, 0)
-        found.append(pivot)
-        used.append(counts)
-    return torch.cat(found), torch.cat(used)
+        pivots.append(pivot)
+        used.append(above_rounding)
+    return torch.cat(pivots), torch.cat(used)

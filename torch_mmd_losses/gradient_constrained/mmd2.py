@@ -129,14 +129,17 @@ def gradient_constrained_mmd2(
         rank = _rank(rank, points.scores)
     with full_precision(real.device):
         dtype = total_dtype(real.device)
-        points, precise = points.to(dtype), (x.to(dtype), y.to(dtype))
-        eta = points.functionals(kernel, torch.cat(precise))
+        points, samples = points.to(dtype), (x.to(dtype), y.to(dtype))
+        eta = points.functionals(kernel, torch.cat(samples))
         if estimator == "biased":  # the mean witness is enough
             eta = eta[:, : len(x)].mean(1, keepdim=True) - eta[:, len(x) :].mean(1, keepdim=True)
         weight = regulariser * len(points.scores)
-        form = _exact(kernel, points, weight, eta) if rank is None else _low_rank(kernel, points, weight, eta, rank)
-        taken_off = form.sum() if estimator == "biased" else _mean_over_pairs(form, len(x), estimator)
-        return ((mmd2(*precise, kernel, estimator=estimator) - taken_off) / regulariser).to(x.dtype)
+        if rank is None:
+            form = _exact_form(kernel, points, weight, eta)
+        else:
+            form = _low_rank_form(kernel, points, weight, eta, rank)
+        subtrahend = form.sum() if estimator == "biased" else _mmd2_of_gram(form, len(x), estimator)
+        return ((mmd2(*samples, kernel, estimator=estimator) - subtrahend) / regulariser).to(x.dtype)
 
 
 class _Points(NamedTuple):
@@ -186,7 +189,7 @@ def _with_value(blocks: Tensor) -> Tensor:
     return padded + pad(padded.new_ones(1, 1), (0, padded.shape[2] - 1, 0, padded.shape[1] - 1))
 
 
-def _times(blocks: Tensor | None, columns: Tensor) -> Tensor:
+def _block_product(blocks: Tensor | None, columns: Tensor) -> Tensor:
     """Return the product of a block diagonal matrix and `columns`.
 
     The blocks are `(m, p, q)`; None stands for the identity.
@@ -196,7 +199,7 @@ def _times(blocks: Tensor | None, columns: Tensor) -> Tensor:
     return (blocks @ columns.unflatten(0, (blocks.shape[0], blocks.shape[2]))).flatten(0, 1)
 
 
-def _exact(kernel: Kernel, points: _Points, weight: float, eta: Tensor) -> Tensor:
+def _exact_form(kernel: Kernel, points: _Points, weight: float, eta: Tensor) -> Tensor:
     """Return the quadratic form of Eq. 9 for each pair of columns of `eta`.
 
     The form is `V^T N U` with `(S N + weight) U = V`, where `V` is `eta` and `S` is the matrix of kernel values and
@@ -212,34 +215,34 @@ def _exact(kernel: Kernel, points: _Points, weight: float, eta: Tensor) -> Tenso
     with torch.no_grad():
         constant, roots = gram.detach(), points.roots()
         transposed = None if roots is None else roots.mT
-        inner = _times(transposed, _times(transposed, constant).T)
+        inner = _block_product(transposed, _block_product(transposed, constant).T)
         decomposition = _cholesky(inner, weight)
 
     def solve(right: Tensor) -> Tensor:
-        reduced = torch.cholesky_solve(_times(transposed, right), decomposition)
-        return reduced if roots is None else (right - constant @ _times(roots, reduced)) / weight
+        reduced = torch.cholesky_solve(_block_product(transposed, right), decomposition)
+        return reduced if roots is None else (right - constant @ _block_product(roots, reduced)) / weight
 
     def product(solution: Tensor) -> Tensor:
-        return gram @ _times(blocks, solution) + weight * solution
+        return gram @ _block_product(blocks, solution) + weight * solution
 
     first = solve(eta.detach())
     solution = first + solve(eta - product(first))
-    weighted = _times(blocks, solution)
+    weighted = _block_product(blocks, solution)
     linear = weighted.T @ eta
     return linear + linear.T - weighted.T @ product(solution)
 
 
-def _low_rank(kernel: Kernel, points: _Points, weight: float, eta: Tensor, rank: int) -> Tensor:
-    """Return the form of :func:`_exact` with `R^T R` in place of `S`, by Woodbury's identity (Appendix D.2)."""
+def _low_rank_form(kernel: Kernel, points: _Points, weight: float, eta: Tensor, rank: int) -> Tensor:
+    """Return the form of :func:`_exact_form` with `R^T R` in place of `S`, by Woodbury's identity (Appendix D.2)."""
     blocks = points.blocks()
     columns = partial(points.columns, kernel)
     importance = None if blocks is None else blocks.detach().diagonal(dim1=1, dim2=2).flatten()
     with torch.no_grad():
         diagonal = squared_norms(kernel, points.scores).flatten()
     rows = incomplete_cholesky.factor(diagonal, columns, rank, importance)
-    inner = rows @ _times(blocks, rows.T)
+    inner = rows @ _block_product(blocks, rows.T)
     decomposition = _cholesky(inner, weight)
-    weighted = _times(blocks, eta)
+    weighted = _block_product(blocks, eta)
     left = torch.linalg.solve_triangular(decomposition, rows @ weighted, upper=False)
     return (eta.T @ weighted - left.T @ left) / weight
 
@@ -259,10 +262,10 @@ def _cholesky(gram: Tensor, weight: float) -> Tensor:
         ) from error
 
 
-def _mean_over_pairs(form: Tensor, m: int, estimator: Estimator) -> Tensor:
-    """Return MMD^2 with the entries of `form` `(m + n, m + n)` in place of the kernel values."""
+def _mmd2_of_gram(gram: Tensor, m: int, estimator: Estimator) -> Tensor:
+    """Return MMD^2 given the values `(m + n, m + n)` of a kernel for all pairs, real samples first."""
     cross = _mean_of_distinct if estimator == "u_statistic" else torch.mean
-    return _mean_of_distinct(form[:m, :m]) - 2 * cross(form[:m, m:]) + _mean_of_distinct(form[m:, m:])
+    return _mean_of_distinct(gram[:m, :m]) - 2 * cross(gram[:m, m:]) + _mean_of_distinct(gram[m:, m:])
 
 
 def _mean_of_distinct(square: Tensor) -> Tensor:

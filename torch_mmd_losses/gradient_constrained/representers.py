@@ -33,9 +33,9 @@ def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
         `(m, 1 + s, n)`: the value of each function at each point, followed by its gradient.
     """
     radial, others = by_kind(kernel._summands())
-    parts = [_general(summand, at, b, combination) for summand in others]
+    parts = [_gram_jets(summand, at, b, combination) for summand in others]
     if radial:
-        parts.append(_radial(radial, at, b, combination))
+        parts.append(_radial_jets(radial, at, b, combination))
     return torch.stack(parts).sum(0)
 
 
@@ -48,7 +48,7 @@ def squared_norms(kernel: Kernel, at: Tensor) -> Tensor:
     radial, others = by_kind(kernel._summands())
     unit = torch.eye(1 + at.shape[1], dtype=at.dtype, device=at.device)
     own = [(summand, point, point.expand(len(unit), -1)) for summand in others for point in at.split(1)]
-    parts = [_general(summand, point, copies, unit)[0].diagonal() for summand, point, copies in own]
+    parts = [_gram_jets(summand, point, copies, unit)[0].diagonal() for summand, point, copies in own]
     norms = torch.stack(parts).unflatten(0, (-1, len(at))).sum(0) if parts else torch.zeros_like(at[:, :1])
     if radial:
         value, first, _ = _derivatives(partial(sum_of_profiles, radial), torch.zeros_like(at))
@@ -56,7 +56,7 @@ def squared_norms(kernel: Kernel, at: Tensor) -> Tensor:
     return norms
 
 
-def _radial(summands: Sequence[RadialSummand], at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
+def _radial_jets(summands: Sequence[RadialSummand], at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
     # With t = a - b and k = f(|t|^2): dk/da = 2 f' t = -dk/db and d2k/da db = -2 f' I - 4 f'' t t^T.
     weight, direction = combination[:, 0], combination[:, 1:]
     apart = at.unsqueeze(1) - b
@@ -72,19 +72,19 @@ def _radial(summands: Sequence[RadialSummand], at: Tensor, b: Tensor, combinatio
 def _derivatives(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the values of an elementwise function and of its first two derivatives, from one evaluation."""
 
-    def valued(x: Tensor) -> tuple[Tensor, Tensor]:
+    def sum_and_value(x: Tensor) -> tuple[Tensor, Tensor]:
         value = f(x)
         return value.sum(), value
 
-    def sloped(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        slope, value = torch.func.grad(valued, has_aux=True)(x)
+    def slope_sum_and_derivatives(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        slope, value = torch.func.grad(sum_and_value, has_aux=True)(x)
         return slope.sum(), (value, slope)
 
-    second, (value, first) = torch.func.grad(sloped, has_aux=True)(x)
+    second, (value, first) = torch.func.grad(slope_sum_and_derivatives, has_aux=True)(x)
     return value, first, second
 
 
-def _general(summand: GramSummand, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
+def _gram_jets(summand: GramSummand, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
     weight, direction = combination[:, 0], combination[:, 1:]
 
     def functions(shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,13 +53,13 @@ class BatchLoss(nn.Module):
 
     @eager_only
     def _on_global_batch(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
-        with self._refusal_is_shared(real, fake):
+        with self._announced_errors(real, fake):
             real, fake = checks.same_space("real", real, "fake", fake)
         with full_precision(real.device):
             return compute(self.kernel, real, fake, self.estimator, batch=GlobalBatch(real, fake), **options)
 
     @contextmanager
-    def _refusal_is_shared(self, real: object, fake: object) -> Iterator[None]:
+    def _announced_errors(self, real: object, fake: object) -> Iterator[None]:
         """Tell the other processes about any error in the block, since they would wait for these scores forever."""
         try:
             yield

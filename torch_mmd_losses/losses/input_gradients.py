@@ -22,7 +22,7 @@ def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_
         inputs: the samples, `(m, ...)`.
         create_graph: whether the norms will be differentiated.
     """
-    samples = _checked(inputs, name, scores)
+    samples = _checked_inputs(inputs, name, scores)
     squares = scores.new_zeros(len(samples))
     with torch.enable_grad():
         totals = scores.sum(0).unbind()
@@ -39,7 +39,7 @@ def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_
     return squares
 
 
-def _checked(inputs: object, name: str, scores: Tensor) -> Tensor:
+def _checked_inputs(inputs: object, name: str, scores: Tensor) -> Tensor:
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs: expected a tensor of samples, got {type(inputs).__name__}")
     if not inputs.is_floating_point():

@@ -62,17 +62,17 @@ def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> 
     References:
         Gulrajani et al. (2017), Eq. 3; Binkowski et al. (2018); Mescheder et al. (2018), Section 4.
     """
-    length = checks.finite_number("target", target)
-    if length < 0:
+    target_norm = checks.finite_number("target", target)
+    if target_norm < 0:
         raise ValueError(f"target: expected a number >= 0, got {target!r}")
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         matrix = checks.scores("scores", scores)
     squares = squared_gradient_norms("scores", matrix, inputs, create_graph=create_graph)
-    if length:
+    if target_norm:
         positive = squares > 0
         norms = torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
-        squares = (norms - length).square()
+        squares = (norms - target_norm).square()
     return squares.mean(dtype=total_dtype(squares.device)).to(matrix.dtype)
 
 
@@ -109,14 +109,14 @@ def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
         Arbel et al. (2018), Eq. 1 and Appendix C.
     """
     check_kernel(kernel)
-    at, left = checks.same_space("scores", scores, "real", real)
-    _, right = checks.same_space("real", real, "fake", fake)
-    with full_precision(at.device):
-        points, summands = Sample(at), kernel._summands()
-        pairs = (Pairs(points, Sample(x), distinct=False, same=False) for x in (left, right))
+    scores, real_scores = checks.same_space("scores", scores, "real", real)
+    _, fake_scores = checks.same_space("real", real, "fake", fake)
+    with full_precision(scores.device):
+        points, summands = Sample(scores), kernel._summands()
+        pairs = (Pairs(points, Sample(x), distinct=False, same=False) for x in (real_scores, fake_scores))
         grams = (sum_of_gram_matrices(summands, each) for each in pairs)
-        to_real, to_fake = (gram.mean(1, dtype=total_dtype(at.device)) for gram in grams)
-        return (to_real - to_fake).to(at.dtype)
+        with_real, with_fake = (gram.mean(1, dtype=total_dtype(scores.device)) for gram in grams)
+        return (with_real - with_fake).to(scores.dtype)
 
 
 def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -157,13 +157,13 @@ def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generat
                 f"{name}: expected floating-point samples of shape (m, ...), got {samples.dtype} of shape "
                 f"{tuple(samples.shape)}"
             )
-    for what in ("shape", "dtype", "device"):
-        if getattr(real, what) != getattr(fake, what):
+    for name in ("shape", "dtype", "device"):
+        if getattr(real, name) != getattr(fake, name):
             raise ValueError(
-                f"real, fake: expected the same {what}, got {getattr(real, what)} and {getattr(fake, what)}"
+                f"real, fake: expected the same {name}, got {getattr(real, name)} and {getattr(fake, name)}"
             )
-    place = real.device if generator is None else generator.device
-    u = torch.rand(len(real), generator=generator, dtype=real.dtype, device=place).to(real.device, non_blocking=True)
+    device = real.device if generator is None else generator.device
+    u = torch.rand(len(real), generator=generator, dtype=real.dtype, device=device).to(real.device, non_blocking=True)
     u = u.reshape(-1, *[1] * (real.dim() - 1))
     return (u * real.detach() + (1 - u) * fake.detach()).requires_grad_()
 

@@ -153,7 +153,7 @@ class ScaledMMDLoss(BatchLoss):
         their autograd graph, because the scale is computed from it. Arguments, return value and errors are those of
         :meth:`discriminator`.
         """
-        mmd, scale = self._measure(real, fake, inputs, create_graph=False)
+        mmd, scale = self._mmd_and_scale(real, fake, inputs, create_graph=False)
         return self._scaled(mmd, scale.detach())
 
     def forward(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class ScaledMMDLoss(BatchLoss):
         The scale is a constant in the generator's loss, but the real scores are not. Arguments and errors are those of
         :meth:`discriminator`.
         """
-        mmd, scale = self._measure(real, fake, inputs, create_graph=torch.is_grad_enabled())
+        mmd, scale = self._mmd_and_scale(real, fake, inputs, create_graph=torch.is_grad_enabled())
         return Losses(-self._scaled(mmd, scale), self._scaled(mmd, scale.detach()))
 
     def terms(self, real: Tensor, fake: Tensor, inputs: Tensor) -> ScaledTerms:
@@ -179,7 +179,7 @@ class ScaledMMDLoss(BatchLoss):
             A named tuple `(k_rr, k_rf, k_ff, saturated, scale)` of detached scalars in the dtype of the losses.
         """
         with torch.no_grad():
-            _, scale = self._measure(real, fake, inputs, create_graph=False)
+            _, scale = self._mmd_and_scale(real, fake, inputs, create_graph=False)
             means = self._terms(real, fake, "none")
         return ScaledTerms(*means, scale.to(means.k_rr.dtype))
 
@@ -192,19 +192,21 @@ class ScaledMMDLoss(BatchLoss):
         return ((scale if self.squared else scale.sqrt()) * mmd).to(mmd.dtype)
 
     @eager_only
-    def _measure(self, real: Tensor, fake: Tensor, inputs: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+    def _mmd_and_scale(
+        self, real: Tensor, fake: Tensor, inputs: Tensor, *, create_graph: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return MMD^2, or the difference of the means with `squared=False`, and the scale of MMD^2."""
-        with self._refusal_is_shared(real, fake), torch.enable_grad():
+        with self._announced_errors(real, fake), torch.enable_grad():
             real, fake = checks.same_space("real", real, "fake", fake)
             if not (self.squared or real.shape[1] == 1):
                 raise ValueError(f"real: expected one score per sample with squared=False, got {real.shape[1]}")
             squares = squared_gradient_norms("real", real, inputs, create_graph=create_graph)
-        found: tuple[Tensor, Tensor] = self._on_batch(
-            self._mmd_and_scale, real if create_graph else real.detach(), fake, squares=squares
+        mmd_and_scale: tuple[Tensor, Tensor] = self._on_batch(
+            self._mmd_and_scale_of_batch, real if create_graph else real.detach(), fake, squares=squares
         )
-        return found
+        return mmd_and_scale
 
-    def _mmd_and_scale(
+    def _mmd_and_scale_of_batch(
         self, kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, *, squares: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         summands = kernel._summands()
@@ -219,15 +221,15 @@ class ScaledMMDLoss(BatchLoss):
 
     def _scale(self, summands: Sequence[Summand], real: Tensor, squares: Tensor, batch: Batch) -> Tensor:
         constant: float | Tensor = 0.0
-        of_samples = torch.zeros_like(squares)
+        per_sample = torch.zeros_like(squares)
         for summand in summands:
             if isinstance(summand, RadialSummand):
-                peak, curvature = _at_zero(summand, real)
+                peak, curvature = _peak_and_curvature(summand, real)
                 constant = constant + summand.factor * peak
-                of_samples = of_samples + summand.factor * curvature * squares
+                per_sample = per_sample + summand.factor * curvature * squares
             else:  # linear, see _check_scalable
-                of_samples = of_samples + summand.factor * (real.square().sum(1) + squares)
-        mean = batch.mean(of_samples, 0)
+                per_sample = per_sample + summand.factor * (real.square().sum(1) + squares)
+        mean = batch.mean(per_sample, 0)
         return 1 / (self.lambda_ + constant + mean if self.scale == "exact" else 1 + mean / self.lambda_)
 
 
@@ -235,7 +237,7 @@ def _is_linear(summand: Summand) -> bool:
     return type(summand.kernel) is LinearKernel
 
 
-def _at_zero(summand: RadialSummand, like: Tensor) -> tuple[Tensor, Tensor]:
+def _peak_and_curvature(summand: RadialSummand, like: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return :math:`f(0)` and :math:`-2 f'(0)` of a kernel :math:`f(\lVert a - b \rVert^2)`.
 
     These are :math:`k(a, a)` and, for each of the `d` coordinates, the mixed second derivative with respect to both
@@ -259,7 +261,7 @@ def _check_scalable(summand: Summand) -> None:
             f"kernel: expected a kernel of the distance, a LinearKernel, or sums and multiples of them, got {name}"
         )
     device = next((state.device for state in (*kernel.parameters(), *kernel.buffers())), torch.device("cpu"))
-    peak, curvature = _at_zero(summand, torch.ones(1, 1, device=device))
+    peak, curvature = _peak_and_curvature(summand, torch.ones(1, 1, device=device))
     if not (peak > 0 and 0 < curvature < math.inf):
         raise TypeError(
             "kernel: expected a kernel that is positive and smooth at distance zero, with a negative slope in the "

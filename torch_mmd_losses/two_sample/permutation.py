@@ -109,7 +109,9 @@ def mmd_test(
     checks.enough_samples({"real": real, "fake": fake}, least=2)
     device = real.device
     # In a random order, neither rounding nor the samples for the median depend on which samples are real.
-    order = torch.rand(m + n, dtype=torch.float64, generator=generator, device=_device(generator, device)).argsort()
+    order = torch.rand(
+        m + n, dtype=torch.float64, generator=generator, device=_random_device(generator, device)
+    ).argsort()
     pooled = torch.cat([real, fake])[order.to(device)]
     if kernel is None:
         # Scaling by a power of two is exact. Afterwards no distance is too large or too small to be squared.
@@ -117,10 +119,10 @@ def mmd_test(
     labels = torch.cat([(order < m).unsqueeze(0), _divisions(m, n, count, generator, device)]).to(device)
     with full_precision(device):
         kernels = _gaussians(_bandwidth(pooled[:MEDIAN_OF])) if kernel is None else [kernel]
-        sums = _sums(kernels, pooled, labels, tile_side(tile_size, device))
+        sums = _gram_sums(kernels, pooled, labels, tile_side(tile_size, device))
     values, rounding = _mmd2(sums, m, pooled.dtype)
     if kernel is None:
-        # If all kernel values are nearly equal, the value and its deviation are nothing but rounding errors.
+        # If all kernel values are nearly equal, the deviation is rounding error, so the divisor is at least `rounding`.
         deviation = torch.maximum(_deviation(sums, m), rounding)
         values, rounding = values / deviation, rounding / deviation
     statistics = values.amax(0)
@@ -130,7 +132,7 @@ def mmd_test(
     return TwoSampleTest(statistics[0].to(real.dtype), p_value)
 
 
-def _device(generator: torch.Generator | None, device: torch.device) -> torch.device:
+def _random_device(generator: torch.Generator | None, device: torch.device) -> torch.device:
     if generator is not None:
         return generator.device
     return torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
@@ -141,7 +143,7 @@ def _divisions(m: int, n: int, count: int, generator: torch.Generator | None, de
     pieces, at_once = [], max(1, AT_ONCE // (m + n))
     for start in range(0, count, at_once):
         size = min(at_once, count - start), m + n
-        keys = torch.rand(size, dtype=torch.float64, generator=generator, device=_device(generator, device))
+        keys = torch.rand(size, dtype=torch.float64, generator=generator, device=_random_device(generator, device))
         pieces.append(keys <= keys.kthvalue(m, dim=1, keepdim=True).values)
     return torch.cat(pieces)
 
@@ -157,23 +159,23 @@ def _gaussians(sigma: float) -> list[Kernel]:
     return [RBFKernel(factor * sigma) for factor in BANDWIDTHS]
 
 
-class _Sums(NamedTuple):
+class _GramSums(NamedTuple):
     """Sums over the Gram matrices `K` of `r` kernels, without their diagonals."""
 
-    within: Tensor
-    """`w K w` for the indicators `w` of the divisions `(r, B + 1)`."""
-    with_all: Tensor
-    """`w K 1` `(r, B + 1)`."""
+    real_pairs: Tensor
+    """Sums `w K w` over the pairs of two real samples, `(r, B + 1)`; `w` is the mask of the real samples."""
+    pairs_with_real: Tensor
+    """Sums `w K 1` over the pairs of a real sample and any sample, `(r, B + 1)`."""
     rows: Tensor
-    """`K 1` `(r, N)`."""
+    """Sums `K 1` of the rows, `(r, N)`."""
     squares: Tensor
-    """Sums of the squared entries `(r,)`."""
+    """Sums of the squared entries, `(r,)`."""
 
 
-def _sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, side: int) -> _Sums:
+def _gram_sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, side: int) -> _GramSums:
     """Return the sums for each row of `labels` `(B + 1, N)`. All kernels share the distances of a tile."""
     dtype = total_dtype(pooled.device)
-    within, rows, squares = (
+    real_pairs, rows, squares = (
         pooled.new_zeros((len(kernels), *shape), dtype=dtype) for shape in ((len(labels),), (len(pooled),), ())
     )
     summands = [kernel._summands() for kernel in kernels]
@@ -186,34 +188,34 @@ def _sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, side: int) 
             gram = sum_of_gram_matrices(terms, pairs).to(dtype)
             if same:
                 gram.fill_diagonal_(0)
-            within[i].add_((left @ gram).mul_(right).sum(1), alpha=1 if same else 2)
+            real_pairs[i].add_((left @ gram).mul_(right).sum(1), alpha=1 if same else 2)
             squares[i].add_(gram.square().sum(), alpha=1 if same else 2)
             rows[i, own].add_(gram.sum(1))
             if not same:
                 rows[i, other].add_(gram.sum(0))
     parts = zip(rows.split(side, 1), labels.split(side, 1), strict=True)
-    with_all = torch.stack([sums @ part.to(dtype).T for sums, part in parts]).sum(0)
-    return _Sums(within, with_all, rows, squares)
+    pairs_with_real = torch.stack([row_sums @ part.to(dtype).T for row_sums, part in parts]).sum(0)
+    return _GramSums(real_pairs, pairs_with_real, rows, squares)
 
 
-def _mmd2(sums: _Sums, m: int, scores: torch.dtype) -> tuple[Tensor, Tensor]:
+def _mmd2(sums: _GramSums, m: int, score_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return MMD^2 `(r, B + 1)` for each kernel and division, and an estimate `(r, 1)` of its rounding error.
 
     The sums of kernel values of the three groups are `w K w`, `w K 1 - w K w` and `1 K 1 - 2 w K 1 + w K w`.
     """
-    within, with_all, rows, _ = sums
-    total = rows.shape[1]
-    n = total - m
-    everything = rows.sum(1, keepdim=True)
-    real = within / (m * (m - 1))
-    cross = (with_all - within) / (m * n)
-    fake = (everything - 2 * with_all + within) / (n * (n - 1))
+    real_pairs, pairs_with_real, rows, _ = sums
+    size = rows.shape[1]
+    n = size - m
+    all_pairs = rows.sum(1, keepdim=True)
+    real = real_pairs / (m * (m - 1))
+    cross = (pairs_with_real - real_pairs) / (m * n)
+    fake = (all_pairs - 2 * pairs_with_real + real_pairs) / (n * (n - 1))
     largest_real, largest_cross, largest_fake = (mean.abs().amax(1, keepdim=True) for mean in (real, cross, fake))
     scale = largest_real + 2 * largest_cross + largest_fake
-    return real - 2 * cross + fake, scale * _rounding(scores, within.dtype, total)
+    return real - 2 * cross + fake, scale * _relative_rounding(score_dtype, rows.dtype, size)
 
 
-def _deviation(sums: _Sums, m: int) -> Tensor:
+def _deviation(sums: _GramSums, m: int) -> Tensor:
     r"""Return the standard deviation `(r, 1)` of MMD^2 for each kernel, over all divisions and not only those drawn.
 
     The U-centred Gram matrix :math:`\tilde K` has a zero diagonal, and each of its rows sums to zero. The standard
@@ -223,14 +225,14 @@ def _deviation(sums: _Sums, m: int) -> Tensor:
 
     since MMD^2 is `(N - 1) (N - 2) / (m (m - 1) n (n - 1))` times the sum of :math:`\tilde K` over the real pairs.
     """
-    total = sums.rows.shape[1]
-    n = total - m
-    everything = sums.rows.sum(1)
-    centred = sums.squares - 2 / (total - 2) * sums.rows.square().sum(1) + everything**2 / ((total - 1) * (total - 2))
-    factor = 2 * (total - 1) * (total - 2) / (total * (total - 3) * m * (m - 1) * n * (n - 1))
+    size = sums.rows.shape[1]
+    n = size - m
+    all_pairs = sums.rows.sum(1)
+    centred = sums.squares - 2 / (size - 2) * sums.rows.square().sum(1) + all_pairs**2 / ((size - 1) * (size - 2))
+    factor = 2 * (size - 1) * (size - 2) / (size * (size - 3) * m * (m - 1) * n * (n - 1))
     return (factor * centred.clamp_min(0)).sqrt().unsqueeze(1)
 
 
-def _rounding(scores: torch.dtype, totals: torch.dtype, samples: int) -> float:
+def _relative_rounding(score_dtype: torch.dtype, sum_dtype: torch.dtype, size: int) -> float:
     # The errors of kernel values are independent, so the error of a mean over pairs falls with the number of samples.
-    return 64 * max(torch.finfo(totals).eps, torch.finfo(scores).eps / samples)
+    return 64 * max(torch.finfo(sum_dtype).eps, torch.finfo(score_dtype).eps / size)
