@@ -28,8 +28,8 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     of products of kernel values run over distinct samples and are unbiased. Products of means are estimated by products
     of the estimated means, which makes `variance` too small by a term of order :math:`m^{-2}`.
 
-    **The estimated variance can be negative** for few samples or close distributions, where the variance itself is only
-    of order :math:`m^{-2}`. No floor is applied, so choose a floor before you take the root. To maximise the power of a
+    **The estimated variance can be negative** for few samples or close distributions, where the variance is of the same
+    order as this error. No floor is applied, so choose a floor before you take the root. To maximise the power of a
     test, maximise :math:`value / \sqrt{variance}` over the parameters of the kernel, or of the network that computes
     the scores, on samples other than those of the test.
 

@@ -47,9 +47,10 @@ class ScaledMMDLoss(BatchLoss):
     linear, practical            :math:`1 + (E \lVert D(x) \rVert^2 + E \lVert \nabla D(x) \rVert^2) / \lambda`
     ===========================  =====================================================================================
 
-    for :math:`k(a, b) = f(\lVert a - b \rVert^2)`. :math:`-2 f'(0)` is :math:`1 / \sigma^2` for a Gaussian kernel and 1
-    for a rational quadratic kernel. For sums and multiples of kernels, all terms add up. The gradient is the derivative
-    of all scores of a sample with respect to all entries of the sample, and its norm is the Frobenius norm.
+    Kernels of the distance are :math:`k(a, b) = f(\lVert a - b \rVert^2)`, and :math:`-2 f'(0)` is
+    :math:`1 / \sigma^2` for a Gaussian kernel and 1 for a rational quadratic kernel. For sums and multiples of kernels,
+    all terms add up. The gradient is the derivative of all scores of a sample with respect to all entries of the
+    sample, and its norm is the Frobenius norm.
 
     ============  ==============================================  ======================================================
     name          loss                                            :math:`L_G` in Section 4
@@ -59,7 +60,7 @@ class ScaledMMDLoss(BatchLoss):
     SWGAN         `ScaledMMDLoss(LinearKernel(), squared=False)`  :math:`(ED(x) - ED(y)) / (1 + 10 (ED(x)^2 + g))^{1/2}`
     ============  ==============================================  ======================================================
 
-    with :math:`g = E \lVert \nabla D(x) \rVert^2` and fake samples :math:`y`.
+    Here :math:`g = E \lVert \nabla D(x) \rVert^2`, and :math:`y` are fake samples.
 
     The losses need the real samples in addition to their scores. Make the samples require gradients before you pass
     them to the discriminator, and pass the same tensor to the loss as `inputs`. Each score may depend on its own sample

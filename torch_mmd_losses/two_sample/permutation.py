@@ -42,7 +42,7 @@ def mmd_test(
     With a kernel, the statistic is the value of :func:`mmd2` with `estimator="unbiased"`. By default, since the scale
     of a difference is not known, the statistic is the maximum over five Gaussian kernels. The value for each kernel is
     divided by its standard deviation :math:`\sigma_k` over all divisions of the pooled samples into :math:`m` and
-    :math:`n` samples. The mean value over all divisions is zero.
+    :math:`n` samples. The mean over these divisions is zero.
 
     .. math:: \max_k \frac{\widehat{\mathrm{MMD}}{}_k^2}{\sigma_k},
         \quad k(a, b) = \exp(-\lVert a - b \rVert^2 / c_k^2), \quad c_k = c / 8, c / 4, c / 2, c, 2 c.
