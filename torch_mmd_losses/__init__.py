@@ -4,6 +4,7 @@ from torch_mmd_losses.estimators.blocks import mmd2_blocks
 from torch_mmd_losses.estimators.fourier import mmd2_fourier
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.estimators.variance import mmd2_and_variance
+from torch_mmd_losses.estimators.witness import witness
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
 from torch_mmd_losses.guards import UsageWarning
 from torch_mmd_losses.kernels.base import Kernel
@@ -17,7 +18,7 @@ from torch_mmd_losses.kernels.radial import (
     RBFMix,
 )
 from torch_mmd_losses.losses.mmd import MMDLoss
-from torch_mmd_losses.losses.penalties import gradient_penalty, interpolation_points, l2_penalty, witness
+from torch_mmd_losses.losses.penalties import gradient_penalty, interpolation_points, l2_penalty
 from torch_mmd_losses.losses.scaled import ScaledMMDLoss
 from torch_mmd_losses.spectral.norm import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.two_sample.permutation import mmd_test
@@ -44,6 +45,7 @@ __all__ = [
     "mmd2_and_variance",
     "mmd2_blocks",
     "mmd2_fourier",
+    "witness",
     # tests
     "mmd_test",
     "relative_mmd_test",
@@ -51,7 +53,6 @@ __all__ = [
     "gradient_penalty",
     "interpolation_points",
     "l2_penalty",
-    "witness",
     # spectral normalisation
     "conv_spectral_norm",
     "spectral_norms",

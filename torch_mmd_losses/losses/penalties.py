@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.distances import Pairs, Sample
-from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.kernels.summands import sum_of_gram_matrices
 from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
-from torch_mmd_losses.precision import full_precision, total_dtype
+from torch_mmd_losses.precision import total_dtype
 
 
 def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> Tensor:
@@ -74,49 +71,6 @@ def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> 
         norms = torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
         squares = (norms - target_norm).square()
     return squares.mean(dtype=total_dtype(squares.device)).to(matrix.dtype)
-
-
-def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tensor:
-    r"""Evaluate the witness function of MMD, the implicit critic of an MMD GAN, at given samples.
-
-    .. math:: f(t) = E\,k(x, t) - E\,k(y, t)
-
-    for scores :math:`t` of the given samples, real scores :math:`x` and fake scores :math:`y`. Divided by
-    :math:`\mathrm{MMD}`, :math:`f` would be the optimal critic of Eq. 1. The gradient penalty of MMD GANs applies to
-    :math:`f` without this division.
-
-    Args:
-        scores: scores `(p, d)` of the given samples, in any floating-point dtype; `(p,)` and `(p, ...)` are flattened
-            from dim 1.
-        real: scores `(m, d)`, likewise.
-        fake: scores `(n, d)`, likewise.
-        kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
-
-    Returns:
-        Values `(p,)` of either sign, float64 for float64 scores and float32 for all others. Differentiable twice with
-        respect to all arguments.
-
-    Raises:
-        TypeError: if scores are not tensors, or `kernel` is not a :class:`Kernel`.
-        ValueError: if scores are empty or not floating-point, or differ in dimension, dtype or device.
-
-    Example:
-        >>> real, fake = torch.tensor([0.0, 1.0]), torch.tensor([3.0])
-        >>> witness(torch.tensor([0.5, 3.0]), real=real, fake=fake, kernel=RBFKernel())
-        tensor([ 0.8386, -0.9268])
-
-    References:
-        Arbel et al. (2018), Eq. 1 and Appendix C.
-    """
-    check_kernel(kernel)
-    scores, real_scores = checks.same_space("scores", scores, "real", real)
-    _, fake_scores = checks.same_space("real", real, "fake", fake)
-    with full_precision(scores.device):
-        points, summands = Sample(scores), kernel._summands()
-        pairs = (Pairs(points, Sample(x), distinct=False, same=False) for x in (real_scores, fake_scores))
-        grams = (sum_of_gram_matrices(summands, each) for each in pairs)
-        with_real, with_fake = (gram.mean(1, dtype=total_dtype(scores.device)) for gram in grams)
-        return (with_real - with_fake).to(scores.dtype)
 
 
 def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
