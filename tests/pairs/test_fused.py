@@ -18,7 +18,7 @@ from torch_mmd_losses import (
     autograd,
     mmd2,
 )
-from torch_mmd_losses.pairs import blocks, plan
+from torch_mmd_losses.pairs import plan, tiles
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -28,7 +28,7 @@ every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def path(request, monkeypatch):
     """Send every size through one of the two passes, with tiles that do not divide the sizes."""
     monkeypatch.setattr(plan, "DENSE_UP_TO", 2**31 if request.param == "dense" else 0)
-    monkeypatch.setattr(blocks, "CPU_TILE", 3)
+    monkeypatch.setattr(tiles, "CPU_TILE", 3)
     return request.param
 
 
@@ -144,7 +144,7 @@ def test_samples_are_at_distance_zero_from_themselves():
 
 @pytest.mark.usefixtures("path")
 def test_kernels_never_see_a_negative_squared_distance(monkeypatch):
-    monkeypatch.setattr(blocks, "CPU_TILE", 64)
+    monkeypatch.setattr(tiles, "CPU_TILE", 64)
     seen = []
 
     class Recorder(Kernel):

@@ -19,7 +19,7 @@ from torch_mmd_losses import autograd
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import Summand, sum_of_gram_matrices
-from torch_mmd_losses.pairs.blocks import Block, tile_side, tiles
+from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
 
 LEAST = 3

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.pairs.evaluation import objective_values
 from torch_mmd_losses.pairs.objective import GENERATOR
+from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.types import Estimator
 

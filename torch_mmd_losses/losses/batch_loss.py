@@ -15,9 +15,9 @@ from torch_mmd_losses.autograd import eager_only
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.batch import LOCAL
 from torch_mmd_losses.pairs.distributed import GlobalBatch, refuse
-from torch_mmd_losses.pairs.evaluation import objective_values
-from torch_mmd_losses.pairs.mean_values import mean_values
 from torch_mmd_losses.pairs.objective import Objective
+from torch_mmd_losses.pairs.objective_values import objective_values
+from torch_mmd_losses.pairs.terms import mean_values
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.results import Terms
 from torch_mmd_losses.types import ESTIMATORS, Bounds, Estimator

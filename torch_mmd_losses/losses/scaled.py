@@ -17,8 +17,8 @@ from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summan
 from torch_mmd_losses.losses.batch_loss import BatchLoss
 from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
 from torch_mmd_losses.pairs.batch import Batch
-from torch_mmd_losses.pairs.evaluation import objective_values
 from torch_mmd_losses.pairs.objective import GENERATOR
+from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.results import Losses, ScaledTerms
 from torch_mmd_losses.types import SCALES, Estimator, Scale
 

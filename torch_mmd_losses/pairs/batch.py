@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample, number_of_pairs
-from torch_mmd_losses.pairs.blocks import Block
+from torch_mmd_losses.pairs.tiles import Block
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import Estimator, Group
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.distances import number_of_pairs
 from torch_mmd_losses.pairs.batch import WeightedBlock
-from torch_mmd_losses.pairs.blocks import Block
+from torch_mmd_losses.pairs.tiles import Block
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import Estimator, Group
 

@@ -40,7 +40,7 @@ class _Values(torch.autograd.Function):
             return (*_split(ctx.wanted, real, fake, _weighted_sum(factors, gradients)), None)
         plan = ctx.plan._replace(objectives=[ctx.plan.objectives[i] for i in used])
         if plan.dense:
-            summands = (*plan.dense, *plan.gram_tiles)
+            summands = (*plan.dense, *plan.tiled_by_autograd)
 
             def again(real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
                 return by_autograd.values(plan, summands, real, fake)
@@ -93,7 +93,7 @@ def _values_and_gradients(
     if False in wanted:
         m = real.shape[0]
         gradients = [gradient[:m] if wanted[0] else gradient[m:] for gradient in gradients]
-    if plan.gram_tiles:
+    if plan.tiled_by_autograd:
         more = tiled.values_and_gradients(plan, real, fake, wanted)
         values, gradients = (
             [p + q for p, q in zip(*pair, strict=True)] for pair in zip((values, gradients), more, strict=True)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch_mmd_losses.distances import Sample
 from torch_mmd_losses.kernels.summands import Summand
 from torch_mmd_losses.pairs.batch import WeightedBlock
-from torch_mmd_losses.pairs.blocks import tiles
 from torch_mmd_losses.pairs.by_autograd import pair_sum
 from torch_mmd_losses.pairs.objective import Objective
+from torch_mmd_losses.pairs.tiles import tiles
 
 
 def add_hessian_product(

@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     """Kernels of the distance in small batches: one matrix of all distances, gradients written by hand."""
     tiled: Sequence[RadialSummand]
     """Kernels of the distance in large batches: tile by tile, gradients written by hand."""
-    gram_tiles: Sequence[GramSummand]
+    tiled_by_autograd: Sequence[GramSummand]
     """Other kernels: tile by tile, gradients by autograd within a tile."""
     by_autograd: Sequence[Summand]
     """All remaining kernels: whole Gram matrices or closed forms, differentiated by autograd."""

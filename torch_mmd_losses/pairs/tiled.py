@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.summands import Summand
-from torch_mmd_losses.pairs.block_sums import block_sums
-from torch_mmd_losses.pairs.blocks import tile_side
 from torch_mmd_losses.pairs.hessian import add_hessian_product
 from torch_mmd_losses.pairs.plan import Plan
+from torch_mmd_losses.pairs.tile_sums import sums_with_gradients
+from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import total_dtype
 
 
@@ -40,7 +40,7 @@ def values_and_gradients(
         weights = [getattr(objective.weights, part.group) / part.pairs for objective in objectives]
         used = [i for i, weight in enumerate(weights) if weight and (part.value_weight or any(sides))]
         limits = [tuple(s.profile.limits(part.group, objectives[i].bounds) for s in plan.tiled) for i in used]
-        sums = block_sums(plan.tiled, plan.gram_tiles, part.block, limits, wanted=sides, side=side)
+        sums = sums_with_gradients(plan.tiled, plan.tiled_by_autograd, part.block, limits, wanted=sides, side=side)
         for i, found in zip(used, sums, strict=True):
             values[i].add_(found.total, alpha=weights[i] * part.value_weight)
             for sample, gradient in ((part.a, found.to_a), (part.b, found.to_b)):
@@ -73,7 +73,7 @@ def hessian_products(
     batch, side = plan.batch, tile_side(plan.tile_size, real.device)
     samples = batch.samples(real, fake)
     blocks = batch.blocks(samples, plan.estimator)
-    summands: list[Summand] = [*plan.tiled, *plan.gram_tiles]
+    summands: list[Summand] = [*plan.tiled, *plan.tiled_by_autograd]
     products = [torch.zeros_like(scores) if want else None for scores, want in zip((real, fake), wanted, strict=True)]
     for objective, factor in zip(plan.objectives, outer, strict=True):
         steps = (torch.zeros_like(x) if v is None else factor * v for x, v in zip((real, fake), along, strict=True))

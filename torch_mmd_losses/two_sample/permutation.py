@@ -13,7 +13,7 @@ from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.radial import RBFKernel
 from torch_mmd_losses.kernels.summands import sum_of_gram_matrices
-from torch_mmd_losses.pairs.blocks import Block, tile_side, tiles
+from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.results import TwoSampleTest
 

@@ -43,7 +43,7 @@ def objective_values(
     if not plan.by_autograd:
         return hand_written.values(plan, real, fake)
     parts = []
-    if plan.dense or plan.tiled or plan.gram_tiles:
+    if plan.dense or plan.tiled or plan.tiled_by_autograd:
         parts.append(hand_written.values(plan, real, fake))
     parts.append(by_autograd.values(plan, plan.by_autograd, real, fake))
     return tuple(torch.stack(values).sum().to(real.dtype) for values in zip(*parts, strict=True))

@@ -18,15 +18,15 @@ from torch_mmd_losses.distances import centred, clamp_rounding_, distance_factor
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits, ValueAndSlope
 from torch_mmd_losses.kernels.profiles import power_of_two
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, common_exponent, values_and_slopes
-from torch_mmd_losses.pairs import gram_tiles
-from torch_mmd_losses.pairs.blocks import Block, tiles
+from torch_mmd_losses.pairs import tile_sums_by_autograd
+from torch_mmd_losses.pairs.tiles import Block, tiles
 from torch_mmd_losses.precision import total_dtype
 
 Wanted = tuple[bool, bool]
 """Whether to return the gradients with respect to `a` and to `b`."""
 
 
-class BlockSum(NamedTuple):
+class SumWithGradients(NamedTuple):
     """The sum of kernel values over a block of pairs, and the wanted gradients with respect to `a` and `b`.
 
     For a symmetric block, `to_a` is the whole gradient and `to_b` is None.
@@ -37,7 +37,7 @@ class BlockSum(NamedTuple):
     to_b: Tensor | None
 
     @classmethod
-    def zeros(cls, block: Block, wanted: Wanted) -> BlockSum:
+    def zeros(cls, block: Block, wanted: Wanted) -> SumWithGradients:
         """Return a sum to add to."""
         return cls(
             torch.zeros((), dtype=total_dtype(block.a.device), device=block.a.device),
@@ -45,14 +45,14 @@ class BlockSum(NamedTuple):
             torch.zeros_like(block.b) if wanted[1] and not block.symmetric else None,
         )
 
-    def add(self, other: BlockSum, factor: float) -> None:
+    def add(self, other: SumWithGradients, factor: float) -> None:
         """Add a multiple of another sum over the same block."""
         for mine, theirs in zip(self, other, strict=True):
             if mine is not None and theirs is not None:
                 mine.add_(theirs, alpha=factor)
 
 
-def block_sums(
+def sums_with_gradients(
     radial: Sequence[RadialSummand],
     others: Sequence[GramSummand],
     block: Block,
@@ -60,7 +60,7 @@ def block_sums(
     *,
     wanted: Wanted,
     side: int,
-) -> list[BlockSum]:
+) -> list[SumWithGradients]:
     """Return the sum of a kernel over a block of pairs for each choice of limits. Equal choices are computed once.
 
     Args:
@@ -75,10 +75,10 @@ def block_sums(
     if radial and choices:
         sums = _radial_sums(radial, block, choices, wanted=wanted, side=side)
     else:
-        sums = [BlockSum.zeros(block, wanted) for _ in choices]
+        sums = [SumWithGradients.zeros(block, wanted) for _ in choices]
     for summand in others if choices else ():
-        more = BlockSum.zeros(block, wanted)
-        gram_tiles.add_sum(summand, block, *more, side=side)
+        more = SumWithGradients.zeros(block, wanted)
+        tile_sums_by_autograd.add_sum(summand, block, *more, side=side)
         for found in sums:
             found.add(more, summand.factor)
     return [sums[choices.index(choice)] for choice in limits]
@@ -86,7 +86,7 @@ def block_sums(
 
 def _radial_sums(
     summands: Sequence[RadialSummand], block: Block, limits: Sequence[tuple[Limits, ...]], *, wanted: Wanted, side: int
-) -> list[BlockSum]:
+) -> list[SumWithGradients]:
     a, b = centred(block.a, block.a if block.symmetric else block.b)
     unbounded = len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
     factor = common_exponent(summands) if unbounded else None
@@ -128,11 +128,11 @@ class _Accumulator:
         if self.to_b is not None and (twice or not self.symmetric):
             self.to_b.add(columns, rows, slope.T, slope.sum(0), rate)
 
-    def result(self) -> BlockSum:
+    def result(self) -> SumWithGradients:
         factor = 4.0 if self.symmetric else 2.0  # a pair within a set counts in both orders
         to_a = None if self.to_a is None else self.to_a.result(factor)
         to_b = None if self.to_b is None or self.symmetric else self.to_b.result(factor)
-        return BlockSum(self.values.sum(), to_a, to_b)
+        return SumWithGradients(self.values.sum(), to_a, to_b)
 
 
 class _Gradient:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_mmd_losses.distances import Sample
 from torch_mmd_losses.kernels.summands import GramSummand
-from torch_mmd_losses.pairs.blocks import Block, tiles
+from torch_mmd_losses.pairs.tiles import Block, tiles
 from torch_mmd_losses.precision import total_dtype
 
 

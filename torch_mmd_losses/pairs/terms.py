@@ -11,8 +11,8 @@ from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import GramSummand, Summand, has_closed_form
 from torch_mmd_losses.pairs.batch import Batch, WeightedBlock
-from torch_mmd_losses.pairs.blocks import tile_side, tiles
 from torch_mmd_losses.pairs.by_autograd import pair_sum
+from torch_mmd_losses.pairs.tiles import tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import GROUPS, Bounds, Estimator, Group
 
