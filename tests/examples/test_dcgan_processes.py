@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from dcgan import record
 from dcgan.configuration import Configuration, resolved
 from dcgan.gan import GAN
@@ -22,6 +21,7 @@ from dcgan.joint_norm import JointBatchNorm2d
 from dcgan.losses import make_loss
 from dcgan.penalty import penalised
 from dcgan.processes import ALONE, Group, joined
+from processes import start
 from test_dcgan_training import EXAMPLES, assert_equal, assert_same_run, last_state, log
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -130,7 +130,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Return what two processes have found."""
     folder = tmp_path_factory.mktemp("pair")
     store = meeting_point()
-    mp.spawn(process, args=(store.port, str(folder)), nprocs=WORLD)
+    start(process, WORLD, store.port, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import smmd_spectra
 import torch
-import torch.multiprocessing as mp
 from dcgan import checkpoints, record
 from dcgan import script as dcgan_script
 from dcgan.processes import ALONE, Group, joined
 from evaluation import comparison, images
 from PIL import Image
+from processes import start
 from smmd import script
 from smmd.configuration import Configuration, resolved
 from smmd.experiment import ARBEL
@@ -278,7 +278,7 @@ def process(rank: int, port: int, folder: str) -> None:
 
 def test_two_processes_train_by_the_mean_of_their_own_losses(tmp_path: Path):
     store = meeting_point()
-    mp.spawn(process, args=(store.port, str(tmp_path)), nprocs=WORLD)
+    start(process, WORLD, store.port, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
     assert_equal(first, second)
     torch.set_default_dtype(torch.float64)

@@ -1,22 +1,21 @@
 """Data-parallel training with two gloo processes."""
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import meeting_file, start
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from torch_mmd_losses import MMDLoss, conv_spectral_norm, spectral_norms
 
 
-def train(rank: int, port: int, broadcast_buffers: bool, folder: str) -> None:
+def train(rank: int, meeting: str, broadcast_buffers: bool, folder: str) -> None:
     """Train three steps on data that differ between the ranks; save what the layers of this rank hold."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     torch.manual_seed(rank)  # the ranks start from different random states, and DDP hands out rank 0's weights
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 6 * 6, 4))
     model = DistributedDataParallel(conv_spectral_norm(network), broadcast_buffers=broadcast_buffers)
@@ -37,10 +36,7 @@ def train(rank: int, port: int, broadcast_buffers: bool, folder: str) -> None:
 
 @pytest.mark.parametrize("broadcast_buffers", [True, False])
 def test_all_ranks_hold_the_same_vectors_and_weights(tmp_path, broadcast_buffers):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    mp.spawn(train, args=(port, broadcast_buffers, str(tmp_path)), nprocs=2)
+    start(train, 2, meeting_file(tmp_path), broadcast_buffers, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for step_first, step_second in zip(first, second, strict=True):
         for mine, theirs in zip(step_first, step_second, strict=True):

@@ -1,6 +1,5 @@
 """Losses of the batches of all processes, in threads that stand in for processes and in gloo processes."""
 
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from cases import CASES, KernelCase, scores
+from processes import meeting_file, start
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -356,10 +355,10 @@ LOSSES = {
 }
 
 
-def train(rank: int, world: int, port: int, folder: str) -> None:
+def train(rank: int, world: int, meeting: str, folder: str) -> None:
     """Make one step of a discriminator under DDP, once for each loss."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     found = {}
     for name, make in LOSSES.items():
         model, loss = DistributedDataParallel(network()), make(global_batch=True)
@@ -380,10 +379,7 @@ def train(rank: int, world: int, port: int, folder: str) -> None:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_training_with_gloo_processes_equals_training_with_one(tmp_path, world):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    mp.spawn(train, args=(world, port, str(tmp_path)), nprocs=world)
+    start(train, world, world, meeting_file(tmp_path), str(tmp_path))
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
     real, fake = (torch.cat(parts) for parts in zip(*(batch_of(rank, world) for rank in range(world)), strict=True))
     for name, make in LOSSES.items():
