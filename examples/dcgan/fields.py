@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -49,10 +50,16 @@ def check_field(record: type, field: dataclasses.Field[Any], value: object) -> N
 
 def field_type(record: type, field: dataclasses.Field[Any]) -> tuple[type, bool]:
     """Return the type of the values of a dataclass's field, and whether it may be None."""
-    hint = typing.get_type_hints(record)[field.name]
+    hint = _hints(record)[field.name]
     if isinstance(hint, types.UnionType):
         return next(kind for kind in typing.get_args(hint) if kind is not type(None)), True
     return hint, False
+
+
+@functools.cache
+def _hints(record: type) -> dict[str, Any]:
+    """Return the types of all fields, whose annotations are text that takes a while to evaluate."""
+    return typing.get_type_hints(record)
 
 
 def _check_type(name: str, value: object, kind: type) -> None:
