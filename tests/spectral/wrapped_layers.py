@@ -39,6 +39,11 @@ def network():
     )
 
 
+def small_network():
+    """Return one convolution and one linear layer."""
+    return nn.Sequential(nn.Conv2d(3, 4, 4, stride=2, padding=1), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(64, 4))
+
+
 def images(batch=2, *, seed=0, dtype=torch.float32):
     return scores(batch, 3 * 8 * 8, seed).reshape(batch, 3, 8, 8).to(dtype)
 
