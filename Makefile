@@ -13,7 +13,7 @@ PAPER_TORCH ?= $(if $(filter aarch64 arm64,$(shell uname -m)),torch==2.9.1 torch
 # Options of the demo or of the benchmarks, for example ARGS="--help".
 ARGS ?=
 
-# How many trainings of `make smoke` run at a time, each with one thread.
+# How many trainings of `make smoke`, or tests, run at a time, each with one thread.
 JOBS ?= 2
 
 SMMD_METHODS := smmd sn-smmd swgan sn-swgan mmd-gan-gp-l2 wgan-gp sn-gan sobolev-gan
@@ -25,6 +25,10 @@ VENV := .venv
 IN := $(VENV)/bin/python
 # torch is installed first and then held: an install that would replace it fails instead.
 INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/torch.txt
+
+# One thread each, NumPy's included, since there are as many workers as cores.
+TESTING := OMP_NUM_THREADS=1
+IN_PARALLEL := --numprocesses $(JOBS) --dist loadgroup
 
 .PHONY: help demo benchmarks smoke $(SMOKE) test paper-test lint docs wheel-test clean
 .DELETE_ON_ERROR:
@@ -71,8 +75,10 @@ else \
 fi
 endef
 
+# The data of the coverage are in a folder of their own, since two runs in one checkout would take each other's.
 test: lint
-	$(IN) -m pytest --cov --cov-report=term
+	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; \
+	COVERAGE_FILE="$$data/coverage" $(TESTING) $(IN) -m pytest $(IN_PARALLEL) --cov --cov-report=term
 
 # An environment of its own, so that all other tests run without these packages.
 paper-test: .venv-paper/done
@@ -104,7 +110,7 @@ wheel-test: $(VENV)/dev.done
 	$$install --constraint $(VENV)/torch.txt "$$wheel[dev,examples]"; \
 	cd "$$tree"; \
 	"$$python" -c "import torch_mmd_losses as m; print('testing', m.__file__); assert 'site-packages' in m.__file__"; \
-	"$$python" -m pytest tests $(foreach name,benchmarks dcgan evaluation figure kid smmd study sweep,--ignore-glob="*/test_$(name)*")
+	$(TESTING) "$$python" -m pytest $(IN_PARALLEL) tests $(foreach name,benchmarks dcgan evaluation figure kid smmd study sweep,--ignore-glob="*/test_$(name)*")
 
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

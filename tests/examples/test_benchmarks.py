@@ -14,6 +14,9 @@ import torch
 
 from torch_mmd_losses import RBFKernel, mmd2
 
+# They start processes and measure.
+pytestmark = pytest.mark.xdist_group("processes")
+
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 MODULES = [path.stem for path in BENCHMARKS.glob("*.py")]

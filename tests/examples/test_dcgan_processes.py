@@ -28,6 +28,8 @@ from torch.testing import assert_close
 
 from torch_mmd_losses.results import Losses
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 WORLD = 2
 STEPS = 4
 CASES: dict[str, dict[str, Any]] = {

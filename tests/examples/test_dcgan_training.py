@@ -233,6 +233,7 @@ for prepare in half_a_checkpoint, between_checkpoints, before_it_is_in_its_place
 """
 
 
+@pytest.mark.xdist_group("processes")
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(finished: Path, tmp_path: Path):
     folder = tmp_path / "run"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *sys.path]), "OMP_NUM_THREADS": "1"}

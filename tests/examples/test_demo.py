@@ -15,6 +15,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+pytestmark = pytest.mark.xdist_group("demo")  # whose runs are shared
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ("--iterations", "12", "--batch-size", "8", "--quiet")
 Run = Callable[..., Path]

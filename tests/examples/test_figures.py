@@ -21,6 +21,8 @@ from torch.testing import assert_close
 from torch_mmd_losses import MMDLoss, RBFKernel, gradient_constrained_mmd2, mmd2
 from torch_mmd_losses.gradient_constrained.representers import jets
 
+pytestmark = pytest.mark.xdist_group("figures")  # whose claims are computed once
+
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "examples" / "figures"
 SCRIPTS = [

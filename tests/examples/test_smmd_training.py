@@ -276,6 +276,7 @@ def process(rank: int, port: int, folder: str) -> None:
         torch.save(found | {"judged": {**judged, "outcome": tuple(judged["outcome"])}}, Path(folder) / f"{rank}.pt")
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_train_by_the_mean_of_their_own_losses(tmp_path: Path):
     store = meeting_point()
     start(process, WORLD, store.port, str(tmp_path))

@@ -32,6 +32,8 @@ from sweeps.processes import Ended
 from sweeps.results import Row
 from sweeps.summary import summary
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 EVALUATE = """

@@ -11,6 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from torch_mmd_losses import MMDLoss, conv_spectral_norm, spectral_norms
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 
 def train(rank: int, meeting: str, broadcast_buffers: bool, folder: str) -> None:
     """Train three steps on data that differ between the ranks; save what the layers of this rank hold."""

@@ -377,6 +377,7 @@ def train(rank: int, world: int, meeting: str, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("world", [2, 4])
 def test_training_with_gloo_processes_equals_training_with_one(tmp_path, world):
     start(train, world, world, meeting_file(tmp_path), str(tmp_path))
