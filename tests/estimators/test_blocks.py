@@ -285,6 +285,7 @@ def test_makes_no_host_synchronisation(case: KernelCase):
     assert all(x.device.type == "meta" for x in (*estimate, real.grad))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [CASES["sum_with_linear"], CASES["own_radial"], CASES["own_general"]])
 def test_compiles_into_one_graph(case: KernelCase):
     torch.compiler.reset()

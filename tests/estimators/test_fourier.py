@@ -384,6 +384,7 @@ def test_cuda_equals_cpu_without_synchronisation():
     assert_close(value.cpu(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @some_kernels
 def test_compiles_into_one_graph(make):
     torch.compiler.reset()

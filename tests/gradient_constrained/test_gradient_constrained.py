@@ -349,6 +349,7 @@ def test_derivatives_by_samples(rank, estimator):
     double_check(value, scores(3, 2, 1), scores(3, 2, 2))
 
 
+@pytest.mark.slow
 @exact_and_low_rank
 def test_derivatives_by_points(rank):
     def value(real, fake, mu):

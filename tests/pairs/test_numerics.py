@@ -220,6 +220,7 @@ def test_gram_matrices_are_float32_too(name):
         assert_close(case.make()(a, b), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @every_kernel
 def test_compiles_into_one_graph(case: KernelCase):
     torch.compiler.reset()  # the code of the lambda is the same for every kernel

@@ -46,6 +46,7 @@ PAPER_LAYERS = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("inputs", "outputs", "kernel", "size"), PAPER_LAYERS)
 def test_every_layer_of_the_papers_discriminators_has_norm_one(inputs, outputs, kernel, size):
     # The singular values of these operators (up to 262144 columns) by ARPACK, in float64, with torch's own adjoint.
@@ -184,6 +185,7 @@ def test_wrapping_again_after_removal_iterates_once():
     assert len(layer._forward_pre_hooks) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warm", [True, False], ids=["ran", "never ran"])
 @pytest.mark.parametrize("training", [True, False])
 def test_compiles_into_one_graph(warm, training):
@@ -204,6 +206,7 @@ def test_compiles_into_one_graph(warm, training):
     assert_close(vector(model[0]), vector(twin[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping serialization of")  # torch 2.6, of its own settings
 def test_compiles_with_inductor():
     torch.compiler.reset()
