@@ -29,8 +29,10 @@ INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint
 # One thread each, NumPy's included, since there are as many workers as cores.
 TESTING := OMP_NUM_THREADS=1
 IN_PARALLEL := --numprocesses $(JOBS) --dist loadgroup
+# Leaves out the tests of the scripts in examples/.
+OF_PACKAGE := $(foreach name,benchmarks dcgan demo evaluation figure kid smmd study sweep torchvision,--ignore-glob="*/test_$(name)*")
 
-.PHONY: help demo benchmarks smoke $(SMOKE) test paper-test lint docs wheel-test clean
+.PHONY: help demo benchmarks smoke $(SMOKE) test test-quick paper-test lint docs wheel-test clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +40,7 @@ help:
 	@echo "make benchmarks  measure everything on docs/benchmarks.md anew; takes half an hour (options: ARGS=...)"
 	@echo "make smoke       20 iterations of all presets with their real networks, on generated images; JOBS=2 at a time"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
+	@echo "make test-quick  the package's tests alone, without the slow ones and with few random examples each"
 	@echo "make paper-test  tests that need torchvision and torch-fidelity, in an environment of their own"
 	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html"
@@ -80,6 +83,9 @@ test: lint
 	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; \
 	COVERAGE_FILE="$$data/coverage" $(TESTING) $(IN) -m pytest $(IN_PARALLEL) --cov --cov-report=term
 
+test-quick: $(VENV)/dev.done
+	$(TESTING) $(IN) -m pytest $(IN_PARALLEL) $(OF_PACKAGE) -m "not slow" --hypothesis-profile quick
+
 # An environment of its own, so that all other tests run without these packages.
 paper-test: .venv-paper/done
 	.venv-paper/bin/python -m pytest -m paper tests
@@ -110,7 +116,7 @@ wheel-test: $(VENV)/dev.done
 	$$install --constraint $(VENV)/torch.txt "$$wheel[dev,examples]"; \
 	cd "$$tree"; \
 	"$$python" -c "import torch_mmd_losses as m; print('testing', m.__file__); assert 'site-packages' in m.__file__"; \
-	$(TESTING) "$$python" -m pytest $(IN_PARALLEL) tests $(foreach name,benchmarks dcgan evaluation figure kid smmd study sweep,--ignore-glob="*/test_$(name)*")
+	$(TESTING) "$$python" -m pytest $(IN_PARALLEL) $(OF_PACKAGE) tests
 
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

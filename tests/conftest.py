@@ -1,10 +1,11 @@
-"""Hypothesis profile: examples are derived from the test, so that a run says the same on every machine."""
+"""Hypothesis profiles: examples are derived from the test, so that a run says the same on every machine."""
 
 import pytest
 import torch
 from hypothesis import settings
 
 settings.register_profile("library", deadline=None, derandomize=True, max_examples=30)
+settings.register_profile("quick", settings.get_profile("library"), max_examples=5)
 settings.load_profile("library")
 
 # Tensors here are small: more threads only wait for each other.
