@@ -131,6 +131,7 @@ def test_equals_the_definition_with_the_same_frequencies(make, estimator):
     assert_close(value, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @every_kernel
 @every_estimator
 def test_is_unbiased_for_the_estimate_and_its_gradient(make, estimator):

@@ -69,6 +69,7 @@ def test_losses_and_gradients_equal_autograd(case: KernelCase, estimator, lambda
     assert_close(together, torch.autograd.grad(sum(by_autograd(loss, real, fake)), (real, fake)))
 
 
+@pytest.mark.slow
 @every_kernel
 @pytest.mark.usefixtures("path")
 def test_second_derivatives(case: KernelCase):
