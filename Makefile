@@ -30,7 +30,7 @@ INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint
 TESTING := OMP_NUM_THREADS=1
 IN_PARALLEL := --numprocesses $(JOBS) --dist loadgroup
 # Leaves out the tests of the scripts in examples/.
-OF_PACKAGE := $(foreach name,benchmarks dcgan demo evaluation figure kid smmd study sweep torchvision,--ignore-glob="*/test_$(name)*")
+OF_PACKAGE := --ignore=tests/examples
 
 .PHONY: help demo benchmarks smoke $(SMOKE) test test-quick paper-test lint docs wheel-test clean
 .DELETE_ON_ERROR:
