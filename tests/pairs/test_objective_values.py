@@ -1,4 +1,4 @@
-"""Precision, derivatives and the ways a loss is run: float32, half, autocast, compile, function transforms, devices."""
+"""Losses at every precision, with every derivative, compiled, under function transforms and on devices."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The fused passes, dense and tiled, against autograd on whole Gram matrices."""
+"""Losses with hand-written gradients, dense and tiled, against autograd on whole Gram matrices."""
 
 import pytest
 import torch
