@@ -37,7 +37,7 @@ def test_the_line_is_that_of_the_caller_of_torch():
     assert caught[0].filename == __file__
 
 
-def test_nothing_is_said_under_the_compiler():
+def test_nothing_is_said_under_the_compiler(monkeypatch):
     @torch.compile(backend="eager", fullgraph=True)
     def step(x):
         guards.warn("compiled", "a")
@@ -46,3 +46,5 @@ def test_nothing_is_said_under_the_compiler():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(torch.zeros(1))
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        guards.warn("traced", "a")
