@@ -1,8 +1,13 @@
-"""Means and variances over the rows and columns of a Gram matrix.
+"""Effects and interactions in a Gram matrix, for the variance of an estimate of MMD^2.
 
-The variance of an estimate of MMD^2 follows from the sums over rows and columns of Gram matrices and from the sum of
-their squares. Large matrices are evaluated tile by tile, and evaluated again in the backward pass. Memory therefore
-grows with the number of samples, except for one number for each row of each tile.
+A kernel value of two samples is the sum of a constant, an effect of each of the two samples and an interaction. The
+variance of an estimate of MMD^2 follows from the scatter of the effects and from the interactions. Both stay the same
+if a function of one sample is added to the kernel, as MMD^2 does. For the linear kernel on features with a large mean,
+such a function can be far larger than all the rest. Most of it is therefore subtracted from the kernel values first, so
+that they keep their digits.
+
+Gram matrices are evaluated tile by tile, and evaluated again in the backward pass. Memory therefore grows with the
+number of samples, except for one number for each row of each tile.
 """
 
 from __future__ import annotations
@@ -17,13 +22,29 @@ from torch.utils.checkpoint import checkpoint
 
 from torch_mmd_losses import autograd
 from torch_mmd_losses.distances import Pairs, Sample
-from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import Summand, sum_of_gram_matrices
 from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
 
-LEAST = 3
-"""Smallest sample size for which the variance can be estimated: every score needs two others."""
+LEAST = 4
+"""Smallest sample size for which the variance can be estimated: a Gram matrix of three has no interactions."""
+
+REFERENCE = 64
+"""Number of samples whose mean kernel values are subtracted."""
+
+
+class Centre(NamedTuple):
+    """Constants that are subtracted from kernel values: `k(a, b) - rows(a) - columns(b) + overall`.
+
+    Attributes:
+        rows: mean kernel value of each row's score and the reference scores, `(m,)`.
+        columns: the same for each column, `(n,)`.
+        overall: mean kernel value of the reference scores, a scalar.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    overall: Tensor
 
 
 class GramStatistics(NamedTuple):
@@ -32,55 +53,71 @@ class GramStatistics(NamedTuple):
     The pairs are all pairs of two samples, or all pairs of distinct scores within one sample.
 
     Attributes:
-        mean: mean kernel value. All statistics except `rows` and `columns` are scalars.
-        rows: mean kernel value of each `a_i`, `(m,)`.
-        columns: mean kernel value of each `b_j`, `(n,)`; equal to `rows` within a sample.
-        by_row: variance of the expected kernel value of `a_i`.
-        by_column: variance of the expected kernel value of `b_j`.
-        variance: variance of the kernel values.
+        mean: mean kernel value after subtraction of a :class:`Centre`, a scalar.
+        rows: effect of each `a_i`, up to a constant, without bias, `(m,)`.
+        columns: effect of each `b_j`, likewise, `(n,)`; equal to `rows` within a sample.
+        interaction: variance of the interactions, without bias, a scalar >= 0.
     """
 
     mean: Tensor
     rows: Tensor
     columns: Tensor
-    by_row: Tensor
-    by_column: Tensor
-    variance: Tensor
+    interaction: Tensor
 
 
-def gram_statistics(kernel: Kernel, a: Tensor, b: Tensor | None, tile_size: int | None) -> GramStatistics:
-    """Return the statistics of the pairs of `a` `(m, d)` and `b` `(n, d)`; if `b` is None, of distinct pairs in `a`."""
+@torch.no_grad()
+def centre(summands: Sequence[Summand], reference: Tensor, a: Tensor, b: Tensor) -> Centre:
+    """Return what to subtract from the kernel values of `a` `(m, d)` and `b` `(n, d)`, given a sample for reference.
+
+    The statistics do not depend on it, so it has no gradient.
+    """
+    chosen = Sample(reference[:: -(-len(reference) // REFERENCE)])
+
+    def means(scores: Tensor) -> Tensor:
+        pairs = Pairs(Sample(scores), chosen, distinct=False, same=False)
+        return sum_of_gram_matrices(summands, pairs).mean(1, dtype=total_dtype(scores.device))
+
+    rows = means(a)
+    return Centre(rows, rows if b is a else means(b), means(chosen.scores).mean())
+
+
+def gram_statistics(
+    summands: Sequence[Summand], reference: Tensor, a: Tensor, b: Tensor | None, tile_size: int | None
+) -> GramStatistics:
+    """Return the statistics of the pairs of `a` `(m, d)` and `b` `(n, d)`; if `b` is None, of distinct pairs in `a`.
+
+    Only the mean depends on `reference` `(r, d)`: in sums where its effects cancel, use the same one.
+    """
     symmetric = b is None
     b = a if b is None else b  # if the caller passes `a` as `b`, all pairs count
     block = Block(a, b, 0, distinct=symmetric, same=symmetric, symmetric=symmetric)
-    row_sums, column_sums, squares = _sums(kernel._summands(), block, tile_side(tile_size, a.device))
+    constants = centre(summands, reference, a, b)
+    row_sums, column_sums, squares = _sums(summands, block, constants, tile_side(tile_size, a.device))
     m, n = a.shape[0], b.shape[0]
-    in_row, in_column = (n - 1, m - 1) if symmetric else (n, m)
-    mean = row_sums.sum() / (m * in_row)
-    # Products of two different kernel values in a row: the square of their sum minus the sum of their squares.
-    by_row = (row_sums.square().sum() - squares) / (m * in_row * (in_row - 1)) - mean.square()
-    by_column = (column_sums.square().sum() - squares) / (n * in_column * (in_column - 1)) - mean.square()
-    variance = squares / (m * in_row) - mean.square()
-    return GramStatistics(mean, row_sums / in_row, column_sums / in_column, by_row, by_column, variance)
+    total = row_sums.sum()
+    if symmetric:
+        # The effect of a row is also in all other rows. This and the interactions are those of the U-centred matrix of
+        # Szekely and Rizzo (2014).
+        explained = 2 / (m - 2) * row_sums.square().sum() - total.square() / ((m - 1) * (m - 2))
+        effects = row_sums / (m - 2)
+        return GramStatistics(total / (m * (m - 1)), effects, effects, (squares - explained) / (m * (m - 3)))
+    explained = row_sums.square().sum() / n + column_sums.square().sum() / m - total.square() / (m * n)
+    interaction = (squares - explained) / ((m - 1) * (n - 1))
+    return GramStatistics(total / (m * n), row_sums / n, column_sums / m, interaction)
 
 
-def covariance(p: Tensor, q: Tensor) -> Tensor:
-    """Return the covariance of two expected kernel values of a score, whose estimates come from disjoint samples."""
-    return (p * q).mean() - p.mean() * q.mean()
-
-
-def of_u_statistic(first: Tensor, second: Tensor, m: int) -> Tensor:
-    """Return the variance of a U-statistic of `m` samples with the kernel `h(v, v')`.
+def variance_of_effects(effects: Tensor, errors: Sequence[tuple[GramStatistics, int]]) -> Tensor:
+    """Return the variance of effects of single samples, without bias.
 
     Args:
-        first: variance of the expectation of `h` given one of its arguments.
-        second: variance of `h`.
-        m: number of samples.
+        effects: sums or differences of the effects of the same samples in several Gram matrices, `(m,)`.
+        errors: for each Gram matrix, its statistics and the number of interactions in the error of an effect.
     """
-    return (4 * (m - 2) * first + 2 * second) / (m * (m - 1))
+    noise = torch.stack([statistics.interaction / count for statistics, count in errors]).sum()
+    return effects.var() - noise
 
 
-def _sums(summands: Sequence[Summand], block: Block, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sums(summands: Sequence[Summand], block: Block, constants: Centre, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sums of a Gram matrix over its columns `(m,)` and over its rows `(n,)`, and the sum of squares."""
     a, b = block.a, block.b
     rows = list(_zeros(a).split(side))
@@ -90,11 +127,13 @@ def _sums(summands: Sequence[Summand], block: Block, side: int) -> tuple[Tensor,
     recompute = several and torch.is_grad_enabled() and autograd.reverse_mode_only(a, b)
     for own, other in tiles(block, side):
         i, j = own.start // side, other.start // side
-        work = partial(_tile, summands, block.symmetric and i == j)
+        on_diagonal = block.symmetric and i == j
+        means = constants.rows[own], constants.columns[other], constants.overall
+        work = partial(_tile, summands, on_diagonal)
         found = (
-            checkpoint(work, a[own], b[other], use_reentrant=False, preserve_rng_state=False)
+            checkpoint(work, a[own], b[other], *means, use_reentrant=False, preserve_rng_state=False)
             if recompute
-            else work(a[own], b[other])
+            else work(a[own], b[other], *means)
         )
         rows[i] = rows[i] + found[0]
         twice = block.symmetric and i != j  # the tile below the diagonal is the transpose of this one
@@ -108,9 +147,12 @@ def _zeros(scores: Tensor) -> Tensor:
     return scores.new_zeros(scores.shape[0], dtype=total_dtype(scores.device))
 
 
-def _tile(summands: Sequence[Summand], same: bool, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _tile(
+    summands: Sequence[Summand], same: bool, a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, overall: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     pairs = Pairs(Sample(a), Sample(b), distinct=same, same=same)
     gram = sum_of_gram_matrices(summands, pairs).to(total_dtype(a.device))
+    gram = gram - (rows - overall).unsqueeze(1) - columns
     if same:
         gram = gram - gram.diag().diag()
     return gram.sum(1), gram.sum(0), gram.square().sum()
