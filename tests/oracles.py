@@ -49,8 +49,11 @@ MMD2: Terms = ((1, 0, 0), (1, 1, 1), (-1, 0, 1), (-1, 1, 0))
 DIFFERENCE: Terms = ((1, 1, 1), (-1, 0, 1), (-1, 1, 0), (-1, 2, 2), (1, 0, 2), (1, 2, 0))
 
 
-def variance(scalar: Scalar, samples: Sequence[Tensor], terms: Terms) -> float:
-    """Return the variance of a U-statistic, the means in it taken by loops over distinct samples of each group."""
+def authors_variance(scalar: Scalar, samples: Sequence[Tensor], terms: Terms) -> float:
+    """Return the estimate of Sutherland et al. and Binkowski et al. for the variance of a U-statistic, by loops.
+
+    Means in it run over distinct samples of each group; products of means are those of their estimates.
+    """
     rows = [sample.tolist() for sample in samples]
     m = len(rows[0])
 
@@ -86,3 +89,51 @@ def variance(scalar: Scalar, samples: Sequence[Tensor], terms: Terms) -> float:
         elif t == q:
             second += c * e * shared(t, s, p)
     return (4 * (m - 2) * first + 2 * second) / (m * (m - 1))
+
+
+Coefficients = dict[tuple[int, int], float]
+"""The weight of the mean kernel value of the pairs of samples `s` and `t`, with `s <= t`, in an estimate."""
+
+MMD2_COEFFICIENTS: Coefficients = {(0, 0): 1.0, (1, 1): 1.0, (0, 1): -2.0}
+DIFFERENCE_COEFFICIENTS: Coefficients = {(1, 1): 1.0, (0, 1): -2.0, (2, 2): -1.0, (0, 2): 2.0}
+
+
+def variance(scalar: Scalar, samples: Sequence[Tensor], coefficients: Coefficients) -> float:
+    """Return the estimated variance of a sum of mean kernel values: that of effects if positive, and of interactions.
+
+    Within a sample the means run over distinct scores. Everything is a list of Python floats and a sum over indices.
+    """
+    rows = [sample.tolist() for sample in samples]
+    linear = interactions = 0.0
+    combined = [[0.0] * len(row) for row in rows]
+    noise = [0.0] * len(rows)
+    for (s, t), weight in coefficients.items():
+        m, n = len(rows[s]), len(rows[t])
+        k = [[scalar(a, b) for b in rows[t]] for a in rows[s]]
+        if s == t:
+            off = [[0.0 if i == j else k[i][j] for j in range(n)] for i in range(m)]
+            sums = [sum(row) for row in off]
+            everything = sum(sums)
+            shared = everything / ((m - 1) * (m - 2))
+            within = [(i, j) for i, j in product(range(m), repeat=2) if i != j]
+            squares = [(off[i][j] - sums[i] / (m - 2) - sums[j] / (m - 2) + shared) ** 2 for i, j in within]
+            interaction = sum(squares) / (m * (m - 3))
+            effects = [sums[i] / (m - 2) for i in range(m)]
+            combined[s] = [c + 2 * weight * e for c, e in zip(combined[s], effects, strict=True)]
+            noise[s] += 4 * weight**2 * interaction / (m - 2)
+            interactions += 2 * weight**2 * interaction / (m * (m - 1))
+        else:
+            left = [fmean(row) for row in k]
+            right = [fmean(column) for column in zip(*k, strict=True)]
+            everything = fmean(left)
+            squares = [(k[i][j] - left[i] - right[j] + everything) ** 2 for i, j in product(range(m), range(n))]
+            interaction = sum(squares) / ((m - 1) * (n - 1))
+            combined[s] = [c + weight * e for c, e in zip(combined[s], left, strict=True)]
+            combined[t] = [c + weight * e for c, e in zip(combined[t], right, strict=True)]
+            noise[s] += weight**2 * interaction / n
+            noise[t] += weight**2 * interaction / m
+            interactions += weight**2 * interaction / (m * n)
+    for effects, error in zip(combined, noise, strict=True):
+        mean = fmean(effects)
+        linear += (sum((e - mean) ** 2 for e in effects) / (len(effects) - 1) - error) / len(effects)
+    return max(linear, 0.0) + interactions

@@ -29,6 +29,7 @@ import spectral_norm_error
 import spectral_norm_time
 import training_step
 import two_sample_power
+import variance_levels
 from common import Record, Target, ask, folder_of, keep_freed_memory, markdown, name_of, options_of, read, reader, title
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ QUESTIONS: tuple[ModuleType, ...] = (
     training_step,
     roofline,
     two_sample_power,
+    variance_levels,
 )
 
 DOCS = Path(__file__).parents[2] / "docs"

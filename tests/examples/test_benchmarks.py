@@ -33,6 +33,7 @@ QUESTIONS = [
     "training_step",
     "roofline",
     "two_sample_power",
+    "variance_levels",
 ]
 
 

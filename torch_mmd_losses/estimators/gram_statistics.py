@@ -34,16 +34,18 @@ REFERENCE = 64
 
 
 class Centre(NamedTuple):
-    """Constants that are subtracted from kernel values: `k(a, b) - rows(a) - columns(b) + overall`.
+    """Constants that are subtracted from kernel values, so that the rest is small: `k(a, b) - rows(a) - columns(b) - rest`.
 
     Attributes:
-        rows: mean kernel value of each row's score and the reference scores, `(m,)`.
+        rows: mean kernel value of each row's score with the reference scores, `(m,)`.
         columns: the same for each column, `(n,)`.
-        overall: mean kernel value of the reference scores, a scalar.
+        rest: about the mean of what remains, a scalar.
+        overall: mean kernel value of the reference scores, a scalar, which the blocks of an estimate have in common.
     """
 
     rows: Tensor
     columns: Tensor
+    rest: Tensor
     overall: Tensor
 
 
@@ -53,7 +55,7 @@ class GramStatistics(NamedTuple):
     The pairs are all pairs of two samples, or all pairs of distinct scores within one sample.
 
     Attributes:
-        mean: mean kernel value after subtraction of a :class:`Centre`, a scalar.
+        mean: mean of `k(a, b) - mean(a) - mean(b) + overall` with means over the reference scores, a scalar.
         rows: effect of each `a_i`, up to a constant, without bias, `(m,)`.
         columns: effect of each `b_j`, likewise, `(n,)`; equal to `rows` within a sample.
         interaction: variance of the interactions, without bias, a scalar >= 0.
@@ -66,19 +68,29 @@ class GramStatistics(NamedTuple):
 
 
 @torch.no_grad()
-def centre(summands: Sequence[Summand], reference: Tensor, a: Tensor, b: Tensor) -> Centre:
-    """Return what to subtract from the kernel values of `a` `(m, d)` and `b` `(n, d)`, given a sample for reference.
+def centre(summands: Sequence[Summand], reference: Tensor, a: Tensor, b: Tensor, side: int) -> Centre:
+    """Return the constants to subtract from the kernel values of `a` `(m, d)` and `b` `(n, d)`.
 
-    The statistics do not depend on it, so it has no gradient.
+    The statistics do not depend on them, so they have no gradient.
+
+    Args:
+        summands: the kernel.
+        reference: scores `(r, d)`, of which up to :data:`REFERENCE` are used.
+        a: scores in the rows.
+        b: scores in the columns.
+        side: number of scores that are evaluated at once.
     """
-    chosen = Sample(reference[:: -(-len(reference) // REFERENCE)])
 
-    def means(scores: Tensor) -> Tensor:
-        pairs = Pairs(Sample(scores), chosen, distinct=False, same=False)
-        return sum_of_gram_matrices(summands, pairs).mean(1, dtype=total_dtype(scores.device))
+    def means(scores: Tensor, others: Tensor) -> Tensor:
+        parts = (Pairs(Sample(part), Sample(others), distinct=False, same=False) for part in scores.split(side))
+        return torch.cat([sum_of_gram_matrices(summands, pairs).mean(1, dtype=dtype) for pairs in parts])
 
-    rows = means(a)
-    return Centre(rows, rows if b is a else means(b), means(chosen.scores).mean())
+    dtype = total_dtype(a.device)
+    chosen, some_a, some_b = (scores[:: -(-len(scores) // REFERENCE)] for scores in (reference, a, b))
+    rows = means(a, chosen)
+    columns = rows if b is a else means(b, chosen)
+    rest = means(some_a, some_b).mean() - means(some_a, chosen).mean() - means(some_b, chosen).mean()
+    return Centre(rows, columns, rest, means(chosen, chosen).mean())
 
 
 def gram_statistics(
@@ -91,19 +103,21 @@ def gram_statistics(
     symmetric = b is None
     b = a if b is None else b  # if the caller passes `a` as `b`, all pairs count
     block = Block(a, b, 0, distinct=symmetric, same=symmetric, symmetric=symmetric)
-    constants = centre(summands, reference, a, b)
-    row_sums, column_sums, squares = _sums(summands, block, constants, tile_side(tile_size, a.device))
+    side = tile_side(tile_size, a.device)
+    constants = centre(summands, reference, a, b, side)
+    row_sums, column_sums, squares = _sums(summands, block, constants, side)
     m, n = a.shape[0], b.shape[0]
-    total = row_sums.sum()
+    total, added = row_sums.sum(), constants.rest + constants.overall
     if symmetric:
         # The effect of a row is also in all other rows. This and the interactions are those of the U-centred matrix of
         # Szekely and Rizzo (2014).
         explained = 2 / (m - 2) * row_sums.square().sum() - total.square() / ((m - 1) * (m - 2))
         effects = row_sums / (m - 2)
-        return GramStatistics(total / (m * (m - 1)), effects, effects, (squares - explained) / (m * (m - 3)))
+        interaction = (squares - explained) / (m * (m - 3))
+        return GramStatistics(total / (m * (m - 1)) + added, effects, effects, interaction)
     explained = row_sums.square().sum() / n + column_sums.square().sum() / m - total.square() / (m * n)
     interaction = (squares - explained) / ((m - 1) * (n - 1))
-    return GramStatistics(total / (m * n), row_sums / n, column_sums / m, interaction)
+    return GramStatistics(total / (m * n) + added, row_sums / n, column_sums / m, interaction)
 
 
 def variance_of_effects(effects: Tensor, errors: Sequence[tuple[GramStatistics, int]]) -> Tensor:
@@ -128,7 +142,7 @@ def _sums(summands: Sequence[Summand], block: Block, constants: Centre, side: in
     for own, other in tiles(block, side):
         i, j = own.start // side, other.start // side
         on_diagonal = block.symmetric and i == j
-        means = constants.rows[own], constants.columns[other], constants.overall
+        means = constants.rows[own], constants.columns[other], constants.rest
         work = partial(_tile, summands, on_diagonal)
         found = (
             checkpoint(work, a[own], b[other], *means, use_reentrant=False, preserve_rng_state=False)
@@ -148,11 +162,11 @@ def _zeros(scores: Tensor) -> Tensor:
 
 
 def _tile(
-    summands: Sequence[Summand], same: bool, a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, overall: Tensor
+    summands: Sequence[Summand], same: bool, a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, rest: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     pairs = Pairs(Sample(a), Sample(b), distinct=same, same=same)
     gram = sum_of_gram_matrices(summands, pairs).to(total_dtype(a.device))
-    gram = gram - (rows - overall).unsqueeze(1) - columns
+    gram = gram - (rows + rest).unsqueeze(1) - columns
     if same:
         gram = gram - gram.diag().diag()
     return gram.sum(1), gram.sum(0), gram.square().sum()
