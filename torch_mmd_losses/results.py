@@ -59,7 +59,7 @@ class ValueAndVariance(NamedTuple):
     value: Tensor
     """Unbiased estimate of MMD^2, a scalar; may be negative."""
     variance: Tensor
-    """Estimate of the variance of `value`, a scalar; may be negative."""
+    """Estimate of the variance of `value`, a scalar >= 0."""
 
 
 class TwoSampleTest(NamedTuple):
@@ -79,8 +79,8 @@ class RelativeTest(NamedTuple):
     """Unbiased estimate of MMD^2 between `fake` and `real` minus MMD^2 between `other` and `real`. Negative if `fake`
     is nearer."""
     variance: Tensor
-    """Estimate of the variance of `difference`; may be negative for few samples."""
+    """Estimate of the variance of `difference`, >= 0."""
     statistic: Tensor
-    """`difference` over the root of `variance`; NaN if the variance is not positive."""
+    """`difference` over the root of `variance`; NaN if the variance is zero."""
     p_value: Tensor
     """The standard normal distribution function at `statistic`: small if `fake` is nearer to `real` than `other` is."""
