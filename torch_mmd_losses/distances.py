@@ -2,28 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from torch_mmd_losses import autograd
 from torch_mmd_losses.precision import total_dtype
+
+FLOAT32_LIMIT = 64.0
+"""Largest squared norm around the centre times the steepness of the kernel, for expansions of distances in float32.
+
+The error of an expanded squared distance is a few units in the last place of the norms. Up to this limit, kernel values
+and slopes are right within 1e-5 of themselves.
+"""
+
+FLOAT64_LIMIT = FLOAT32_LIMIT * 2.0**29
+"""The same for float64, whose unit in the last place is smaller by this power of two."""
+
+SINGULAR = 1e6
+"""Steepness in float64 of a function with a root at zero."""
+
+CLEAR = 2e5
+"""Factor between a squared distance and its error, for an elasticity of one, with which values are right as above."""
+
+
+def is_expandable(largest: float, steepness: float) -> bool:
+    """Whether distances may be expanded in float64, given the largest squared norm around the centre."""
+    return largest * min(steepness, SINGULAR) <= FLOAT64_LIMIT
+
+
+def are_clear_of_rounding(sq_dist: Tensor, largest: float, elasticity: float, zeros: int) -> bool:
+    """Whether squared distances that were expanded in float32 on a CPU are far above their errors.
+
+    Args:
+        sq_dist: the distances, or multiples of them below zero.
+        largest: the largest squared norm around the centre, or the same multiple of it.
+        elasticity: see :class:`Conditioning` of kernels.
+        zeros: number of pairs that are a score with itself.
+    """
+    # In NumPy, because this number only steers the host.
+    bound = CLEAR * elasticity * float(np.finfo(np.float32).eps) * largest
+    return int(np.count_nonzero(np.abs(sq_dist.numpy()) <= abs(bound))) <= zeros
 
 
 def squared_distances(a: Tensor, b: Tensor, same: Tensor | None = None) -> Tensor:
     """Return the squared Euclidean distances `(..., m, n)` between the rows of `a` `(..., m, d)` and `b` `(..., n, d)`.
 
-    `same` is a mask `(m, n)` of the pairs of a row with itself, whose distance is exactly zero.
+    `same` is a mask `(m, n)` of the pairs of a row with itself. Their distance is exactly zero.
 
-    The expansion `|a|^2 + |b|^2 - 2 a.b` costs one matrix product, but it cancels if the rows share a large offset.
-    Distances do not change under translation, so both sets are centred first. The centre is a constant for autograd,
-    since its own gradient is zero. Distances that rounding made negative are raised to zero in the value only. The
-    gradient stays that of the expansion, so coincident rows keep their second derivatives.
+    The expansion `|a|^2 + |b|^2 - 2 a.b` costs one matrix product, but it cancels if rows are far from the centre
+    compared with their distances. Distances do not change under translation, so both sets are centred first, and on a
+    CPU the expansion of float32 rows is computed in float64. The centre is a constant to autograd, since its own
+    gradient is zero. Distances that rounding made negative are raised to zero, but only in the value. The gradient is
+    still the gradient of the expansion, so coincident rows keep their second derivatives.
     """
+    distances = _expanded(*_widened(a, b))[0].to(a.dtype)
+    # A root would turn the rounding error in the distance of a row from itself into a visible bias.
+    return distances if same is None else distances.masked_fill(same, 0)
+
+
+def _expanded(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the expansion of the squared distances, and the squared norms of both sets around their centre."""
     left, right = centred(a, b)
     squares_left, squares_right = left.square().sum(-1), right.square().sum(-1)
     expanded = squares_left.unsqueeze(-1) + squares_right.unsqueeze(-2) - 2 * (left @ right.mT)
-    distances = expanded - expanded.detach().clamp_max(0)
-    # A root would turn the rounding error in the distance of a row from itself into a visible bias.
-    return distances if same is None else distances.masked_fill(same, 0)
+    return expanded - expanded.detach().clamp_max(0), squares_left, squares_right
+
+
+def differences_squared(a: Tensor, b: Tensor) -> Tensor:
+    """Return the squared distances as sums of squared differences, exact up to the rounding of each, but slow."""
+    wide_a, wide_b = _widened(a, b)
+    distances = torch.zeros_like(wide_a[..., :, None, 0] - wide_b[..., None, :, 0])
+    for column in range(a.shape[-1]):
+        distances = distances + (wide_a[..., :, None, column] - wide_b[..., None, :, column]).square()
+    return distances.to(a.dtype)
+
+
+def _widened(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both sets in float64 where that is cheap: on a CPU."""
+    if a.dtype == torch.float32 and a.is_cpu:
+        wide = a.double()
+        return wide, wide if a is b else b.double()
+    return a, b
 
 
 def distance_factors(a: Tensor, b: Tensor, factor: float = 1) -> tuple[Tensor, Tensor]:
@@ -62,6 +124,12 @@ def _centre(rows: Tensor) -> Tensor:
     return rows.detach().mean(-2, keepdim=True)
 
 
+def _with_largest(a: Tensor, b: Tensor) -> tuple[Tensor, float]:
+    """Return the expansion of the squared distances, and the largest squared norm around the centre."""
+    distances, left, right = _expanded(a, b)
+    return distances, float(torch.maximum(left.detach().amax(), right.detach().amax()))
+
+
 class Sample:
     """The scores of a sample, `(m, d)`."""
 
@@ -94,20 +162,40 @@ class Pairs:
         self.distinct = distinct
         self.same = same
         self.shift = shift
-        self._sq_dist: Tensor | None = None
+        self._sq_dists: dict[str, tuple[Tensor, float]] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
         """The shape `(m, n)` of a matrix with one entry for each pair."""
         return self.a.scores.shape[0], self.b.scores.shape[0]
 
-    @property
-    def sq_dist(self) -> Tensor:
-        """The squared distances `(m, n)`, computed once for all kernels."""
-        if self._sq_dist is None:
-            same = self._equal_indices() if self.same else None
-            self._sq_dist = squared_distances(self.a.scores, self.b.scores, same)
-        return self._sq_dist
+    def sq_dist(self, steepness: Callable[[Tensor], float]) -> Tensor:
+        """Return the squared distances `(m, n)`, computed once for all kernels that can share them.
+
+        Args:
+            steepness: returns the steepness of the kernel for scores like the given ones, see :class:`Conditioning`.
+        """
+        a, b = self.a.scores, self.b.scores
+        if not (a.is_cpu and autograd.reverse_mode_only(a, b)):  # reading a number would be a synchronisation, or fail
+            return self._computed("traced", lambda: (squared_distances(a, b), 0.0))[0]
+        if a.dtype == torch.float32:
+            distances, largest = self._computed("float32", lambda: _with_largest(a, b))
+            if largest * SINGULAR <= FLOAT32_LIMIT or largest * steepness(a) <= FLOAT32_LIMIT:
+                return distances
+        distances, largest = self._computed("float64", lambda: _with_largest(*_widened(a, b)))
+        if is_expandable(largest, SINGULAR) or is_expandable(largest, steepness(a)):
+            return distances
+        return self._computed("differences", lambda: (differences_squared(a, b), 0.0))[0]
+
+    def _computed(self, way: str, compute: Callable[[], tuple[Tensor, float]]) -> tuple[Tensor, float]:
+        """Return distances in the dtype of the scores and the largest squared norm, computed once for each way."""
+        if way not in self._sq_dists:
+            distances, largest = compute()
+            self._sq_dists[way] = self._at_zero(distances.to(self.a.scores.dtype)), largest
+        return self._sq_dists[way]
+
+    def _at_zero(self, distances: Tensor) -> Tensor:
+        return distances.masked_fill(self._equal_indices(), 0) if self.same else distances
 
     def total(self, gram: Tensor) -> Tensor:
         """Return the sum of `gram` `(m, n)` over the pairs, in :func:`total_dtype`."""

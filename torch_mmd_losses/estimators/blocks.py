@@ -10,11 +10,19 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import autograd, checks
-from torch_mmd_losses.distances import centred, clamp_rounding_, distance_factors, squared_distances
+from torch_mmd_losses.distances import squared_distances
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel
-from torch_mmd_losses.kernels.summands import RadialSummand, by_kind, is_trained, sum_of_profiles, values_and_slopes
+from torch_mmd_losses.kernels.summands import (
+    RadialSummand,
+    by_kind,
+    is_trained,
+    sum_of_profiles,
+    values_and_slopes,
+    worst_conditioning,
+)
+from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.results import BlockEstimate
 from torch_mmd_losses.types import ESTIMATORS, Estimator
@@ -192,12 +200,15 @@ def _add_group(
 ) -> None:
     """Add the contribution of one group of pairs to `values` `(B,)` and to the gradients in `towards`."""
     a, b, distinct, weight = group
-    left, right = centred(samples[a], samples[b])
-    wide_left, wide_right = distance_factors(left, right)
-    distances = clamp_rounding_(torch.bmm(wide_left, wide_right.mT), None)
-    if a == b:
-        _diagonal(distances).zero_()
-    value, slope, rate = values_and_slopes(summands, distances, None, keep=False)
+    every = slice(None)
+    zeros = samples[a].shape[0] * samples[a].shape[1] if a == b else 0
+    for distances in ways_of_distances(samples[a], samples[b], worst_conditioning(summands, samples[a]), None):
+        sq_dist = distances.of(every, every)
+        if a == b:
+            _diagonal(sq_dist).zero_()
+        if distances.are_right(sq_dist, zeros=zeros):
+            break
+    value, slope, rate = values_and_slopes(summands, sq_dist, None, keep=False)
     if distinct:
         _diagonal(value).zero_()
         _diagonal(slope).zero_()
@@ -208,9 +219,18 @@ def _add_group(
     # The gradient of f(|a_i - b_j|^2) is 2 f' (a_i - b_j); a pair within a sample counts in both orders.
     pull = (4 if a == b else 2) * rate * weight
     slopes = row_sums if slope is value else slope.sum(2)
-    towards[a].add_(slopes.unsqueeze(2) * left, alpha=pull).baddbmm_(slope, right, alpha=-pull)
+    towards[a].add_(_weighted_differences(distances, slope, slopes, transposed=False), alpha=pull)
     if a != b:
-        towards[b].add_(slope.sum(1).unsqueeze(2) * right, alpha=pull).baddbmm_(slope.mT, left, alpha=-pull)
+        towards[b].add_(_weighted_differences(distances, slope, slope.sum(1), transposed=True), alpha=pull)
+
+
+def _weighted_differences(distances: TileDistances, slope: Tensor, sums: Tensor, *, transposed: bool) -> Tensor:
+    """Return the sums of `slope * (x_i - y_j)` over `j`, in blocks, for `x` in the rows or, transposed, the columns."""
+    x, y = (distances.b, distances.a) if transposed else (distances.a, distances.b)
+    slope = slope.mT if transposed else slope
+    if distances.far:
+        return differences_weighted(slope, x, y).neg_()
+    return torch.baddbmm(sums.unsqueeze(2) * x, slope, y, alpha=-1)
 
 
 def _diagonal(gram: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ from torch_mmd_losses.types import Estimator
 AT_ONCE = 2**18
 """Features of one chunk of frequencies: 1 MB in float32, which stays in the second-level cache of a core."""
 
+FAR = 50.0
+"""Largest distance of a coordinate from the centre up to which phases are computed in float32."""
+
 LEAST = 8
 """Minimal number of frequencies in a chunk: matrix products with fewer columns are slow."""
 
@@ -118,9 +121,9 @@ def mmd2_fourier(
     if others:
         mixture = [component for summand in others for component in spectral_measure.components(summand)]
         with full_precision(real.device):
-            omega = spectral_measure.draw(mixture, count, real.shape[1], real.device, generator).to(real.dtype)
             # MMD^2 does not change under translation, and around a common centre phases are small.
-            x, y = (scores.unsqueeze(0) for scores in centred(real, fake))
+            x, y = (scores.unsqueeze(0) for scores in _around_centre(real, fake))
+            omega = spectral_measure.draw(mixture, count, real.shape[1], real.device, generator).to(x.dtype)
             peak = sum(component.weight for component in mixture)
             differentiable = partial(_by_autograd, omega, estimator)
             if autograd.reverse_mode_only(real, fake):
@@ -129,6 +132,17 @@ def mmd2_fourier(
                 mean = differentiable(x, y)
             values.append((peak * mean[0]).to(real.dtype))
     return torch.stack(values).sum()
+
+
+def _around_centre(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores around their centre; on a CPU in float64 if some are so far away that phases would lose digits."""
+    x, y = centred(real, fake)
+    if x.dtype == torch.float32 and x.is_cpu and autograd.reverse_mode_only(real, fake):
+        with torch.no_grad():
+            largest = max(float(scores.abs().amax()) for scores in (x, y))
+        if not largest <= FAR:
+            return centred(real.double(), fake.double())
+    return x, y
 
 
 class _Weights(NamedTuple):

@@ -34,7 +34,7 @@ REFERENCE = 64
 
 
 class Centre(NamedTuple):
-    """Constants that are subtracted from kernel values, so that the rest is small: `k(a, b) - rows(a) - columns(b) - rest`.
+    """Constants whose subtraction leaves small numbers of kernel values: `k(a, b) - rows(a) - columns(b) - rest`.
 
     Attributes:
         rows: mean kernel value of each row's score with the reference scores, `(m,)`.

@@ -15,6 +15,7 @@ from torch_mmd_losses.kernels.contract import (
     Limits,
     Profile,
     checked_values,
+    conditioning_by_autograd,
     hand_written,
     value_and_slope_by_autograd,
 )
@@ -124,9 +125,20 @@ class Kernel(Hyperparameters):
         slope = hand_written(type(self).from_sq_dist)
         if slope is None:
             value = self._checked_from_sq_dist
-            return Profile(value, partial(value_and_slope_by_autograd, value), self._limits)
-        exponent = None if slope.exponent is None else slope.exponent(self)
-        return Profile(self.from_sq_dist, partial(slope.value_and_slope, self), self._limits, exponent, by_hand=True)
+            return Profile(
+                value,
+                partial(value_and_slope_by_autograd, value),
+                self._limits,
+                partial(conditioning_by_autograd, self.from_sq_dist),
+            )
+        return Profile(
+            self.from_sq_dist,
+            partial(slope.value_and_slope, self),
+            self._limits,
+            partial(slope.conditioning, self),
+            None if slope.exponent is None else slope.exponent(self),
+            by_hand=True,
+        )
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:
         """Return the limits to which the kernel clamps the squared distances of a group of pairs."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import profiles
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits, with_slope
+from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits, with_slope
 from torch_mmd_losses.types import Bounds, Group
 
 
@@ -65,6 +65,7 @@ class RBFBKernel(Kernel):
 
     @with_slope(
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
+        conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:

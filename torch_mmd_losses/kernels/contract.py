@@ -29,6 +29,18 @@ Limits = tuple[float, float]
 UNBOUNDED: Limits = (0.0, math.inf)
 
 
+class Conditioning(NamedTuple):
+    """How much an error of the squared distance `x` changes a value `f(x)` and its slope, relative to themselves.
+
+    Attributes:
+        steepness: by how much for an error of one: `-f'(0) / f(0)`, infinite for a function with a root at zero.
+        elasticity: by how much at most for an error of `x` itself: the largest `|x f'(x) / f(x)|`.
+    """
+
+    steepness: float = math.inf
+    elasticity: float = math.inf
+
+
 class ValueAndSlope(NamedTuple):
     """Kernel values, and their derivatives `rate * slope` with respect to the squared distance.
 
@@ -49,6 +61,8 @@ class Profile(NamedTuple):
     """Returns `f` and its derivative without a graph. It may overwrite its argument."""
     limits: Callable[[Group, Bounds], Limits]
     """Returns the limits to which the squared distances of a group of pairs are clamped before `f` is applied."""
+    conditioning: Callable[[Tensor], Conditioning]
+    """Returns how much errors of squared distances change the values, for scores like the given ones."""
     exponent: float | None = None
     """The number `c` if `f(x) = 2 ** (c * x)`. Distances can then be computed in multiples of `c` from the start."""
     by_hand: bool = False
@@ -85,6 +99,14 @@ def value_and_slope_by_autograd(value: Callable[[Tensor], Tensor], sq_dist: Tens
     return ValueAndSlope(values.detach(), slope, 1.0)
 
 
+def conditioning_by_autograd(value: Callable[[Tensor], Tensor], like: Tensor) -> Conditioning:
+    """Return the conditioning of a function of squared distances, as far as its slope at zero tells."""
+    values, slope, rate = value_and_slope_by_autograd(value, like.new_zeros(1, 1))
+    peak = float(values.sum())
+    steepness = -rate * float(slope) / peak if peak else math.inf
+    return Conditioning(abs(steepness) if math.isfinite(steepness) else math.inf)
+
+
 Method = TypeVar("Method", bound=Callable[..., Tensor])
 
 
@@ -92,11 +114,15 @@ class HandWritten(NamedTuple):
     """The functions that :func:`with_slope` attaches to `from_sq_dist`; their first argument is the kernel."""
 
     value_and_slope: Callable[[Any, Tensor], ValueAndSlope]
+    conditioning: Callable[[Any, Tensor], Conditioning]
     exponent: Callable[[Any], float] | None
 
 
 def with_slope(
-    value_and_slope: Callable[[Any, Tensor], ValueAndSlope], *, exponent: Callable[[Any], float] | None = None
+    value_and_slope: Callable[[Any, Tensor], ValueAndSlope],
+    *,
+    conditioning: Callable[[Any, Tensor], Conditioning],
+    exponent: Callable[[Any], float] | None = None,
 ) -> Callable[[Method], Method]:
     """Attach a hand-written slope to a `from_sq_dist` method.
 
@@ -105,11 +131,12 @@ def with_slope(
 
     Args:
         value_and_slope: see :attr:`Profile.value_and_slope`.
+        conditioning: see :attr:`Profile.conditioning`.
         exponent: see :attr:`Profile.exponent`.
     """
 
     def attach(method: Method) -> Method:
-        method.hand_written = HandWritten(value_and_slope, exponent)  # type: ignore[attr-defined]
+        method.hand_written = HandWritten(value_and_slope, conditioning, exponent)  # type: ignore[attr-defined]
         return method
 
     return attach

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import profiles
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.contract import ValueAndSlope, with_slope
+from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, with_slope
 from torch_mmd_losses.kernels.summands import weighted_sum
 
 
@@ -42,6 +42,7 @@ class RBFKernel(Kernel):
 
     @with_slope(
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
+        conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
@@ -86,7 +87,11 @@ class RBFMix(Kernel):
     def _value_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
         return weighted_sum(profiles.gaussians_with_slopes(sq_dist, self.sigmas, self.weights))
 
-    @with_slope(_value_and_slope)
+    def _conditioning(self, like: Tensor) -> Conditioning:
+        slopes = [0.5 * weight / sigma**2 for sigma, weight in zip(self.sigmas, self.weights, strict=True)]
+        return Conditioning(sum(slopes) / sum(self.weights))
+
+    @with_slope(_value_and_slope, conditioning=_conditioning)
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         parts = zip(self.sigmas, self.weights, strict=True)
@@ -118,7 +123,10 @@ class RationalQuadraticKernel(Kernel):
         super().__init__()
         self.alpha = checks.positive_number("alpha", alpha)
 
-    @with_slope(lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, self.alpha))
+    @with_slope(
+        lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, self.alpha),
+        conditioning=lambda self, _: Conditioning(0.5, self.alpha),
+    )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         return profiles.rational_quadratic(sq_dist, self.alpha)
@@ -161,7 +169,7 @@ class RationalQuadraticMix(Kernel):
         parts = zip(self.alphas, self.weights, strict=True)
         return weighted_sum((weight, profiles.rational_quadratic_with_slope(sq_dist, alpha)) for alpha, weight in parts)
 
-    @with_slope(_value_and_slope)
+    @with_slope(_value_and_slope, conditioning=lambda self, _: Conditioning(0.5, max(self.alphas)))
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         parts = zip(self.alphas, self.weights, strict=True)
@@ -182,7 +190,10 @@ class EnergyKernel(Kernel):
         Szekely and Rizzo (2013); `distance` in the code of Binkowski et al. (2018), which adds 1e-5 under each root.
     """
 
-    @with_slope(lambda self, sq_dist: profiles.negative_distance_with_slope(sq_dist))
+    @with_slope(
+        lambda self, sq_dist: profiles.negative_distance_with_slope(sq_dist),
+        conditioning=lambda self, _: Conditioning(math.inf, 0.5),
+    )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         return profiles.negative_distance(sq_dist)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses.distances import Pairs
-from torch_mmd_losses.kernels.contract import UNBOUNDED, GramFunction, Limits, Profile, ValueAndSlope
+from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, GramFunction, Limits, Profile, ValueAndSlope
 
 PairLimits = Limits | tuple[Tensor, Tensor]
 """Limits of the squared distance: the same numbers for all pairs, or a matrix with one entry for each pair."""
@@ -57,7 +57,7 @@ def gram_matrix(summand: Summand, pairs: Pairs, limits: Limits = UNBOUNDED) -> T
     """
     if isinstance(summand, GramSummand):
         return summand.function.values(pairs.a, pairs.b)
-    sq_dist = pairs.sq_dist
+    sq_dist = pairs.sq_dist(lambda scores: summand.profile.conditioning(scores).steepness)
     if limits == UNBOUNDED:
         return summand.profile.value(sq_dist)
     # At a bound the full gradient passes, as in the authors' framework. PyTorch's clamp has stopped it since 2.14.
@@ -109,6 +109,17 @@ def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
         value.add_(part.value, alpha=weight)
         slope.add_(part.slope, alpha=weight * part.rate)
     return ValueAndSlope(value, slope, 1.0)
+
+
+def worst_conditioning(summands: Sequence[RadialSummand], like: Tensor) -> Conditioning:
+    """Return the conditioning of a sum of kernels of the distance, for scores like the given ones.
+
+    On devices other than a CPU, reading it would be a synchronisation, and the worst case is returned.
+    """
+    if not like.is_cpu:
+        return Conditioning()
+    each = [summand.profile.conditioning(like) for summand in summands]
+    return each[0] if len(each) == 1 else Conditioning(*map(max, *each))
 
 
 def common_exponent(summands: Sequence[RadialSummand]) -> float | None:

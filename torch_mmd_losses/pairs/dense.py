@@ -11,24 +11,33 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import clamp_rounding_, number_of_pairs
-from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits
+from torch_mmd_losses.distances import (
+    FLOAT32_LIMIT,
+    are_clear_of_rounding,
+    clamp_rounding_,
+    differences_squared,
+    is_expandable,
+    number_of_pairs,
+)
+from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits
 from torch_mmd_losses.kernels.profiles import power_of_two
-from torch_mmd_losses.kernels.summands import PairLimits, RadialSummand, common_exponent, values_and_slopes
+from torch_mmd_losses.kernels.summands import (
+    PairLimits,
+    RadialSummand,
+    common_exponent,
+    values_and_slopes,
+    worst_conditioning,
+)
 from torch_mmd_losses.pairs.objective import Objective, Weights
+from torch_mmd_losses.pairs.tile_distances import differences_weighted
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import GROUPS, Bounds, Estimator
 
 GroupLimits = tuple[Limits, Limits, Limits]
 """The limits of a kernel for real, cross and fake pairs."""
-
-FAR_APART = 0.9
-"""Fraction of the scatter of all scores that lies between the samples, above which float32 would lose digits."""
 
 
 def values_and_gradients(
@@ -47,10 +56,7 @@ def values_and_gradients(
     m, n = real.shape[0], fake.shape[0]
     limits = [None if bounds == "none" else group_limits(summands, bounds) for _, bounds in objectives]
     factor = common_exponent(summands) if all([limit is None for limit in limits]) else None  # noqa: C419 (faster)
-    stack, gram = stack_and_gram(real, fake, factor or 1)
-    squares = gram.diagonal()  # taken from the product, so that equal scores are at distance zero
-    # Doubling is exact. Any other factor would be rounded here but not in `squares`, by a fused multiply-add.
-    sq_dist = clamp_rounding_(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), factor)
+    stack, sq_dist, far_apart = stacked_distances(real, fake, factor, worst_conditioning(summands, real))
     if not all([summand.profile.by_hand for summand in summands]):  # noqa: C419 (faster)
         sq_dist = sq_dist.to(real.dtype)  # a user's kernel may hold tensors, such as a network, in this dtype
     mapped = None if factor is None else power_of_two(sq_dist, factor)
@@ -66,6 +72,9 @@ def values_and_gradients(
         losses.append(torch.dot(sums if slope is value else (value * omega).sum(1), scales))
         if gradients:
             # sum_j pull_ij (z_i - z_j) is, up to its sign, the graph Laplacian of the weights times the scores.
+            if far_apart:
+                found.append(differences_weighted(pull, stack, stack).mul_(-4 * rate * scale))
+                continue
             pull.diagonal().sub_(sums)
             if pull.dtype != stack.dtype:  # this check costs less than a conversion that changes nothing
                 pull = pull.to(stack.dtype)
@@ -82,29 +91,54 @@ def group_limits(summands: Sequence[RadialSummand], bounds: Bounds) -> list[Grou
     return None if all(limit == UNBOUNDED for groups in limits for limit in groups) else limits
 
 
-def stack_and_gram(real: Tensor, fake: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """Return the stacked scores `(m + n, d)` around their centre, and `factor` times their inner products.
+def stacked_distances(
+    real: Tensor, fake: Tensor, factor: float | None, conditioning: Conditioning
+) -> tuple[Tensor, Tensor, bool]:
+    """Return the stacked scores `(m + n, d)` around their centre, and `factor` times their squared distances.
 
-    The inner products are `(m + n, m + n)`. Both are in a dtype in which differences of scores keep their digits:
-    float32, unless the two samples are far apart compared with their spread. To decide this, the host must read a
-    number. On a CPU, reading it costs less than float64. On other devices it would be a synchronisation, so the dtype
-    there is always float64.
+    The distances are `(m + n, m + n)`. Both are in a dtype in which differences of scores keep their digits: float32,
+    unless scores are far from the centre compared with the distances that the kernel tells apart. To decide this, the
+    host must read a number. On a CPU, reading it costs less than float64. On other devices it would be a
+    synchronisation, so the dtype there is always float64. The third result is whether on a CPU not even float64 is
+    enough: distances are then sums of squared differences, and gradients should be sums of differences too.
     """
     stack = torch.cat([real, fake])
+    unit = factor or 1.0
     if stack.dtype == torch.float32:
         if stack.is_cpu:
-            gram = _centred_gram(stack, factor)
-            if not _far_apart(gram, factor, real.shape[0]):
-                return stack, gram
+            gram = _centred_gram(stack, unit)
+            largest = _largest(gram, unit)
+            enough = largest * conditioning.steepness <= FLOAT32_LIMIT
+            if enough or conditioning.elasticity < math.inf:
+                distances = _distances(gram, factor)
+                if enough or are_clear_of_rounding(distances, largest * unit, conditioning.elasticity, len(stack)):
+                    return stack, distances, False
             stack = torch.cat([real, fake])
         stack = stack.to(total_dtype(stack.device))
-    return stack, _centred_gram(stack, factor)
+    gram = _centred_gram(stack, unit)
+    if stack.is_cpu and not is_expandable(_largest(gram, unit), conditioning.steepness):
+        stack = torch.cat([real, fake]).double()  # not around the centre, which rounds too
+        return stack, differences_squared(stack, stack).mul_(unit), True
+    return stack, _distances(gram, factor), False
 
 
 def _centred_gram(stack: Tensor, factor: float) -> Tensor:
     """Move the centre of the stack to zero, in place, and return a multiple of its inner products."""
-    stack.sub_(stack.sum(0), alpha=1 / stack.shape[0])
+    # Not by a multiple of the sum, which a fused multiply-add would round differently in equal scores.
+    stack.sub_(torch.mm(_averaging(stack.shape[0], stack.dtype, stack.device), stack))
     return torch.addmm(_zero(stack.dtype, stack.device), stack, stack.t(), beta=0, alpha=factor)
+
+
+def _distances(gram: Tensor, factor: float | None) -> Tensor:
+    squares = gram.diagonal()  # from the product, so that equal scores are at distance zero
+    # Doubling is exact. Any other factor would be rounded here but not in `squares`, by a fused multiply-add.
+    return clamp_rounding_(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), factor)
+
+
+@lru_cache(maxsize=32)
+def _averaging(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the row `(1, n)` whose product with `n` rows is their mean, in less time than :func:`torch.mean` takes."""
+    return torch.full((1, n), 1 / n, dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=32)
@@ -112,21 +146,10 @@ def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.zeros((), dtype=dtype, device=device)
 
 
-def _far_apart(gram: Tensor, factor: float, m: int) -> bool:
-    # In NumPy, because this number only steers the host and is not part of the computation on a device.
-    return not np.vdot(gram.numpy(), _contrast(m, gram.shape[0] - m)) / factor <= 0
-
-
-@lru_cache(maxsize=32)
-def _contrast(m: int, n: int) -> npt.NDArray[np.float32]:
-    """Return the weights of inner products whose weighted sum is above zero if the samples are far apart.
-
-    The sum is the scatter between the two samples, which follows from the inner products within one sample, minus a
-    fraction of the whole scatter.
-    """
-    contrast = np.diag(np.full(m + n, -FAR_APART, np.float32))
-    contrast[:m, :m] += 1 / m + 1 / n
-    return contrast
+def _largest(gram: Tensor, factor: float) -> float:
+    """Return the largest squared norm."""
+    diagonal = gram.diagonal()
+    return (diagonal.amax() if factor > 0 else diagonal.amin()).item() / factor
 
 
 @lru_cache(maxsize=32)

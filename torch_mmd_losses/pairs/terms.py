@@ -70,7 +70,8 @@ def _saturated(summand: Summand, pairs: Pairs, group: Group, bounds: Bounds) -> 
     """Return a mask `(m, n)` of the pairs whose gradient has nearly vanished."""
     if isinstance(summand, GramSummand):
         return torch.zeros(pairs.shape, dtype=torch.bool, device=pairs.a.scores.device)
-    sq_dist, profile = pairs.sq_dist, summand.profile
+    profile = summand.profile
+    sq_dist = pairs.sq_dist(lambda scores: profile.conditioning(scores).steepness)
     peak = profile.value(torch.zeros_like(sq_dist))
     relative = profile.value(sq_dist) / peak
     # A kernel that is zero at distance zero, such as the energy kernel, has no peak and never saturates.

@@ -14,11 +14,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import centred, clamp_rounding_, distance_factors
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits, ValueAndSlope
 from torch_mmd_losses.kernels.profiles import power_of_two
-from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, common_exponent, values_and_slopes
+from torch_mmd_losses.kernels.summands import (
+    GramSummand,
+    RadialSummand,
+    common_exponent,
+    values_and_slopes,
+    worst_conditioning,
+)
 from torch_mmd_losses.pairs import tile_sums_by_autograd
+from torch_mmd_losses.pairs.tile_distances import differences_weighted, ways_of_distances
 from torch_mmd_losses.pairs.tiles import Block, tiles
 from torch_mmd_losses.precision import total_dtype
 
@@ -87,36 +93,39 @@ def sums_with_gradients(
 def _radial_sums(
     summands: Sequence[RadialSummand], block: Block, limits: Sequence[tuple[Limits, ...]], *, wanted: Wanted, side: int
 ) -> list[SumWithGradients]:
-    a, b = centred(block.a, block.a if block.symmetric else block.b)
-    unbounded = len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
+    dtype, unbounded = block.a.dtype, len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
     factor = common_exponent(summands) if unbounded else None
-    left, right = distance_factors(a, b, factor or 1)
-    accumulators = [_Accumulator(a, b, block.symmetric, wanted) for _ in limits]
-    for rows, columns in tiles(block, side):
-        sq_dist = clamp_rounding_(left[rows] @ right[columns].T, factor)
-        diagonal = block.meets_diagonal(rows, columns)
-        if diagonal and block.same:
-            block.diagonal(sq_dist, rows, columns).zero_()
-        for i, choice in enumerate(limits):
-            if factor is None:
-                mapped = values_and_slopes(summands, sq_dist, choice, keep=i + 1 < len(limits))
-            else:
-                mapped = power_of_two(sq_dist, factor)
-            if diagonal and block.distinct:
-                for matrix in mapped[:2]:
-                    block.diagonal(matrix, rows, columns).zero_()
-            accumulators[i].add(rows, columns, mapped)
-    return [accumulator.result() for accumulator in accumulators]
+    for distances in ways_of_distances(block.a, block.b, worst_conditioning(summands, block.a), factor):
+        accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
+        for rows, columns in tiles(block, side):
+            sq_dist = distances.of(rows, columns)
+            diagonal = block.meets_diagonal(rows, columns)
+            if diagonal and block.same:
+                block.diagonal(sq_dist, rows, columns).zero_()
+            if not distances.are_right(sq_dist, zeros=sq_dist.shape[0] if diagonal and block.same else 0):
+                break  # start anew, more precisely
+            for i, choice in enumerate(limits):
+                if factor is None:
+                    mapped = values_and_slopes(summands, sq_dist, choice, keep=i + 1 < len(limits))
+                else:
+                    mapped = power_of_two(sq_dist, factor)
+                if diagonal and block.distinct:
+                    for matrix in mapped[:2]:
+                        block.diagonal(matrix, rows, columns).zero_()
+                accumulators[i].add(rows, columns, mapped)
+        else:
+            break
+    return [accumulator.result(dtype) for accumulator in accumulators]
 
 
 class _Accumulator:
     """Sums over tiles for one choice of limits."""
 
-    def __init__(self, a: Tensor, b: Tensor, symmetric: bool, wanted: Wanted) -> None:
+    def __init__(self, a: Tensor, b: Tensor, symmetric: bool, wanted: Wanted, far: bool) -> None:
         self.symmetric = symmetric
         self.values = torch.zeros(a.shape[0], dtype=total_dtype(a.device), device=a.device)
-        self.to_a = _Gradient(a, b) if wanted[0] else None
-        self.to_b = self.to_a if self.symmetric else _Gradient(b, a) if wanted[1] else None
+        self.to_a = _Gradient(a, b, far) if wanted[0] else None
+        self.to_b = self.to_a if self.symmetric else _Gradient(b, a, far) if wanted[1] else None
 
     def add(self, rows: slice, columns: slice, mapped: ValueAndSlope) -> None:
         twice = self.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
@@ -128,10 +137,10 @@ class _Accumulator:
         if self.to_b is not None and (twice or not self.symmetric):
             self.to_b.add(columns, rows, slope.T, slope.sum(0), rate)
 
-    def result(self) -> SumWithGradients:
+    def result(self, dtype: torch.dtype) -> SumWithGradients:
         factor = 4.0 if self.symmetric else 2.0  # a pair within a set counts in both orders
-        to_a = None if self.to_a is None else self.to_a.result(factor)
-        to_b = None if self.to_b is None or self.symmetric else self.to_b.result(factor)
+        to_a = None if self.to_a is None else self.to_a.result(factor).to(dtype)
+        to_b = None if self.to_b is None or self.symmetric else self.to_b.result(factor).to(dtype)
         return SumWithGradients(self.values.sum(), to_a, to_b)
 
 
@@ -141,11 +150,14 @@ class _Gradient:
     This is the sum of `f' (x_i - y_j)` over `j`, which follows from the sums of `f'` and of `f' y_j`.
     """
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x, y
+    def __init__(self, x: Tensor, y: Tensor, far: bool) -> None:
+        self.x, self.y, self.far = x, y, far
         self.slopes, self.products = x.new_zeros(x.shape[0]), torch.zeros_like(x)
 
     def add(self, own: slice, other: slice, slope: Tensor, sums: Tensor, rate: float) -> None:
+        if self.far:
+            self.products[own].add_(differences_weighted(slope, self.x[own], self.y[other]), alpha=rate)
+            return
         self.slopes[own].add_(sums, alpha=rate)
         self.products[own].addmm_(slope, self.y[other], alpha=rate)
 

@@ -1,0 +1,106 @@
+"""Squared distances of tiles with all their digits, however far some scores are from the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.distances import (
+    FLOAT32_LIMIT,
+    are_clear_of_rounding,
+    centred,
+    clamp_rounding_,
+    differences_squared,
+    distance_factors,
+    is_expandable,
+)
+from torch_mmd_losses.kernels.contract import Conditioning
+
+
+class TileDistances:
+    """A way to compute the squared distances of a tile.
+
+    Args:
+        a: scores `(..., m, d)`, around the centre unless `far`.
+        b: scores `(..., n, d)`, likewise.
+        factor: the distances are multiplied by it, unless it is None.
+        far: sum up squared differences, instead of expanding them.
+        bound: largest squared norm and elasticity, for a check of each tile, or None.
+    """
+
+    def __init__(
+        self, a: Tensor, b: Tensor, factor: float | None, *, far: bool, bound: tuple[float, float] | None = None
+    ) -> None:
+        self.a, self.b, self.factor, self.far, self.bound = a, b, factor, far, bound
+        if not far:
+            self.left, self.right = distance_factors(a, b, factor or 1)
+
+    def of(self, rows: slice, columns: slice) -> Tensor:
+        """Return the distances of a tile."""
+        if self.far:
+            return differences_squared(self.a[..., rows, :], self.b[..., columns, :]).mul_(self.factor or 1)
+        return clamp_rounding_(self.left[..., rows, :] @ self.right[..., columns, :].mT, self.factor)
+
+    def are_right(self, sq_dist: Tensor, *, zeros: int) -> bool:
+        """Whether the distances of a tile have all their digits, as far as this has to be checked."""
+        if self.bound is None:
+            return True
+        largest, elasticity = self.bound
+        return are_clear_of_rounding(sq_dist, largest * (self.factor or 1), elasticity, zeros)
+
+
+def ways_of_distances(
+    a: Tensor, b: Tensor, conditioning: Conditioning, factor: float | None
+) -> Iterator[TileDistances]:
+    """Yield ways to compute the distances of scores, each more precise than the one before; the last is always right.
+
+    On a CPU the host reads how far scores are from their centre, and starts with the fastest way that is precise enough
+    or can be checked. On other devices reading would be a synchronisation.
+
+    Args:
+        a: scores `(..., m, d)`.
+        b: scores `(..., n, d)`, or `a`.
+        conditioning: of the kernel.
+        factor: see :class:`TileDistances`.
+    """
+    left, right = centred(a, b)
+    if not a.is_cpu:
+        yield TileDistances(left, right, factor, far=False)
+        return
+    steepness, elasticity = conditioning
+    largest = _largest(left, right)
+    if a.dtype == torch.float32:
+        if largest * steepness <= FLOAT32_LIMIT:
+            yield TileDistances(left, right, factor, far=False)
+            return
+        if elasticity < math.inf:
+            yield TileDistances(left, right, factor, far=False, bound=(largest, elasticity))
+        wide = a.double()
+        a, b = wide, wide if a is b else b.double()
+        left, right = centred(a, b)
+        largest = _largest(left, right)
+    if is_expandable(largest, steepness):
+        yield TileDistances(left, right, factor, far=False)
+    else:
+        yield TileDistances(a, b, factor, far=True)  # not around the centre, which rounds too
+
+
+def _largest(a: Tensor, b: Tensor) -> float:
+    """Return the largest squared norm of the rows."""
+    sets = (a,) if a is b else (a, b)
+    return max([float(scores.square().sum(-1).amax()) for scores in sets])
+
+
+def differences_weighted(slope: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return the sums `(..., m, d)` of `slope[i, j] * (y[j] - x[i])` over `j`, without cancellation, but slowly.
+
+    Args:
+        slope: weights `(..., m, n)`.
+        x: scores `(..., m, d)`.
+        y: scores `(..., n, d)`.
+    """
+    columns = zip(x.unbind(-1), y.unbind(-1), strict=True)
+    return torch.stack([(slope * (q.unsqueeze(-2) - p.unsqueeze(-1))).sum(-1) for p, q in columns], -1)
