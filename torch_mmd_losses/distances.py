@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -29,8 +30,11 @@ CLEAR = 2e5
 
 
 def is_expandable(largest: float, steepness: float) -> bool:
-    """Whether distances may be expanded in float64, given the largest squared norm around the centre."""
-    return largest * min(steepness, SINGULAR) <= FLOAT64_LIMIT
+    """Whether distances may be expanded in float64, given the largest squared norm around the centre.
+
+    Scores that are infinite or NaN may be: the expansion makes NaN of them, as it should.
+    """
+    return not FLOAT64_LIMIT < largest * min(steepness, SINGULAR) < math.inf
 
 
 def are_clear_of_rounding(sq_dist: Tensor, largest: float, elasticity: float, zeros: int) -> bool:

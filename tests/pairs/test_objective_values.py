@@ -121,7 +121,8 @@ def test_gram_matrices_come_from_distances_that_are_never_negative():
 
     class Recorder(Kernel):
         def from_sq_dist(self, sq_dist):
-            seen.append(sq_dist.detach().min())
+            if sq_dist.numel() > 1:  # and not a look at the slope at zero
+                seen.append(sq_dist.detach().min())
             return -sq_dist
 
     real = scores(40, 3, 1, shift=0.3).float()
