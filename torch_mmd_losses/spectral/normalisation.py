@@ -27,7 +27,10 @@ class SigmaGradient(NamedTuple):
 def normalise(weight: Tensor, scale: Tensor | float, sigma: Tensor, eps: float) -> Tensor:
     """Return `scale * weight / sigma`, or `scale * weight` if sigma <= eps."""
     # A zero weight stays zero and can learn. Divided by eps instead of one, its gradient would be as large as 1 / eps.
-    return weight * (scale / torch.where(sigma > eps, sigma, 1))
+    divisor = torch.where(sigma > eps, sigma, 1)
+    # The second factor is one. Its derivative is that of 1 / divisor, in which no square of sigma leaves the range.
+    constant = divisor.detach()
+    return weight * (scale / constant * (constant / divisor))
 
 
 def normalise_by_gradient(
@@ -88,7 +91,9 @@ class _NormaliseByGradient(torch.autograd.Function):
             output_dot_weight = _dot(grad_output, weight)
             if ctx.needs_input_grad[0]:
                 factor = scale * inverse
-                grad_weight = (grad_output * factor).addcmul_(gradient, -factor * signed_inverse * output_dot_weight)
+                # In this order no factor leaves the range of float32, which the square of a tiny or huge sigma would.
+                along = factor * -(signed_inverse * output_dot_weight)
+                grad_weight = (grad_output * factor).addcmul_(gradient, along)
             if ctx.needs_input_grad[1]:
                 grad_scale = output_dot_weight * inverse
         return grad_weight, grad_scale, None, None, None, None

@@ -52,8 +52,15 @@ def unit_vector(x: Tensor, fallback: Tensor) -> Tensor:
 
 
 def norm_along(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
-    """Return `|A v| / |v|`, a lower bound of the largest singular value that is differentiable in the weight."""
-    return torch.linalg.vector_norm(operator.apply(v, weight)) / torch.linalg.vector_norm(v)
+    """Return `|A v| / |v|`, a lower bound of the largest singular value that is differentiable in the weight.
+
+    The image `A v` is divided by its largest entry, because the squares of tiny and huge entries are beyond the range
+    of the dtype.
+    """
+    image = operator.apply(v, weight)
+    largest = image.detach().abs().amax()
+    largest = torch.where(largest > 0, largest, 1)
+    return torch.linalg.vector_norm(image / largest) / torch.linalg.vector_norm(v) * largest
 
 
 def gram_product(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
