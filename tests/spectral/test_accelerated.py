@@ -7,7 +7,7 @@ import torch
 from cases import scores
 from torch import nn
 from torch.testing import assert_close
-from wrapped_layers import LAYERS, change, network, original, state, unconverged, used_weight, vector
+from wrapped_layers import LAYERS, change, converge, network, original, state, unconverged, used_weight, vector
 
 from torch_mmd_losses import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.spectral import singular_vectors
@@ -19,20 +19,35 @@ def with_weight_of(wrapped, layer):
     return layer
 
 
-def test_a_skipped_forward_pass_normalises_the_current_weight():
+def test_a_forward_pass_in_a_backward_pass_normalises_the_current_weight_by_the_old_vectors(monkeypatch):
     layer, x = unconverged()
     change(layer)
     expected = used_weight(layer, x).detach()
+    monkeypatch.setattr(torch._C, "_current_graph_task_id", lambda: 0)
     for factor in (3.0, -1.0):
-        original(layer).data.mul_(factor)  # behind the back of the version
+        original(layer).data.mul_(factor)
         before = vector(layer).clone()
         assert_close(used_weight(layer, x).detach(), expected * (1 if factor > 0 else -1))
         assert torch.equal(vector(layer), before)
-    original(layer).data.add_(0.02 * torch.randn(6, 3, 3, 3))
-    for _ in range(30):
-        layer(x)
+
+
+def test_agrees_with_the_plain_iteration_once_both_have_converged():
+    layer, x = unconverged()
+    change(layer)
+    converge(layer, x)
     pico = conv_spectral_norm(with_weight_of(layer, nn.Conv2d(3, 6, 3, padding=1)), method="pico", input_size=8)
     assert_close(spectral_norms(layer)[""], spectral_norms(pico)[""], rtol=1e-3, atol=0)
+
+
+def test_a_large_eps_does_not_scale_sigma():
+    layer = conv_spectral_norm(nn.Linear(3, 2), eps=2.0)
+    with torch.no_grad():
+        original(layer).copy_(torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    x = torch.zeros(1, 3)
+    for _ in range(5):
+        change(layer, size=1e-3)
+        layer(x)
+    assert torch.linalg.matrix_norm(used_weight(layer, x).detach(), 2).item() == pytest.approx(1, rel=1e-3)
 
 
 def gan_step(model, adam, seed):

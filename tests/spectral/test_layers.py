@@ -44,7 +44,7 @@ def test_input_sizes_that_do_not_fit_are_refused():
     layer = nn.Conv2d(3, 4, 3)
     with pytest.raises(ValueError, match=r"^input_size: expected a size that the layer accepts, got \(2, 2\): "):
         conv_spectral_norm(layer, input_size=2)
-    for bad in (0, (8,), (8, 8, 8), (3, 8, 8), (8.0, 8), 8.0):
+    for bad in (0, (8,), (8, 8, 8), (3, 8, 8), (8.0, 8), 8.0, True, (True, 8), (8, True), "88", ()):
         with pytest.raises(ValueError, match=r"^input_size: expected 2 integer\(s\) >= 1, without channels, got"):
             conv_spectral_norm(layer, input_size=bad)
     for module, options in [(nn.Linear(3, 2), {}), (network(), {}), (layer, {"method": "matrix"})]:
@@ -59,3 +59,26 @@ def test_wrapping_twice_is_refused_and_changes_nothing():
     with pytest.raises(ValueError, match="'weight' is not parametrized yet, got '2', whose 'weight' is"):
         conv_spectral_norm(model)
     assert not parametrize.is_parametrized(model[0])
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(0, 3), lambda: nn.Linear(3, 0), lambda: nn.Conv2d(3, 0, 3)])
+@pytest.mark.parametrize("method", ["conv", "pico", "matrix"])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_layers_without_a_weight_are_refused(make, method):
+    with pytest.raises(
+        ValueError, match=r"^module: expected layers with at least one weight, got '.*' has the shape \("
+    ):
+        conv_spectral_norm(make(), method=method)
+
+
+def test_numbers_beyond_the_dtype_are_refused():
+    for eps in (1e39, 1e300):
+        with pytest.raises(ValueError, match=r"^eps: expected a number that torch.float32 can hold, got 1e\+"):
+            conv_spectral_norm(nn.Linear(3, 2), eps=eps)
+    for dtype, scale in [(torch.float32, 1e39), (torch.float32, 1e-39), (torch.float16, 1e5), (torch.float16, 1e-6)]:
+        for learn_scale in (True, False):
+            layer = nn.Linear(3, 2).to(dtype)
+            with pytest.raises(ValueError, match=rf"^scale: expected a number that {dtype} can hold, .* 'Linear', got"):
+                conv_spectral_norm(layer, scale=scale, learn_scale=learn_scale)
+            assert not parametrize.is_parametrized(layer)
+    conv_spectral_norm(nn.Linear(3, 2).double(), scale=1e39)

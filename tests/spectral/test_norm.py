@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
-from wrapped_layers import converge, every_layer, images, network, original, small_network, vector
+from wrapped_layers import change, converge, every_layer, images, iterate, network, original, small_network, state, vector
 
 from torch_mmd_losses import MMDLoss, RBFKernel, conv_spectral_norm, spectral_norms
 
@@ -112,7 +112,7 @@ def test_wraps_without_the_input_size_as_with_it(make, shape):
     assert_close(single(x[0]), lazy.eval()(x)[0])
 
 
-def test_vector_moves_once_for_each_training_forward_and_not_on_reads():
+def test_vector_moves_in_training_forwards_and_not_on_reads():
     layer = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=8)
     reference = copy.deepcopy(layer)
     vector(layer).copy_(torch.randn(3, 8, 8) / 192**0.5)  # away from where the start has converged to
@@ -121,15 +121,16 @@ def test_vector_moves_once_for_each_training_forward_and_not_on_reads():
         _ = layer.weight
         _ = spectral_norms(layer)
     assert_close(vector(layer), start, rtol=0, atol=0)
-    layer(images())
+    iterate(layer, images())
     moved = vector(layer).clone()
     assert (moved - start).norm() > 0.1
     assert_close(torch.linalg.vector_norm(moved), torch.tensor(1.0))
+    state(layer).fingerprint.zero_()
     layer(input=images())
     twice = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=8, n_power_iterations=2)
     twice.weight = original(reference).detach()
     vector(twice).copy_(start)
-    twice(images())
+    iterate(twice, images())
     assert_close(vector(twice), vector(layer))
 
 
@@ -196,7 +197,10 @@ def test_compiles_into_one_graph(warm, training):
         model(images())
     twin = copy.deepcopy(model)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for _ in range(3):
+    for seed in range(3):
+        change(model[0], seed)
+        with torch.no_grad():
+            original(twin[0]).copy_(original(model[0]))
         out, expected = compiled(images()), twin(images())
         assert_close(out, expected)
         out.square().sum().backward()
@@ -310,3 +314,6 @@ def test_spectral_norms_of_an_unwrapped_model_is_an_error():
         ValueError, match="^model: expected a module with layers wrapped by conv_spectral_norm, got one without"
     ):
         spectral_norms(network())
+    for value in (None, [network()], "model"):
+        with pytest.raises(TypeError, match=f"^model: expected a torch.nn.Module, got {type(value).__name__}"):
+            spectral_norms(value)

@@ -10,7 +10,7 @@ from oracles import operator_norm
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
-from wrapped_layers import converge, images, network, original, vector
+from wrapped_layers import change, converge, images, moves, network, original, vector
 
 from torch_mmd_losses import conv_spectral_norm, spectral_norms
 
@@ -20,13 +20,16 @@ def test_deepcopy_is_independent():
     model(images())
     twin = copy.deepcopy(model)
     before = [vector(twin[i]).clone() for i in (0, 2, 5)]
+    change(model[0])
     model(images())
+    assert (vector(model[0]) != before[0]).any()
+    change(twin[0], seed=1)
     assert all((vector(twin[i]) == v).all() for i, v in zip((0, 2, 5), before, strict=True))
     assert_close(twin(images()), copy.deepcopy(twin).eval()(images()), rtol=1e-2, atol=1e-2)
     assert (vector(twin[0]) != before[0]).any()
 
 
-STATE = {"conv": {"u", "v", "direction", "_extra_state"}, "pico": {"v"}, "matrix": {"v"}}
+STATE = {"conv": {"u", "v", "direction", "fingerprint"}, "pico": {"v", "fingerprint"}, "matrix": {"v", "fingerprint"}}
 
 
 @pytest.mark.parametrize("method", STATE)
@@ -87,7 +90,7 @@ def test_a_vector_of_another_operator_is_refused(stored, loaded):
         return conv_spectral_norm(nn.Conv2d(3, 4, 3), input_size=size, method=method)
 
     state = wrap(stored).state_dict()
-    state = {name: value for name, value in state.items() if not name.endswith(("u", "direction", "_extra_state"))}
+    state = {name: value for name, value in state.items() if not name.endswith(("u", "direction"))}
     wrapped = wrap(loaded)
     with pytest.raises(
         RuntimeError, match=r"parametrizations.weight.0.v: expected the singular vector of a layer like this one"
@@ -146,11 +149,43 @@ def test_assigning_a_weight_takes_effect():
     assert_close(layer.weight, fresh.weight / spectral_norms(layer)[""])
 
 
+@pytest.mark.parametrize("method", ["conv", "pico", "matrix"])
+def test_assigning_something_else_is_refused_and_changes_nothing(method):
+    layer = conv_spectral_norm(nn.Linear(4, 3), method=method)
+    before = copy.deepcopy(layer.state_dict())
+    for value in ("weight", None, 1.0, [[1.0]]):
+        with pytest.raises(TypeError, match="^weight: expected a tensor to assign, got .* of type "):
+            layer.weight = value
+    for value in (torch.ones(3, 5), torch.ones(4, 3), torch.ones(()), torch.ones(3, 4).double(), torch.ones(3, 4) > 0):
+        with pytest.raises(
+            ValueError, match=r"^weight: expected a tensor of shape \(3, 4\) and torch.float32 to assign, got \("
+        ):
+            layer.weight = value
+    assert_close(layer.state_dict(), before, rtol=0, atol=0)
+    layer.half().weight = torch.ones(3, 4).half()
+    assert spectral_norms(layer)[""].item() == pytest.approx(12**0.5, rel=1e-4)
+    unseen = conv_spectral_norm(nn.Conv2d(3, 4, 3))
+    with pytest.raises(ValueError, match=r"^weight: expected a tensor of shape"):
+        unseen.weight = torch.ones(3, 4)
+    unseen.weight = torch.ones(4, 3, 3, 3)
+
+
+def test_memory_formats_of_images_are_not_for_vectors():
+    layer = conv_spectral_norm(nn.Conv3d(2, 3, 2), input_size=4)
+    before = copy.deepcopy(layer.state_dict())
+    layer.to(memory_format=torch.channels_last_3d)
+    assert_close(layer.state_dict(), before, rtol=0, atol=0, check_stride=False)
+    assert vector(layer).is_contiguous()
+    assert not moves(layer, torch.zeros(1, 2, 4, 4, 4))
+
+
 def test_original_can_be_initialised_and_recovers_in_training():
     layer = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=8)
     nn.init.normal_(original(layer), 0, 0.02)
-    converge(layer, images())
-    assert operator_norm(layer, (3, 8, 8)) == pytest.approx(1, rel=1e-3)
+    for step in range(60):  # of training, with small changes of the weight
+        change(layer, step, size=1e-4)
+        layer(images())
+    assert operator_norm(layer, (3, 8, 8)) == pytest.approx(1, rel=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -6,6 +6,8 @@ from cases import scores
 from torch import nn
 
 from torch_mmd_losses import conv_spectral_norm
+from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT
+from torch_mmd_losses.spectral.hooks import IterationHook
 
 LAYERS = {
     "linear": (lambda: nn.Linear(12, 5), (12,)),
@@ -64,18 +66,26 @@ def original(layer):
 
 
 def converge(layer, x, forwards=60):
-    """Return the layer in eval mode, after enough forward passes for the iteration to converge."""
+    """Return the layer in eval mode, after enough iterations to converge."""
     layer.train()
     with torch.no_grad():
         for _ in range(forwards):
-            layer(x)
+            iterate(layer, x)
     return layer.eval()
+
+
+def iterate(layer, x):
+    """Run a forward pass that iterates, as after a change of the weight."""
+    if hasattr(layer, "parametrizations"):
+        state(layer).fingerprint.fill_(NO_FINGERPRINT)
+    return layer(x)
 
 
 def used_weight(layer, x):
     """Return the weight that a forward in training uses."""
     for hook in layer._forward_pre_hooks.values():
-        hook(layer, (x,), {})
+        if isinstance(hook, IterationHook):
+            hook(layer, (x,), {})
     return layer.weight
 
 
@@ -93,7 +103,8 @@ def moves(layer, x):
     return not torch.equal(before, vector(layer))
 
 
-def unconverged():
+def unconverged(method="conv"):
     """Return a layer whose vector moves visibly at every iteration, and an input."""
-    layer = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=8)
+    size = None if method == "matrix" else 8
+    layer = conv_spectral_norm(nn.Conv2d(3, 6, 3, padding=1), input_size=size, method=method)
     return layer, torch.zeros(1, 3, 8, 8)

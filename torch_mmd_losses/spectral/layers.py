@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from torch_mmd_losses.spectral.operators import ConvolutionOperator
+from torch_mmd_losses.spectral.sharding import is_sharded
 from torch_mmd_losses.types import Method
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -35,7 +37,8 @@ def check_layer(label: str, layer: nn.Module, name: str) -> None:
     """Raise a ValueError unless the parameter `name` of the layer can be normalised."""
     if parametrize.is_parametrized(layer, name):
         raise ValueError(
-            f"module: expected layers whose {name!r} is not parametrized yet, got {label!r}, whose {name!r} is"
+            f"module: expected layers whose {name!r} is not parametrized yet, got {label!r}, whose {name!r} is; "
+            "replace=True removes PyTorch's own spectral norms"
         )
     if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
         raise ValueError(
@@ -52,11 +55,31 @@ def check_layer(label: str, layer: nn.Module, name: str) -> None:
     if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter):
         raise ValueError(
             f"name: expected a parameter of layer {label!r}, got {name!r}, which is computed by a hook, such as "
-            "torch.nn.utils.spectral_norm or pruning; remove the hook first"
+            "torch.nn.utils.spectral_norm or pruning; remove the hook first (replace=True removes PyTorch's own "
+            "spectral norms)"
+        )
+    if is_sharded(weight):
+        raise ValueError(
+            f"module: expected layers with plain weights, got {label!r}, whose {name!r} is a DTensor; call "
+            "conv_spectral_norm before fully_shard, parallelize_module or distribute_module"
         )
     if weight is None or not weight.is_floating_point() or weight.shape != own.shape:
         raise ValueError(
             f"name: expected a floating-point parameter of layer {label!r} shaped like its weight, got {name!r}"
+        )
+    if not weight.numel():
+        raise ValueError(
+            f"module: expected layers with at least one weight, got {label!r}, whose {name!r} has the shape "
+            f"{tuple(weight.shape)}"
+        )
+
+
+def check_scale(label: str, weight: Tensor, scale: float) -> None:
+    """Raise a ValueError if the scale cannot be held in the dtype of the weight."""
+    limits = torch.finfo(weight.dtype)
+    if not limits.tiny <= scale <= limits.max:
+        raise ValueError(
+            f"scale: expected a number that {weight.dtype} can hold, the dtype of layer {label!r}, got {scale!r}"
         )
 
 
@@ -74,7 +97,7 @@ def check_input_size(
         )
     try:
         lengths = input_size if isinstance(input_size, Sequence) else (input_size,) * dims[0]
-        size = tuple(map(operator.index, lengths))
+        size = () if True in map(_is_bool, lengths) else tuple(map(operator.index, lengths))
     except TypeError:
         size = ()
     if len(size) != dims[0] or min(size) < 1:
@@ -82,6 +105,10 @@ def check_input_size(
     for layer in layers.values():
         _check_size_fits(layer, size, name)
     return size
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _check_size_fits(layer: nn.Module, size: tuple[int, ...], name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,39 +12,20 @@ from torch.nn.utils import parametrize
 from torch_mmd_losses import checks
 from torch_mmd_losses.spectral import operators
 from torch_mmd_losses.spectral.accelerated import AcceleratedSpectralNorm
-from torch_mmd_losses.spectral.layers import CONVOLUTIONS, check_input_size, check_layer, layers_to_wrap, spatial_dims
+from torch_mmd_losses.spectral.hooks import FirstForwardHook, IterationHook, named_spectral_norms
+from torch_mmd_losses.spectral.layers import (
+    CONVOLUTIONS,
+    check_input_size,
+    check_layer,
+    check_scale,
+    layers_to_wrap,
+    spatial_dims,
+)
 from torch_mmd_losses.spectral.parametrization import UNKNOWN_INPUT_SIZE, SpectralNorm
+from torch_mmd_losses.spectral.sharding import whole
 from torch_mmd_losses.types import METHODS, Method
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-class _IterationHook:
-    """Forward pre-hook that advances the iteration of a layer.
-
-    A hook runs once in each forward pass, however often the weight is read during it.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        normalisation = _spectral_norm_of(layer, self.name)
-        if normalisation is None:
-            self.remove(layer, self.name)
-        else:
-            x = args[0] if args else kwargs.get("input")
-            if x is None:
-                return  # the layer itself raises the error for a missing input
-            normalisation.before_forward(_parametrizations_of(layer, self.name).original, x, layer.training)
-
-    @classmethod
-    def remove(cls, layer: nn.Module, name: str) -> None:
-        """Remove the hook of a parameter whose normalisation has been removed."""
-        for key, hook in list(layer._forward_pre_hooks.items()):
-            if isinstance(hook, cls) and hook.name == name:
-                del layer._forward_pre_hooks[key]
-                del layer._forward_pre_hooks_with_kwargs[key]
 
 
 def conv_spectral_norm(
@@ -73,17 +54,20 @@ def conv_spectral_norm(
     in the median of our measurements and 29 per cent at worst. After twenty steps it was 0.03 per cent too low in the
     median and 2 per cent at worst (docs/theory.md, "How exact"). Everything is computed at least in float32.
 
-    **Updates.** The iteration advances by `n_power_iterations` in a forward pass of the layer in training mode. It does
-    not advance in eval mode or when `.weight` is read. With `method="conv"`, the first forward pass after a change of
-    the weight advances the iteration, and up to two further passes at the same weight do not. They compute sigma from
-    the vectors of the first pass. PyTorch does not count the changes that fused optimisers and writes to `.data` make.
-    As long as no change is counted, every forward pass iterates, which costs time and nothing else. In the two passes
-    after the first one at a counted change, a change that is not counted is overlooked.
+    **Updates.** The iteration advances by `n_power_iterations` in the first forward pass of the layer in training mode
+    after each change of the weight, as in the papers. All forward passes at the same weight use the same :math:`v`. A
+    change is recognised by the values of the weight, so it does not matter which optimiser or program made it, and
+    copies, checkpoints and activation checkpointing go on as the original. The iteration does not advance in eval mode,
+    when `.weight` is read, or in a backward pass. On a CPU, forward passes without a change skip the iteration. On
+    other devices and under `torch.compile` the iteration is always computed, and its result is used after a change
+    only, so that the host never waits for the device.
 
     **Input size.** The iteration starts from a Lanczos approximation of :math:`v`. This start is computed here, or in
     the first forward pass (in either mode) if the input size is not known before. It uses no random numbers, so all
     processes of a distributed job start alike. Sigma belongs to this first input size. Inputs of other sizes are
-    accepted and normalised by the same number, so the first forward pass should have the size that matters.
+    accepted and normalised by the same number, so the first forward pass should have the size that matters. A forward
+    pass of `module` that fails does not count. For transposed convolutions, the `output_size` of the first forward pass
+    counts too.
 
     **The computed weight.** `layer.weight` is computed and therefore cannot be changed in place, for example by
     `nn.init`. An assignment `layer.weight = tensor` replaces the trained weight and restarts the iteration.
@@ -96,15 +80,14 @@ def conv_spectral_norm(
         input_size: spatial size of the layer's input, without batch and channels, as one number for all dimensions or
             one for each; None takes it from the first forward pass. Only for a single convolution, and not for
             `method="matrix"`.
-        n_power_iterations: iterations for each forward pass in training mode, >= 1. `method="conv"` does twice as many
-            where they cost little, in layers of at most four million multiplications at stride 1.
+        n_power_iterations: iterations for each change of the weight, >= 1. `method="conv"` does twice as many where
+            they cost little, in layers of at most four million multiplications at stride 1.
         method: `"conv"` and `"pico"` use the norm of the convolution itself, which depends on the input size.
             `"matrix"` uses the norm of the weight reshaped to (output channels) x (everything else), as Miyato et al.
             do, which is usually smaller. All three norms are the same for `Linear`. With groups, the norm is that of
             the largest group. `"pico"` and `"matrix"` do plain power iterations
-            :math:`v \leftarrow W^T * W * v` in every forward pass, one by default, as in the papers. `"conv"` follows
-            the weight more closely and stores a tensor as large as the weight. Over a step of a GAN it takes less time
-            where layers are large, and more time in small networks.
+            :math:`v \leftarrow W^T * W * v`, one for each change of the weight by default, as in the papers. `"conv"`
+            follows the weight more closely and stores a tensor as large as the weight.
         scale: the factor `C`, > 0. With `C = 1` the signal fades from layer to layer; the authors of Wang et
             al. recommend 1 / 0.55.
         learn_scale: make `scale` a parameter, initialised to the given number (the spectral parametrisation of Arbel
@@ -113,14 +96,15 @@ def conv_spectral_norm(
 
     Returns:
         `module` itself, changed in place. For each layer, `state_dict` holds `parametrizations.<name>.original`,
-        `parametrizations.<name>.0.v` and, if the scale is learned, `parametrizations.<name>.0.scale`. With
-        `method="conv"` it also holds `u`, `direction` and `_extra_state` next to `v`. A state without these three, from
-        `method="pico"`, can be loaded too.
+        `parametrizations.<name>.0.v` and `fingerprint` and, if the scale is learned, `scale`. With `method="conv"` it
+        also holds `u` and `direction`, and for transposed convolutions `output_padding` (except for
+        `method="matrix"`). A state without `fingerprint`, `output_padding`, `u` and `direction`, from an earlier
+        version or another method, can be loaded too.
 
     Raises:
         TypeError: if `module` is not a module or an option is of the wrong type.
-        ValueError: if `module` contains no such layer, a layer has no such floating-point parameter or is
-            parametrized already, `input_size` does not fit, or an option is out of range.
+        ValueError: if `module` contains no such layer, a layer has no such floating-point parameter, is parametrized
+            already or sharded, `input_size` does not fit, or an option is out of range.
 
     Example:
         >>> discriminator = torch.nn.Sequential(
@@ -147,27 +131,32 @@ def conv_spectral_norm(
     checks.one_of("method", method, METHODS)
     iterations = checks.whole_number("n_power_iterations", n_power_iterations, least=1)
     factor, smallest = checks.positive_number("scale", scale), checks.positive_number("eps", eps)
+    if smallest > torch.finfo(torch.float32).max:
+        raise ValueError(f"eps: expected a number that torch.float32 can hold, got {eps!r}")
     learned = checks.flag("learn_scale", learn_scale)
     layers = layers_to_wrap(module)
     for label, layer in layers.items():
         check_layer(label, layer, name)
+        check_scale(label, getattr(layer, name), factor)
     size = check_input_size(input_size, layers, method, name)
     for layer in layers.values():
         weight = getattr(layer, name)
         parametrization = AcceleratedSpectralNorm if method == "conv" else SpectralNorm
         normalisation = parametrization(
             _operator_of(layer, method),
+            weight=weight,
             spatial_dims=0 if method == "matrix" else spatial_dims(layer),
             n_power_iterations=iterations,
             scale=nn.Parameter(weight.new_tensor(factor)) if learned else factor,
             eps=smallest,
         )
-        _IterationHook.remove(layer, name)  # left by an earlier normalisation that has been removed
+        IterationHook.remove(layer, name)  # left by an earlier normalisation that has been removed
         # unsafe=True skips a check that reads the weight, which is not defined before the input size is known.
         parametrize.register_parametrization(layer, name, normalisation, unsafe=True)
         if size is not None or not normalisation.spatial_dims:
             normalisation.initialise(weight, normalisation.operator.vector_shape(size or ()))
-        layer.register_forward_pre_hook(_IterationHook(name), with_kwargs=True)
+        layer.register_forward_pre_hook(IterationHook(name), with_kwargs=True)
+    FirstForwardHook.register(module)
     return module
 
 
@@ -179,12 +168,14 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
 
     Returns:
         The estimated sigma of each trained weight, a lower bound, by the name of the layer in `model` (`""` for `model`
-        itself). It is not the norm of the weight in use, which is `scale`. The values are detached scalars on the
-        device of the layer, so the host waits only when they are read.
+        itself), followed by the name of the parameter if it is not `weight` ("layer.name"). It is not the norm of the
+        weight in use, which is `scale`. The values are detached scalars on the device of the layer, so the host waits
+        only when they are read. Weights sharded by `fully_shard` are gathered, so all ranks have to call the function.
 
     Raises:
+        TypeError: if `model` is not a module.
         ValueError: if `model` contains no wrapped layer.
-        RuntimeError: if a layer has not seen an input yet and was wrapped without `input_size`.
+        RuntimeError: if a layer has not seen an input yet and was wrapped without `input_size` or `example_input`.
 
     Example:
         >>> layer = torch.nn.Linear(2, 2, bias=False)
@@ -193,18 +184,17 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
         >>> {name: round(float(sigma), 3) for name, sigma in spectral_norms(model).items()}
         {'0': 4.0}
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     sigmas = {}
     with torch.no_grad():
-        for label, layer in model.named_modules():
-            for name in getattr(layer, "parametrizations", {}):
-                normalisation = _spectral_norm_of(layer, name)
-                if normalisation is not None:
-                    if not normalisation.v.numel():
-                        raise RuntimeError(
-                            f"model: expected layers that have seen an input, got {label!r}, which has not; "
-                            f"{UNKNOWN_INPUT_SIZE}"
-                        )
-                    sigmas[label] = normalisation.sigma(_parametrizations_of(layer, name).original)
+        for label, weight, normalisation in named_spectral_norms(model):
+            if not normalisation.has_input_size:
+                raise RuntimeError(
+                    f"model: expected layers that have seen an input, got {label!r}, which has not; "
+                    f"{UNKNOWN_INPUT_SIZE}"
+                )
+            sigmas[label] = normalisation.sigma(whole(weight))
     if not sigmas:
         raise ValueError("model: expected a module with layers wrapped by conv_spectral_norm, got one without")
     return sigmas
@@ -215,15 +205,3 @@ def _operator_of(layer: nn.Module, method: Method) -> operators.LinearOperator:
     if method != "matrix" and isinstance(layer, CONVOLUTIONS):
         return operators.ConvolutionOperator.from_layer(layer)
     return operators.MatrixOperator.from_layer(layer)  # type: ignore[arg-type]
-
-
-def _parametrizations_of(layer: nn.Module, name: str) -> parametrize.ParametrizationList:
-    return layer.parametrizations[name]  # type: ignore[index, return-value]
-
-
-def _spectral_norm_of(layer: nn.Module, name: str) -> SpectralNorm | None:
-    """Return the normalisation of a parameter, or None if the parameter is not normalised (any more)."""
-    if not parametrize.is_parametrized(layer, name):
-        return None
-    first = _parametrizations_of(layer, name)[0]
-    return first if isinstance(first, SpectralNorm) else None

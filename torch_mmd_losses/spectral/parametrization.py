@@ -8,29 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torch_mmd_losses import autograd
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.spectral import normalisation, operators, singular_vectors
+from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT, fingerprint
 from torch_mmd_losses.spectral.read_only import protect
+from torch_mmd_losses.spectral.sharding import whole
 
 UNKNOWN_INPUT_SIZE = (
     "the norm of a convolution depends on its input size: run a forward pass through the layer first, or wrap it with "
-    "input_size= (and initialise weights before conv_spectral_norm)"
+    "example_input= or input_size= (and initialise weights before conv_spectral_norm)"
 )
 
 
 class SpectralNorm(nn.Module):
     """The parametrization `weight -> scale * weight / sigma(weight)`.
 
-    The state is the right singular vector `v`, which is empty until the input size of the layer is known. Only
-    :meth:`before_forward` iterates. Reading the weight evaluates `sigma = |A v|` for the current weight.
+    The state is the right singular vector `v`, which is empty until the input size of the layer is known, and the
+    fingerprint of the weight for which `v` was last updated. Only :meth:`before_forward` iterates, once for each change
+    of the weight. All forward passes at one weight therefore use the same `v`, also those that activation checkpointing
+    repeats. Reading the weight evaluates `sigma = |A v|` for the current weight.
+
+    Only the value of the weight decides, because PyTorch does not count the changes that fused optimisers, sharded
+    optimisers and writes to `.data` make, and copies do not keep what it counts.
     """
 
     v: Tensor
+    fingerprint: Tensor
+    output_padding: Tensor
 
     def __init__(
         self,
         operator: operators.LinearOperator,
         *,
+        weight: Tensor,
         spatial_dims: int,
         n_power_iterations: int,
         scale: float | nn.Parameter,
@@ -42,10 +53,17 @@ class SpectralNorm(nn.Module):
         self.n_power_iterations = n_power_iterations
         self.scale = scale
         self.eps = eps
-        self.register_buffer("v", torch.empty(0))
+        self._weight_shape = weight.shape
+        self._weight_like = weight.detach().new_empty(0)
+        self._default_operator = operator
+        self.register_buffer("v", torch.empty(0, device=weight.device))
+        self.register_buffer("fingerprint", torch.tensor(NO_FINGERPRINT, device=weight.device))
+        if isinstance(operator, operators.ConvolutionOperator) and operator.transposed:
+            self.register_buffer("output_padding", torch.tensor(operator.output_padding, device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the normalised weight in the dtype of the trained weight, protected from in-place changes."""
+        weight = whole(weight)
         normalised = self.normalise(at_least_float32(weight))
         return protect(normalised.to(weight.dtype))
 
@@ -59,13 +77,26 @@ class SpectralNorm(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return an assigned weight as the new trained weight, and restart the iteration for it."""
-        if self.v.numel():
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight: expected a tensor to assign, got {weight!r} of type {type(weight).__name__}")
+        like = self._weight_like
+        if weight.shape != self._weight_shape or weight.dtype != like.dtype:
+            raise ValueError(
+                f"weight: expected a tensor of shape {tuple(self._weight_shape)} and {like.dtype} to assign, got "
+                f"{tuple(weight.shape)} and {weight.dtype}"
+            )
+        if self.has_input_size:
             self.initialise(weight, self.v.shape)
         return weight
 
+    @property
+    def has_input_size(self) -> bool:
+        """Whether the input size of the layer is known, so that sigma is defined."""
+        return self.v.numel() > 0
+
     def sigma(self, weight: Tensor) -> Tensor:
         """Return the estimate `sigma = |A v|`, differentiable in the weight, at least in float32."""
-        if not self.v.numel():
+        if not self.has_input_size:
             raise RuntimeError(
                 f"weight: expected a layer that has seen an input, got one that has not; {UNKNOWN_INPUT_SIZE}"
             )
@@ -75,46 +106,108 @@ class SpectralNorm(nn.Module):
             return singular_vectors.norm_along(self.operator, precise, self.v.to(precise.dtype, copy=True))
 
     def initialise(self, weight: Tensor, shape: Sequence[int]) -> None:
-        """Compute `v` for a new weight, by Lanczos iteration from a fixed start vector."""
+        """Compute the vectors for a new weight, by Lanczos iteration from a fixed start vector."""
         with torch.no_grad(), torch.inference_mode(False), full_precision(weight.device):
             precise = at_least_float32(weight.detach())
-            self.v = singular_vectors.top_singular_vector(self.operator, precise, shape)
+            for name, vector in self.first_vectors(precise, shape).items():
+                setattr(self, name, vector)
+            self.fingerprint = fingerprint(precise)
 
-    def before_forward(self, weight: Tensor, x: Tensor, training: bool) -> None:
-        """Compute `v` in the first forward pass, and iterate in every later pass in training mode."""
-        if not self.v.numel():
-            if self.spatial_dims and x.dim() not in (self.spatial_dims + 1, self.spatial_dims + 2):
-                raise ValueError(
-                    f"input: expected {self.spatial_dims} spatial dimensions after (batch and) channels, "
-                    f"got shape {tuple(x.shape)}"
-                )
-            self.initialise(weight, self.operator.vector_shape(x.shape[x.dim() - self.spatial_dims :]))
-        elif training:
+    def before_forward(self, weight: Tensor, x: Tensor, training: bool, output_padding: Sequence[int] | None) -> None:
+        """Compute the vectors in the first forward pass, and iterate in training mode if the weight has changed.
+
+        Args:
+            weight: the trained weight.
+            x: the input of the layer, which fixes the input size if it is not known yet.
+            training: whether the layer is in training mode.
+            output_padding: that of this forward pass of a transposed convolution, which counts in the first one only;
+                None stands for the one of the layer.
+        """
+        weight = whole(weight)
+        if not self.has_input_size:
+            self._learn_input_size(weight, x, output_padding)
+        elif training and not _in_backward():
             with torch.no_grad(), torch.inference_mode(False), full_precision(weight.device):
-                self.iterate(weight)
+                self._follow(weight)
 
-    def iterate(self, weight: Tensor) -> None:
-        """Update `v` in place by the power iterations of one forward pass."""
+    def first_vectors(self, weight: Tensor, shape: Sequence[int]) -> dict[str, Tensor]:
+        """Return the vectors by name for a new weight in float32 or float64."""
+        return {"v": singular_vectors.top_singular_vector(self.operator, weight, shape)}
+
+    def next_vectors(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the vectors after the iterations for one change of the weight, which is in float32 or float64."""
+        v = self.v.to(weight.dtype)
+        return {"v": singular_vectors.power_iteration(self.operator, weight, v, self.n_power_iterations)}
+
+    def forget_input_size(self) -> None:
+        """Return to the state before the first forward pass."""
+        for name, vector in self.vectors():
+            setattr(self, name, vector.new_empty(0))
+        self.set_output_padding(None)
+
+    def vectors(self) -> list[tuple[str, Tensor]]:
+        """Return the singular vectors, and what else the iteration keeps of this kind, with their names."""
+        return [(name, buffer) for name, buffer in self.named_buffers(recurse=False) if buffer.is_floating_point()]
+
+    def _follow(self, weight: Tensor) -> None:
+        """Iterate in place if the weight has changed."""
         precise = at_least_float32(weight.detach())
-        v = self.v.to(precise.dtype)
-        self.v.copy_(singular_vectors.power_iteration(self.operator, precise, v, self.n_power_iterations))
+        current = fingerprint(precise)
+        if weight.device.type == "cpu" and autograd.reverse_mode_only(weight):
+            if bool(current == self.fingerprint):
+                return
+            updates = self.next_vectors(precise)
+        else:  # the host must not wait for the device, and compiled code cannot branch
+            changed = current != self.fingerprint
+            updates = {
+                name: torch.where(changed, vector, getattr(self, name).to(vector.dtype))
+                for name, vector in self.next_vectors(precise).items()
+            }
+        for name, vector in updates.items():
+            getattr(self, name).copy_(vector)
+        self.fingerprint.copy_(current)
+
+    def _learn_input_size(self, weight: Tensor, x: Tensor, output_padding: Sequence[int] | None) -> None:
+        dims = self.spatial_dims
+        if dims and x.dim() not in (dims + 1, dims + 2):
+            raise ValueError(
+                f"input: expected {dims} spatial dimensions after (batch and) channels, got shape {tuple(x.shape)}"
+            )
+        size = x.shape[x.dim() - dims :]
+        if 0 in size:
+            raise ValueError(f"input: expected spatial dimensions of at least one pixel, got shape {tuple(x.shape)}")
+        shape = self.operator.vector_shape(size)
+        if dims and x.shape[-dims - 1] != shape[0]:
+            raise ValueError(f"input: expected {shape[0]} channels, got shape {tuple(x.shape)}")
+        self.set_output_padding(output_padding)
+        self.initialise(weight, shape)
+
+    def set_output_padding(self, padding: Sequence[int] | None) -> None:
+        """Set the output padding of a transposed convolution, or return to that of the layer. Others have none."""
+        if "output_padding" in self._buffers:
+            default: operators.ConvolutionOperator = self._default_operator  # type: ignore[assignment]
+            self.operator = default if padding is None else default._replace(output_padding=list(padding))
+            with torch.inference_mode(False):
+                self.output_padding = torch.tensor(self.operator.output_padding, device=self.output_padding.device)
 
     def extra_repr(self) -> str:
         """Return the shape of `v` and the options for the printed form of the layer."""
         scale = "learned" if isinstance(self.scale, Tensor) else self.scale
         return f"domain={tuple(self.v.shape) or None}, n_power_iterations={self.n_power_iterations}, scale={scale}"
 
-    def _named_vectors(self) -> list[tuple[str, Tensor]]:
-        return list(self.named_buffers(recurse=False))
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpectralNorm:
         was_meta = self.v.is_meta
+        shapes = {name: vector.shape for name, vector in self.vectors()}
+        for name, vector in self.vectors():
+            setattr(self, name, vector.flatten())  # memory formats for images are not for vectors
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._weight_like = fn(self._weight_like)
         # The vectors stay in float32 if the module is cast to half precision. They are computed anew if the module
         # leaves the meta device.
-        anew = was_meta and not self.v.is_meta
-        for name, vector in self._named_vectors():
-            setattr(self, name, vector.new_empty(0) if anew else at_least_float32(vector))
+        for name, shape in shapes.items():
+            setattr(self, name, at_least_float32(getattr(self, name)).view(shape))
+        if was_meta and not self.v.is_meta:
+            self.forget_input_size()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
@@ -125,17 +218,35 @@ class SpectralNorm(nn.Module):
                 f'conv_spectral_norm (the vectors of "matrix" have another shape), got shape {tuple(v.shape)}'
             )
             return
+        if prefix + "v" in state_dict:
+            self.complete_state(state_dict, prefix)
         # The size of v is part of the state, so a fresh model that never ran takes it from the checkpoint. A checkpoint
         # without v brings a new weight, for which the old vector is useless.
-        for name, vector in self._named_vectors():
+        for name, vector in self.vectors():
             stored = state_dict.get(prefix + name, vector.new_empty(0))
             if stored.shape != vector.shape:
                 setattr(self, name, torch.empty_like(stored, device=vector.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        for name, vector in self._named_vectors():
-            setattr(self, name, vector.clone())  # assign=True would share it with the checkpoint
+        for name, buffer in self.named_buffers(recurse=False):
+            setattr(self, name, buffer.clone())  # assign=True would share it with the checkpoint
+        padding = state_dict.get(prefix + "output_padding")
+        self.set_output_padding(None if padding is None or padding.is_meta else padding.tolist())
+
+    def complete_state(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Add to a state of an earlier version or of another method what it lacks."""
+        state_dict.pop(prefix + "_extra_state", None)  # of method="conv" in earlier versions
+        state_dict.setdefault(prefix + "fingerprint", torch.tensor(NO_FINGERPRINT, device="cpu"))
+        if "output_padding" in self._buffers:
+            default: operators.ConvolutionOperator = self._default_operator  # type: ignore[assignment]
+            padding = torch.tensor(default.output_padding, device="cpu")
+            state_dict.setdefault(prefix + "output_padding", padding)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Return `x` in float32, or unchanged if it is in float64."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def _in_backward() -> bool:
+    """Whether a backward pass is running, in which activation checkpointing repeats forward passes."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
