@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from torch_mmd_losses import checks
 from torch_mmd_losses.spectral import operators
 from torch_mmd_losses.spectral.accelerated import AcceleratedSpectralNorm
+from torch_mmd_losses.spectral.example import check_example, run_example
 from torch_mmd_losses.spectral.hooks import FirstForwardHook, IterationHook, named_spectral_norms
 from torch_mmd_losses.spectral.layers import (
     CONVOLUTIONS,
@@ -33,6 +34,7 @@ def conv_spectral_norm(
     name: str = "weight",
     *,
     input_size: int | Sequence[int] | None = None,
+    example_input: Tensor | tuple[Any, ...] | None = None,
     n_power_iterations: int = 1,
     method: Method = "conv",
     scale: float = 1.0,
@@ -80,6 +82,9 @@ def conv_spectral_norm(
         input_size: spatial size of the layer's input, without batch and channels, as one number for all dimensions or
             one for each; None takes it from the first forward pass. Only for a single convolution, and not for
             `method="matrix"`.
+        example_input: a tensor, or a tuple of all positional arguments, for one forward pass of `module` in eval mode
+            without gradients. It fixes the input sizes of all layers, so that copies, moving averages, checkpoints,
+            export, compilation and distributed training need no first forward pass.
         n_power_iterations: iterations for each change of the weight, >= 1. `method="conv"` does twice as many where
             they cost little, in layers of at most four million multiplications at stride 1.
         method: `"conv"` and `"pico"` use the norm of the convolution itself, which depends on the input size.
@@ -134,6 +139,7 @@ def conv_spectral_norm(
     if smallest > torch.finfo(torch.float32).max:
         raise ValueError(f"eps: expected a number that torch.float32 can hold, got {eps!r}")
     learned = checks.flag("learn_scale", learn_scale)
+    example = check_example(example_input, input_size)
     layers = layers_to_wrap(module)
     for label, layer in layers.items():
         check_layer(label, layer, name)
@@ -157,6 +163,8 @@ def conv_spectral_norm(
             normalisation.initialise(weight, normalisation.operator.vector_shape(size or ()))
         layer.register_forward_pre_hook(IterationHook(name), with_kwargs=True)
     FirstForwardHook.register(module)
+    if example is not None:
+        run_example(module, example, strict=False)
     return module
 
 
