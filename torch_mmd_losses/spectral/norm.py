@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.spectral import operators
+from torch_mmd_losses.spectral import containers, operators
 from torch_mmd_losses.spectral.accelerated import AcceleratedSpectralNorm
 from torch_mmd_losses.spectral.example import check_example, run_example
 from torch_mmd_losses.spectral.hooks import FirstForwardHook, IterationHook, named_spectral_norms
@@ -163,6 +163,7 @@ def conv_spectral_norm(
             normalisation.initialise(weight, normalisation.operator.vector_shape(size or ()))
         layer.register_forward_pre_hook(IterationHook(name), with_kwargs=True)
     FirstForwardHook.register(module)
+    containers.watch()
     if example is not None:
         run_example(module, example, strict=False)
     return module
