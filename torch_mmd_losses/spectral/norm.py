@@ -13,6 +13,7 @@ from torch_mmd_losses import checks
 from torch_mmd_losses.spectral import containers, operators
 from torch_mmd_losses.spectral.accelerated import AcceleratedSpectralNorm
 from torch_mmd_losses.spectral.example import check_example, run_example
+from torch_mmd_losses.spectral.guarantees import check_guarantees
 from torch_mmd_losses.spectral.hooks import FirstForwardHook, IterationHook, named_spectral_norms
 from torch_mmd_losses.spectral.layers import (
     CONVOLUTIONS,
@@ -40,6 +41,7 @@ def conv_spectral_norm(
     scale: float = 1.0,
     learn_scale: bool = False,
     eps: float = 1e-12,
+    strict: bool = False,
 ) -> Module:
     r"""Normalise the weight of a layer, or of every layer in a network, by its spectral norm.
 
@@ -98,6 +100,7 @@ def conv_spectral_norm(
         learn_scale: make `scale` a parameter, initialised to the given number (the spectral parametrisation of Arbel
             et al.). Create the optimiser after wrapping.
         eps: if sigma <= eps, the weight is multiplied by `scale` but not divided by sigma; > 0.
+        strict: raise an error where a :class:`UsageWarning` would be issued, see below.
 
     Returns:
         `module` itself, changed in place. For each layer, `state_dict` holds `parametrizations.<name>.original`,
@@ -109,7 +112,13 @@ def conv_spectral_norm(
     Raises:
         TypeError: if `module` is not a module or an option is of the wrong type.
         ValueError: if `module` contains no such layer, a layer has no such floating-point parameter, is parametrized
-            already or sharded, `input_size` does not fit, or an option is out of range.
+            already or sharded, `input_size` does not fit, or an option is out of range; with `strict`, also if a
+            warning would be issued.
+
+    Warns:
+        UsageWarning: if the norms of the layers say nothing about the network: it contains batch norm or instance norm
+            with running statistics, layers whose class overrides `forward`, or weights in modules of other kinds,
+            which stay as they are. Also if `example_input` did not reach all layers.
 
     Example:
         >>> discriminator = torch.nn.Sequential(
@@ -138,13 +147,14 @@ def conv_spectral_norm(
     factor, smallest = checks.positive_number("scale", scale), checks.positive_number("eps", eps)
     if smallest > torch.finfo(torch.float32).max:
         raise ValueError(f"eps: expected a number that torch.float32 can hold, got {eps!r}")
-    learned = checks.flag("learn_scale", learn_scale)
+    learned, is_strict = checks.flag("learn_scale", learn_scale), checks.flag("strict", strict)
     example = check_example(example_input, input_size)
     layers = layers_to_wrap(module)
     for label, layer in layers.items():
         check_layer(label, layer, name)
         check_scale(label, getattr(layer, name), factor)
     size = check_input_size(input_size, layers, method, name)
+    check_guarantees(module, layers, strict=is_strict)
     for layer in layers.values():
         weight = getattr(layer, name)
         parametrization = AcceleratedSpectralNorm if method == "conv" else SpectralNorm
@@ -165,7 +175,7 @@ def conv_spectral_norm(
     FirstForwardHook.register(module)
     containers.watch()
     if example is not None:
-        run_example(module, example, strict=False)
+        run_example(module, example, strict=is_strict)
     return module
 
 
