@@ -24,6 +24,10 @@ from torch_mmd_losses.spectral.layers import (
     spatial_dims,
 )
 from torch_mmd_losses.spectral.parametrization import UNKNOWN_INPUT_SIZE, SpectralNorm
+from torch_mmd_losses.spectral.replacement import (
+    layers_with_spectral_norms_of_torch,
+    remove_spectral_norm_of_torch,
+)
 from torch_mmd_losses.spectral.sharding import whole
 from torch_mmd_losses.types import METHODS, Method
 
@@ -42,6 +46,7 @@ def conv_spectral_norm(
     learn_scale: bool = False,
     eps: float = 1e-12,
     strict: bool = False,
+    replace: bool = False,
 ) -> Module:
     r"""Normalise the weight of a layer, or of every layer in a network, by its spectral norm.
 
@@ -101,6 +106,8 @@ def conv_spectral_norm(
             et al.). Create the optimiser after wrapping.
         eps: if sigma <= eps, the weight is multiplied by `scale` but not divided by sigma; > 0.
         strict: raise an error where a :class:`UsageWarning` would be issued, see below.
+        replace: first remove PyTorch's own spectral norms (`torch.nn.utils.spectral_norm` or the parametrization of
+            that name) from these layers. Their trained weights stay, as the same parameters.
 
     Returns:
         `module` itself, changed in place. For each layer, `state_dict` holds `parametrizations.<name>.original`,
@@ -150,11 +157,16 @@ def conv_spectral_norm(
     learned, is_strict = checks.flag("learn_scale", learn_scale), checks.flag("strict", strict)
     example = check_example(example_input, input_size)
     layers = layers_to_wrap(module)
+    replaced = layers_with_spectral_norms_of_torch(layers, name) if checks.flag("replace", replace) else {}
     for label, layer in layers.items():
-        check_layer(label, layer, name)
+        if label not in replaced:
+            check_layer(label, layer, name)
         check_scale(label, getattr(layer, name), factor)
     size = check_input_size(input_size, layers, method, name)
     check_guarantees(module, layers, strict=is_strict)
+    for label, layer in replaced.items():
+        remove_spectral_norm_of_torch(layer, name)
+        check_layer(label, layer, name)
     for layer in layers.values():
         weight = getattr(layer, name)
         parametrization = AcceleratedSpectralNorm if method == "conv" else SpectralNorm
