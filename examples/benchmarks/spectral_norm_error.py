@@ -26,6 +26,8 @@ from torch.nn import functional as F
 
 from torch_mmd_losses import MMDLoss, conv_spectral_norm, spectral_norms
 from torch_mmd_losses.spectral import singular_vectors
+from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT
+from torch_mmd_losses.spectral.parametrization import SpectralNorm
 from torch_mmd_losses.types import Method
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ QUICK_STEPS = 2
 WINDOW = 10
 """Steps in a line of the table."""
 HELD = 10
-"""Forwards after the weights are held."""
+"""Iterations after the weights are held."""
 BATCH = 16
 MOST_SATURATED = 0.6
 EXACT_STEPS = 40
@@ -95,6 +97,11 @@ def weights(model: nn.Module) -> list[Tensor]:
     return [value for name, value in model.named_parameters() if name.endswith(".original")]
 
 
+def normalisations(model: nn.Module) -> list[SpectralNorm]:
+    """Return what normalises the layers."""
+    return [part for part in model.modules() if isinstance(part, SpectralNorm)]
+
+
 class Followers:
     """Estimates by each method, and exact norms, of the layers of a discriminator."""
 
@@ -112,7 +119,7 @@ class Followers:
             )
             self.models[method] = conv_spectral_norm(follower, method=method)
             self._forward(follower)
-        norms = [layer.parametrizations.weight[0] for layer in model if hasattr(layer, "parametrizations")]  # type: ignore[attr-defined]
+        norms = normalisations(model)
         self.operators = [norm.operator for norm in norms]
         self.exact = [norm.v.double() for norm in norms]
 
@@ -123,8 +130,9 @@ class Followers:
             found = {}
             for method, follower in self.models.items():
                 for mine, weight in zip(weights(follower), weights(self.model), strict=True):
-                    if not torch.equal(mine, weight):
-                        mine.copy_(weight)
+                    mine.copy_(weight)
+                for norm in normalisations(follower):
+                    norm.fingerprint.fill_(NO_FINGERPRINT)  # iterate at weights that are held, too
                 self._forward(follower)
                 found[method] = (torch.stack([*spectral_norms(follower).values()]) / exact).tolist()
         return [{"layer": i, **{method: found[method][i] for method in METHODS}} for i in range(len(exact))]
@@ -172,7 +180,7 @@ def run(seed: int, widths: Sequence[int], steps: int, held: int) -> Iterator[Rec
 def measure(options: Options) -> list[Record]:
     """Return a record for each seed, step and layer: estimate / exact by method, and whether the step counts.
 
-    `held` is the number of forwards at the last weights, 0 in training, and steps go on meanwhile.
+    `held` is the number of iterations at the last weights, 0 in training, and steps go on meanwhile.
     """
     size = (QUICK_WIDTHS, QUICK_STEPS, 1) if options.quick else (WIDTHS, STEPS, HELD)
     return [record for seed in SEEDS for record in run(options.seed + seed, *size)]
@@ -239,7 +247,7 @@ def targets(records: list[Record]) -> list[Target]:
         )
         held += [min(r["conv"] for r in mine if r["held"] == HELD)] if complete else []
     lowest = min(held) if len(held) == len(SEEDS) else None
-    what = f"lowest estimate / exact on any layer after {HELD} forwards at fixed weights, `conv`"
+    what = f"lowest estimate / exact on any layer after {HELD} iterations at fixed weights, `conv`"
     return [*result, Target(what, LEAST_HELD, lowest, least=True)]
 
 

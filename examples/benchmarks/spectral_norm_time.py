@@ -91,10 +91,10 @@ class Candidate:
                 conv_spectral_norm(layer, method=method)(x)
 
     def change(self) -> None:
-        """Write to the trained weights in place, as an optimiser does; this is not what is timed."""
+        """Change the trained weights in place, but not their norms; this is not what is timed."""
         with torch.no_grad():
             for layer in self.layers:
-                original(layer).mul_(1)
+                original(layer).neg_()
 
     def step(self, passes: int = 1) -> None:
         """Compute the weights as a forward in training does, and differentiate, some times."""

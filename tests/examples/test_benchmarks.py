@@ -398,8 +398,8 @@ def test_only_times_of_all_layers_with_the_allocator_of_users_are_held_against_t
     assert [target.met for target in found] == [True, False]
 
 
-@pytest.mark.parametrize(("method", "moves"), [("conv", [True, False, False]), ("pico", [True] * 3)])
-def test_a_changed_weight_moves_the_iteration_as_in_training(benchmarks, method, moves):
+@pytest.mark.parametrize("method", ["conv", "pico", "matrix"])
+def test_a_changed_weight_moves_the_iteration_as_in_training(benchmarks, method):
     candidate = benchmarks.spectral_norm_time.Candidate(method, 1, 0)
     normalisation = candidate.layers[0].parametrizations.weight[0]
     candidate.change()
@@ -408,7 +408,7 @@ def test_a_changed_weight_moves_the_iteration_as_in_training(benchmarks, method,
         before = normalisation.v.clone()
         candidate.step()
         found.append(not torch.equal(before, normalisation.v))
-    assert found == moves
+    assert found == [True, False, False]
 
 
 @pytest.mark.parametrize(("name", "passes", "changes"), [("one pass, same weights", 1, 0), ("GAN step", 3, 1)])
