@@ -6,7 +6,6 @@ from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.estimators.variance import mmd2_and_variance
 from torch_mmd_losses.estimators.witness import witness
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
-from torch_mmd_losses.guards import UsageWarning
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.bounded import RBFBKernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel, PolynomialKernel
@@ -23,6 +22,7 @@ from torch_mmd_losses.losses.scaled import ScaledMMDLoss
 from torch_mmd_losses.spectral.norm import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.two_sample.permutation import mmd_test
 from torch_mmd_losses.two_sample.relative import relative_mmd_test
+from torch_mmd_losses.usage_warnings import UsageWarning
 
 __version__ = "0.1.0"
 

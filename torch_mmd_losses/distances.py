@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import autograd
+from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.precision import total_dtype
 
 FLOAT32_LIMIT = 64.0
@@ -180,7 +180,9 @@ class Pairs:
             steepness: returns the steepness of the kernel for scores like the given ones, see :class:`Conditioning`.
         """
         a, b = self.a.scores, self.b.scores
-        if not (a.is_cpu and autograd.reverse_mode_only(a, b)):  # reading a number would be a synchronisation, or fail
+        if not (
+            a.is_cpu and hand_written_gradients.reverse_mode_only(a, b)
+        ):  # reading a number would be a synchronisation, or fail
             return self._computed("traced", lambda: (squared_distances(a, b), 0.0))[0]
         if a.dtype == torch.float32:
             distances, largest = self._computed("float32", lambda: _with_largest(a, b))

@@ -13,7 +13,16 @@ from oracles import mmd2 as mmd2_by_loops
 from sizes import Largest
 from torch.testing import assert_close
 
-from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, RBFMix, autograd, mmd2, mmd2_blocks
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    LinearKernel,
+    RBFKernel,
+    RBFMix,
+    hand_written_gradients,
+    mmd2,
+    mmd2_blocks,
+)
 from torch_mmd_losses.estimators import blocks
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
@@ -29,7 +38,7 @@ def way(request, monkeypatch):
     if request.param == "one_by_one":
         monkeypatch.setattr(blocks, "TOGETHER_UP_TO", 0)
     elif request.param == "autograd":
-        monkeypatch.setattr(autograd, "reverse_mode_only", lambda *_: False)
+        monkeypatch.setattr(hand_written_gradients, "reverse_mode_only", lambda *_: False)
 
 
 every_way = pytest.mark.usefixtures("way")
@@ -405,7 +414,7 @@ def test_a_kernel_of_the_wrong_shape_is_refused(monkeypatch):
         def from_sq_dist(self, sq_dist):
             return sq_dist.sum(0)
 
-    for applies in (autograd.reverse_mode_only, lambda *_: False):
-        monkeypatch.setattr(autograd, "reverse_mode_only", applies)
+    for applies in (hand_written_gradients.reverse_mode_only, lambda *_: False):
+        monkeypatch.setattr(hand_written_gradients, "reverse_mode_only", applies)
         with pytest.raises(ValueError, match="^Summed: expected kernel values of shape"):
             mmd2_blocks(torch.zeros(8, 2), torch.zeros(8, 2), Summed(), block_size=4)

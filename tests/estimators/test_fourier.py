@@ -17,7 +17,7 @@ from torch_mmd_losses import (
     RBFBKernel,
     RBFKernel,
     RBFMix,
-    autograd,
+    hand_written_gradients,
     mmd2,
     mmd2_fourier,
 )
@@ -60,7 +60,7 @@ def _components(summand):
 def way(request, monkeypatch):
     """Make gradients in the forward pass, and by autograd as under `torch.compile` and function transforms."""
     if request.param == "autograd":
-        monkeypatch.setattr(autograd, "reverse_mode_only", lambda *_: False)
+        monkeypatch.setattr(hand_written_gradients, "reverse_mode_only", lambda *_: False)
 
 
 both_ways = pytest.mark.usefixtures("way")

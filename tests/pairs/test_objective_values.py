@@ -5,7 +5,7 @@ import torch
 from cases import CASES, INVARIANT, SMOOTH, KernelCase, scores
 from torch.testing import assert_close
 
-from torch_mmd_losses import EnergyKernel, Kernel, MMDLoss, RBFBKernel, RBFKernel, RBFMix, autograd, mmd2
+from torch_mmd_losses import EnergyKernel, Kernel, MMDLoss, RBFBKernel, RBFKernel, RBFMix, hand_written_gradients, mmd2
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -16,7 +16,7 @@ translation_invariant = pytest.mark.parametrize("case", INVARIANT.values(), ids=
 def way(request, monkeypatch):
     """Compute losses in the fused pass, and by autograd as under `torch.compile` and function transforms."""
     if request.param == "autograd":
-        monkeypatch.setattr(autograd, "reverse_mode_only", lambda *_: False)
+        monkeypatch.setattr(hand_written_gradients, "reverse_mode_only", lambda *_: False)
 
 
 both_ways = pytest.mark.usefixtures("way")

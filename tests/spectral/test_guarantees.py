@@ -8,14 +8,14 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from wrapped_layers import images, network
 
-from torch_mmd_losses import UsageWarning, conv_spectral_norm, guards
+from torch_mmd_losses import UsageWarning, conv_spectral_norm, usage_warnings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 
 
 @pytest.fixture(autouse=True)
 def _places_are_new(monkeypatch):
-    monkeypatch.setattr(guards, "_warned", set())
+    monkeypatch.setattr(usage_warnings, "_warned", set())
 
 
 class EqualConv(nn.Conv2d):

@@ -13,7 +13,18 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
-from wrapped_layers import change, converge, every_layer, images, iterate, network, original, small_network, state, vector
+from wrapped_layers import (
+    change,
+    converge,
+    every_layer,
+    images,
+    iterate,
+    network,
+    original,
+    small_network,
+    state,
+    vector,
+)
 
 from torch_mmd_losses import MMDLoss, RBFKernel, conv_spectral_norm, spectral_norms
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import autograd, checks
+from torch_mmd_losses import checks, hand_written_gradients
 from torch_mmd_losses.distances import squared_distances
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
@@ -125,7 +125,9 @@ def _number_of_blocks(m: int, n: int, size: int) -> int:
 def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) -> Tensor:
     """Return the estimate `(B,)` of each block of `real` and `fake` `(B, b, d)`, in :func:`total_dtype`."""
     radial, others = by_kind(kernel._summands())
-    by_hand = autograd.reverse_mode_only(real, fake) and not any(is_trained(summand, real) for summand in radial)
+    by_hand = hand_written_gradients.reverse_mode_only(real, fake) and not any(
+        is_trained(summand, real) for summand in radial
+    )
     if by_hand and real.shape[1] > TOGETHER_UP_TO:
         return _one_by_one(kernel, real, fake, estimator)
     parts = []
@@ -133,7 +135,9 @@ def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) ->
         groups = _groups(real.shape[1], estimator)
         differentiable = partial(_by_autograd, radial, groups)
         if by_hand:
-            parts.append(autograd.batched_values(real, fake, partial(_in_pieces, radial, groups), differentiable))
+            parts.append(
+                hand_written_gradients.batched_values(real, fake, partial(_in_pieces, radial, groups), differentiable)
+            )
         else:
             parts.append(differentiable(real, fake))
     for factor, other, _ in others:

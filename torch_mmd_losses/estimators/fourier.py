@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import autograd, checks
+from torch_mmd_losses import checks, hand_written_gradients
 from torch_mmd_losses.distances import centred
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.kernels import spectral_measure
@@ -126,8 +126,10 @@ def mmd2_fourier(
             omega = spectral_measure.draw(mixture, count, real.shape[1], real.device, generator).to(x.dtype)
             peak = sum(component.weight for component in mixture)
             differentiable = partial(_by_autograd, omega, estimator)
-            if autograd.reverse_mode_only(real, fake):
-                mean = autograd.batched_values(x, y, partial(_in_pieces, omega, estimator), differentiable)
+            if hand_written_gradients.reverse_mode_only(real, fake):
+                mean = hand_written_gradients.batched_values(
+                    x, y, partial(_in_pieces, omega, estimator), differentiable
+                )
             else:
                 mean = differentiable(x, y)
             values.append((peak * mean[0]).to(real.dtype))
@@ -137,7 +139,7 @@ def mmd2_fourier(
 def _around_centre(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Return scores around their centre; on a CPU in float64 if some are so far away that phases would lose digits."""
     x, y = centred(real, fake)
-    if x.dtype == torch.float32 and x.is_cpu and autograd.reverse_mode_only(real, fake):
+    if x.dtype == torch.float32 and x.is_cpu and hand_written_gradients.reverse_mode_only(real, fake):
         with torch.no_grad():
             largest = max(float(scores.abs().amax()) for scores in (x, y))
         if not largest <= FAR:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from torch_mmd_losses import autograd
+from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.summands import Summand, sum_of_gram_matrices
 from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
@@ -138,7 +138,7 @@ def _sums(summands: Sequence[Summand], block: Block, constants: Centre, side: in
     columns = rows if block.symmetric else list(_zeros(b).split(side))
     squares = a.new_zeros((), dtype=total_dtype(a.device))
     several = max(a.shape[0], b.shape[0]) > side
-    recompute = several and torch.is_grad_enabled() and autograd.reverse_mode_only(a, b)
+    recompute = several and torch.is_grad_enabled() and hand_written_gradients.reverse_mode_only(a, b)
     for own, other in tiles(block, side):
         i, j = own.start // side, other.start // side
         on_diagonal = block.symmetric and i == j

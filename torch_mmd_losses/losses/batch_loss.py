@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.autograd import eager_only
+from torch_mmd_losses.hand_written_gradients import eager_only
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.batch import LOCAL
 from torch_mmd_losses.pairs.distributed import GlobalBatch, refuse

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.autograd import eager_only
+from torch_mmd_losses.hand_written_gradients import eager_only
 
 
 @eager_only

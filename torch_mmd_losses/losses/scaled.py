@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.autograd import eager_only
+from torch_mmd_losses.hand_written_gradients import eager_only
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel
 from torch_mmd_losses.kernels.radial import RBFKernel

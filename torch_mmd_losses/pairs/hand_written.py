@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.autograd import differentiable_gradients
+from torch_mmd_losses.hand_written_gradients import differentiable_gradients
 from torch_mmd_losses.pairs import by_autograd, dense, tiled
 from torch_mmd_losses.pairs.plan import Plan
 from torch_mmd_losses.precision import full_precision

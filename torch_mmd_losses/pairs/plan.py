@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from torch_mmd_losses import autograd
+from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, has_closed_form, is_trained
 from torch_mmd_losses.pairs.batch import Batch
@@ -56,7 +56,7 @@ def make_plan(
     Large batches, and batches of several processes, are evaluated in tiles. Their memory grows with the number of
     samples, not with the number of pairs.
     """
-    by_hand = autograd.reverse_mode_only(real, fake)
+    by_hand = hand_written_gradients.reverse_mode_only(real, fake)
     radial: list[RadialSummand] = []
     others: list[GramSummand] = []
     left: list[Summand] = []

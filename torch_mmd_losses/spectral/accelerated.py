@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import autograd
+from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.spectral import normalisation, singular_vectors
 from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT
@@ -63,7 +63,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
 
     def normalise(self, weight: Tensor) -> Tensor:
         """Return `scale * weight / sigma`, with `sigma = |<G, W>|` for the first read of a training forward pass."""
-        if not (self._training_read_pending and autograd.reverse_mode_only(weight)):
+        if not (self._training_read_pending and hand_written_gradients.reverse_mode_only(weight)):
             return super().normalise(weight)
         self._training_read_pending = False
         sigma = partial(singular_vectors.norm_along, self.operator)

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from torch_mmd_losses import guards
-from torch_mmd_losses.autograd import eager_only
+from torch_mmd_losses import usage_warnings
+from torch_mmd_losses.hand_written_gradients import eager_only
 from torch_mmd_losses.spectral.hooks import named_spectral_norms
 from torch_mmd_losses.spectral.ranks import agree
 
@@ -34,7 +34,7 @@ def _check(container: nn.Module, name: str, module: nn.Module | None) -> None:
     elif isinstance(container, AveragedModel):
         unknown = [label for label, _, norm in named_spectral_norms(module) if not norm.has_input_size]
         if unknown:
-            guards.warn(
+            usage_warnings.warn(
                 "averaged model",
                 f"model: expected layers that have seen an input, got {', '.join(map(repr, unknown))}; AveragedModel "
                 "cannot copy their singular vectors once the input size has become known. Create it after the first "

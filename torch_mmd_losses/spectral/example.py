@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_mmd_losses import guards
+from torch_mmd_losses import usage_warnings
 from torch_mmd_losses.spectral.hooks import named_spectral_norms
 
 
@@ -43,4 +43,4 @@ def run_example(module: nn.Module, arguments: tuple[Any, ...], *, strict: bool) 
         )
         if strict:
             raise ValueError(message)
-        guards.warn("example input", message)
+        usage_warnings.warn("example input", message)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from torch_mmd_losses import guards
+from torch_mmd_losses import usage_warnings
 from torch_mmd_losses.spectral.layers import LAYERS
 from torch_mmd_losses.spectral.parametrization import SpectralNorm
 
@@ -45,7 +45,7 @@ def check_guarantees(module: nn.Module, layers: Mapping[str, nn.Module], *, stri
             message = f"module: expected {expected}, got {names}: {reason}"
             if strict:
                 raise ValueError(message)
-            guards.warn(kind, message)
+            usage_warnings.warn(kind, message)
 
 
 def _part(module: nn.Module, layers: Mapping[str, nn.Module], label: str) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_mmd_losses import autograd
+from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.spectral import normalisation, operators, singular_vectors
 from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT, fingerprint
@@ -153,7 +153,7 @@ class SpectralNorm(nn.Module):
         """Iterate in place if the weight has changed."""
         precise = at_least_float32(weight.detach())
         current = fingerprint(precise)
-        if weight.device.type == "cpu" and autograd.reverse_mode_only(weight):
+        if weight.device.type == "cpu" and hand_written_gradients.reverse_mode_only(weight):
             if bool(current == self.fingerprint):
                 return
             updates = self.next_vectors(precise)

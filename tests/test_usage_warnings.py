@@ -5,21 +5,21 @@ import warnings
 import pytest
 import torch
 
-from torch_mmd_losses import UsageWarning, guards
+from torch_mmd_losses import UsageWarning, usage_warnings
 
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch):
-    monkeypatch.setattr(guards, "_warned", set())
+    monkeypatch.setattr(usage_warnings, "_warned", set())
 
 
 def test_a_line_is_warned_of_once_for_each_mistake():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):
-            guards.warn("first", "a")
+            usage_warnings.warn("first", "a")
         for kind in ("first", "second"):
-            guards.warn(kind, kind)
+            usage_warnings.warn(kind, kind)
     assert [str(warning.message) for warning in caught] == ["a", "first", "second"]
     assert {warning.category for warning in caught} == {UsageWarning}
     assert {warning.filename for warning in caught} == {__file__}
@@ -28,10 +28,13 @@ def test_a_line_is_warned_of_once_for_each_mistake():
 def test_the_line_is_that_of_the_caller_of_torch():
     class Module(torch.nn.Module):
         def forward(self):
-            exec(compile("guards.warn('inner', 'a')", guards.__file__, "exec"), {"guards": guards})
+            exec(
+                compile("usage_warnings.warn('inner', 'a')", usage_warnings.__file__, "exec"),
+                {"usage_warnings": usage_warnings},
+            )
 
     module = Module()
-    Module.forward.__code__ = Module.forward.__code__.replace(co_filename=guards.__file__)
+    Module.forward.__code__ = Module.forward.__code__.replace(co_filename=usage_warnings.__file__)
     with pytest.warns(UsageWarning, match="^a$") as caught:
         module()
     assert caught[0].filename == __file__
@@ -40,11 +43,11 @@ def test_the_line_is_that_of_the_caller_of_torch():
 def test_nothing_is_said_under_the_compiler(monkeypatch):
     @torch.compile(backend="eager", fullgraph=True)
     def step(x):
-        guards.warn("compiled", "a")
+        usage_warnings.warn("compiled", "a")
         return x + 1
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(torch.zeros(1))
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-        guards.warn("traced", "a")
+        usage_warnings.warn("traced", "a")
