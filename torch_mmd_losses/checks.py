@@ -146,14 +146,6 @@ def enough_samples(samples: Mapping[str, Tensor], *, least: int) -> None:
         raise ValueError(f"{', '.join(samples)}: expected at least {least} samples each, got {_joined(sizes)}")
 
 
-def equally_many(samples: Mapping[str, Tensor], *, least: int) -> None:
-    """Raise unless all samples, which are given by argument name, have the same size, which is at least `least`."""
-    sizes = [sample.shape[0] for sample in samples.values()]
-    if len(set(sizes)) > 1:
-        raise ValueError(f"{', '.join(samples)}: expected equally many samples, got {_joined(sizes)}")
-    enough_samples(samples, least=least)
-
-
 def _joined(numbers: Iterable[int]) -> str:
     return " and ".join(map(str, numbers))
 

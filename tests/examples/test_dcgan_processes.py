@@ -149,7 +149,8 @@ def close(first: object, second: object) -> None:
         assert isinstance(second, dict)
         assert first.keys() == second.keys()
         for key in first:
-            close(first[key], second[key])
+            if not str(key).endswith(".fingerprint"):  # which depends on every bit of a weight
+                close(first[key], second[key])
     elif isinstance(first, list | tuple):
         for one, other in zip(first, second, strict=True):  # type: ignore[call-overload]
             close(one, other)

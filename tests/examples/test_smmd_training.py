@@ -269,7 +269,11 @@ def process(rank: int, port: int, folder: str) -> None:
     with joined("cpu") as group:
         found = {name: play(case, group) for name, case in CASES.items()}
         # Real features that differ in the last digits, as on two GPUs.
-        judge = Judge(lambda pixels: pixels.flatten(1).double(), torch.eye(8, 192) * 255 + 1e-9 * rank)
+        # The generator's images may all be alike; features of single samples keep the test from being undefined.
+        judge = Judge(
+            lambda pixels: pixels.flatten(1).double() + 99 * torch.eye(len(pixels), 192),
+            torch.eye(8, 192) * 255 + 1e-9 * rank,
+        )
         judged = play(JUDGED, group, judge=judge)
         norms = ("running_mean", "running_var")  # of the processes' own batches
         judged["state"]["generator"] = {k: v for k, v in judged["state"]["generator"].items() if not k.endswith(norms)}
@@ -291,7 +295,7 @@ def test_two_processes_train_by_the_mean_of_their_own_losses(tmp_path: Path):
     finally:
         torch.set_default_dtype(torch.float32)
     assert first["sobolev"]["loss"][0] != 0
-    assert first["judged"]["outcome"][0] is not None
+    assert 0 < first["judged"]["outcome"][0] < 1
 
 
 # What evaluation sees

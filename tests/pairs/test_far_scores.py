@@ -143,6 +143,28 @@ def test_other_estimates(name, part, far):
         )
 
 
+@pytest.mark.parametrize("far", [100.0, 1e4, 1e7])
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+@pytest.mark.parametrize("name", ["rbf", "rational_quadratic_mix", "energy"])
+def test_gradients_of_blocks(name, part, far):
+    kernel = KERNELS[name](4)
+    real, fake = samples(part, far, 32, 32, 4)
+    leaves = [real.requires_grad_(), fake.requires_grad_()]
+    found = torch.cat(torch.autograd.grad(mmd2_blocks(*leaves, kernel, block_size=16).value, leaves)).double()
+    for start in (0, 16):
+        rows = slice(start, start + 16)
+        _, gradient, _, of_gradient = reference(kernel, real[rows].detach(), fake[rows].detach())
+        mine = torch.cat([found[:32][rows], found[32:][rows]])
+        assert ((2 * mine - gradient).norm(dim=1) <= TOLERANCE * of_gradient + 1e-30).all()
+
+
+def test_tiles_on_other_devices_read_no_number():
+    real, fake = torch.empty(400, 3, device="meta", requires_grad=True), torch.empty(300, 3, device="meta")
+    for kernel in (RBFKernel(), EnergyKernel(), InverseMultiquadric()):
+        mmd2(real, fake, kernel).backward()
+        assert real.grad.device.type == "meta"
+
+
 @pytest.mark.parametrize("far", [100.0, 1e5])
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 def test_fourier_features(part, far):

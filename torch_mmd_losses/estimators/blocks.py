@@ -206,7 +206,8 @@ def _add_group(
     a, b, distinct, weight = group
     every = slice(None)
     zeros = samples[a].shape[0] * samples[a].shape[1] if a == b else 0
-    for distances in ways_of_distances(samples[a], samples[b], worst_conditioning(summands, samples[a]), None):
+    ways = ways_of_distances(samples[a], samples[b], worst_conditioning(summands, samples[a]), None)
+    for distances in ways:  # pragma: no branch (the last way is always right)
         sq_dist = distances.of(every, every)
         if a == b:
             _diagonal(sq_dist).zero_()

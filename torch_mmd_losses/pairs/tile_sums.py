@@ -95,7 +95,8 @@ def _radial_sums(
 ) -> list[SumWithGradients]:
     dtype, unbounded = block.a.dtype, len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
     factor = common_exponent(summands) if unbounded else None
-    for distances in ways_of_distances(block.a, block.b, worst_conditioning(summands, block.a), factor):
+    ways = ways_of_distances(block.a, block.b, worst_conditioning(summands, block.a), factor)
+    for distances in ways:  # pragma: no branch (the last way is always right)
         accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
         for rows, columns in tiles(block, side):
             sq_dist = distances.of(rows, columns)
