@@ -60,20 +60,21 @@ PAPER_LAYERS = sorted(
 @pytest.mark.slow
 @pytest.mark.parametrize(("inputs", "outputs", "kernel", "size"), PAPER_LAYERS)
 def test_every_layer_of_the_papers_discriminators_has_norm_one(inputs, outputs, kernel, size):
-    # The singular values of these operators (up to 262144 columns) by ARPACK, in float64, with torch's own adjoint.
+    # The singular values of these operators (up to 262144 columns) by ARPACK, with torch's own adjoint. Its error, and
+    # that of float32, which takes half the time of float64, are a tenth of what is allowed.
     stride = 1 if kernel == 3 else 2
     layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=1, bias=False)
     converge(conv_spectral_norm(layer), torch.zeros(1, inputs, size, size), forwards=10)
-    weight = layer.weight.detach().double().clone()
+    weight = layer.weight.detach().clone()
 
     def gram(x):
-        image = torch.from_numpy(x).reshape(1, inputs, size, size)
+        image = torch.from_numpy(x).float().reshape(1, inputs, size, size)
         image = F.conv2d(image, weight, stride=stride, padding=1)
-        return F.conv_transpose2d(image, weight, stride=stride, padding=1).flatten().numpy()
+        return F.conv_transpose2d(image, weight, stride=stride, padding=1).flatten().double().numpy()
 
     columns = inputs * size * size
     operator = LinearOperator((columns, columns), matvec=gram, dtype=np.float64)
-    square = eigsh(operator, k=1, ncv=40, tol=1e-5, v0=np.random.default_rng(0).normal(size=columns))[0].item()
+    square = eigsh(operator, k=1, ncv=40, tol=1e-4, v0=np.random.default_rng(0).normal(size=columns))[0].item()
     assert math.sqrt(square) == pytest.approx(1, abs=1e-3)
 
 

@@ -33,6 +33,9 @@ ERRORS = {
 }
 
 
+pytestmark = pytest.mark.xdist_group("processes")
+
+
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """Return what each scenario gave on both ranks."""
