@@ -67,18 +67,15 @@ def ways_of_distances(
         conditioning: of the kernel.
         factor: see :class:`TileDistances`.
     """
-    left, right = centred(a, b)
-    if not a.is_cpu:
-        yield TileDistances(left, right, factor, far=False)
-        return
     steepness, elasticity = conditioning
-    largest = _largest(left, right)
-    if a.dtype == torch.float32:
-        if largest * steepness <= FLOAT32_LIMIT:
-            yield TileDistances(left, right, factor, far=False)
-            return
-        if elasticity < math.inf:
-            yield TileDistances(left, right, factor, far=False, bound=(largest, elasticity))
+    left, right = centred(a, b)
+    largest = _largest(left, right) if a.is_cpu else 0.0
+    is_single = a.dtype == torch.float32
+    if not a.is_cpu or (is_single and largest * steepness <= FLOAT32_LIMIT):
+        yield TileDistances(left, right, factor, far=False)
+    elif is_single and elasticity < math.inf:
+        yield TileDistances(left, right, factor, far=False, bound=(largest, elasticity))
+    if is_single:
         wide = a.double()
         a, b = wide, wide if a is b else b.double()
         left, right = centred(a, b)
