@@ -89,7 +89,7 @@ def ways_of_distances(
 def _largest(a: Tensor, b: Tensor) -> float:
     """Return the largest squared norm of the rows. In NumPy, because this number only steers the host."""
     sets = (a,) if a is b else (a, b)
-    return max([float(np.einsum("...d,...d->...", scores.numpy(), scores.numpy()).max()) for scores in sets])
+    return max([max(np.einsum("...d,...d->...", scores.numpy(), scores.numpy()).ravel().tolist()) for scores in sets])
 
 
 def differences_weighted(slope: Tensor, x: Tensor, y: Tensor) -> Tensor:
