@@ -6,6 +6,7 @@ from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.estimators.variance import mmd2_and_variance
 from torch_mmd_losses.estimators.witness import witness
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
+from torch_mmd_losses.kernels.bandwidth import median_distance
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.bounded import RBFBKernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel, PolynomialKernel
@@ -37,6 +38,7 @@ __all__ = [
     "RBFMix",
     "RationalQuadraticKernel",
     "RationalQuadraticMix",
+    "median_distance",
     # estimators and loss
     "MMDLoss",
     "ScaledMMDLoss",
