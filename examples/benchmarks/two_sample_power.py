@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+from bare_import import bare
 from common import Options, Record, main, markdown, medians, progress
-from peers import bare
 from torch import Generator, Tensor
 
 from torch_mmd_losses import RBFKernel, median_distance, mmd_test
