@@ -29,6 +29,9 @@ INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint
 # One thread each, NumPy's included, since there are as many workers as cores.
 TESTING := OMP_NUM_THREADS=1
 IN_PARALLEL := --numprocesses $(JOBS) --dist loadgroup
+# What these need for other purposes would replace NumPy or bring a gigabyte; their MMD runs without it.
+BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
+
 # Leaves out the tests of the scripts in examples/.
 OF_PACKAGE := --ignore=tests/examples
 
@@ -41,7 +44,7 @@ help:
 	@echo "make smoke       20 iterations of all presets with their real networks, on generated images; JOBS=2 at a time"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
 	@echo "make test-quick  the package's tests alone, without the slow ones and with few random examples each"
-	@echo "make paper-test  tests that need torchvision and torch-fidelity, in an environment of their own"
+	@echo "make paper-test  tests that need torchvision, torch-fidelity or other MMD libraries, in an environment of their own"
 	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html"
 	@echo "make wheel-test  build the wheel and run the tests against it, outside this directory"
@@ -146,13 +149,13 @@ $(VENV)/dev.done: $(VENV)/torch.txt pyproject.toml
 	.venv-paper/bin/python -m pip install --quiet --disable-pip-version-check $(PAPER_TORCH)
 	@.venv-paper/bin/python -m pip freeze | grep -E '^torch(vision)?==' > .venv-paper/torch.txt
 	.venv-paper/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-paper/torch.txt \
-		--editable ".[dev,examples,paper]"
+		--editable ".[dev,examples,paper,peers]"
+	.venv-paper/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(BARE_PEERS)
 	@touch $@
 
-# What the last three need for other purposes would replace NumPy or bring a gigabyte; their MMD runs without it.
 $(VENV)/benchmarks.done: $(VENV)/torch.txt pyproject.toml
 	$(INSTALL) --editable ".[benchmarks]"
-	$(INSTALL) --no-deps alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
+	$(INSTALL) --no-deps $(BARE_PEERS)
 	@touch $@
 
 $(VENV)/docs.done: $(VENV)/torch.txt pyproject.toml
