@@ -32,6 +32,9 @@ def median_distance(
     MMD^2 independent of the size of the scores. That is right for features that a second loss keeps from shrinking, as
     in domain adaptation. It is wrong for the discriminator of a GAN.
 
+    The number is read from the device, so the call waits for a GPU and breaks a graph of `torch.compile`. In a
+    distributed run, compute it in one process and send it to the others, whose samples have other medians.
+
     The distances are computed from differences in float64, so they keep their digits far from the origin as well. Time
     is :math:`O(n^2 d)` and memory is :math:`O(n^2 + n d)` for :math:`n` samples, at most `max_samples`.
 
