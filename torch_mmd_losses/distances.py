@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import hand_written_gradients
-from torch_mmd_losses.precision import total_dtype
+from torch_mmd_losses.precision import has_fast_float64, total_dtype
 
 FLOAT32_LIMIT = 64.0
 """Largest squared norm around the centre times the steepness of the kernel, for expansions of distances in float32.
@@ -57,12 +57,12 @@ def squared_distances(a: Tensor, b: Tensor, same: Tensor | None = None) -> Tenso
     `same` is a mask `(m, n)` of the pairs of a row with itself. Their distance is exactly zero.
 
     The expansion `|a|^2 + |b|^2 - 2 a.b` costs one matrix product, but it cancels if rows are far from the centre
-    compared with their distances. Distances do not change under translation, so both sets are centred first, and on a
-    CPU the expansion of float32 rows is computed in float64. The centre is a constant to autograd, since its own
-    gradient is zero. Distances that rounding made negative are raised to zero, but only in the value. The gradient is
-    still the gradient of the expansion, so coincident rows keep their second derivatives.
+    compared with their distances. Distances do not change under translation, so both sets are centred first, and the
+    expansion of float32 rows is computed in float64 on devices where that is fast. The centre is a constant to
+    autograd, since its own gradient is zero. Distances that rounding made negative are raised to zero, but only in the
+    value. The gradient is still the gradient of the expansion, so coincident rows keep their second derivatives.
     """
-    distances = _expanded(*_widened(a, b))[0].to(a.dtype)
+    distances = _expanded(*widened(a, b))[0].to(a.dtype)
     # A root would turn the rounding error in the distance of a row from itself into a visible bias.
     return distances if same is None else distances.masked_fill(same, 0)
 
@@ -77,16 +77,16 @@ def _expanded(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def differences_squared(a: Tensor, b: Tensor) -> Tensor:
     """Return the squared distances as sums of squared differences, exact up to the rounding of each, but slow."""
-    wide_a, wide_b = _widened(a, b)
+    wide_a, wide_b = widened(a, b)
     distances = torch.zeros_like(wide_a[..., :, None, 0] - wide_b[..., None, :, 0])
     for column in range(a.shape[-1]):
         distances = distances + (wide_a[..., :, None, column] - wide_b[..., None, :, column]).square()
     return distances.to(a.dtype)
 
 
-def _widened(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both sets in float64 where that is cheap: on a CPU."""
-    if a.dtype == torch.float32 and a.is_cpu:
+def widened(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both sets in float64 on devices where that is fast."""
+    if a.dtype == torch.float32 and has_fast_float64(a.device):
         wide = a.double()
         return wide, wide if a is b else b.double()
     return a, b
@@ -188,7 +188,7 @@ class Pairs:
             distances, largest = self._computed("float32", lambda: _with_largest(a, b))
             if largest * SINGULAR <= FLOAT32_LIMIT or largest * steepness(a) <= FLOAT32_LIMIT:
                 return distances
-        distances, largest = self._computed("float64", lambda: _with_largest(*_widened(a, b)))
+        distances, largest = self._computed("float64", lambda: _with_largest(*widened(a, b)))
         if is_expandable(largest, SINGULAR) or is_expandable(largest, steepness(a)):
             return distances
         return self._computed("differences", lambda: (differences_squared(a, b), 0.0))[0]

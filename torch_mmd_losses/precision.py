@@ -20,6 +20,19 @@ def total_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def has_fast_float64(device: torch.device) -> bool:
+    """Return whether float64 takes at most a few times as long as float32: on CPUs and on GPUs of computing centres.
+
+    Other GPUs are up to 64 times slower in float64.
+    """
+    if device.type != "cuda":
+        return device.type == "cpu"
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip is not None:  # the MI series
+        return bool(properties.major == 9)
+    return properties.minor == 0 and 6 <= properties.major <= 10  # P100, V100, A100, H100, H200, B200
+
+
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which autocast does not lower the precision of matrix products on `device`."""
     if torch._C._is_any_autocast_enabled() and _is_lowered(device.type):

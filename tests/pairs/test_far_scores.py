@@ -1,5 +1,7 @@
 """Scores of which any part is far away: values and gradients against squared differences in float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -13,6 +15,9 @@ from torch_mmd_losses import (
     RBFBKernel,
     RBFKernel,
     RBFMix,
+    ScaledMMDLoss,
+    distances,
+    gradient_constrained_mmd2,
     mmd2,
     mmd2_and_variance,
     mmd2_blocks,
@@ -21,6 +26,9 @@ from torch_mmd_losses import (
     relative_mmd_test,
     witness,
 )
+from torch_mmd_losses.kernels.contract import Conditioning
+from torch_mmd_losses.pairs import tile_distances
+from torch_mmd_losses.precision import has_fast_float64
 
 TOLERANCE = 1e-5
 """Of the sum of the absolute terms of a value or a gradient."""
@@ -163,6 +171,76 @@ def test_tiles_on_other_devices_read_no_number():
     for kernel in (RBFKernel(), EnergyKernel(), InverseMultiquadric()):
         mmd2(real, fake, kernel).backward()
         assert real.grad.device.type == "meta"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_tiles_on_other_devices_are_in_float64_where_that_is_fast(fast, monkeypatch):
+    monkeypatch.setattr(distances, "has_fast_float64", lambda device: fast)
+    scores = torch.empty(400, 3, device="meta")
+    (way,) = tile_distances.ways_of_distances(scores, scores, Conditioning(), None)
+    assert way.left.dtype == (torch.float64 if fast else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("hip", "major", "minor", "fast"),
+    [
+        (None, 6, 0, True),  # P100
+        (None, 7, 5, False),  # T4
+        (None, 8, 0, True),  # A100
+        (None, 8, 6, False),  # RTX 3090
+        (None, 9, 0, True),  # H200
+        (None, 10, 3, False),  # B300
+        (None, 12, 0, False),  # RTX 5090
+        ("7.0", 9, 4, True),  # MI300X
+        ("7.0", 11, 0, False),  # RX 7900
+    ],
+)
+def test_gpus_with_fast_float64(hip, major, minor, fast, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    properties = SimpleNamespace(major=major, minor=minor)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert has_fast_float64(torch.device("cuda")) is fast
+    assert not has_fast_float64(torch.device("mps"))
+
+
+@pytest.mark.parametrize("far", [100.0, 1e5])
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+@pytest.mark.parametrize("name", ["rbf", "rational_quadratic_mix", "energy", "own"])
+def test_function_transforms(name, part, far):
+    kernel = KERNELS[name](4)
+    real, fake = samples(part, far, 40, 24, 4)
+    expected, gradient, terms, of_gradient = reference(kernel, real, fake)
+    found, value = torch.func.grad_and_value(lambda x, y: mmd2(x, y, kernel), argnums=(0, 1))(real, fake)
+    assert abs(value.double() - expected) <= TOLERANCE * terms
+    assert ((torch.cat(found).double() - gradient).norm(dim=1) <= TOLERANCE * of_gradient + 1e-30).all()
+
+
+@pytest.mark.parametrize("far", [1e4, 1e7])
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_scaled_mmd(part, far):
+    real, fake = samples(part, far, 40, 24, 2)
+
+    def losses(dtype):
+        x, y = real.to(dtype).requires_grad_(), fake.to(dtype).requires_grad_()
+        value = ScaledMMDLoss().generator(2 * x, y, x)
+        return value.double(), torch.autograd.grad(value, y)[0].double()
+
+    for found, expected in zip(losses(torch.float32), losses(torch.float64), strict=True):
+        assert_close(found, expected, rtol=0, atol=TOLERANCE * 0.01)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e7])
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_the_gradient_constrained_mmd(part, far):
+    real, fake = samples(part, far, 10, 8, 2)
+
+    def estimate(dtype):
+        x, y = real.to(dtype).requires_grad_(), fake.to(dtype).requires_grad_()
+        value = gradient_constrained_mmd2(x, y, RationalQuadraticMix())
+        return value.detach().double(), torch.cat(torch.autograd.grad(value, (x, y))).double()
+
+    for found, expected in zip(estimate(torch.float32), estimate(torch.float64), strict=True):
+        assert_close(found, expected, rtol=0, atol=TOLERANCE * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("far", [100.0, 1e5])

@@ -17,6 +17,7 @@ from torch_mmd_losses.distances import (
     differences_squared,
     distance_factors,
     is_expandable,
+    widened,
 )
 from torch_mmd_losses.kernels.contract import Conditioning
 
@@ -59,7 +60,8 @@ def ways_of_distances(
     """Yield ways to compute the distances of scores, each more precise than the one before; the last is always right.
 
     On a CPU the host reads how far scores are from their centre, and starts with the fastest way that is precise enough
-    or can be checked. On other devices reading would be a synchronisation.
+    or can be checked. On other devices reading would be a synchronisation. There the only way is an expansion, in
+    float64 on devices where that is fast.
 
     Args:
         a: scores `(..., m, d)`.
@@ -68,16 +70,18 @@ def ways_of_distances(
         factor: see :class:`TileDistances`.
     """
     steepness, elasticity = conditioning
-    left, right = centred(a, b)
-    largest = _largest(left, right) if a.is_cpu else 0.0
+    if not a.is_cpu:
+        yield TileDistances(*centred(*widened(a, b)), factor, far=False)
+        return
     is_single = a.dtype == torch.float32
-    if not a.is_cpu or (is_single and largest * steepness <= FLOAT32_LIMIT):
+    left, right = centred(a, b)
+    largest = _largest(left, right)
+    if is_single and largest * steepness <= FLOAT32_LIMIT:
         yield TileDistances(left, right, factor, far=False)
     elif is_single and elasticity < math.inf:
         yield TileDistances(left, right, factor, far=False, bound=(largest, elasticity))
     if is_single:
-        wide = a.double()
-        a, b = wide, wide if a is b else b.double()
+        a, b = widened(a, b)
         left, right = centred(a, b)
         largest = _largest(left, right)
     if is_expandable(largest, steepness):
