@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_mmd_losses.types import ESTIMATORS, Estimator
 
 _PRECISE = (torch.float32, torch.float64)
+_PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # PyTorch 2.6 has no such dtype
+_PLAIN = (Tensor, nn.Parameter)
+_LARGEST_INTEGER = 2**63 - 1
+_LONGEST_DESCRIPTION = 120
 
 
 def finite_number(name: str, value: object) -> float:
     """Return `value` as a float if it is a finite real number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a real number, got {described(value)} of type {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {described(value)}")
+    return number
 
 
 def positive_number(name: str, value: object) -> float:
     """Return `value` as a float if it is a finite number above zero."""
     number = finite_number(name, value)
     if number <= 0:
-        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
+        raise ValueError(f"{name}: expected a number > 0, got {described(value)}")
     return number
 
 
 def positive_numbers(name: str, values: object) -> tuple[float, ...]:
     """Return `values` as a tuple of floats if it is a non-empty sequence of numbers above zero."""
-    if not isinstance(values, Iterable) or isinstance(values, (str, Tensor)):
-        raise TypeError(f"{name}: expected a sequence of numbers > 0, got {values!r}")
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, bytearray, Tensor, Mapping, Set)):
+        raise TypeError(f"{name}: expected a sequence of numbers > 0, got {described(values)}")
+    if isinstance(values, np.ndarray) and not values.ndim:
+        raise TypeError(f"{name}: expected a sequence of numbers > 0, got {described(values)}")
     numbers = tuple(positive_number(f"{name}[{i}]", value) for i, value in enumerate(values))
     if not numbers:
         raise ValueError(f"{name}: expected at least one number > 0, got an empty sequence")
@@ -54,10 +65,13 @@ def mixture_weights(weights: object, parts: int) -> tuple[float, ...]:
 def whole_number(name: str, value: object, *, least: int) -> int:
     """Return `value` as an int if it is an integer >= `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected an integer, got {described(value)} of type {type(value).__name__}")
     if value < least:
-        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
-    return int(value)
+        raise ValueError(f"{name}: expected an integer >= {least}, got {described(value)}")
+    number = int(value)
+    if number > _LARGEST_INTEGER:
+        raise ValueError(f"{name}: expected an integer < 2**63, got {described(value)}")
+    return number
 
 
 def tile_size(value: object) -> int | None:
@@ -67,8 +81,8 @@ def tile_size(value: object) -> int | None:
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise if `value` is not one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {described(value)}")
 
 
 def scores(name: str, value: object) -> Tensor:
@@ -76,59 +90,122 @@ def scores(name: str, value: object) -> Tensor:
 
     Half precision is converted to float32 here, once, because squared distances of 16-bit scores lose all digits.
     """
+    matrix = dense(name, value, "scores")
+    if matrix.dim() == 0 or matrix.numel() == 0:
+        raise ValueError(f"{name}: expected scores of shape (m, d) with m >= 1 and d >= 1, got {tuple(matrix.shape)}")
+    if matrix.dim() != 2:
+        matrix = matrix.unsqueeze(1) if matrix.dim() == 1 else matrix.flatten(1)
+    return matrix if matrix.dtype in _PRECISE else matrix.float()
+
+
+def dense(name: str, value: object, kind: str) -> Tensor:
+    """Return `value` if it is a floating-point tensor with one number in each place.
+
+    Args:
+        name: name of the argument.
+        value: the argument.
+        kind: what the argument holds, in the plural.
+    """
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a tensor of scores, got {type(value).__name__}")
+        several = isinstance(value, (tuple, list, Mapping))
+        hint = f" of length {len(value)}; take the {kind} out of it" if several else ""  # type: ignore[arg-type]
+        raise TypeError(f"{name}: expected a tensor of {kind}, got {type(value).__name__}{hint}")
+    if type(value) not in _PLAIN:
+        # The attribute is asked for, because importing the type takes longer than importing this library.
+        if hasattr(value, "full_tensor"):
+            raise TypeError(
+                f"{name}: expected a plain tensor of {kind}, got a {type(value).__name__}; call .full_tensor() for the "
+                f"{kind} of all processes, or .to_local() for those of this one"
+            )
+        if isinstance(value, torch.masked.MaskedTensor):
+            raise TypeError(
+                f"{name}: expected a plain tensor of {kind}, got a MaskedTensor; leave out the masked {kind} before"
+            )
+    if not torch.compiler.is_compiling() and value.is_nested:  # the compiler of PyTorch 2.6 may not know `is_nested`
+        raise ValueError(
+            f"{name}: expected {kind} of equal shape, got a nested tensor; pad it, or stack its parts into one tensor"
+        )
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name}: expected {kind} in a dense tensor, got the layout {value.layout}; call .to_dense()")
     if not value.is_floating_point():
-        raise ValueError(f"{name}: expected floating-point scores, got {value.dtype}")
-    if value.dim() == 0 or value.numel() == 0:
-        raise ValueError(f"{name}: expected scores of shape (m, d) with m >= 1 and d >= 1, got {tuple(value.shape)}")
-    if value.dim() != 2:
-        value = value.unsqueeze(1) if value.dim() == 1 else value.flatten(1)
-    return value if value.dtype in _PRECISE else value.float()
+        raise ValueError(f"{name}: expected floating-point {kind}, got {value.dtype}")
+    if value.dtype is _PACKED:
+        raise ValueError(f"{name}: expected {kind} with one number in each entry, got {value.dtype}, which packs two")
+    return value
 
 
 def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return both arguments as score matrices after checking that they can be compared."""
-    if (
-        type(a) is Tensor
-        and type(b) is Tensor
-        and a.dtype is b.dtype
-        and a.dtype in _PRECISE
-        and a.dim() == 2
-        and a.shape[1:] == b.shape[1:]
-        and a.numel()
-        and b.numel()
-        and a.device == b.device
-    ):
-        return a, b  # a fast path: in small batches, the checks below take a noticeable part of the time of a loss
+    # A fast path: in small batches, the checks below take a noticeable part of the time of a loss.
+    try:
+        are_matrices = (
+            type(a) is Tensor
+            and type(b) is Tensor
+            and a.dtype is b.dtype
+            and a.dtype in _PRECISE
+            and a.layout is b.layout is torch.strided
+            and a.dim() == b.dim() == 2
+            and a.shape[1] == b.shape[1]
+            and a.numel()
+            and b.numel()
+            and a.device == b.device
+        )
+    except RuntimeError:  # a nested tensor has no shape
+        are_matrices = False
+    if are_matrices:
+        return a, b
     matrix_a, matrix_b = scores(name_a, a), scores(name_b, b)
     if matrix_a.shape[1] != matrix_b.shape[1]:
         raise ValueError(
             f"{name_a}, {name_b}: expected the same score dimension d, got {matrix_a.shape[1]} and "
             f"{matrix_b.shape[1]} (shapes {tuple(a.shape)} and {tuple(b.shape)})"
         )
-    if a.dtype != b.dtype:
-        raise ValueError(f"{name_a}, {name_b}: expected the same dtype, got {a.dtype} and {b.dtype}")
-    if a.device != b.device:
-        raise ValueError(f"{name_a}, {name_b}: expected the same device, got {a.device} and {b.device}")
+    same("dtype", name_a, a, name_b, b)
+    same("device", name_a, a, name_b, b)
     return matrix_a, matrix_b
 
 
+def same(attribute: str, name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
+    """Raise if two tensors differ in an attribute."""
+    first, second = getattr(a, attribute), getattr(b, attribute)
+    if first != second:
+        raise ValueError(f"{name_a}, {name_b}: expected the same {attribute}, got {first} and {second}")
+
+
+def with_values(samples: Mapping[str, Tensor], purpose: str) -> None:
+    """Raise if one of the samples, which are given by argument name, is on the meta device.
+
+    Args:
+        samples: the samples.
+        purpose: what needs their values, a relative clause.
+    """
+    if any(sample.is_meta for sample in samples.values()):
+        raise ValueError(f"{', '.join(samples)}: expected scores with values, {purpose}, got scores on the meta device")
+
+
 def described(value: object) -> str:
-    """Return a short description of a wrong argument for an error message: of a tensor, only its shape."""
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    """Return a short description of a wrong argument for an error message, on one line: of a tensor, only its shape."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not an instance"
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python does not print integers of more than 4300 digits
+        return f"a number of type {type(value).__name__} that is too long to print"
+    return text if len(text) <= _LONGEST_DESCRIPTION else f"{text[:_LONGEST_DESCRIPTION]}..."
 
 
 def flag(name: str, value: object) -> bool:
     """Return `value` if it is a bool."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected True or False, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected True or False, got {described(value)} of type {type(value).__name__}")
     return value
 
 
 def sample_sizes(m: int, n: int, estimator: Estimator) -> None:
     """Raise if the estimator is unknown or is not defined for `m` real and `n` fake samples."""
-    if estimator not in ESTIMATORS:
+    if not isinstance(estimator, str) or estimator not in ESTIMATORS:
         one_of("estimator", estimator, ESTIMATORS)
     if estimator != "biased" and min(m, n) < 2:
         raise ValueError(
@@ -153,4 +230,4 @@ def _joined(numbers: Iterable[int]) -> str:
 def random_generator(value: object) -> None:
     """Raise if `value` is neither a :class:`torch.Generator` nor None."""
     if not (value is None or isinstance(value, torch.Generator)):
-        raise TypeError(f"generator: expected a torch.Generator or None, got {value!r}")
+        raise TypeError(f"generator: expected a torch.Generator or None, got {described(value)}")

@@ -331,7 +331,7 @@ def test_what_the_others_refuse():
         interpolation_points(x, x, generator=3)
     with pytest.raises(TypeError, match="outputs: expected at least one tensor"):
         l2_penalty()
-    with pytest.raises(TypeError, match="outputs: expected a tensor"):
+    with pytest.raises(TypeError, match=r"outputs\[0\]: expected a tensor"):
         l2_penalty([x])
-    with pytest.raises(ValueError, match="outputs: expected floating-point"):
+    with pytest.raises(ValueError, match=r"outputs\[0\]: expected floating-point"):
         l2_penalty(x.long())

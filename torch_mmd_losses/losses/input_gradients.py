@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torch_mmd_losses import checks
 from torch_mmd_losses.hand_written_gradients import eager_only
 
 
@@ -40,15 +41,13 @@ def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_
 
 
 def _checked_inputs(inputs: object, name: str, scores: Tensor) -> Tensor:
-    if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs: expected a tensor of samples, got {type(inputs).__name__}")
-    if not inputs.is_floating_point():
-        raise ValueError(f"inputs: expected floating-point samples, got {inputs.dtype}")
-    if inputs.dim() == 0 or len(inputs) != len(scores):
+    samples = checks.dense("inputs", inputs, "samples")
+    if samples.dim() == 0 or len(samples) != len(scores):
         raise ValueError(
-            f"inputs: expected one sample for each of the {len(scores)} rows of {name}, got shape {tuple(inputs.shape)}"
+            f"inputs: expected one sample for each of the {len(scores)} rows of {name}, got shape "
+            f"{tuple(samples.shape)}"
         )
-    if not inputs.requires_grad:
+    if not samples.requires_grad:
         raise ValueError(
             "inputs: expected samples that require gradients, got requires_grad=False; call inputs.requires_grad_() "
             "before you pass them to the discriminator"
@@ -58,4 +57,4 @@ def _checked_inputs(inputs: object, name: str, scores: Tensor) -> Tensor:
             f"{name}: expected scores that are differentiable with respect to inputs, got scores without a graph "
             "(detached, or computed under torch.no_grad()?)"
         )
-    return inputs
+    return samples

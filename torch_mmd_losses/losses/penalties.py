@@ -61,7 +61,7 @@ def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> 
     """
     target_norm = checks.finite_number("target", target)
     if target_norm < 0:
-        raise ValueError(f"target: expected a number >= 0, got {target!r}")
+        raise ValueError(f"target: expected a number >= 0, got {checks.described(target)}")
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         matrix = checks.scores("scores", scores)
@@ -92,7 +92,8 @@ def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generat
 
     Raises:
         TypeError: if samples are not tensors, or `generator` is not a :class:`torch.Generator`.
-        ValueError: if samples are not floating-point, are zero-dimensional, or differ in shape, dtype or device.
+        ValueError: if samples are empty, zero-dimensional, not floating-point or of 8 bits, or differ in shape, dtype
+            or device.
 
     Example:
         >>> points = interpolation_points(torch.zeros(4, 3, 8, 8), torch.ones(4, 3, 8, 8))
@@ -104,18 +105,16 @@ def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generat
     """
     checks.random_generator(generator)
     for name, samples in (("real", real), ("fake", fake)):
-        if not isinstance(samples, Tensor):
-            raise TypeError(f"{name}: expected a tensor of samples, got {type(samples).__name__}")
-        if not samples.is_floating_point() or samples.dim() == 0:
+        if not checks.dense(name, samples, "samples").numel() or samples.dim() == 0:
             raise ValueError(
-                f"{name}: expected floating-point samples of shape (m, ...), got {samples.dtype} of shape "
-                f"{tuple(samples.shape)}"
+                f"{name}: expected samples of shape (m, ...) with at least one entry, got shape {tuple(samples.shape)}"
             )
-    for name in ("shape", "dtype", "device"):
-        if getattr(real, name) != getattr(fake, name):
+        if samples.dtype.itemsize == 1:
             raise ValueError(
-                f"real, fake: expected the same {name}, got {getattr(real, name)} and {getattr(fake, name)}"
+                f"{name}: expected samples of at least 16 bits, got {samples.dtype}, in which PyTorch does not compute"
             )
+    for attribute in ("shape", "dtype", "device"):
+        checks.same(attribute, "real", real, "fake", fake)
     device = real.device if generator is None else generator.device
     u = torch.rand(len(real), generator=generator, dtype=real.dtype, device=device).to(real.device, non_blocking=True)
     u = u.reshape(-1, *[1] * (real.dim() - 1))
@@ -138,7 +137,7 @@ def l2_penalty(*outputs: Tensor) -> Tensor:
 
     Raises:
         TypeError: if there is no argument, or an argument is not a tensor.
-        ValueError: if a tensor is empty or not floating-point.
+        ValueError: if a tensor is empty or not floating-point, or if the tensors are on several devices.
 
     Example:
         >>> l2_penalty(torch.tensor([1.0, 3.0]), torch.tensor([2.0]))
@@ -149,4 +148,7 @@ def l2_penalty(*outputs: Tensor) -> Tensor:
     """
     if not outputs:
         raise TypeError("outputs: expected at least one tensor, got none")
-    return torch.stack([checks.scores("outputs", output).square().mean() for output in outputs]).sum()
+    matrices = [checks.scores(f"outputs[{i}]", output) for i, output in enumerate(outputs)]
+    for i, matrix in enumerate(matrices):
+        checks.same("device", "outputs[0]", matrices[0], f"outputs[{i}]", matrix)
+    return torch.stack([matrix.square().mean() for matrix in matrices]).sum()

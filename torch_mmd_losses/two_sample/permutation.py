@@ -87,7 +87,7 @@ def mmd_test(
         TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel`, `permutations` or `tile_size` is not an
             integer, or `generator` is not a :class:`torch.Generator`.
         ValueError: if scores are empty, not floating-point, or fewer than two; if they differ in dimension, dtype or
-            device; if `permutations` or `tile_size` is below 1.
+            device; if they are on the meta device and `kernel` is None; if `permutations` or `tile_size` is below 1.
 
     Example:
         >>> real, fake = torch.randn(100, 2), torch.randn(80, 2) + 0.7
@@ -107,6 +107,8 @@ def mmd_test(
     real, fake = checks.same_space("real", real, "fake", fake)
     m, n = real.shape[0], fake.shape[0]
     checks.enough_samples({"real": real, "fake": fake}, least=2)
+    if kernel is None:
+        checks.with_values({"real": real, "fake": fake}, "from which the bandwidths are computed if kernel is None")
     device = real.device
     # In a random order, neither rounding nor the samples for the median depend on which samples are real.
     order = torch.rand(
@@ -140,12 +142,11 @@ def _random_device(generator: torch.Generator | None, device: torch.device) -> t
 
 def _divisions(m: int, n: int, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return random divisions as masks `(count, m + n)` of the samples that are called real, `m` in each division."""
-    pieces, at_once = [], max(1, AT_ONCE // (m + n))
-    for start in range(0, count, at_once):
-        size = min(at_once, count - start), m + n
-        keys = torch.rand(size, dtype=torch.float64, generator=generator, device=_random_device(generator, device))
-        pieces.append(keys <= keys.kthvalue(m, dim=1, keepdim=True).values)
-    return torch.cat(pieces)
+    masks = torch.empty(count, m + n, dtype=torch.bool, device=_random_device(generator, device))
+    for piece in masks.split(max(1, AT_ONCE // (m + n))):
+        keys = torch.rand(piece.shape, dtype=torch.float64, generator=generator, device=masks.device)
+        piece.copy_(keys <= keys.kthvalue(m, dim=1, keepdim=True).values)
+    return masks
 
 
 def _bandwidth(pooled: Tensor) -> float:
