@@ -275,6 +275,23 @@ def test_what_one_process_refuses_the_others_do_not_wait_for(ranks):
     assert len({float(value) for value in ranks(3, process)}) == 1
 
 
+def test_scores_without_values_are_refused_in_all_processes(ranks):
+    def process(rank):
+        loss, good = MMDLoss(global_batch=True), scores(4, 3)
+        wrong, message = [
+            (
+                good.to("meta"),
+                "^real, fake: expected scores with values, which the processes exchange, got scores on the",
+            ),
+            (good, "^real, fake: refused in process 0, whose error says why"),
+        ][rank]
+        with pytest.raises(ValueError, match=message):
+            loss.generator(real=wrong, fake=wrong)
+        return loss.generator(real=good, fake=good)
+
+    assert len({float(value) for value in ranks(2, process)}) == 1
+
+
 def test_without_processes_it_changes_nothing():
     real, fake = scores(5, 3, 1), scores(4, 3, 2)
     assert torch.equal(MMDLoss(global_batch=True)(real, fake), MMDLoss()(real, fake))

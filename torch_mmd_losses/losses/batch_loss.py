@@ -55,6 +55,7 @@ class BatchLoss(nn.Module):
     def _on_global_batch(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
         with self._announced_errors(real, fake):
             real, fake = checks.same_space("real", real, "fake", fake)
+            checks.with_values({"real": real, "fake": fake}, "which the processes exchange")
         with full_precision(real.device):
             return compute(self.kernel, real, fake, self.estimator, batch=GlobalBatch(real, fake), **options)
 

@@ -27,7 +27,7 @@ REFUSED = -1
 
 def refuse(scores: Sequence[object]) -> None:
     """Tell the other processes, which are about to gather scores, that this process refuses its own."""
-    device = next((x.device for x in scores if isinstance(x, Tensor)), torch.device("cpu"))
+    device = next((x.device for x in scores if isinstance(x, Tensor) and not x.is_meta), torch.device("cpu"))
     own = torch.full((4,), REFUSED, device=device)
     dist.all_gather([torch.empty_like(own) for _ in range(dist.get_world_size())], own)
 
