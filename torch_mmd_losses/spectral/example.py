@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_mmd_losses import usage_warnings
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.spectral.hooks import named_spectral_norms
 
 
@@ -17,7 +17,7 @@ def check_example(example_input: object, input_size: object) -> tuple[Any, ...] 
         return None
     if not isinstance(example_input, (Tensor, tuple)):
         raise TypeError(
-            f"example_input: expected a tensor or a tuple of arguments, got {example_input!r} of type "
+            f"example_input: expected a tensor or a tuple of arguments, got {checks.described(example_input)} of type "
             f"{type(example_input).__name__}"
         )
     if input_size is not None:

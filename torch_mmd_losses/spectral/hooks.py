@@ -29,11 +29,13 @@ class IterationHook:
         if norm is None:
             self.remove(layer, self.name)
             return
-        x = args[0] if args else kwargs.get("input")
-        if x is None:
+        if not args and "input" not in kwargs:
             return  # the layer itself raises the error for a missing input
+        x = args[0] if args else kwargs["input"]
         padding = None
         if not norm.has_input_size:
+            if not isinstance(x, Tensor):
+                raise TypeError(f"input: expected a tensor, got {type(x).__name__}")
             padding = _output_padding(layer, x, args[1] if len(args) > 1 else kwargs.get("output_size"))
         norm.before_forward(trained_weight(layer, self.name), x, layer.training, padding)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from torch_mmd_losses import checks
 from torch_mmd_losses.spectral.operators import ConvolutionOperator
 from torch_mmd_losses.spectral.sharding import is_sharded
 from torch_mmd_losses.types import Method
@@ -63,9 +65,15 @@ def check_layer(label: str, layer: nn.Module, name: str) -> None:
             f"module: expected layers with plain weights, got {label!r}, whose {name!r} is a DTensor; call "
             "conv_spectral_norm before fully_shard, parallelize_module or distribute_module"
         )
-    if weight is None or not weight.is_floating_point() or weight.shape != own.shape:
+    if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.shape != own.shape:
         raise ValueError(
-            f"name: expected a floating-point parameter of layer {label!r} shaped like its weight, got {name!r}"
+            f"name: expected a floating-point parameter of layer {label!r} shaped like its weight, got {name!r}, "
+            f"{_kind(weight)}"
+        )
+    if weight.layout is not torch.strided or weight.dtype.itemsize == 1:
+        raise ValueError(
+            f"module: expected layers with dense weights of at least 16 bits, got {label!r}, whose {name!r} is "
+            f"{weight.dtype} with the layout {weight.layout}"
         )
     if not weight.numel():
         raise ValueError(
@@ -93,22 +101,29 @@ def check_input_size(
     if len(dims) != 1 or dims == [0] or method == "matrix":
         raise ValueError(
             "input_size: expected None unless module is a single convolution and method is not 'matrix', got "
-            f"{input_size!r} for {len(dims)} layer(s) with method={method!r}"
+            f"{checks.described(input_size)} for {len(dims)} layer(s) with method={method!r}"
         )
-    try:
-        lengths = input_size if isinstance(input_size, Sequence) else (input_size,) * dims[0]
-        size = () if True in map(_is_bool, lengths) else tuple(map(operator.index, lengths))
-    except TypeError:
-        size = ()
-    if len(size) != dims[0] or min(size) < 1:
-        raise ValueError(f"input_size: expected {dims[0]} integer(s) >= 1, without channels, got {input_size!r}")
+    several = isinstance(input_size, Sequence) and not isinstance(input_size, (str, bytes, bytearray))
+    lengths: Sequence[Any] = input_size if several else (input_size,) * dims[0]  # type: ignore[assignment]
+    if len(lengths) != dims[0] or not all(map(_is_length, lengths)):
+        raise ValueError(
+            f"input_size: expected {dims[0]} integer(s) >= 1, without channels, got {checks.described(input_size)}"
+        )
+    size = tuple(map(int, lengths))
     for layer in layers.values():
         _check_size_fits(layer, size, name)
     return size
 
 
-def _is_bool(value: object) -> bool:
-    return isinstance(value, bool)
+def _is_length(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) < 2**63
+
+
+def _kind(value: object) -> str:
+    """Return what an attribute of a layer is, for an error message."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return "which does not exist or is None" if value is None else f"of type {type(value).__name__}"
 
 
 def _check_size_fits(layer: nn.Module, size: tuple[int, ...], name: str) -> None:

@@ -147,13 +147,14 @@ def conv_spectral_norm(
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     if not isinstance(name, str):
         raise TypeError(
-            f"name: expected the name of a parameter, got {name!r} (options such as scale= are keyword-only)"
+            f"name: expected the name of a parameter, got {checks.described(name)} (options such as scale= are "
+            "keyword-only)"
         )
     checks.one_of("method", method, METHODS)
     iterations = checks.whole_number("n_power_iterations", n_power_iterations, least=1)
     factor, smallest = checks.positive_number("scale", scale), checks.positive_number("eps", eps)
     if smallest > torch.finfo(torch.float32).max:
-        raise ValueError(f"eps: expected a number that torch.float32 can hold, got {eps!r}")
+        raise ValueError(f"eps: expected a number that torch.float32 can hold, got {checks.described(eps)}")
     learned, is_strict = checks.flag("learn_scale", learn_scale), checks.flag("strict", strict)
     example = check_example(example_input, input_size)
     layers = layers_to_wrap(module)

@@ -47,9 +47,10 @@ class MatrixOperator(NamedTuple):
     @classmethod
     def from_layer(cls, layer: nn.Linear | nn.modules.conv._ConvNd) -> MatrixOperator:
         """Return the operator of a linear or convolutional layer."""
+        # The sizes of the weight count, as in the forward pass: programs that cut channels off do not update others.
         if isinstance(layer, nn.Linear):
-            return cls(groups=1, columns=layer.in_features, transposed=False)
-        columns = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+            return cls(groups=1, columns=layer.weight.shape[1], transposed=False)
+        columns = _in_channels(layer) // layer.groups * math.prod(layer.kernel_size)
         return cls(groups=layer.groups, columns=columns, transposed=layer.transposed)
 
     def vector_shape(self, input_size: Sequence[int]) -> tuple[int, ...]:
@@ -110,7 +111,7 @@ class ConvolutionOperator(NamedTuple):
         explicit_padding = tuple(zip(reverse[-2::-2], reverse[-1::-2], strict=True))
         simple = layer.padding_mode == "zeros" and all(before == after for before, after in explicit_padding)
         return cls(
-            in_channels=layer.in_channels,
+            in_channels=_in_channels(layer),
             stride=list(layer.stride),
             padding=[before if simple else 0 for before, _ in explicit_padding],
             dilation=list(layer.dilation),
@@ -167,6 +168,10 @@ class ConvolutionOperator(NamedTuple):
             pieces = padded.movedim(dim, -1).split([before, v.shape[dim], after], -1)
             padded = _add_border_back(*pieces, mode=self.padding_mode).movedim(-1, dim)
         return padded
+
+
+def _in_channels(layer: nn.modules.conv._ConvNd) -> int:
+    return layer.weight.shape[0] if layer.transposed else layer.weight.shape[1] * layer.groups
 
 
 def _add_border_back(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> Tensor:

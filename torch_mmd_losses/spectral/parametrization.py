@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_mmd_losses import hand_written_gradients
+from torch_mmd_losses import checks, hand_written_gradients
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.spectral import normalisation, operators, singular_vectors
 from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT, fingerprint
@@ -78,12 +78,18 @@ class SpectralNorm(nn.Module):
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return an assigned weight as the new trained weight, and restart the iteration for it."""
         if not isinstance(weight, Tensor):
-            raise TypeError(f"weight: expected a tensor to assign, got {weight!r} of type {type(weight).__name__}")
+            got = checks.described(weight)
+            raise TypeError(f"weight: expected a tensor to assign, got {got} of type {type(weight).__name__}")
         like = self._weight_like
         if weight.shape != self._weight_shape or weight.dtype != like.dtype:
             raise ValueError(
                 f"weight: expected a tensor of shape {tuple(self._weight_shape)} and {like.dtype} to assign, got "
                 f"{tuple(weight.shape)} and {weight.dtype}"
+            )
+        if weight.device != like.device or weight.layout is not torch.strided:
+            raise ValueError(
+                f"weight: expected a dense tensor on {like.device} to assign, got one on {weight.device} with the "
+                f"layout {weight.layout}"
             )
         if self.has_input_size:
             self.initialise(weight, self.v.shape)
