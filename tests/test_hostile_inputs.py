@@ -1,0 +1,665 @@
+# ruff: noqa: E501 (each row of the large table is a line)
+"""Hostile input: each error names the argument, what was expected and what came.
+
+A row of a table is a use: what the user wrote, the type of the error, and the error's text from its first character, in
+which `...` stands for anything.
+"""
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import parametrizations
+from torch.testing import assert_close
+
+import torch_mmd_losses
+from torch_mmd_losses import (
+    EnergyKernel,
+    LinearKernel,
+    MMDLoss,
+    PolynomialKernel,
+    RationalQuadraticKernel,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    ScaledMMDLoss,
+    UsageWarning,
+    conv_spectral_norm,
+    gradient_constrained_mmd2,
+    gradient_penalty,
+    interpolation_points,
+    l2_penalty,
+    median_distance,
+    mmd2,
+    mmd2_and_variance,
+    mmd2_blocks,
+    mmd2_fourier,
+    mmd_test,
+    relative_mmd_test,
+    spectral_norms,
+    witness,
+)
+
+# What PyTorch says about tensors of experimental kinds, and the library about unusual networks, is not the subject.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+K = RBFKernel()
+HUGE = 10**5000  # Python refuses to print it
+
+
+def good(m=8, d=3):
+    """Return scores that are all right."""
+    return torch.randn(m, d, generator=torch.Generator().manual_seed(m))
+
+
+LAYER = nn.Linear(3, 4)
+X, Y, Z = good(), good() + 0.1, good() + 0.2
+
+
+def inputs_and_scores():
+    """Return samples and the scores of a critic for them."""
+    inputs = good().requires_grad_()
+    return inputs, inputs.square()
+
+
+def linear(**options):
+    """Return a layer to wrap."""
+    return nn.Linear(3, 4, **options)
+
+
+def conv(**options):
+    """Return a layer whose norm depends on the input size."""
+    return nn.Conv2d(3, 4, 3, **options)
+
+
+def with_weight(weight):
+    """Return a layer with the weight."""
+    layer = linear()
+    layer.weight = nn.Parameter(weight)
+    return layer
+
+
+def without_a_channel(layer):
+    """Cut a channel off as programs do that change the weight only."""
+    layer.weight = nn.Parameter(layer.weight[:, :2])
+    return layer
+
+
+def assigned(value, layer=None):
+    """Assign to the weight of a wrapped layer."""
+    layer = conv_spectral_norm(linear() if layer is None else layer)
+    layer.weight = value
+
+
+def check(use: Callable[[], object], error: type[Exception], text: str) -> None:
+    """Check that a use raises an error with the text."""
+    pattern = re.escape(text).replace(r"\.\.\.", ".*")
+    with pytest.raises(error, match=f"^{pattern}") as caught:
+        use()
+    assert caught.type is error
+
+
+# What is no tensor of scores, for each argument that takes scores
+
+DENSE = "expected scores in a dense tensor, got the layout"
+ALIKE = "expected scores of equal shape, got a nested tensor"
+REAL_NUMBERS = "expected floating-point scores, got"
+SHAPED = "expected scores of shape (m, d) with m >= 1 and d >= 1, got"
+A_TENSOR = "expected a tensor of scores, got"
+
+NO_SCORES = {
+    "sparse": (lambda: good().to_sparse(), ValueError, f"{DENSE} torch.sparse_coo"),
+    "sparse vector": (lambda: good()[:, 0].to_sparse(), ValueError, f"{DENSE} torch.sparse_coo"),
+    "csr": (lambda: good().to_sparse_csr(), ValueError, f"{DENSE} torch.sparse_csr"),
+    "mkldnn": (lambda: good().to_mkldnn(), ValueError, f"{DENSE} torch._mkldnn"),
+    "nested": (lambda: torch.nested.nested_tensor([good(4)[0], good(5)[0]]), ValueError, ALIKE),
+    "jagged": (lambda: torch.nested.nested_tensor([good(4), good(5)], layout=torch.jagged), ValueError, ALIKE),
+    "masked": (
+        lambda: torch.masked.masked_tensor(good(), good() > 0),
+        TypeError,
+        "expected a plain tensor of scores, got a MaskedTensor; leave out the masked scores",
+    ),
+    "quantized": (
+        lambda: torch.quantize_per_tensor(good(), 0.1, 0, torch.qint8),
+        ValueError,
+        f"{REAL_NUMBERS} torch.qint8",
+    ),
+    "complex": (lambda: good().to(torch.complex64), ValueError, f"{REAL_NUMBERS} torch.complex64"),
+    "integers": (lambda: good().long(), ValueError, f"{REAL_NUMBERS} torch.int64"),
+    "booleans": (lambda: good() > 0, ValueError, f"{REAL_NUMBERS} torch.bool"),
+    "no samples": (lambda: good()[:0], ValueError, f"{SHAPED} (0, 3)"),
+    "no scores": (lambda: good()[:, :0], ValueError, f"{SHAPED} (8, 0)"),
+    "scalar": (lambda: good().sum(), ValueError, f"{SHAPED} ()"),
+    "array": (lambda: good().numpy(), TypeError, f"{A_TENSOR} ndarray"),
+    "list": (lambda: good().tolist(), TypeError, f"{A_TENSOR} list of length 8"),
+    "scores and features": (lambda: (good(), good()), TypeError, f"{A_TENSOR} tuple of length 2; take the scores out"),
+    "output with names": (lambda: OrderedDict(logits=good()), TypeError, f"{A_TENSOR} OrderedDict of length 1; take"),
+    "network": (lambda: nn.Sequential(linear()), TypeError, f"{A_TENSOR} Sequential"),
+    "None": (lambda: None, TypeError, f"{A_TENSOR} NoneType"),
+    "text": (lambda: "scores", TypeError, f"{A_TENSOR} str"),
+}
+if hasattr(torch, "float4_e2m1fn_x2"):  # not in PyTorch 2.6
+    NO_SCORES["float4"] = (
+        lambda: torch.zeros(8, 3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+        ValueError,
+        "expected scores with one number in each entry, got torch.float4_e2m1fn_x2, which packs two",
+    )
+
+
+def scaled(method, **given):
+    """Call a method of a scaled loss."""
+    inputs, found = inputs_and_scores()
+    return getattr(ScaledMMDLoss(), method)(**{"real": found, "fake": good(), "inputs": inputs} | given)
+
+
+TAKE_SCORES = {
+    "mmd2 real": lambda x: mmd2(x, good(), K),
+    "mmd2 fake": lambda x: mmd2(good(), x, K),
+    "mmd2_and_variance real": lambda x: mmd2_and_variance(x, good(), K),
+    "mmd2_and_variance fake": lambda x: mmd2_and_variance(good(), x, K),
+    "mmd2_blocks real": lambda x: mmd2_blocks(x, good(), K, block_size=2),
+    "mmd2_blocks fake": lambda x: mmd2_blocks(good(), x, K, block_size=2),
+    "mmd2_fourier real": lambda x: mmd2_fourier(x, good(), K, frequencies=2),
+    "mmd2_fourier fake": lambda x: mmd2_fourier(good(), x, K, frequencies=2),
+    "witness scores": lambda x: witness(x, good(), good(), K),
+    "witness real": lambda x: witness(good(), x, good(), K),
+    "witness fake": lambda x: witness(good(), good(), x, K),
+    "gradient_constrained_mmd2 real": lambda x: gradient_constrained_mmd2(x, good(), K),
+    "gradient_constrained_mmd2 fake": lambda x: gradient_constrained_mmd2(good(), x, K),
+    "mmd_test real": lambda x: mmd_test(x, good(), permutations=9),
+    "mmd_test fake": lambda x: mmd_test(good(), x, K, permutations=9),
+    "relative_mmd_test real": lambda x: relative_mmd_test(x, good(), good(), K),
+    "relative_mmd_test fake": lambda x: relative_mmd_test(good(), x, good(), K),
+    "relative_mmd_test other": lambda x: relative_mmd_test(good(), good(), x, K),
+    "MMDLoss real": lambda x: MMDLoss()(real=x, fake=good()),
+    "MMDLoss.discriminator fake": lambda x: MMDLoss().discriminator(real=good(), fake=x),
+    "MMDLoss.generator real": lambda x: MMDLoss().generator(real=x, fake=good()),
+    "MMDLoss.both fake": lambda x: MMDLoss().both(real=good(), fake=x),
+    "MMDLoss.terms real": lambda x: MMDLoss().terms(real=x, fake=good()),
+    "ScaledMMDLoss.discriminator fake": lambda x: scaled("discriminator", fake=x),
+    "ScaledMMDLoss.generator real": lambda x: scaled("generator", real=x),
+    "ScaledMMDLoss.both fake": lambda x: scaled("both", fake=x),
+    "ScaledMMDLoss.terms fake": lambda x: scaled("terms", fake=x),
+    "RBFKernel a": lambda x: K(x, good()),
+    "RBFKernel b": lambda x: K(good(), x),
+    "RBFMix a": lambda x: RBFMix()(x, good()),
+    "RBFBKernel b": lambda x: RBFBKernel()(good(), x),
+    "RationalQuadraticKernel a": lambda x: RationalQuadraticKernel()(x, good()),
+    "RationalQuadraticMix b": lambda x: RationalQuadraticMix()(good(), x),
+    "EnergyKernel a": lambda x: EnergyKernel()(x, good()),
+    "LinearKernel b": lambda x: LinearKernel()(good(), x),
+    "PolynomialKernel a": lambda x: PolynomialKernel()(x, good()),
+    "gradient_penalty scores": lambda x: gradient_penalty(x, inputs=good().requires_grad_()),
+    "l2_penalty outputs[1]": lambda x: l2_penalty(good(), x),
+    "median_distance samples": lambda x: median_distance(x, good()),
+}
+
+
+@pytest.mark.parametrize("kind", NO_SCORES)
+@pytest.mark.parametrize("place", TAKE_SCORES)
+def test_what_is_no_tensor_of_scores_is_refused(place, kind):
+    make, error, text = NO_SCORES[kind]
+    check(lambda: TAKE_SCORES[place](make()), error, f"{place.split()[1]}: {text}")
+
+
+# All other mistakes, by public name
+
+# fmt: off
+REFUSED = {
+    "mmd2": [
+        (lambda: mmd2(K, X, Y), TypeError, "kernel: expected a Kernel such as ..., got a tensor of shape (8, 3)"),
+        (lambda: mmd2(X, Y, RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel"),
+        (lambda: mmd2(X, Y, None), TypeError, "kernel: expected a Kernel such as ..., got None"),
+        (lambda: mmd2(X, Y, "rbf"), TypeError, "kernel: expected a Kernel such as ..., got 'rbf'"),
+        (lambda: mmd2(X, Y, HUGE), TypeError, "kernel: expected a Kernel such as ..., got a number of type int that is too long"),
+        (lambda: mmd2(X, good(d=2), K), ValueError, "real, fake: expected the same score dimension d, got 3 and 2"),
+        (lambda: mmd2(X, Y[:, 0], K), ValueError, "real, fake: expected the same score dimension d, got 3 and 1 (shapes (8, 3) and (8,))"),
+        (lambda: mmd2(X, Y.double(), K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float64"),
+        (lambda: mmd2(X, Y.to("meta"), K), ValueError, "real, fake: expected the same device, got cpu and meta"),
+        (lambda: mmd2(good(1), X, K), ValueError, "real, fake: expected at least 2 samples each for estimator='unbiased', ..., got 1 and 8"),
+        (lambda: mmd2(good(6), X, K, estimator="u_statistic"), ValueError, "real, fake: expected equally many samples for estimator='u_statistic', got 6 and 8"),
+        (lambda: mmd2(X, Y, K, estimator="ustat"), ValueError, "estimator: expected one of 'unbiased', 'u_statistic', 'biased', got 'ustat'"),
+        (lambda: mmd2(X, Y, K, estimator=None), ValueError, "estimator: expected one of ..., got None"),
+        (lambda: mmd2(X, Y, K, estimator=np.array(["biased"] * 2)), ValueError, "estimator: expected one of ..., got array(['biased', 'biased']"),
+        (lambda: mmd2(X, Y, K, tile_size=0), ValueError, "tile_size: expected an integer >= 1, got 0"),
+        (lambda: mmd2(X, Y, K, tile_size=2.0), TypeError, "tile_size: expected an integer, got 2.0 of type float"),
+        (lambda: mmd2(X, Y, K, tile_size=True), TypeError, "tile_size: expected an integer, got True of type bool"),
+        (lambda: mmd2(X, Y, K, tile_size=torch.tensor(2)), TypeError, "tile_size: expected an integer, got a tensor of shape () of type Tensor"),
+        (lambda: mmd2(X, Y, K, tile_size=2**63), ValueError, "tile_size: expected an integer < 2**63, got 9223372036854775808"),
+    ],
+    "mmd2_and_variance": [
+        (lambda: mmd2_and_variance(good(3), X, K), ValueError, "real, fake: expected at least 4 samples each, got 3 and 8"),
+        (lambda: mmd2_and_variance(X, Y, 1.0), TypeError, "kernel: expected a Kernel such as ..., got 1.0"),
+        (lambda: mmd2_and_variance(X, Y, K, tile_size=HUGE), ValueError, "tile_size: expected an integer < 2**63, got a number of type int that is too long to print"),
+    ],
+    "mmd2_blocks": [
+        (lambda: mmd2_blocks(X, Y, RBFKernel, block_size=2), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel, not an instance"),
+        (lambda: mmd2_blocks(X, Y, K, block_size=1), ValueError, "block_size: expected an integer >= 2, got 1"),
+        (lambda: mmd2_blocks(X, Y, K, block_size=2.0), TypeError, "block_size: expected an integer, got 2.0 of type float"),
+        (lambda: mmd2_blocks(X, Y, K, block_size="2"), TypeError, "block_size: expected an integer, got '2' of type str"),
+        (lambda: mmd2_blocks(X, Y, K, block_size=-2), ValueError, "block_size: expected an integer >= 2, got -2"),
+        (lambda: mmd2_blocks(X, Y, K, block_size=8), ValueError, "block_size: expected at most half of the 8 samples, got 8"),
+        (lambda: mmd2_blocks(X, Y, K, block_size=3), ValueError, "real, fake: expected a multiple of block_size=3 samples each, got 8"),
+        (lambda: mmd2_blocks(X, Y, K, block_size=10**400), ValueError, "block_size: expected an integer < 2**63, got 1000..."),
+        (lambda: mmd2_blocks(good(6), X, K, block_size=2), ValueError, "real, fake: expected equally many samples, got 6 and 8"),
+        (lambda: mmd2_blocks(X, Y, K, block_size=2, estimator=1), ValueError, "estimator: expected one of ..., got 1"),
+    ],
+    "mmd2_fourier": [
+        (lambda: mmd2_fourier(X, Y, K, frequencies=0), ValueError, "frequencies: expected an integer >= 1, got 0"),
+        (lambda: mmd2_fourier(X, Y, K, frequencies=math.inf), TypeError, "frequencies: expected an integer, got inf of type float"),
+        (lambda: mmd2_fourier(X, Y, K, frequencies=None), TypeError, "frequencies: expected an integer, got None of type NoneType"),
+        (lambda: mmd2_fourier(X, Y, K, frequencies=10**400), ValueError, "frequencies: expected an integer < 2**63, got 1000..."),
+        (lambda: mmd2_fourier(X, Y, K, frequencies=2, generator=0), TypeError, "generator: expected a torch.Generator or None, got 0"),
+        (lambda: mmd2_fourier(X, Y, K, frequencies=2, estimator="x"), ValueError, "estimator: expected one of ..., got 'x'"),
+        (lambda: mmd2_fourier(X, Y, EnergyKernel(), frequencies=2), TypeError, "kernel: expected an RBFKernel, ..., got EnergyKernel, whose spectral measure is unknown"),
+    ],
+    "median_distance": [
+        (lambda: median_distance(X, [Y]), TypeError, "other: expected a tensor of scores, got list of length 1; take the scores out"),
+        (lambda: median_distance(X, Y.to_sparse()), ValueError, "other: expected scores in a dense tensor, got the layout torch.sparse_coo"),
+        (lambda: median_distance(X, good(d=2)), ValueError, "samples, other: expected the same score dimension d, got 3 and 2"),
+        (lambda: median_distance(X, X.to("meta")), ValueError, "samples, other: expected the same device, got cpu and meta"),
+        (lambda: median_distance(X.to("meta")), ValueError, "samples: expected a tensor with values, got one of shape (8, 3) on meta"),
+        (lambda: median_distance(X / 0), ValueError, "samples: expected finite scores, got NaN or infinity in 8 of 8 samples"),
+        (lambda: median_distance(good(1)), ValueError, "samples: expected at least 2 samples, got 1"),
+        (lambda: median_distance(X * 0), ValueError, "samples: expected a median distance from 1e-150 to 1e+150, got 0; 28 of 28 pairs of samples coincide"),
+        (lambda: median_distance(X, max_samples=1), ValueError, "max_samples: expected an integer >= 2, got 1"),
+        (lambda: median_distance(X, max_samples=2e3), TypeError, "max_samples: expected an integer, got 2000.0 of type float"),
+        (lambda: median_distance(X, max_samples=10**400), ValueError, "max_samples: expected an integer < 2**63, got 1000..."),
+        (lambda: median_distance(X, generator=0), TypeError, "generator: expected a torch.Generator or None, got 0"),
+    ],
+    "witness": [
+        (lambda: witness(X, Y, Z, [K]), TypeError, "kernel: expected a Kernel such as ..., got [RBFKernel(sigma=1.0)]"),
+        (lambda: witness(good(d=2), X, Y, K), ValueError, "scores, real: expected the same score dimension d, got 2 and 3"),
+        (lambda: witness(X, Y, Z.half(), K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float16"),
+    ],
+    "gradient_constrained_mmd2": [
+        (lambda: gradient_constrained_mmd2(X, Y, K, lambda_=0), ValueError, "lambda_: expected a number > 0, got 0"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, lambda_=math.nan), ValueError, "lambda_: expected a finite number, got nan"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, lambda_="1"), TypeError, "lambda_: expected a real number, got '1' of type str"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, lambda_=10**400), ValueError, "lambda_: expected a finite number, got 1000..."),
+        (lambda: gradient_constrained_mmd2(X, Y, K, rank=0), ValueError, "rank: expected an integer >= 1, got 0"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, rank=1.5), TypeError, "rank: expected an integer, got 1.5 of type float"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, rank=10**6), ValueError, "rank: expected at most 32, ..., got 1000000"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, features=3), TypeError, "features: expected a function of a batch of samples, ..., got 3"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, features=lambda x: (x, x)), TypeError, "features: expected a tensor of scores, got tuple of length 2"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, features=lambda x: x[:2]), ValueError, "features: expected one row of scores for each of the 8 samples in real, got shape (2, 3)"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, features=torch.detach), ValueError, "features: expected scores that are differentiable ..., got scores without a graph"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, mu=good(d=2)), ValueError, "real, mu: expected the same score dimension d, got 3 and 2"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, mu=3), TypeError, "mu: expected a tensor of scores, got int"),
+        (lambda: gradient_constrained_mmd2(X, Y, K, estimator=None), ValueError, "estimator: expected one of ..., got None"),
+        (lambda: gradient_constrained_mmd2(X, Y, EnergyKernel()), TypeError, "kernel: expected a kernel that is twice differentiable ..., got a kernel that contains an EnergyKernel"),
+    ],
+    "mmd_test": [
+        (lambda: mmd_test(X, Y, RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel"),
+        (lambda: mmd_test(X, Y, permutations=0), ValueError, "permutations: expected an integer >= 1, got 0"),
+        (lambda: mmd_test(X, Y, permutations=99.0), TypeError, "permutations: expected an integer, got 99.0 of type float"),
+        (lambda: mmd_test(X, Y, permutations=np.array([9, 9])), TypeError, "permutations: expected an integer, got array([9, 9]) of type ndarray"),
+        (lambda: mmd_test(X, Y, permutations=10**400), ValueError, "permutations: expected an integer < 2**63, got 1000..."),
+        (lambda: mmd_test(X, Y, generator=np.random.default_rng(0)), TypeError, "generator: expected a torch.Generator or None, got Generator(PCG64)"),
+        (lambda: mmd_test(X, Y, tile_size=-1), ValueError, "tile_size: expected an integer >= 1, got -1"),
+        (lambda: mmd_test(good(1), X), ValueError, "real, fake: expected at least 2 samples each, got 1 and 8"),
+        (lambda: mmd_test(X.to("meta"), X.to("meta")), ValueError, "real, fake: expected scores with values, from which the bandwidths are computed ..., got scores on the meta device"),
+    ],
+    "relative_mmd_test": [
+        (lambda: relative_mmd_test(X, Y, Z, X), TypeError, "kernel: expected a Kernel such as ..., got a tensor of shape (8, 3)"),
+        (lambda: relative_mmd_test(X, Y, good(2), K), ValueError, "real, fake, other: expected at least 4 samples each, got 8 and 8 and 2"),
+        (lambda: relative_mmd_test(X, Y, good(d=1), K), ValueError, "real, other: expected the same score dimension d, got 3 and 1"),
+        (lambda: relative_mmd_test(X, Y, Z, K, tile_size="big"), TypeError, "tile_size: expected an integer, got 'big' of type str"),
+    ],
+    "MMDLoss": [
+        (lambda: MMDLoss(X), TypeError, "kernel: expected a Kernel such as ..., got a tensor of shape (8, 3)"),
+        (lambda: MMDLoss(RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel, not an instance"),
+        (lambda: MMDLoss("rbf"), TypeError, "kernel: expected a Kernel such as ..., got 'rbf'"),
+        (lambda: MMDLoss(lambda_=None), TypeError, "lambda_: expected a real number, got None of type NoneType"),
+        (lambda: MMDLoss(lambda_=True), TypeError, "lambda_: expected a real number, got True of type bool"),
+        (lambda: MMDLoss(lambda_=torch.tensor(1.0)), TypeError, "lambda_: expected a real number, got a tensor of shape () of type Tensor"),
+        (lambda: MMDLoss(lambda_=1j), TypeError, "lambda_: expected a real number, got 1j of type complex"),
+        (lambda: MMDLoss(lambda_=math.inf), ValueError, "lambda_: expected a finite number, got inf"),
+        (lambda: MMDLoss(lambda_=-(10**400)), ValueError, "lambda_: expected a finite number, got -1000..."),
+        (lambda: MMDLoss(estimator="u"), ValueError, "estimator: expected one of ..., got 'u'"),
+        (lambda: MMDLoss(global_batch=1), TypeError, "global_batch: expected True or False, got 1 of type int"),
+        (lambda: MMDLoss(global_batch="yes"), TypeError, "global_batch: expected True or False, got 'yes' of type str"),
+        (lambda: MMDLoss(tile_size=0), ValueError, "tile_size: expected an integer >= 1, got 0"),
+        (lambda: MMDLoss()(real=X, fake=X.to("meta")), ValueError, "real, fake: expected the same device, got cpu and meta"),
+        (lambda: MMDLoss()(real=X, fake=X.bfloat16()), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.bfloat16"),
+        (lambda: MMDLoss()(real=X, fake=good(d=2)), ValueError, "real, fake: expected the same score dimension d, got 3 and 2"),
+        (lambda: MMDLoss()(real=good(1), fake=X), ValueError, "real, fake: expected at least 2 samples each ..., got 1 and 8"),
+        (lambda: MMDLoss(estimator="u_statistic").both(real=good(6), fake=X), ValueError, "real, fake: expected equally many samples ..., got 6 and 8"),
+    ],
+    "ScaledMMDLoss": [
+        (lambda: ScaledMMDLoss(RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel"),
+        (lambda: ScaledMMDLoss(EnergyKernel()), TypeError, "kernel: expected a kernel that is positive and smooth at distance zero, ..., got EnergyKernel"),
+        (lambda: ScaledMMDLoss(PolynomialKernel()), TypeError, "kernel: expected a kernel of the distance, ..., got PolynomialKernel"),
+        (lambda: ScaledMMDLoss(scale=1.0), ValueError, "scale: expected one of 'practical', 'exact', got 1.0"),
+        (lambda: ScaledMMDLoss(lambda_=0), ValueError, "lambda_: expected a number > 0, got 0"),
+        (lambda: ScaledMMDLoss(lambda_="0.1"), TypeError, "lambda_: expected a real number, got '0.1' of type str"),
+        (lambda: ScaledMMDLoss(squared=0), TypeError, "squared: expected True or False, got 0 of type int"),
+        (lambda: scaled("both", inputs=None), TypeError, "inputs: expected a tensor of samples, got NoneType"),
+        (lambda: scaled("both", inputs=[X]), TypeError, "inputs: expected a tensor of samples, got list of length 1; take the samples out"),
+        (lambda: scaled("both", inputs=X.long()), ValueError, "inputs: expected floating-point samples, got torch.int64"),
+        (lambda: scaled("both", inputs=X.to_sparse()), ValueError, "inputs: expected samples in a dense tensor, got the layout torch.sparse_coo"),
+        (lambda: scaled("both", inputs=good(6)), ValueError, "inputs: expected one sample for each of the 8 rows of real, got shape (6, 3)"),
+        (lambda: scaled("both", inputs=X), ValueError, "inputs: expected samples that require gradients, got requires_grad=False"),
+        (lambda: scaled("both", inputs=good().requires_grad_()), ValueError, "inputs: expected the tensor that real was computed from, got a tensor that real does not depend on"),
+        (lambda: scaled("both", real=X), ValueError, "real: expected scores that are differentiable ..., got scores without a graph"),
+    ],
+    "gradient_penalty": [
+        (lambda: gradient_penalty(X, inputs=X.tolist()), TypeError, "inputs: expected a tensor of samples, got list of length 8"),
+        (lambda: gradient_penalty(X, inputs=X.to_sparse_csr()), ValueError, "inputs: expected samples in a dense tensor, got the layout torch.sparse_csr"),
+        (lambda: gradient_penalty(X, inputs=X.sum()), ValueError, "inputs: expected one sample for each of the 8 rows of scores, got shape ()"),
+        (lambda: gradient_penalty(X, inputs=X), ValueError, "inputs: expected samples that require gradients, got requires_grad=False"),
+        (lambda: gradient_penalty(X, inputs=good().requires_grad_()), ValueError, "scores: expected scores that are differentiable ..., got scores without a graph"),
+        (lambda: gradient_penalty(X, inputs=X, target=-1), ValueError, "target: expected a number >= 0, got -1"),
+        (lambda: gradient_penalty(X, inputs=X, target=None), TypeError, "target: expected a real number, got None of type NoneType"),
+        (lambda: gradient_penalty(X, inputs=X, target=HUGE), ValueError, "target: expected a finite number, got a number of type int that is too long"),
+    ],
+    "interpolation_points": [
+        (lambda: interpolation_points(None, X), TypeError, "real: expected a tensor of samples, got NoneType"),
+        (lambda: interpolation_points(X, Y.numpy()), TypeError, "fake: expected a tensor of samples, got ndarray"),
+        (lambda: interpolation_points([X], X), TypeError, "real: expected a tensor of samples, got list of length 1; take the samples out"),
+        (lambda: interpolation_points(X.to_sparse(), X), ValueError, "real: expected samples in a dense tensor, got the layout torch.sparse_coo"),
+        (lambda: interpolation_points(X, Y.to_mkldnn()), ValueError, "fake: expected samples in a dense tensor, got the layout torch._mkldnn"),
+        (lambda: interpolation_points(NO_SCORES["nested"][0](), X), ValueError, "real: expected samples of equal shape, got a nested tensor"),
+        (lambda: interpolation_points(X, NO_SCORES["jagged"][0]()), ValueError, "fake: expected samples of equal shape, got a nested tensor"),
+        (lambda: interpolation_points(NO_SCORES["masked"][0](), X), TypeError, "real: expected a plain tensor of samples, got a MaskedTensor"),
+        (lambda: interpolation_points(X.long(), X), ValueError, "real: expected floating-point samples, got torch.int64"),
+        (lambda: interpolation_points(*[X.to(torch.float8_e4m3fn)] * 2), ValueError, "real: expected samples of at least 16 bits, got torch.float8_e4m3fn"),
+        (lambda: interpolation_points(*[X.to(torch.float8_e5m2)] * 2), ValueError, "real: expected samples of at least 16 bits, got torch.float8_e5m2"),
+        (lambda: interpolation_points(X[:0], X[:0]), ValueError, "real: expected samples of shape (m, ...) with at least one entry, got shape (0, 3)"),
+        (lambda: interpolation_points(X, Y.sum()), ValueError, "fake: expected samples of shape (m, ...) with at least one entry, got shape ()"),
+        (lambda: interpolation_points(X, good(6)), ValueError, "real, fake: expected the same shape, got torch.Size([8, 3]) and torch.Size([6, 3])"),
+        (lambda: interpolation_points(X, Y.double()), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float64"),
+        (lambda: interpolation_points(X, Y.to("meta")), ValueError, "real, fake: expected the same device, got cpu and meta"),
+        (lambda: interpolation_points(X, Y, generator=1), TypeError, "generator: expected a torch.Generator or None, got 1"),
+    ],
+    "l2_penalty": [
+        (lambda: l2_penalty(), TypeError, "outputs: expected at least one tensor, got none"),
+        (lambda: l2_penalty([X, Y]), TypeError, "outputs[0]: expected a tensor of scores, got list of length 2; take the scores out"),
+        (lambda: l2_penalty(X, 1.0), TypeError, "outputs[1]: expected a tensor of scores, got float"),
+        (lambda: l2_penalty(X, Y.to("meta")), ValueError, "outputs[0], outputs[1]: expected the same device, got cpu and meta"),
+    ],
+    "Kernel": [
+        (lambda: K(X, good(d=2)), ValueError, "a, b: expected the same score dimension d, got 3 and 2"),
+        (lambda: K(X, Y.double()), ValueError, "a, b: expected the same dtype, got torch.float32 and torch.float64"),
+        (lambda: K(X, Y.to("meta")), ValueError, "a, b: expected the same device, got cpu and meta"),
+        (lambda: K * 0, ValueError, "factor: expected a number > 0, got 0"),
+        (lambda: -1 * K, ValueError, "factor: expected a number > 0, got -1"),
+        (lambda: K * "2", TypeError, "factor: expected a real number, got '2' of type str"),
+        (lambda: K * K, TypeError, "factor: expected a real number, got RBFKernel(sigma=1.0) of type RBFKernel"),
+        (lambda: 10**400 * K, ValueError, "factor: expected a finite number, got 1000..."),
+    ],
+    "RBFKernel": [
+        (lambda: RBFKernel(0), ValueError, "sigma: expected a number > 0, got 0"),
+        (lambda: RBFKernel(math.nan), ValueError, "sigma: expected a finite number, got nan"),
+        (lambda: RBFKernel("1"), TypeError, "sigma: expected a real number, got '1' of type str"),
+        (lambda: RBFKernel(X), TypeError, "sigma: expected a real number, got a tensor of shape (8, 3) of type Tensor"),
+        (lambda: RBFKernel(Decimal(1)), TypeError, "sigma: expected a real number, got Decimal('1') of type Decimal"),
+        (lambda: RBFKernel(10**400), ValueError, "sigma: expected a finite number, got 1000..."),
+        (lambda: RBFKernel(Fraction(10**400)), ValueError, "sigma: expected a finite number, got Fraction(1000..."),
+        (lambda: RBFKernel(Fraction(1, HUGE)), ValueError, "sigma: expected a number > 0, got a number of type Fraction that is too long to print"),
+    ],
+    "RBFMix": [
+        (lambda: RBFMix(1.0), TypeError, "sigmas: expected a sequence of numbers > 0, got 1.0"),
+        (lambda: RBFMix("12"), TypeError, "sigmas: expected a sequence of numbers > 0, got '12'"),
+        (lambda: RBFMix(b"12"), TypeError, "sigmas: expected a sequence of numbers > 0, got b'12'"),
+        (lambda: RBFMix(bytearray(b"12")), TypeError, "sigmas: expected a sequence of numbers > 0, got bytearray(b'12')"),
+        (lambda: RBFMix({1.0, 2.0}), TypeError, "sigmas: expected a sequence of numbers > 0, got {1.0, 2.0}"),
+        (lambda: RBFMix({1.0: 0.5}), TypeError, "sigmas: expected a sequence of numbers > 0, got {1.0: 0.5}"),
+        (lambda: RBFMix(np.array(1.0)), TypeError, "sigmas: expected a sequence of numbers > 0, got array(1.)"),
+        (lambda: RBFMix(X), TypeError, "sigmas: expected a sequence of numbers > 0, got a tensor of shape (8, 3)"),
+        (lambda: RBFMix(()), ValueError, "sigmas: expected at least one number > 0, got an empty sequence"),
+        (lambda: RBFMix((1, -1)), ValueError, "sigmas[1]: expected a number > 0, got -1"),
+        (lambda: RBFMix((1, 2), weights=(1,)), ValueError, "weights: expected one weight for each of the 2 kernels, got 1"),
+        (lambda: RBFMix((1, 2), weights={1: 2, 3: 4}), TypeError, "weights: expected a sequence of numbers > 0, got {1: 2, 3: 4}"),
+    ],
+    "RBFBKernel": [
+        (lambda: RBFBKernel(lower=4.0, upper=0.25), ValueError, "lower, upper: expected lower < upper, got 4.0 and 0.25"),
+        (lambda: RBFBKernel(upper=math.inf), ValueError, "upper: expected a finite number, got inf"),
+        (lambda: RBFBKernel(lower=None), TypeError, "lower: expected a real number, got None of type NoneType"),
+    ],
+    "RationalQuadraticKernel": [
+        (lambda: RationalQuadraticKernel(-1), ValueError, "alpha: expected a number > 0, got -1"),
+        (lambda: RationalQuadraticKernel([1.0]), TypeError, "alpha: expected a real number, got [1.0] of type list"),
+    ],
+    "RationalQuadraticMix": [
+        (lambda: RationalQuadraticMix(0.2), TypeError, "alphas: expected a sequence of numbers > 0, got 0.2"),
+        (lambda: RationalQuadraticMix((1, "2")), TypeError, "alphas[1]: expected a real number, got '2' of type str"),
+        (lambda: RationalQuadraticMix((1, 2), weights=(1, math.nan)), ValueError, "weights[1]: expected a finite number, got nan"),
+    ],
+    "EnergyKernel": [
+        (lambda: EnergyKernel()(X, good(d=1)), ValueError, "a, b: expected the same score dimension d, got 3 and 1"),
+    ],
+    "LinearKernel": [
+        (lambda: LinearKernel()(X, Y.double()), ValueError, "a, b: expected the same dtype, got torch.float32 and torch.float64"),
+    ],
+    "PolynomialKernel": [
+        (lambda: PolynomialKernel(2.0), TypeError, "degree: expected an integer, got 2.0 of type float"),
+        (lambda: PolynomialKernel(0), ValueError, "degree: expected an integer >= 1, got 0"),
+        (lambda: PolynomialKernel(10**400), ValueError, "degree: expected an integer..., got 1000..."),
+        (lambda: PolynomialKernel(offset=0), ValueError, "offset: expected a number > 0, got 0"),
+    ],
+    "conv_spectral_norm": [
+        (lambda: conv_spectral_norm(None), TypeError, "module: expected a torch.nn.Module, got NoneType"),
+        (lambda: conv_spectral_norm(nn.Linear), TypeError, "module: expected a torch.nn.Module, got type"),
+        (lambda: conv_spectral_norm([linear()]), TypeError, "module: expected a torch.nn.Module, got list"),
+        (lambda: conv_spectral_norm(nn.ReLU()), ValueError, "module: expected a layer of type Linear, ..., got ReLU"),
+        (lambda: conv_spectral_norm(nn.Embedding(3, 4)), ValueError, "module: expected a layer of type Linear, ..., got Embedding"),
+        (lambda: conv_spectral_norm(nn.LSTM(3, 4)), ValueError, "module: expected a layer of type Linear, ..., got LSTM"),
+        (lambda: conv_spectral_norm(nn.MultiheadAttention(4, 2)), ValueError, "module: expected layers that are called in a forward pass, got 'out_proj'"),
+        (lambda: conv_spectral_norm(nn.Sequential(linear(), nn.LSTM(4, 4)), strict=True), ValueError, "module: expected weights in Linear and convolutional layers only, got '1' (LSTM)"),
+        (lambda: conv_spectral_norm(torch.ao.nn.quantized.Linear(3, 4)), ValueError, "module: expected a layer of type Linear, ..., got Linear"),
+        (lambda: conv_spectral_norm(nn.LazyLinear(3)), ValueError, "module: expected layers with initialised weights, got 'LazyLinear', whose weight has no shape yet"),
+        (lambda: conv_spectral_norm(nn.LazyConv2d(3, 3)), ValueError, "module: expected layers with initialised weights, got 'LazyConv2d', whose weight has no shape yet"),
+        (lambda: conv_spectral_norm(nn.Linear(0, 3)), ValueError, "module: expected layers with at least one weight, got 'Linear', whose 'weight' has the shape (3, 0)"),
+        (lambda: conv_spectral_norm(conv_spectral_norm(linear())), ValueError, "module: expected layers whose 'weight' is not parametrized yet, got 'ParametrizedLinear', whose 'weight' is"),
+        (lambda: conv_spectral_norm(parametrizations.spectral_norm(linear())), ValueError, "module: expected layers whose 'weight' is not parametrized yet, got ...; replace=True removes"),
+        (lambda: conv_spectral_norm(nn.utils.spectral_norm(linear())), ValueError, "name: expected a parameter of layer 'Linear', got 'weight', which is computed by a hook, ...replace=True"),
+        (lambda: conv_spectral_norm(linear(dtype=torch.complex64)), ValueError, "name: expected a floating-point parameter of layer 'Linear' ..., got 'weight', torch.complex64"),
+        (lambda: conv_spectral_norm(linear().to(torch.float8_e4m3fn)), ValueError, "module: expected layers with dense weights of at least 16 bits, got 'Linear', whose 'weight' is torch.float8_e4m3fn"),
+        (lambda: conv_spectral_norm(with_weight(good(4).to_sparse())), ValueError, "module: expected layers with dense weights ..., got 'Linear', whose 'weight' is torch.float32 with the layout torch.sparse_coo"),
+        (lambda: conv_spectral_norm(linear(), "bias"), ValueError, "name: expected a floating-point parameter of layer 'Linear' shaped like its weight, got 'bias', torch.float32 of shape (4,)"),
+        (lambda: conv_spectral_norm(linear(), "wieght"), ValueError, "name: expected a floating-point parameter of layer 'Linear' ..., got 'wieght', which does not exist"),
+        (lambda: conv_spectral_norm(linear(), "forward"), ValueError, "name: expected a floating-point parameter of layer 'Linear' ..., got 'forward', of type method"),
+        (lambda: conv_spectral_norm(linear(), "training"), ValueError, "name: expected a floating-point parameter of layer 'Linear' ..., got 'training', of type bool"),
+        (lambda: conv_spectral_norm(linear(), 1 / 0.55), TypeError, "name: expected the name of a parameter, got 1.81818... (options such as scale= are keyword-only)"),
+        (lambda: conv_spectral_norm(linear(), HUGE), TypeError, "name: expected the name of a parameter, got a number of type int that is too long to print"),
+        (lambda: conv_spectral_norm(linear(), scale=0), ValueError, "scale: expected a number > 0, got 0"),
+        (lambda: conv_spectral_norm(linear(), scale=math.nan), ValueError, "scale: expected a finite number, got nan"),
+        (lambda: conv_spectral_norm(linear(), scale=-1), ValueError, "scale: expected a number > 0, got -1"),
+        (lambda: conv_spectral_norm(linear(), scale=True), TypeError, "scale: expected a real number, got True of type bool"),
+        (lambda: conv_spectral_norm(linear(), scale="x"), TypeError, "scale: expected a real number, got 'x' of type str"),
+        (lambda: conv_spectral_norm(linear(), scale=torch.tensor(2.0)), TypeError, "scale: expected a real number, got a tensor of shape () of type Tensor"),
+        (lambda: conv_spectral_norm(linear(), scale=1e300), ValueError, "scale: expected a number that torch.float32 can hold, ..., got 1e+300"),
+        (lambda: conv_spectral_norm(linear(), scale=10**400), ValueError, "scale: expected a finite number, got 1000..."),
+        (lambda: conv_spectral_norm(linear(), method="x"), ValueError, "method: expected one of 'conv', 'pico', 'matrix', got 'x'"),
+        (lambda: conv_spectral_norm(linear(), method=np.array([1, 2])), ValueError, "method: expected one of 'conv', 'pico', 'matrix', got array([1, 2])"),
+        (lambda: conv_spectral_norm(linear(), n_power_iterations=0), ValueError, "n_power_iterations: expected an integer >= 1, got 0"),
+        (lambda: conv_spectral_norm(linear(), n_power_iterations=1.5), TypeError, "n_power_iterations: expected an integer, got 1.5 of type float"),
+        (lambda: conv_spectral_norm(linear(), n_power_iterations=10**400), ValueError, "n_power_iterations: expected an integer < 2**63, got 1000..."),
+        (lambda: conv_spectral_norm(linear(), eps=0), ValueError, "eps: expected a number > 0, got 0"),
+        (lambda: conv_spectral_norm(linear(), eps=1e39), ValueError, "eps: expected a number that torch.float32 can hold, got 1e+39"),
+        (lambda: conv_spectral_norm(linear(), learn_scale=1), TypeError, "learn_scale: expected True or False, got 1 of type int"),
+        (lambda: conv_spectral_norm(linear(), strict=None), TypeError, "strict: expected True or False, got None of type NoneType"),
+        (lambda: conv_spectral_norm(linear(), replace="yes"), TypeError, "replace: expected True or False, got 'yes' of type str"),
+        (lambda: conv_spectral_norm(linear(), input_size=8), ValueError, "input_size: expected None unless module is a single convolution ..., got 8 for 1 layer(s)"),
+        (lambda: conv_spectral_norm(nn.Sequential(conv(), conv()), input_size=8), ValueError, "input_size: expected None unless module is a single convolution ..., got 8 for 2 layer(s)"),
+        (lambda: conv_spectral_norm(conv(), input_size=8, method="matrix"), ValueError, "input_size: expected None unless ..., got 8 for 1 layer(s) with method='matrix'"),
+        (lambda: conv_spectral_norm(conv(), input_size=(8,)), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got (8,)"),
+        (lambda: conv_spectral_norm(conv(), input_size=(3, 8, 8)), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got (3, 8, 8)"),
+        (lambda: conv_spectral_norm(conv(), input_size=0), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got 0"),
+        (lambda: conv_spectral_norm(conv(), input_size=True), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got True"),
+        (lambda: conv_spectral_norm(conv(), input_size=(8, True)), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got (8, True)"),
+        (lambda: conv_spectral_norm(conv(), input_size=(8, 8.0)), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got (8, 8.0)"),
+        (lambda: conv_spectral_norm(conv(), input_size="88"), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got '88'"),
+        (lambda: conv_spectral_norm(conv(), input_size=b"88"), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got b'88'"),
+        (lambda: conv_spectral_norm(conv(), input_size=torch.tensor(8)), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got a tensor of shape ()"),
+        (lambda: conv_spectral_norm(conv(), input_size=10**400), ValueError, "input_size: expected 2 integer(s) >= 1, without channels, got 1000..."),
+        (lambda: conv_spectral_norm(conv(), input_size=(2, 2)), ValueError, "input_size: expected a size that the layer accepts, got (2, 2)"),
+        (lambda: conv_spectral_norm(conv(), example_input=[X]), TypeError, "example_input: expected a tensor or a tuple of arguments, got [tensor(... of type list"),
+        (lambda: conv_spectral_norm(conv(), example_input=X, input_size=8), ValueError, "example_input: expected None if input_size is given, got both (input_size=8)"),
+        (lambda: conv_spectral_norm(conv(), example_input=(None,)), TypeError, "input: expected a tensor, got NoneType"),
+        (lambda: conv_spectral_norm(conv())(np.zeros((1, 3, 8, 8))), TypeError, "input: expected a tensor, got ndarray"),
+        (lambda: conv_spectral_norm(conv())(torch.zeros(1, 3, 0, 8)), ValueError, "input: expected spatial dimensions of at least one pixel, got shape (1, 3, 0, 8)"),
+        (lambda: conv_spectral_norm(conv())(torch.zeros(1, 4, 8, 8)), ValueError, "input: expected 3 channels, got shape (1, 4, 8, 8)"),
+        (lambda: conv_spectral_norm(conv())(torch.zeros(3, 8)), ValueError, "input: expected 2 spatial dimensions after (batch and) channels, got shape (3, 8)"),
+        (lambda: conv_spectral_norm(conv()).weight, RuntimeError, "weight: expected a layer that has seen an input, got one that has not"),
+        (lambda: assigned("x"), TypeError, "weight: expected a tensor to assign, got 'x' of type str"),
+        (lambda: assigned(None), TypeError, "weight: expected a tensor to assign, got None of type NoneType"),
+        (lambda: assigned(good(4).numpy()), TypeError, "weight: expected a tensor to assign, got array(... of type ndarray"),
+        (lambda: assigned(good(3)), ValueError, "weight: expected a tensor of shape (4, 3) and torch.float32 to assign, got (3, 3) and torch.float32"),
+        (lambda: assigned(good(4).double()), ValueError, "weight: expected a tensor of shape (4, 3) and torch.float32 to assign, got (4, 3) and torch.float64"),
+        (lambda: assigned(good(4).to("meta")), ValueError, "weight: expected a dense tensor on cpu to assign, got one on meta"),
+        (lambda: assigned(good(4).to_sparse()), ValueError, "weight: expected a dense tensor on cpu to assign, got one on cpu with the layout torch.sparse_coo"),
+        (lambda: assigned("x", conv()), TypeError, "weight: expected a tensor to assign, got 'x' of type str"),
+    ],
+    "spectral_norms": [
+        (lambda: spectral_norms(None), TypeError, "model: expected a torch.nn.Module, got NoneType"),
+        (lambda: spectral_norms([conv_spectral_norm(linear())]), TypeError, "model: expected a torch.nn.Module, got list"),
+        (lambda: spectral_norms(linear()), ValueError, "model: expected a module with layers wrapped by conv_spectral_norm, got one without"),
+        (lambda: spectral_norms(parametrizations.spectral_norm(linear())), ValueError, "model: expected a module with layers wrapped by conv_spectral_norm, got one without"),
+        (lambda: spectral_norms(conv_spectral_norm(conv())), RuntimeError, "model: expected layers that have seen an input, got '', which has not"),
+    ],
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "text"),
+    [pytest.param(*row, id=f"{name}-{i}") for name, rows in REFUSED.items() for i, row in enumerate(rows)],
+)
+def test_mistakes_are_refused(use, error, text):
+    check(use, error, text)
+
+
+def test_each_row_names_the_argument_what_was_expected_and_what_came():
+    rows = [text for rows in REFUSED.values() for _, _, text in rows]
+    rows += [f"{place.split()[1]}: {text}" for place in TAKE_SCORES for _, _, text in NO_SCORES.values()]
+    unclear = [
+        text for text in rows if not re.match(r"[a-z]\w*(\[\d\])?(, [a-z]\w*(\[\d\])?)*: expected .+, got ", text)
+    ]
+    assert not unclear
+    assert len(rows) >= 120
+
+
+# What looks odd and is right: the same as a plain use
+
+
+def fake_tensors(use):
+    """Call a function in the mode in which tensors have no values."""
+    with FakeTensorMode():
+        return use(good(), good()).shape
+
+
+class Named(torch.Tensor):
+    """A subclass of tensors."""
+
+
+ACCEPTED = {
+    "mmd2": [
+        (
+            lambda: mmd2(X.to(torch.float8_e4m3fn), Y.to(torch.float8_e4m3fn), K),
+            lambda: mmd2(X.to(torch.float8_e4m3fn).float(), Y.to(torch.float8_e4m3fn).float(), K),
+        ),
+        (
+            lambda: mmd2(X.to(torch.float8_e5m2), Y.to(torch.float8_e5m2), K),
+            lambda: mmd2(X.to(torch.float8_e5m2).float(), Y.to(torch.float8_e5m2).float(), K),
+        ),
+        (lambda: mmd2(nn.Parameter(X), Y, K).detach(), lambda: mmd2(X, Y, K)),
+        (lambda: mmd2(X.as_subclass(Named), Y, K).as_subclass(torch.Tensor), lambda: mmd2(X, Y, K)),
+        (
+            lambda: torch.func.vmap(lambda x: mmd2(x, Y, K))(torch.stack([X, Z])),
+            lambda: torch.stack([mmd2(X, Y, K), mmd2(Z, Y, K)]),
+        ),
+        (lambda: fake_tensors(lambda x, y: mmd2(x, y, K)), lambda: torch.Size()),
+        (lambda: mmd2(X.to("meta"), Y.to("meta"), K).shape, lambda: torch.Size()),
+        (lambda: mmd2(X, Y, K, tile_size=np.int64(2)), lambda: mmd2(X, Y, K, tile_size=2)),
+        (lambda: mmd2(X, Y, K, tile_size=2**63 - 1), lambda: mmd2(X, Y, K)),
+        (lambda: mmd2(X, Y, K, estimator=np.str_("biased")), lambda: mmd2(X, Y, K, estimator="biased")),
+    ],
+    "mmd2_and_variance": [
+        (lambda: mmd2_and_variance(X, Y, K, tile_size=2**63 - 1), lambda: mmd2_and_variance(X, Y, K))
+    ],
+    "mmd2_blocks": [(lambda: mmd2_blocks(X, Y, K, block_size=np.int32(2)), lambda: mmd2_blocks(X, Y, K, block_size=2))],
+    "gradient_constrained_mmd2": [
+        (
+            lambda: gradient_constrained_mmd2(X, Y, K, lambda_=Fraction(1, 2)),
+            lambda: gradient_constrained_mmd2(X, Y, K, lambda_=0.5),
+        )
+    ],
+    "mmd_test": [
+        (lambda: mmd_test(X.to("meta"), Y.to("meta"), K, permutations=9).statistic.shape, lambda: torch.Size())
+    ],
+    "interpolation_points": [(lambda: interpolation_points(X.half(), Y.half()).dtype, lambda: torch.float16)],
+    "RBFKernel": [
+        (lambda: RBFKernel(np.float32(2)).sigma, lambda: 2.0),
+        (lambda: RBFKernel(Fraction(1, 2)).sigma, lambda: 0.5),
+    ],
+    "RBFMix": [(lambda: RBFMix(np.arange(1, 3)).sigmas, lambda: (1.0, 2.0))],
+    "MMDLoss": [(lambda: MMDLoss(lambda_=np.float16(-1)).lambda_, lambda: -1.0)],
+    "conv_spectral_norm": [
+        (
+            lambda: conv_spectral_norm(conv(), input_size=[np.int64(8), 8]).parametrizations.weight[0].v.shape,
+            lambda: torch.Size([3, 8, 8]),
+        ),
+        (
+            lambda: conv_spectral_norm(without_a_channel(conv()))(torch.ones(1, 2, 8, 8)).shape,
+            lambda: torch.Size([1, 4, 6, 6]),
+        ),
+        (lambda: conv_spectral_norm(nn.Linear(3, 4, device="meta"))(X.to("meta")).shape, lambda: torch.Size([8, 4])),
+    ],
+    "spectral_norms": [
+        (
+            lambda: spectral_norms(conv_spectral_norm(without_a_channel(LAYER)))[""],
+            lambda: torch.linalg.matrix_norm(LAYER.parametrizations.weight.original.detach(), 2),
+        )
+    ],
+    "UsageWarning": [(lambda: issubclass(UsageWarning, UserWarning), lambda: True)],
+}
+
+
+@pytest.mark.parametrize(
+    ("use", "plain"),
+    [pytest.param(*row, id=f"{name}-{i}") for name, rows in ACCEPTED.items() for i, row in enumerate(rows)],
+)
+def test_what_is_right_is_accepted(use, plain):
+    found, expected = use(), plain()
+    if isinstance(expected, (torch.Size, torch.dtype)):
+        assert found == expected
+    else:
+        assert_close(found, expected)
+
+
+def test_every_public_name_has_a_row():
+    places = {place.split()[0].split(".")[0] for place in TAKE_SCORES}
+    assert places | set(REFUSED) | set(ACCEPTED) == set(torch_mmd_losses.__all__)
+
+
+@pytest.fixture
+def sharded():
+    """Return a score tensor that is distributed over a group of this process alone."""
+    from torch.distributed.tensor import distribute_tensor, init_device_mesh
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield distribute_tensor(X, init_device_mesh("cpu", (1,)))
+    dist.destroy_process_group()
+
+
+def test_distributed_tensors_are_refused_with_what_to_call(sharded):
+    text = "expected a plain tensor of scores, got a DTensor; call .full_tensor() for the scores of all processes, or .to_local() for those of this one"
+    for place in ("mmd2 real", "mmd2 fake", "MMDLoss.both fake", "l2_penalty outputs[1]", "RBFKernel a"):
+        check(partial(TAKE_SCORES[place], sharded), TypeError, f"{place.split()[1]}: {text}")
+    check(
+        lambda: interpolation_points(X, sharded), TypeError, "fake: expected a plain tensor of samples, got a DTensor"
+    )
+    assert_close(mmd2(sharded.full_tensor(), Y, K), mmd2(X, Y, K))
