@@ -120,6 +120,36 @@ def gram_statistics(
     return GramStatistics(total / (m * n) + added, row_sums / n, column_sums / m, interaction)
 
 
+@torch.no_grad()
+def weighted_sums(
+    summands: Sequence[Summand], reference: Tensor, a: Tensor, b: Tensor | None, weights: Tensor, tile_size: int | None
+) -> Tensor:
+    """Return the sum of `weights[j] * k(a_i, b_j)` over `j`, up to a constant, for each `a_i`, `(m,)`.
+
+    Args:
+        summands: the kernel.
+        reference: see :func:`gram_statistics`.
+        a: scores `(m, d)`.
+        b: scores `(n, d)`; None for distinct pairs in `a`.
+        weights: numbers that sum to zero, `(n,)`, in :func:`total_dtype`.
+        tile_size: see :func:`mmd2_and_variance`.
+    """
+    symmetric = b is None
+    b = a if b is None else b
+    block = Block(a, b, 0, distinct=symmetric, same=symmetric, symmetric=symmetric)
+    side = tile_side(tile_size, a.device)
+    constants = centre(summands, reference, a, b, side)
+    sums = _zeros(a)
+    for own, other in tiles(block, side):
+        on_diagonal = symmetric and own == other
+        means = constants.rows[own], constants.columns[other], constants.rest
+        gram = _centred_gram(summands, on_diagonal, a[own], b[other], *means)
+        sums[own] += gram @ weights[other]
+        if symmetric and not on_diagonal:
+            sums[other] += weights[own] @ gram
+    return sums
+
+
 def variance_of_effects(effects: Tensor, errors: Sequence[tuple[GramStatistics, int]]) -> Tensor:
     """Return the variance of effects of single samples, without bias.
 
@@ -164,9 +194,14 @@ def _zeros(scores: Tensor) -> Tensor:
 def _tile(
     summands: Sequence[Summand], same: bool, a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, rest: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    gram = _centred_gram(summands, same, a, b, rows, columns, rest)
+    return gram.sum(1), gram.sum(0), gram.square().sum()
+
+
+def _centred_gram(
+    summands: Sequence[Summand], same: bool, a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, rest: Tensor
+) -> Tensor:
     pairs = Pairs(Sample(a), Sample(b), distinct=same, same=same)
     gram = sum_of_gram_matrices(summands, pairs).to(total_dtype(a.device))
     gram = gram - (rows + rest).unsqueeze(1) - columns
-    if same:
-        gram = gram - gram.diag().diag()
-    return gram.sum(1), gram.sum(0), gram.square().sum()
+    return gram - gram.diag().diag() if same else gram
