@@ -107,7 +107,7 @@ def _whole_power(x: Tensor, exponent: int) -> Tensor:
 
 def negative_distance(sq_dist: Tensor) -> Tensor:
     """Return minus the distance, with a gradient of zero at distance zero."""
-    apart = sq_dist > 0
+    apart = sq_dist != 0  # NaN is apart too
     return -torch.where(apart, torch.where(apart, sq_dist, 1.0).sqrt(), 0.0)
 
 

@@ -67,7 +67,7 @@ def gradient_penalty(scores: Tensor, inputs: Tensor, *, target: float = 1.0) -> 
         matrix = checks.scores("scores", scores)
     squares = squared_gradient_norms("scores", matrix, inputs, create_graph=create_graph)
     if target_norm:
-        positive = squares > 0
+        positive = squares != 0  # NaN is not zero
         norms = torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
         squares = (norms - target_norm).square()
     return squares.mean(dtype=total_dtype(squares.device)).to(matrix.dtype)

@@ -32,7 +32,8 @@ def mean_values(
 ) -> list[Tensor]:
     """Return the mean kernel values of real, cross and fake pairs, and the fraction of pairs that are saturated.
 
-    The means are those of the kernel without bounds. With `bounds`, a pair outside the limits counts as saturated.
+    The means are those of the kernel without bounds. With `bounds`, a pair outside the limits counts as saturated. The
+    fraction is NaN if a score is not finite, which no comparison would show.
     """
     side = tile_side(tile_size, real.device)
     samples = batch.samples(real, fake)
@@ -54,6 +55,7 @@ def mean_values(
                 totals[place].add_(pair_sum(summand, pairs, part.group, "none"), alpha=summand.factor * times)
             masks = [_saturated(summand, pairs, part.group, bounds) for summand in summands]
             totals[-1].add_(pairs.total(reduce(torch.logical_and, masks).to(real.dtype)), alpha=times)
+    totals[-1].masked_fill_(~torch.stack([scores.isfinite().all() for scores in samples]).all(), torch.nan)
     numbers = [*(counts[group] for group in GROUPS), sum(counts.values())]
     return [(total / number).to(real.dtype) for total, number in zip(batch.totals(totals), numbers, strict=True)]
 
