@@ -51,3 +51,15 @@ def test_nothing_is_said_under_the_compiler(monkeypatch):
         step(torch.zeros(1))
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
         usage_warnings.warn("traced", "a")
+
+
+def test_the_first_call_from_each_place():
+    def examined():
+        return usage_warnings.is_first_call_from_place()
+
+    def elsewhere():
+        return examined()
+
+    assert [examined() for _ in range(3)] == [True, False, False]
+    assert (examined(), examined()) == (True, True)
+    assert [elsewhere(), elsewhere()] == [True, False]

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 _LIBRARIES = (f"{Path(__file__).parent}{os.sep}", f"{Path(torch.__file__).parent}{os.sep}")
-_warned: set[tuple[str, int, str]] = set()
+_warned: set[tuple[object, ...]] = set()
+"""Places that have been warned of, and calls that have been examined."""
 
 
 class UsageWarning(UserWarning):
@@ -39,3 +40,17 @@ def warn(kind: str, message: str) -> None:
     if place not in _warned:
         _warned.add(place)
         warnings.warn(message, UsageWarning, stacklevel=level)
+
+
+def is_first_call_from_place() -> bool:
+    """Return whether the calling function has been called from a place in the code for the first time.
+
+    This costs a fraction of a microsecond: the place is found without the number of its line, which Python counts from
+    the start of the function.
+    """
+    frame = sys._getframe(2)
+    place = (id(frame.f_code), frame.f_lasti)
+    if place in _warned:
+        return False
+    _warned.add(place)
+    return True

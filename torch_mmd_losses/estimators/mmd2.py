@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs import reach
 from torch_mmd_losses.pairs.objective import GENERATOR
 from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision
@@ -56,6 +58,10 @@ def mmd2(
             not equally many for `"u_statistic"`; if they differ in dimension, dtype or device; if the estimator is
             unknown, or `tile_size` is below 1.
 
+    Warns:
+        UsageWarning: if all kernel values are zero, or all are :math:`k(a, a)`, so that the value says nothing. Only
+            the first call from each place in the code is examined.
+
     Example:
         >>> real, fake = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 3.0])
         >>> mmd2(real=real, fake=fake, kernel=RBFKernel(sigma=1.0))
@@ -71,4 +77,16 @@ def mmd2(
     checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
     tile_size = checks.tile_size(tile_size)
     with full_precision(real.device):
-        return objective_values(kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=tile_size)[0]
+        (value,) = objective_values(kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=tile_size)
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        _warn_of_bandwidth(kernel, real, fake)
+    return value
+
+
+def _warn_of_bandwidth(kernel: Kernel, real: Tensor, fake: Tensor) -> None:
+    if reach.is_readable(real, fake) and reach.has_one_value(kernel, real, fake):
+        usage_warnings.warn(
+            "one kernel value",
+            f"mmd2: expected kernel values between zero and the peak of the kernel, got the same value for all pairs: "
+            f"{reach.explanation(kernel, real, fake, of_discriminator=False)}",
+        )

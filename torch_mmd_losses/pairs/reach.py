@@ -1,0 +1,142 @@
+"""Whether a kernel tells the scores of a batch apart at all.
+
+This is examined in the first calls only, because the host has to read the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeGuard
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses import hand_written_gradients
+from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.summands import RadialSummand, Summand, worst_conditioning
+from torch_mmd_losses.pairs.terms import SATURATED
+from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
+from torch_mmd_losses.precision import full_precision, total_dtype
+
+ROUNDING = 16
+"""Values this many units in the last place from zero or from the peak cannot be told from them."""
+
+
+def is_readable(*scores: Tensor) -> bool:
+    """Return whether the host may read numbers that are computed from these scores.
+
+    It may not under the compiler, in function transforms, while operations are counted or captured in a CUDA graph, and
+    where the user has asked PyTorch to report synchronisations.
+    """
+    return (
+        hand_written_gradients.reverse_mode_only(*scores)
+        and not scores[0].is_meta
+        and not torch._C._len_torch_dispatch_stack()
+        and not (scores[0].is_cuda and (torch.cuda.get_sync_debug_mode() or torch.cuda.is_current_stream_capturing()))
+    )
+
+
+@torch.no_grad()
+def has_no_gradient(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
+    """Return whether scores differ, but all pairs of different scores have a gradient of exactly zero.
+
+    The bounds of an :class:`RBFBKernel` are ignored, because a loss at its bounds has reached what it is for.
+    """
+    stack, summands = torch.cat([real, fake]), kernel._summands()
+    if not _are_radial(summands):
+        return False
+    for sq_dist, _ in _tiles(summands, stack):
+        slopes = [summand.profile.value_and_slope(sq_dist.clone()) for summand in summands]
+        if any([bool(((sq_dist != 0) & (slope * rate != 0)).any()) for _, slope, rate in slopes]):  # noqa: C419 (faster)
+            return False
+    return _differ(stack)
+
+
+@torch.no_grad()
+def has_one_value(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
+    """Return whether scores differ, but all kernel values of pairs are zero, or all are at the peak."""
+    stack, summands = torch.cat([real, fake]), kernel._summands()
+    if not _are_radial(summands):
+        return False
+    tolerance = ROUNDING * torch.finfo(stack.dtype).eps
+    zero = peak = True
+    for sq_dist, others in _tiles(summands, stack):
+        for summand in summands:
+            relative = _relative(summand, sq_dist)
+            if others is not None:
+                relative = relative[others]
+            zero = zero and bool((relative.abs() <= tolerance).all())
+            peak = peak and bool(((1 - relative).abs() <= tolerance).all())
+        if not (zero or peak):
+            return False
+    return _differ(stack)
+
+
+@torch.no_grad()
+def saturated_share(kernel: Kernel, real: Tensor, fake: Tensor) -> float:
+    """Return the share of saturated pairs among all pairs, without bounds, and zero if no scores differ."""
+    stack, summands = torch.cat([real, fake]), kernel._summands()
+    if not _are_radial(summands) or not _differ(stack):
+        return 0.0
+    saturated = 0.0
+    for sq_dist, others in _tiles(summands, stack):
+        flat = torch.ones_like(sq_dist, dtype=torch.bool) if others is None else others
+        for summand in summands:
+            relative = _relative(summand, sq_dist)
+            flat = flat & ((relative < SATURATED) | (relative > 1 - SATURATED))
+        saturated += float(flat.sum()) * (2 if others is None else 1)
+    return saturated / (len(stack) * (len(stack) - 1))
+
+
+@torch.no_grad()
+def explanation(kernel: Kernel, real: Tensor, fake: Tensor, *, of_discriminator: bool) -> str:
+    """Return which scores the kernel does not tell apart, and what to change.
+
+    Args:
+        kernel: the kernel.
+        real: scores `(m, d)`.
+        fake: scores `(n, d)`.
+        of_discriminator: whether the scores are those of a discriminator, whose weights may be normalised.
+    """
+    stack, summands = torch.cat([real, fake]), kernel._summands()
+    wide = stack.to(total_dtype(stack.device))
+    mean = 2 * (wide - wide.mean(0)).square().sum() / (len(stack) - 1)
+    at_mean = mean.to(stack.dtype).view(1, 1)
+    radial = [summand for summand in summands if isinstance(summand, RadialSummand)]
+    far = all(float(_relative(summand, at_mean)) < 0.5 for summand in radial)
+    names = " + ".join(dict.fromkeys(repr(summand.kernel) for summand in summands))
+    scale = f", or a {'smaller' if far else 'larger'} scale= of conv_spectral_norm" if of_discriminator else ""
+    return (
+        f"the scores are too {'far apart' if far else 'close together'} for the kernel. The mean squared distance of "
+        f"the scores is {float(mean):.4g}, and the kernel is {names}. Choose sigma (length_scale for rational "
+        f"quadratics) near the median distance of the scores, torch_mmd_losses.median_distance(scores){scale}"
+    )
+
+
+def _tiles(summands: Sequence[RadialSummand], stack: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield squared distances tile by tile, and for tiles on the diagonal a mask of the pairs of two scores."""
+    block = Block(stack, stack, 0, distinct=True, same=True, symmetric=True)
+    for rows, columns in tiles(block, tile_side(None, stack.device)):
+        a = Sample(stack[rows])
+        on_diagonal = rows == columns
+        pairs = Pairs(a, a if on_diagonal else Sample(stack[columns]), distinct=on_diagonal, same=on_diagonal)
+        with full_precision(stack.device):
+            sq_dist = pairs.sq_dist(lambda scores: worst_conditioning(summands, scores).steepness)
+        others = ~torch.eye(len(sq_dist), dtype=torch.bool, device=stack.device) if on_diagonal else None
+        yield sq_dist, others
+
+
+def _are_radial(summands: Sequence[Summand]) -> TypeGuard[Sequence[RadialSummand]]:
+    """Return whether all summands are kernels of the distance. Others, such as a linear kernel, reach everywhere."""
+    return all(isinstance(summand, RadialSummand) for summand in summands)
+
+
+def _relative(summand: RadialSummand, sq_dist: Tensor) -> Tensor:
+    """Return kernel values relative to the value at distance zero; not finite where that is zero."""
+    value = summand.profile.value
+    return value(sq_dist) / value(torch.zeros_like(sq_dist))
+
+
+def _differ(stack: Tensor) -> bool:
+    return bool((stack != stack[0]).any())
