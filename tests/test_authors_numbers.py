@@ -33,6 +33,7 @@ WANG_KERNELS = {
 WANG = [name for kind in WANG_KERNELS for name in ids(f"wang/{kind}/")] + ids("wang_oct2018/rmb/")
 
 
+@pytest.mark.filterwarnings("ignore:MMDLoss. expected several scores:torch_mmd_losses.UsageWarning")
 @pytest.mark.parametrize("name", WANG)
 def test_losses_of_wang_et_al(name):
     case = CASES[name]

@@ -38,6 +38,11 @@ def reverse_mode_only(*tensors: Tensor) -> bool:
     )
 
 
+def in_function_transform() -> bool:
+    """Return whether a transform of `torch.func` is active. Under the compiler, this is not known."""
+    return not torch.compiler.is_compiling() and peek_interpreter_stack() is not None
+
+
 def differentiable_gradients(
     function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], outer: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:

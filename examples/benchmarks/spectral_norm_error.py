@@ -14,6 +14,7 @@ and the steps that count, and how far the medians are from 1, `conv` beside `pic
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import median_low, quantiles
@@ -24,7 +25,7 @@ from common import Options, Record, Target, main, markdown, progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_mmd_losses import MMDLoss, conv_spectral_norm, spectral_norms
+from torch_mmd_losses import MMDLoss, UsageWarning, conv_spectral_norm, spectral_norms
 from torch_mmd_losses.spectral import singular_vectors
 from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT
 from torch_mmd_losses.spectral.parametrization import SpectralNorm
@@ -183,7 +184,9 @@ def measure(options: Options) -> list[Record]:
     `held` is the number of iterations at the last weights, 0 in training, and steps go on meanwhile.
     """
     size = (QUICK_WIDTHS, QUICK_STEPS, 1) if options.quick else (WIDTHS, STEPS, HELD)
-    return [record for seed in SEEDS for record in run(options.seed + seed, *size)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UsageWarning)  # of saturation, which each record says itself
+        return [record for seed in SEEDS for record in run(options.seed + seed, *size)]
 
 
 def error(records: list[Record], method: Method) -> float:

@@ -101,7 +101,7 @@ def measure(gan: GAN, step: Step, images_per_second: float) -> Line:
     line: Line = {"iteration": gan.iteration, **health(gan, step)}
     watched = gan.loss
     if isinstance(watched, ScaledMMDLoss):  # whose own terms need the images
-        watched = MMDLoss(watched.kernel, global_batch=watched.global_batch)
+        watched = MMDLoss(watched.kernel, lambda_=-1.0, global_batch=watched.global_batch)
     if isinstance(watched, MMDLoss):
         terms = watched.terms(real=step.real, fake=step.fake)
         line |= {name: gan.group.mean(value).item() for name, value in terms._asdict().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dcgan.processes import Group, joined
 from dcgan.record import NotFiniteError
 from dcgan.sources import MissingDataError
 from dcgan.training import ResumeError, Training
+from torch_mmd_losses import UsageWarning
 
 
 def main(preset: str, description: str, arguments: Sequence[str] | None = None) -> Path:
@@ -32,6 +34,8 @@ def train(reader: Reader, experiment: Experiment[Any, Any, Any], arguments: Sequ
     Exits with a message, and status 2 if that cannot be done or 1 if the training breaks down; after Ctrl-C or a
     termination, with the status that shells give to them.
     """
+    # The number of scores is an option of the command line, and the log has the share of saturated pairs.
+    warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
     configuration, run = reader.read(arguments)
     with joined(configuration.device or "cpu") as group:
         say = print if group.first else _say_nothing

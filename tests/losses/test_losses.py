@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from oracles import mean_kernel
 from torch.testing import assert_close
 
-from torch_mmd_losses import EnergyKernel, LinearKernel, MMDLoss, RBFBKernel, RBFKernel, RBFMix, mmd2
+from torch_mmd_losses import (
+    EnergyKernel,
+    LinearKernel,
+    MMDLoss,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    ScaledMMDLoss,
+    mmd2,
+)
 from torch_mmd_losses.losses.mmd import discriminator_objective
 from torch_mmd_losses.pairs.objective import MMD2
 
@@ -20,6 +29,7 @@ every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 every_unbounded_kernel = pytest.mark.parametrize("case", UNBOUNDED.values(), ids=UNBOUNDED)
 seeds = st.integers(0, 10**6)
 lambdas = st.floats(-3, 3)
+one_score = pytest.mark.filterwarnings("ignore:MMDLoss. expected several scores:torch_mmd_losses.UsageWarning")
 
 
 def clamp(e, low, high):
@@ -78,6 +88,7 @@ def test_bounds_are_those_of_equations_6_and_7(seed, lambda_, low, extra, scale)
     )
 
 
+@one_score
 def test_the_whole_gradient_passes_at_a_bound():
     # Two real and two fake scores with the squared distances exactly at the bounds of Eq. 7.
     real = torch.tensor([[0.0], [2.0]], dtype=torch.float64, requires_grad=True)
@@ -89,6 +100,7 @@ def test_the_whole_gradient_passes_at_a_bound():
     assert expected[0].abs().min() > 0.1
 
 
+@one_score
 def test_no_gradient_beyond_a_bound():
     real = torch.tensor([[0.0], [2.5]], dtype=torch.float64, requires_grad=True)
     fake = torch.tensor([[5.0], [5.1]], dtype=torch.float64, requires_grad=True)
@@ -139,7 +151,7 @@ def test_calling_the_module_is_the_generator_loss():
     real, fake = scores(4, 2, 1), scores(5, 2, 2)
     loss = MMDLoss()
     assert_close(loss(real=real, fake=fake), loss.generator(real, fake))
-    assert_close(loss(real, fake), mmd2(real, fake, RBFKernel()))
+    assert_close(loss(real=real, fake=fake), mmd2(real, fake, RBFKernel()))
 
 
 def test_defaults_are_the_papers_repulsive_bounded_loss():
@@ -153,6 +165,7 @@ def test_defaults_are_the_papers_repulsive_bounded_loss():
         "estimator",
         "global_batch",
         "tile_size",
+        "remember_real",
     ]
 
 
@@ -196,6 +209,7 @@ def test_terms_do_not_depend_on_the_tiles(case: KernelCase, estimator):
     assert_close(tuple(tiled), tuple(whole))
 
 
+@pytest.mark.filterwarnings("ignore::torch_mmd_losses.UsageWarning")  # of one score and of saturation
 def test_saturated_share_counts_bounds_and_the_ends_of_the_kernel():
     real = torch.tensor([0.0, 1.0, 2.5])  # squared distances 1, 6.25, 2.25: one of three above the upper bound
     fake = torch.tensor([10.0, 10.3, 11.0])  # 0.09, 1, 0.49: one of three below the lower bound
@@ -214,10 +228,10 @@ def test_saturated_share_counts_bounds_and_the_ends_of_the_kernel():
 
 def test_state_and_copies():
     loss, real, fake = MMDLoss(RBFMix((0.3, 2.0)), -1), scores(4, 2, 1), scores(4, 2, 2)
-    assert_close(copy.deepcopy(loss)(real, fake), loss(real, fake))
+    assert_close(copy.deepcopy(loss)(real=real, fake=fake), loss(real=real, fake=fake))
     fresh = MMDLoss(RBFMix((1.0, 1.0)), -1)
     fresh.load_state_dict(loss.state_dict())
-    assert_close(fresh(real, fake), loss(real, fake))
+    assert_close(fresh(real=real, fake=fake), loss(real=real, fake=fake))
     assert "lambda_=-1.0, estimator='unbiased', global_batch=False, tile_size=None" in repr(loss)
     assert "RBFMix(sigmas=(0.3, 2.0), weights=(1.0, 1.0))" in repr(loss)
 
@@ -247,6 +261,98 @@ def test_wrong_arguments_are_refused():
 def test_every_method_checks_the_scores(method):
     call = getattr(MMDLoss(), method)
     with pytest.raises(ValueError, match="^real, fake: expected the same score dimension d, got 2 and 3"):
-        call(torch.zeros(4, 2), torch.zeros(4, 3))
+        call(real=torch.zeros(4, 2), fake=torch.zeros(4, 3))
     with pytest.raises(ValueError, match="^real, fake: expected at least 2 samples each .* got 4 and 1"):
         call(real=torch.zeros(4, 2), fake=torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("loss", "keywords"), [(MMDLoss(), "real=..., fake=..."), (ScaledMMDLoss(), "real=..., fake=..., inputs=...")]
+)
+def test_calling_the_module_by_position_says_how_to_write_it(loss, keywords):
+    # As in the loop of the official DCGAN example, where `label` is a vector of ones or zeros.
+    output, label = torch.rand(4), torch.ones(4)
+    expected = (
+        rf"^{type(loss).__name__}: expected scores by keyword, loss\({keywords}\), .* got 2 positional arguments: a "
+        rf"tensor of shape \(4,\), a tensor of shape \(4,\). Write loss.discriminator\({keywords}\) .* and "
+        rf"loss.generator\({keywords}\)"
+    )
+    with pytest.raises(TypeError, match=expected):
+        loss(output, label)
+    with pytest.raises(TypeError, match="got 1 positional argument: a tensor"):
+        loss(output, fake=label)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        loss(output=output)
+
+
+def test_the_generator_refuses_swapped_scores():
+    real, fake = scores(4, 2, 1), scores(5, 2, 2)
+    trained = real.clone().requires_grad_()
+    message = "^real, fake: expected fake scores that require gradients, got real scores that require .* swapped"
+    for loss in (MMDLoss(), MMDLoss(remember_real=True), MMDLoss(LinearKernel(), -1)):
+        for method in (loss.generator, loss):
+            with pytest.raises(ValueError, match=message):
+                method(real=trained, fake=fake)
+            with torch.no_grad():
+                assert_close(method(real=trained, fake=fake), mmd2(real, fake, loss.kernel))
+            method(real=real, fake=fake)
+            method(real=trained, fake=fake.clone().requires_grad_())
+        loss.both(real=trained, fake=fake)
+        loss.discriminator(real=trained, fake=fake)
+        loss.terms(real=trained, fake=fake)
+        expected = torch.autograd.grad(mmd2(trained, fake, loss.kernel), trained)[0]
+        assert_close(torch.func.grad(lambda x, loss=loss: loss.generator(real=x, fake=fake))(real), expected)
+
+
+@pytest.mark.slow
+def test_the_compiled_generator_refuses_swapped_scores():
+    with pytest.raises(ValueError, match="^real, fake: expected fake scores that require gradients"):
+        torch.compile(MMDLoss().generator, backend="eager")(scores(4, 2, 1).requires_grad_(), scores(5, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value", "error", "message"),
+    [
+        (MMDLoss, "kernel", 3, TypeError, "kernel: expected a Kernel"),
+        (MMDLoss, "estimator", "x", ValueError, "estimator: expected one of .* got 'x'"),
+        (MMDLoss, "global_batch", 1, TypeError, "global_batch: expected True or False, got 1"),
+        (MMDLoss, "tile_size", 0, ValueError, "tile_size: expected an integer >= 1, got 0"),
+        (MMDLoss, "remember_real", "yes", TypeError, "remember_real: expected True or False, got 'yes'"),
+        (MMDLoss, "lambda_", float("nan"), ValueError, "lambda_: expected a finite number, got nan"),
+        (MMDLoss, "lambda_", torch.ones(1), TypeError, "lambda_: expected a real number, got a tensor"),
+        (ScaledMMDLoss, "kernel", EnergyKernel(), TypeError, "kernel: expected a kernel that is positive and smooth"),
+        (ScaledMMDLoss, "lambda_", 0, ValueError, "lambda_: expected a number > 0, got 0"),
+        (ScaledMMDLoss, "scale", 1.0, ValueError, "scale: expected one of 'practical', 'exact', got 1.0"),
+        (ScaledMMDLoss, "squared", None, TypeError, "squared: expected True or False, got None"),
+        (ScaledMMDLoss, "squared", False, ValueError, "squared: expected True .* got False with RBFKernel"),
+        (ScaledMMDLoss, "tile_size", 1.5, TypeError, "tile_size: expected an integer, got 1.5"),
+        (
+            lambda **options: ScaledMMDLoss(**({"kernel": LinearKernel(), "squared": False} | options)),
+            "kernel",
+            RBFKernel(),
+            ValueError,
+            "squared: expected True .* got False with RBFKernel",
+        ),
+    ],
+)
+def test_options_are_checked_in_the_constructor_and_later(make, name, value, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        make(**{name: value})
+    loss = make()
+    before = getattr(loss, name)
+    with pytest.raises(error, match=f"^{message}"):
+        setattr(loss, name, value)
+    assert getattr(loss, name) is before
+
+
+def test_options_that_are_assigned_later_are_used():
+    real, fake = scores(4, 2, 1), scores(5, 2, 2)
+    loss = MMDLoss()
+    loss.lambda_, loss.kernel, loss.estimator, loss.tile_size = -1, RBFKernel(2.0), "biased", 2
+    assert_close(loss.discriminator(real, fake), -mmd2(real, fake, RBFKernel(2.0), estimator="biased"))
+    assert repr(loss.lambda_) == "-1.0"
+    assert list(dict(loss.named_children())) == ["kernel"]
+    loss.note = "any other attribute"
+    scaled = ScaledMMDLoss()
+    scaled.kernel, scaled.squared, scaled.lambda_ = LinearKernel(), False, 1
+    assert (scaled.squared, scaled.lambda_) == (False, 1.0)

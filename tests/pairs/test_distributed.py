@@ -195,7 +195,7 @@ def test_only_what_is_asked_for_gets_a_gradient(ranks):
 
     values = ranks(3, process)
     all_real, all_fake = joint(real), joint(fake)
-    value = MMDLoss()(all_real, all_fake)
+    value = MMDLoss()(real=all_real, fake=all_fake)
     value.backward()
     assert_close(torch.stack(values), value.expand(3))
     assert real[0].grad is None
@@ -206,7 +206,7 @@ def test_samples_are_at_distance_zero_from_themselves(ranks):
     # In the biased estimate each sample meets itself; a root would turn the rounding of that distance into a bias.
     real, fake = ([scores(4, 64, seed + rank, scale=1000).float() for rank in range(3)] for seed in (1, 4))
     loss = MMDLoss(EnergyKernel(), estimator="biased", global_batch=True)
-    found = ranks(3, lambda rank: loss(real[rank], fake[rank]))
+    found = ranks(3, lambda rank: loss(real=real[rank], fake=fake[rank]))
     p, q = torch.cat(real).double(), torch.cat(fake).double()
     expected = 2 * torch.cdist(p, q).mean() - torch.cdist(p, p).mean() - torch.cdist(q, q).mean()
     assert_close(torch.stack(found).double(), expected.expand(3), rtol=1e-6, atol=0)
@@ -225,7 +225,7 @@ def test_a_compiled_step_breaks_its_graph_here(monkeypatch):
     )
     monkeypatch.setattr(distributed, "dist", twin)
     monkeypatch.setattr(batch_loss, "dist", twin)
-    loss, real, fake = MMDLoss(global_batch=True), scores(4, 3, 1).requires_grad_(), scores(5, 3, 2)
+    loss, real, fake = MMDLoss(global_batch=True), scores(4, 3, 1).requires_grad_(), scores(5, 3, 2).requires_grad_()
 
     def step(real, fake):
         return 2 * loss.generator(torch.tanh(real), torch.tanh(fake))
@@ -294,7 +294,7 @@ def test_scores_without_values_are_refused_in_all_processes(ranks):
 
 def test_without_processes_it_changes_nothing():
     real, fake = scores(5, 3, 1), scores(4, 3, 2)
-    assert torch.equal(MMDLoss(global_batch=True)(real, fake), MMDLoss()(real, fake))
+    assert torch.equal(MMDLoss(global_batch=True)(real=real, fake=fake), MMDLoss()(real=real, fake=fake))
 
 
 def critic(outputs):
@@ -411,3 +411,35 @@ def test_training_with_gloo_processes_equals_training_with_one(tmp_path, world):
     ScaledMMDLoss().discriminator(model(real.requires_grad_()), model(fake), inputs=real).backward()
     for results in found:
         assert_close(results["scaled"], [p.grad for p in model.parameters()], rtol=1e-9, atol=1e-12)
+
+
+def test_each_process_remembers_its_own_real_scores(ranks):
+    real, fake = (
+        [scores(size, 3, seed + i) for i, size in enumerate(sizes)] for seed, sizes in zip((1, 9), UNEQUAL, strict=True)
+    )
+
+    def process(rank):
+        loss = MMDLoss(global_batch=True, remember_real=True)
+        loss.discriminator(real=real[rank], fake=fake[rank])
+        return loss.generator(fake=fake[rank])
+
+    expected = MMDLoss().generator(real=torch.cat(real), fake=torch.cat(fake))
+    assert_close(torch.stack(ranks(3, process)), expected.expand(3))
+
+
+def test_a_process_without_real_scores_tells_the_others(ranks):
+    errors = []
+
+    def process(rank):
+        loss, real, fake = MMDLoss(global_batch=True, remember_real=True), scores(4, 3, rank), scores(4, 3, 9)
+        if rank:
+            loss._remember(real)
+        with pytest.raises((RuntimeError, ValueError)) as caught:
+            loss.generator(fake=fake)
+        errors.append((type(caught.value), str(caught.value)))
+
+    ranks(2, process)
+    (lost, lost_text), (told, told_text) = sorted(errors, key=str)
+    assert (lost, told) == (RuntimeError, ValueError)
+    assert "got none" in lost_text
+    assert "refused in process 0" in told_text

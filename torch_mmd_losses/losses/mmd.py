@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
+from torch_mmd_losses.hand_written_gradients import in_function_transform
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.bounded import RBFBKernel
+from torch_mmd_losses.losses import first_calls
 from torch_mmd_losses.losses.batch_loss import BatchLoss
 from torch_mmd_losses.pairs.objective import GENERATOR, Objective, Weights
 from torch_mmd_losses.results import Losses, Terms
@@ -43,7 +48,7 @@ class MMDLoss(BatchLoss):
     The discriminator should output several scores per sample (16 in the papers), without a sigmoid, and needs a
     Lipschitz constraint such as :func:`conv_spectral_norm`. The discriminator's loss is not symmetric in real and fake
     scores, so pass them by keyword, `real=` and `fake=`. The module has no state except the state of its kernel, which
-    it never changes.
+    it never changes. Options may be assigned later, `loss.lambda_ = 0.5`, and are checked as in the constructor.
 
     Args:
         kernel: any kernel. None creates an `RBFBKernel()`. The bounds of an :class:`RBFBKernel` apply to the
@@ -59,11 +64,20 @@ class MMDLoss(BatchLoss):
             `torch.distributed`, or with a single process, the option has no effect.
         tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
             tiles need less memory.
+        remember_real: let `generator(fake=...)` without real scores use those of the last call of :meth:`discriminator`
+            or :meth:`both`, detached. These scores are one step old: the discriminator has been updated since. Calls
+            without gradients, such as those of a validation, are not remembered. With `global_batch`, each process
+            remembers its own scores. The scores are not in the state dict, and copies and pickles do not have them.
 
     Raises:
-        TypeError: if `kernel` is not a :class:`Kernel`, `lambda_` is not a real number, `global_batch` is not a bool,
-            or `tile_size` is not an integer.
+        TypeError: if `kernel` is not a :class:`Kernel`, `lambda_` is not a real number, `global_batch` or
+            `remember_real` is not a bool, or `tile_size` is not an integer.
         ValueError: if `lambda_` is not finite, the estimator is unknown, or `tile_size` is below 1.
+
+    Warns:
+        UsageWarning: in the first three calls of an object: if there is one score per sample and `lambda_ >= 0`, or if
+            all gradients are exactly zero, because the kernel does not reach from any score to another. In the first
+            three calls of :meth:`terms`: if more than 99 % of the pairs are saturated. Later calls are not examined.
 
     Example:
         >>> loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)
@@ -84,10 +98,16 @@ class MMDLoss(BatchLoss):
         estimator: Estimator = "unbiased",
         global_batch: bool = False,
         tile_size: int | None = None,
+        remember_real: bool = False,
     ) -> None:
-        kernel = RBFBKernel() if kernel is None else kernel
-        super().__init__(kernel, estimator=estimator, global_batch=global_batch, tile_size=tile_size)
-        self.lambda_ = checks.finite_number("lambda_", lambda_)
+        super().__init__(
+            RBFBKernel() if kernel is None else kernel,
+            estimator=estimator,
+            global_batch=global_batch,
+            tile_size=tile_size,
+            remember_real=remember_real,
+        )
+        self.lambda_ = lambda_
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         r"""Return the discriminator's loss :math:`L_{D,\lambda}` (Eq. 5), to be minimised.
@@ -104,19 +124,43 @@ class MMDLoss(BatchLoss):
             ValueError: if scores are empty, not floating-point, or too few for the estimator; if real and fake scores
                 are not equally many for `"u_statistic"`; if they differ in dimension, dtype or device.
         """
-        return self._losses(real, fake, discriminator_objective(self.lambda_))[0]
+        (loss,) = self._losses(real, fake, discriminator_objective(self.lambda_))
+        self._remember(real)
+        return loss
 
-    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+    def generator(self, real: Tensor | None = None, fake: Tensor | None = None) -> Tensor:
         r"""Return the generator's loss :math:`L_G = \mathrm{MMD}^2` (Eq. 2), to be minimised.
 
         The bounds of an :class:`RBFBKernel` are ignored. The real scores do not depend on the generator, so they may be
-        detached. Arguments, return value and errors are those of :meth:`discriminator`.
-        """
-        return self._losses(real, fake, GENERATOR)[0]
+        detached. Arguments, return value and further errors are those of :meth:`discriminator`.
 
-    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the generator's loss, see :meth:`generator`."""
-        return self.generator(real, fake)
+        Args:
+            real: real scores. None takes those of the last discriminator's loss, if `remember_real` is True.
+            fake: fake scores.
+
+        Raises:
+            RuntimeError: if `real` is None and there was no discriminator's loss yet.
+            TypeError: if `real` is None and `remember_real` is False, or `fake` is None.
+            ValueError: if real scores require gradients but fake scores do not. They are then most likely swapped. This
+                is not checked under :func:`torch.no_grad` and in function transforms.
+        """
+        if real is None or fake is None:
+            with self._announced_errors(real, fake):
+                real = self._recalled(fake) if real is None else real
+                self._check_fake(fake)
+        (loss,) = self._losses(real, fake, GENERATOR)  # type: ignore[arg-type] # it checks scores of any type
+        if real.requires_grad and not fake.requires_grad:  # type: ignore[union-attr]
+            _refuse_swapped()
+        return loss
+
+    def forward(self, *scores: object, real: Tensor | None = None, fake: Tensor | None = None) -> Tensor:
+        """Return the generator's loss, see :meth:`generator`. Scores are accepted by keyword only.
+
+        Raises:
+            TypeError: if scores are passed by position.
+        """
+        self._refuse_positional(scores, "real=..., fake=...")
+        return self.generator(real=real, fake=fake)
 
     def both(self, real: Tensor, fake: Tensor) -> Losses:
         """Return both losses, computed from one set of distances.
@@ -136,7 +180,9 @@ class MMDLoss(BatchLoss):
             >>> grads_d = torch.autograd.grad(loss_d, list(D.parameters()), retain_graph=True)
             >>> grads_g = torch.autograd.grad(loss_g, list(G.parameters()))
         """
-        return Losses(*self._losses(real, fake, discriminator_objective(self.lambda_), GENERATOR))
+        losses = Losses(*self._losses(real, fake, discriminator_objective(self.lambda_), GENERATOR))
+        self._remember(real)
+        return losses
 
     def terms(self, real: Tensor, fake: Tensor) -> Terms:
         r"""Return the three mean kernel values and the fraction of saturated pairs, for logging.
@@ -155,7 +201,8 @@ class MMDLoss(BatchLoss):
             A named tuple `(k_rr, k_rf, k_ff, saturated)` of detached scalars in the dtype of the losses.
 
         Example:
-            >>> terms = MMDLoss(kernel=RBFKernel()).terms(real=torch.tensor([0.0, 1.0]), fake=torch.tensor([9.0, 9.5]))
+            >>> real, fake = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[9.0, 0.0], [9.5, 0.0]])
+            >>> terms = MMDLoss(kernel=RBFKernel()).terms(real=real, fake=fake)
             >>> [round(float(value), 3) for value in terms]
             [0.607, 0.0, 0.882, 0.5]
         """
@@ -163,5 +210,21 @@ class MMDLoss(BatchLoss):
 
     def extra_repr(self) -> str:
         """Return the arguments for `repr`, except the kernel, which is a child module."""
-        names = ("lambda_", "estimator", "global_batch", "tile_size")
+        names = ("lambda_", "estimator", "global_batch", "tile_size", "remember_real")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+    def _checked(self, name: str, value: Any) -> Any:  # noqa: ANN401
+        return checks.finite_number("lambda_", value) if name == "lambda_" else super()._checked(name, value)
+
+    def _warn_of_scores(self, real: Tensor) -> None:
+        if self.lambda_ >= 0:
+            first_calls.warn_of_one_score(type(self).__name__, real)
+
+
+def _refuse_swapped() -> None:
+    """Raise if gradients are wanted. In a function transform, `requires_grad` does not tell which."""
+    if torch.is_grad_enabled() and not in_function_transform():
+        raise ValueError(
+            "real, fake: expected fake scores that require gradients, got real scores that require gradients and fake "
+            "scores that do not. Are they swapped? The generator's gradient comes from fake=; real= may be detached"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,12 +84,18 @@ class ScaledMMDLoss(BatchLoss):
             see :class:`MMDLoss`.
         tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
             tiles need less memory.
+        remember_real: let `generator(fake=...)` without real scores and samples use the real scores and the scale of
+            the last call of :meth:`discriminator` or :meth:`both`, detached. This spares a forward pass and the
+            gradients of the real samples. Both are one step old. For all else see :class:`MMDLoss`.
 
     Raises:
-        TypeError: if `kernel` is not a :class:`Kernel` or has no scale, `lambda_` is not a real number, `squared` or
-            `global_batch` is not a bool, or `tile_size` is not an integer.
+        TypeError: if `kernel` is not a :class:`Kernel` or has no scale, `lambda_` is not a real number, `squared`,
+            `global_batch` or `remember_real` is not a bool, or `tile_size` is not an integer.
         ValueError: if `lambda_` is not positive and finite, `scale` or the estimator is unknown, `tile_size` is below
             1, or `squared=False` is combined with a kernel other than the linear kernel.
+
+    Warns:
+        UsageWarning: as :class:`MMDLoss` does, but one score per sample is right here.
 
     Example:
         >>> loss, D = ScaledMMDLoss(), torch.nn.Bilinear(3, 3, 1)
@@ -111,20 +118,18 @@ class ScaledMMDLoss(BatchLoss):
         estimator: Estimator = "unbiased",
         global_batch: bool = False,
         tile_size: int | None = None,
+        remember_real: bool = False,
     ) -> None:
-        kernel = RBFKernel() if kernel is None else kernel
-        super().__init__(kernel, estimator=estimator, global_batch=global_batch, tile_size=tile_size)
-        checks.one_of("scale", scale, SCALES)
+        super().__init__(
+            RBFKernel() if kernel is None else kernel,
+            estimator=estimator,
+            global_batch=global_batch,
+            tile_size=tile_size,
+            remember_real=remember_real,
+        )
         self.scale: Scale = scale
-        self.lambda_ = checks.positive_number("lambda_", lambda_)
-        self.squared = checks.flag("squared", squared)
-        summands = self.kernel._summands()
-        for summand in summands:
-            _check_scalable(summand)
-        if not squared and not all(_is_linear(summand) for summand in summands):
-            raise ValueError(
-                f"squared: expected True for all kernels except LinearKernel, got False with {type(kernel).__name__}"
-            )
+        self.lambda_ = lambda_
+        self.squared = squared
 
     def discriminator(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Tensor:
         r"""Return the discriminator's loss :math:`-\varsigma\,\mathrm{MMD}^2`, to be minimised.
@@ -147,19 +152,46 @@ class ScaledMMDLoss(BatchLoss):
         """
         return self.both(real, fake, inputs).discriminator
 
-    def generator(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Tensor:
+    def generator(self, real: Tensor | None = None, fake: Tensor | None = None, inputs: Tensor | None = None) -> Tensor:
         r"""Return the generator's loss :math:`\varsigma\,\mathrm{MMD}^2`, to be minimised.
 
         Real scores and the scale do not depend on the generator and are constants here. The real scores must still have
-        their autograd graph, because the scale is computed from it. Arguments, return value and errors are those of
-        :meth:`discriminator`.
-        """
-        mmd, scale = self._mmd_and_scale(real, fake, inputs, create_graph=False)
-        return self._scaled(mmd, scale.detach())
+        their autograd graph, because the scale is computed from it. Arguments, return value and further errors are
+        those of :meth:`discriminator`.
 
-    def forward(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Tensor:
-        """Return the generator's loss, see :meth:`generator`."""
-        return self.generator(real, fake, inputs)
+        Args:
+            real: real scores. None takes those of the last discriminator's loss, if `remember_real` is True.
+            fake: fake scores.
+            inputs: the real samples; None if `real` is None.
+
+        Raises:
+            RuntimeError: if `real` is None and there was no discriminator's loss yet.
+            TypeError: if `real` is None and `remember_real` is False, if `fake` is None, or if only one of `real` and
+                `inputs` is None.
+        """
+        if real is None or fake is None or inputs is None:
+            with self._announced_errors(real, fake):
+                self._check_fake(fake)
+                if real is not None or (inputs is not None and self.remember_real):
+                    missing = "inputs" if inputs is None else "real"
+                    raise TypeError(f"{missing}: expected a tensor, got None; real and inputs belong together")
+                real = self._recalled(fake)
+            scale = self._remembered.scale
+            mmd = self._on_batch(self._mmd_of_batch, real, fake)  # type: ignore[arg-type] # fake is checked above
+        else:
+            mmd, scale = self._mmd_and_scale(real, fake, inputs, create_graph=False)
+        return self._scaled(mmd, scale.detach())  # type: ignore[union-attr] # there is a scale with the real scores
+
+    def forward(
+        self, *scores: object, real: Tensor | None = None, fake: Tensor | None = None, inputs: Tensor | None = None
+    ) -> Tensor:
+        """Return the generator's loss, see :meth:`generator`. Scores are accepted by keyword only.
+
+        Raises:
+            TypeError: if scores are passed by position.
+        """
+        self._refuse_positional(scores, "real=..., fake=..., inputs=...")
+        return self.generator(real=real, fake=fake, inputs=inputs)
 
     def both(self, real: Tensor, fake: Tensor, inputs: Tensor) -> Losses:
         """Return both losses, for simultaneous updates, see :meth:`MMDLoss.both`.
@@ -168,6 +200,7 @@ class ScaledMMDLoss(BatchLoss):
         :meth:`discriminator`.
         """
         mmd, scale = self._mmd_and_scale(real, fake, inputs, create_graph=torch.is_grad_enabled())
+        self._remember(real, scale)
         return Losses(-self._scaled(mmd, scale), self._scaled(mmd, scale.detach()))
 
     def terms(self, real: Tensor, fake: Tensor, inputs: Tensor) -> ScaledTerms:
@@ -186,8 +219,22 @@ class ScaledMMDLoss(BatchLoss):
 
     def extra_repr(self) -> str:
         """Return the arguments for `repr`, except the kernel, which is a child module."""
-        names = ("scale", "lambda_", "squared", "estimator", "global_batch", "tile_size")
+        names = ("scale", "lambda_", "squared", "estimator", "global_batch", "tile_size", "remember_real")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+    def _checked(self, name: str, value: Any) -> Any:  # noqa: ANN401
+        if name == "scale":
+            checks.one_of("scale", value, SCALES)
+        elif name == "lambda_":
+            return checks.positive_number("lambda_", value)
+        elif name == "squared":
+            _check_squared(checks.flag("squared", value), self.kernel)
+        value = super()._checked(name, value)
+        if name == "kernel":
+            for summand in value._summands():
+                _check_scalable(summand)
+            _check_squared(getattr(self, "squared", True), value)
+        return value
 
     def _scaled(self, mmd: Tensor, scale: Tensor) -> Tensor:
         return ((scale if self.squared else scale.sqrt()) * mmd).to(mmd.dtype)
@@ -205,20 +252,25 @@ class ScaledMMDLoss(BatchLoss):
         mmd_and_scale: tuple[Tensor, Tensor] = self._on_batch(
             self._mmd_and_scale_of_batch, real if create_graph else real.detach(), fake, squares=squares
         )
+        if self._first_calls.losses:
+            self._examine(real, fake)
         return mmd_and_scale
 
     def _mmd_and_scale_of_batch(
         self, kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, *, squares: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        summands = kernel._summands()
+        mmd = self._mmd_of_batch(kernel, real, fake, estimator, batch=batch)
+        return mmd, self._scale(kernel._summands(), real, squares, batch)
+
+    def _mmd_of_batch(
+        self, kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator, *, batch: Batch
+    ) -> Tensor:
         if self.squared:
-            (mmd,) = objective_values(
+            return objective_values(
                 kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=self.tile_size, batch=batch
-            )
-        else:
-            difference = batch.mean(real.squeeze(1), 0) - batch.mean(fake.squeeze(1), 1)
-            mmd = (math.sqrt(sum(summand.factor for summand in summands)) * difference).to(real.dtype)
-        return mmd, self._scale(summands, real, squares, batch)
+            )[0]
+        difference = batch.mean(real.squeeze(1), 0) - batch.mean(fake.squeeze(1), 1)
+        return (math.sqrt(sum(summand.factor for summand in kernel._summands())) * difference).to(real.dtype)
 
     def _scale(self, summands: Sequence[Summand], real: Tensor, squares: Tensor, batch: Batch) -> Tensor:
         constant: float | Tensor = 0.0
@@ -236,6 +288,14 @@ class ScaledMMDLoss(BatchLoss):
 
 def _is_linear(summand: Summand) -> bool:
     return type(summand.kernel) is LinearKernel
+
+
+def _check_squared(squared: bool, kernel: Kernel) -> None:
+    """Raise if a kernel has no root of MMD^2."""
+    if not squared and not all(_is_linear(summand) for summand in kernel._summands()):
+        raise ValueError(
+            f"squared: expected True for all kernels except LinearKernel, got False with {type(kernel).__name__}"
+        )
 
 
 def _peak_and_curvature(summand: RadialSummand, like: Tensor) -> tuple[Tensor, Tensor]:

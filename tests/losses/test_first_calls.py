@@ -1,0 +1,283 @@
+"""Warnings of mistakes in the first calls of a loss: one score per sample, dead losses, saturated kernels."""
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+from torch.utils.flop_counter import FlopCounterMode
+
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    LinearKernel,
+    MMDLoss,
+    RationalQuadraticKernel,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    ScaledMMDLoss,
+    UsageWarning,
+    usage_warnings,
+)
+
+METHODS = ("discriminator", "generator", "both", "terms", "forward")
+
+
+@pytest.fixture(autouse=True)
+def _forget(monkeypatch):
+    monkeypatch.setattr(usage_warnings, "_warned", set())
+
+
+def far(m=12, d=16, scale=40.0):
+    return (scale * torch.randn(m, d)).requires_grad_()
+
+
+def near(m=12, d=16):
+    return far(m, d, 0.2)
+
+
+def called(loss, method="discriminator", **scores):
+    """Return the warnings of a call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        getattr(loss, method)(**scores)
+    assert all(warning.category is UsageWarning for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+# One score per sample.
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(12,), (12, 1), (12, 1, 1, 1)], ids=str)
+def test_one_score_per_sample_is_warned_of(method, shape):
+    real, fake = torch.randn(shape), torch.randn(shape).requires_grad_()
+    for lambda_ in (0.0, 1.0):
+        (message,) = called(MMDLoss(lambda_=lambda_), method, real=real, fake=fake)
+        assert message.startswith("MMDLoss: expected several scores per sample for lambda_ >= 0 (the papers use 16)")
+        assert str(shape) in message
+        assert all(word in message for word in ("flatten(1)", ".view(-1)", ".squeeze()"))
+        usage_warnings._warned.clear()
+    assert not called(MMDLoss(lambda_=-1), method, real=real, fake=fake)
+
+
+def test_two_scores_per_sample_are_enough():
+    assert not called(MMDLoss(), real=torch.randn(12, 2), fake=torch.randn(12, 1, 2))
+
+
+def test_one_sample_squeezed_and_scores_flattened_are_seen():
+    one = torch.randn(1, 16, 1, 1)
+    assert "(16,)" in called(MMDLoss(), real=one.squeeze(), fake=one.squeeze() + 1)[0]
+    usage_warnings._warned.clear()
+    assert "(128, 1)" in called(MMDLoss(), real=torch.randn(8, 16).view(-1, 1), fake=torch.randn(128, 1))[0]
+
+
+def test_scaled_losses_have_one_score():
+    inputs = torch.randn(8, 3, requires_grad=True)
+    loss, critic = ScaledMMDLoss(), nn.Linear(3, 1)
+    assert not called(loss, "discriminator", real=critic(inputs), fake=critic(torch.randn(8, 3)), inputs=inputs)
+
+
+# Dead losses.
+
+
+@pytest.mark.parametrize("method", ["discriminator", "generator", "both", "forward"])
+@pytest.mark.parametrize(
+    "kernel", [RBFBKernel(), RBFMix(), 2 * RBFKernel(0.5) + RBFKernel(), RationalQuadraticKernel(20.0)], ids=str
+)
+@pytest.mark.parametrize("m", [12, 260])  # dense and in tiles
+def test_a_dead_loss_is_warned_of(method, kernel, m):
+    torch.manual_seed(0)
+    real, fake = far(m), far(m)
+    loss = MMDLoss(kernel)
+    if isinstance(kernel, RationalQuadraticKernel):
+        real, fake = (1e4 * real).detach().requires_grad_(), (1e4 * fake).detach().requires_grad_()
+    value = getattr(loss, method)
+    with pytest.warns(UsageWarning) as caught:
+        found = value(real=real, fake=fake)
+    (message,) = (str(warning.message) for warning in caught)
+    mean = torch.pdist(torch.cat([real, fake]).detach().double()).square().mean()
+    assert f"The mean squared distance of the scores is {float(mean):.4g}" in message
+    assert message.startswith(
+        "MMDLoss: expected gradients, got gradients of exactly zero for all scores: the scores are"
+    )
+    assert "too far apart" in message
+    assert "torch_mmd_losses.median_distance(scores)" in message
+    assert "a smaller scale= of conv_spectral_norm" in message
+    for part in kernel.modules():
+        if hasattr(part, "sigma"):
+            assert f"sigma={part.sigma}" in message
+    for each in found if isinstance(found, tuple) else (found,):
+        gradients = torch.autograd.grad(each, (real, fake), retain_graph=True)
+        assert not any(gradient.any() for gradient in gradients)
+
+
+def test_each_place_is_warned_of_once():
+    loss = MMDLoss()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            MMDLoss().discriminator(real=far(), fake=far())
+        loss.generator(real=far(), fake=far())
+    assert len(caught) == 2
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_three_calls_are_examined(left):
+    loss = MMDLoss()
+    for _ in range(left):
+        assert not called(loss, real=near(), fake=near())
+    assert bool(called(loss, real=far(), fake=far())) == (left < 3)
+
+
+class Steps(Kernel):
+    """A kernel whose slope is zero everywhere: it cannot train anything."""
+
+    def from_sq_dist(self, sq_dist):
+        return (sq_dist < 1).to(sq_dist.dtype)
+
+
+def test_a_kernel_without_a_slope_is_dead():
+    assert called(MMDLoss(Steps()), real=near(), fake=near())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes_are_examined(dtype):
+    assert called(MMDLoss(), real=far().to(dtype), fake=far().to(dtype))
+    assert not called(MMDLoss(), real=near().to(dtype), fake=near().to(dtype))
+
+
+def test_a_dead_scaled_loss_is_warned_of():
+    inputs = torch.randn(8, 3, requires_grad=True)
+    critic = nn.Linear(3, 1)
+    with torch.no_grad():
+        critic.weight.mul_(1e6)
+    (message,) = called(ScaledMMDLoss(), real=critic(inputs), fake=critic(torch.randn(8, 3)), inputs=inputs)
+    assert message.startswith("ScaledMMDLoss: expected gradients")
+
+
+same = torch.randn(8, 16)
+constant = torch.full((8, 16), 0.1)
+two_points = torch.zeros(8, 16)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "real", "fake"),
+    [
+        (RBFBKernel(), same / 5, same / 5),
+        (RBFKernel(), constant, constant),
+        (RBFKernel(1e-3), constant, constant),
+        (EnergyKernel(), constant, constant),
+        (LinearKernel(), 40 * same, 40 * same),
+        (EnergyKernel(), 1e6 * same, -1e6 * same),
+        (RBFKernel() + LinearKernel(), 40 * same, -40 * same),
+        (RBFKernel() + RBFKernel(1e3), 40 * same, -40 * same),
+        (RBFKernel(), torch.full((8, 16), torch.nan), same),
+        (RBFKernel(), 1e-3 * same, -1e-3 * same),  # weak, but not zero
+        (RBFKernel(), torch.cat([40 * same, torch.zeros(1, 16)]), torch.full((2, 16), 0.1)),  # one pair is enough
+    ],
+)
+def test_losses_with_a_gradient_or_without_a_difference_are_not_dead(kernel, real, fake):
+    assert not called(MMDLoss(kernel), real=real, fake=fake)
+    assert not called(MMDLoss(kernel), "both", real=real, fake=fake)
+
+
+def test_a_discriminator_at_its_bounds_is_not_dead():
+    # Real scores beyond the upper bound, fake ones within the lower bound: Eq. 7 wants no more.
+    real = torch.tensor([[0.0, 0.0], [2.5, 0.0]], requires_grad=True)
+    fake = torch.tensor([[5.0, 0.0], [5.1, 0.0]], requires_grad=True)
+    loss = MMDLoss()
+    assert not called(loss, real=real, fake=fake)
+    assert not torch.autograd.grad(loss.discriminator(real, fake), real)[0].any()
+
+
+# Saturated terms.
+
+
+@pytest.mark.parametrize(("scale", "word"), [(40.0, "smaller scale="), (1e-3, "larger scale=")])
+def test_saturated_terms_are_warned_of(scale, word):
+    real, fake = far(scale=scale), far(scale=scale)
+    loss = MMDLoss()
+    (message,) = called(loss, "terms", real=real, fake=fake)
+    assert "got 100.0% saturated pairs" in message
+    assert word in message
+    assert "median_distance" in message
+    assert loss._first_calls.losses == 3
+
+
+def test_three_calls_of_terms_are_examined():
+    loss = MMDLoss()
+    for _ in range(3):
+        assert not called(loss, "terms", real=near(), fake=near())
+    assert not called(loss, "terms", real=far(), fake=far())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "lambda_", "real", "fake"),
+    [
+        (RBFKernel(), 1.0, constant, constant),
+        (LinearKernel(), 1.0, 40 * same, -40 * same),
+        (RBFKernel(), 1.0, torch.full((8, 16), torch.nan), same),
+        # All pairs are beyond the bounds of Eq. 6, but the generator has a gradient.
+        (RBFBKernel(), -1.0, 0.01 * same, 0.01 * same + torch.tensor([2.1] + 15 * [0.0])),
+    ],
+)
+def test_terms_without_a_wrong_bandwidth_are_not_warned_of(kernel, lambda_, real, fake):
+    assert not called(MMDLoss(kernel, lambda_), "terms", real=real, fake=fake)
+
+
+def test_saturation_in_tiles():
+    real, fake = far(400), far(400)
+    assert called(MMDLoss(), "terms", real=real, fake=fake)
+    fake = torch.cat([fake, 0.1 * torch.randn(200, 16)])  # 4 % of the pairs
+    assert not called(MMDLoss(), "terms", real=real, fake=fake)
+
+
+# Where the host must not read, and what the counters survive.
+
+
+def test_nothing_is_read_where_it_must_not_be():
+    real, fake = far().detach(), far().detach()
+    loss = MMDLoss()
+
+    def silent(function, *arguments):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return function(*arguments)
+
+    silent(torch.func.grad(lambda scores: loss.generator(real, scores)), fake)
+    silent(torch.func.vmap(lambda a, b: loss.both(a, b)), real.unsqueeze(0), fake.unsqueeze(0))
+    silent(MMDLoss().both, real.to("meta"), fake.to("meta"))
+    with FlopCounterMode(display=False):
+        silent(MMDLoss().both, real, fake)
+
+
+@pytest.mark.slow
+def test_a_compiled_loss_is_one_graph_and_is_not_compiled_again():
+    counter = CompileCounter()
+    loss = MMDLoss()
+
+    @torch.compile(backend=counter, fullgraph=True)
+    def step(real, fake):
+        return loss.both(real=real, fake=fake), loss.terms(real=real, fake=fake), loss(real=real, fake=fake)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(4):
+            step(far(), far())
+            loss.both(near(), near())  # counts
+    assert counter.frame_count == 1
+
+
+def test_the_counters_are_no_state_and_survive_copies():
+    loss = MMDLoss()
+    loss.both(near(), near())
+    loss.terms(near(), near())
+    for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert vars(copied._first_calls) == {"losses": 2, "terms": 2}
+    assert set(loss.state_dict()) == {"kernel._extra_state"}

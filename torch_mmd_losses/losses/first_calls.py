@@ -1,0 +1,56 @@
+"""Warnings of legal uses of a loss that are almost surely mistakes, in the first calls of a loss object."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from torch_mmd_losses import usage_warnings
+from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.pairs import reach
+
+FIRST = 3
+"""Number of calls of a loss object that are examined. Later calls cost nothing."""
+
+MANY = 0.99
+"""Share of saturated pairs above which there is hardly a gradient."""
+
+
+class FirstCalls:
+    """Counts how many calls of a loss object are still examined. It is no state: `state_dict` does not hold it."""
+
+    def __init__(self) -> None:
+        self.losses = FIRST
+        self.terms = FIRST
+
+
+def warn_of_one_score(name: str, real: Tensor) -> None:
+    """Warn if there is one score per sample."""
+    if real.shape[1:].numel() == 1:
+        usage_warnings.warn(
+            "one score",
+            f"{name}: expected several scores per sample for lambda_ >= 0 (the papers use 16), got scores of shape "
+            f"{tuple(real.shape)}, one per sample. If the discriminator outputs more, end it with flatten(1): "
+            ".view(-1) and .squeeze() turn the scores of a sample into samples",
+        )
+
+
+def warn_of_dead_loss(name: str, kernel: Kernel, real: Tensor, fake: Tensor) -> None:
+    """Warn if all gradients are exactly zero because the kernel does not reach from any score to another."""
+    if reach.is_readable(real, fake) and reach.has_no_gradient(kernel, real, fake):
+        usage_warnings.warn(
+            "dead loss",
+            f"{name}: expected gradients, got gradients of exactly zero for all scores: "
+            f"{reach.explanation(kernel, real, fake, of_discriminator=True)}",
+        )
+
+
+def warn_of_saturation(name: str, kernel: Kernel, real: Tensor, fake: Tensor, saturated: Tensor) -> None:
+    """Warn if nearly all pairs are saturated although their scores differ, and although no bound clamps them."""
+    if not reach.is_readable(real, fake) or not float(saturated) > MANY:
+        return
+    if reach.saturated_share(kernel, real, fake) > MANY:
+        usage_warnings.warn(
+            "saturated",
+            f"{name}: expected kernel values between zero and the peak of the kernel, got {float(saturated):.1%} "
+            f"saturated pairs: {reach.explanation(kernel, real, fake, of_discriminator=True)}",
+        )

@@ -1,0 +1,19 @@
+"""The real scores that a loss remembers for the generator's loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Remembered:
+    """The detached real scores of the last discriminator's loss, and its scale if the loss has one.
+
+    It is no state: `state_dict` does not hold it, and copies and pickles start with nothing remembered.
+    """
+
+    def __init__(self) -> None:
+        self.real: Tensor | None = None
+        self.scale: Tensor | None = None
+
+    def __reduce__(self) -> tuple[type[Remembered], tuple[()]]:
+        return Remembered, ()
