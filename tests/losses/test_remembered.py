@@ -65,7 +65,7 @@ def test_scores_that_are_missing():
     for loss in (MMDLoss(), ScaledMMDLoss()):
         name = type(loss).__name__
         with pytest.raises(
-            TypeError, match=rf"^real: expected a tensor of scores, got None; {name}\(remember_real=True"
+            TypeError, match=rf"^real: expected a tensor of scores, got NoneType; {name}\(remember_real=True"
         ):
             loss.generator(fake=fake)
     for loss in (MMDLoss(remember_real=True), ScaledMMDLoss(remember_real=True)):
@@ -76,7 +76,7 @@ def test_scores_that_are_missing():
                 loss.generator(**arguments)
     for given, missing in (("real", "inputs"), ("inputs", "real")):
         with pytest.raises(
-            TypeError, match=f"^{missing}: expected a tensor, got None; real and inputs belong together"
+            TypeError, match=f"^{missing}: expected a tensor, got NoneType; real and inputs belong together"
         ):
             ScaledMMDLoss(remember_real=True).generator(fake=fake, **{given: fake})
     with pytest.raises(TypeError, match="^inputs: expected a tensor, got None"):

@@ -113,8 +113,8 @@ class BatchLoss(nn.Module):
         if not self.remember_real:
             name = type(self).__name__
             raise TypeError(
-                f"real: expected a tensor of scores, got None; {name}(remember_real=True) takes the real scores of the "
-                "last discriminator's loss"
+                f"real: expected a tensor of scores, got NoneType; {name}(remember_real=True) takes the real scores "
+                "of the last discriminator's loss"
             )
         self._check_fake(fake)
         if self._remembered.real is None:
@@ -126,7 +126,7 @@ class BatchLoss(nn.Module):
 
     def _check_fake(self, fake: Tensor | None) -> None:
         if fake is None:
-            raise TypeError("fake: expected a tensor of scores, got None; fake scores by keyword are fake=...")
+            raise TypeError("fake: expected a tensor of scores, got NoneType; fake scores by keyword are fake=...")
 
     def _on_batch(self, compute: Callable[..., Any], real: Tensor, fake: Tensor, **options: Any) -> Any:  # noqa: ANN401
         """Return `compute(kernel, real, fake, estimator, batch=...)` for checked scores."""

@@ -174,7 +174,7 @@ class ScaledMMDLoss(BatchLoss):
                 self._check_fake(fake)
                 if real is not None or (inputs is not None and self.remember_real):
                     missing = "inputs" if inputs is None else "real"
-                    raise TypeError(f"{missing}: expected a tensor, got None; real and inputs belong together")
+                    raise TypeError(f"{missing}: expected a tensor, got NoneType; real and inputs belong together")
                 real = self._recalled(fake)
             scale = self._remembered.scale
             mmd = self._on_batch(self._mmd_of_batch, real, fake)  # type: ignore[arg-type] # fake is checked above
