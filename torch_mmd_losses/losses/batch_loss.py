@@ -61,9 +61,9 @@ class BatchLoss(nn.Module):
     def _refuse_positional(self, scores: tuple[object, ...], keywords: str) -> None:
         """Raise if `forward` got scores by position, as in `criterion(output, label)`."""
         if scores:
-            name, count = type(self).__name__, len(scores)
+            names, count = keywords.replace("=...", ""), len(scores)
             raise TypeError(
-                f"{name}: expected scores by keyword, loss({keywords}), which is the generator's loss, got {count} "
+                f"{names}: expected scores by keyword, loss({keywords}), which is the generator's loss, got {count} "
                 f"positional argument{'s' if count > 1 else ''}: {', '.join(map(checks.described, scores))}. Write "
                 f"loss.discriminator({keywords}) for the discriminator and loss.generator({keywords}) for the "
                 "generator; there are no labels"
