@@ -53,6 +53,14 @@ def test_one_value_for_all_pairs_is_warned_of(estimator, m, kernel, size):
     assert "conv_spectral_norm" not in message
 
 
+@pytest.mark.parametrize("m", [20, 300])
+def test_a_sample_that_was_drawn_twice_changes_nothing(m):
+    real, fake = samples(m)
+    real[1] = real[0]
+    (message,) = warned(real, fake, RBFKernel())
+    assert "far apart" in message
+
+
 constant = torch.full((8, 3), 0.3)
 classes = 100 * torch.eye(3)
 
