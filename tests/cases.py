@@ -48,8 +48,8 @@ def _rbf(e: float, sigma: float) -> float:
     return math.exp(-e / (2 * sigma * sigma))
 
 
-def _rq(e: float, alpha: float) -> float:
-    return (1 + e / (2 * alpha)) ** -alpha
+def _rq(e: float, alpha: float, length: float = 1.0) -> float:
+    return (1 + e / (2 * alpha * length * length)) ** -alpha
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,14 @@ CASES = {
     "rational_quadratic_mix_weighted": KernelCase(
         lambda: RationalQuadraticMix((0.4, 3.0), weights=(0.5, 0.25)),
         lambda a, b: 0.5 * _rq(_sq(a, b), 0.4) + 0.25 * _rq(_sq(a, b), 3.0),
+        peak=0.75,
+    ),
+    "rational_quadratic_length": KernelCase(
+        lambda: RationalQuadraticKernel(20.0, length_scale=0.6), lambda a, b: _rq(_sq(a, b), 20.0, 0.6)
+    ),
+    "rational_quadratic_mix_length": KernelCase(
+        lambda: RationalQuadraticMix((0.4, 3.0), weights=(0.5, 0.25), length_scale=2.5),
+        lambda a, b: 0.5 * _rq(_sq(a, b), 0.4, 2.5) + 0.25 * _rq(_sq(a, b), 3.0, 2.5),
         peak=0.75,
     ),
     "rbf_b": KernelCase(RBFBKernel, lambda a, b: _rbf(_sq(a, b), 1.0), bounded=True),

@@ -18,6 +18,9 @@ _PLAIN = (Tensor, nn.Parameter)
 _LARGEST_INTEGER = 2**63 - 1
 _LONGEST_DESCRIPTION = 120
 
+RANGE = (1e-30, 1e30)
+"""The range of hyper-parameters of kernels: their squares and products have all their digits in float64."""
+
 
 def finite_number(name: str, value: object) -> float:
     """Return `value` as a float if it is a finite real number."""
@@ -40,13 +43,26 @@ def positive_number(name: str, value: object) -> float:
     return number
 
 
-def positive_numbers(name: str, values: object) -> tuple[float, ...]:
-    """Return `values` as a tuple of floats if it is a non-empty sequence of numbers above zero."""
-    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, bytearray, Tensor, Mapping, Set)):
+def hyperparameter(name: str, value: object, limits: tuple[float, float] = RANGE) -> float:
+    """Return `value` as a float if it is a positive number within limits: a hyper-parameter of a kernel."""
+    number = positive_number(name, value)
+    if not limits[0] <= number <= limits[1]:
+        raise ValueError(f"{name}: expected a number between {limits[0]:g} and {limits[1]:g}, got {described(value)}")
+    return number
+
+
+def hyperparameters(name: str, values: object) -> tuple[float, ...]:
+    """Return `values` as a tuple of floats if it is a non-empty sequence of numbers, see :func:`hyperparameter`.
+
+    Any iterable with an order is a sequence, except text, bytes and tensors.
+    """
+    if (
+        not isinstance(values, Iterable)
+        or isinstance(values, (str, bytes, bytearray, memoryview, Tensor, Mapping, Set))
+        or (isinstance(values, np.ndarray) and values.ndim != 1)
+    ):
         raise TypeError(f"{name}: expected a sequence of numbers > 0, got {described(values)}")
-    if isinstance(values, np.ndarray) and not values.ndim:
-        raise TypeError(f"{name}: expected a sequence of numbers > 0, got {described(values)}")
-    numbers = tuple(positive_number(f"{name}[{i}]", value) for i, value in enumerate(values))
+    numbers = tuple(hyperparameter(f"{name}[{i}]", value) for i, value in enumerate(values))
     if not numbers:
         raise ValueError(f"{name}: expected at least one number > 0, got an empty sequence")
     return numbers
@@ -56,19 +72,21 @@ def mixture_weights(weights: object, parts: int) -> tuple[float, ...]:
     """Return the weights of a mixture of `parts` kernels; None means the plain sum, as in the papers."""
     if weights is None:
         return (1.0,) * parts
-    numbers = positive_numbers("weights", weights)
+    numbers = hyperparameters("weights", weights)
     if len(numbers) != parts:
         raise ValueError(f"weights: expected one weight for each of the {parts} kernels, got {len(numbers)}")
     return numbers
 
 
-def whole_number(name: str, value: object, *, least: int) -> int:
-    """Return `value` as an int if it is an integer >= `least`."""
+def whole_number(name: str, value: object, *, least: int, most: int | None = None) -> int:
+    """Return `value` as an int if it is an integer >= `least`, and <= `most` if that is given."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got {described(value)} of type {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected an integer >= {least}, got {described(value)}")
     number = int(value)
+    if most is not None and number > most:
+        raise ValueError(f"{name}: expected an integer from {least} to {most}, got {described(value)}")
     if number > _LARGEST_INTEGER:
         raise ValueError(f"{name}: expected an integer < 2**63, got {described(value)}")
     return number

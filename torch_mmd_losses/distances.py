@@ -25,6 +25,14 @@ FLOAT64_LIMIT = FLOAT32_LIMIT * 2.0**29
 SINGULAR = 1e6
 """Steepness in float64 of a function with a root at zero."""
 
+FLOAT32_SQUARES = (2.0**-100, 2.0**100)
+"""Range of the largest squared norm in which squares in float32 neither underflow nor overflow."""
+
+_FLOAT32_EPS = float(np.finfo(np.float32).eps)
+
+FLOAT32_ROOM = 2.0**60
+"""Largest squared norm times the steepness up to which the same holds of functions of squared distances."""
+
 CLEAR = 2e5
 """Factor between a squared distance and its error, for an elasticity of one, with which values are right as above."""
 
@@ -34,7 +42,17 @@ def is_expandable(largest: float, steepness: float) -> bool:
 
     Scores that are infinite or NaN may be: the expansion makes NaN of them, as it should.
     """
-    return not FLOAT64_LIMIT < largest * min(steepness, SINGULAR) < math.inf
+    return not FLOAT64_LIMIT < largest * (SINGULAR if steepness == math.inf else steepness) < math.inf
+
+
+def can_be_clear(largest: float, steepness: float, elasticity: float) -> bool:
+    """Whether it makes sense to look whether distances that were expanded in float32 are clear of rounding."""
+    smallest, highest = FLOAT32_SQUARES
+    return (
+        CLEAR * elasticity * _FLOAT32_EPS < 4  # no distance is above four times the largest squared norm
+        and smallest <= largest <= highest
+        and (steepness == math.inf or largest * steepness <= FLOAT32_ROOM)
+    )
 
 
 def are_clear_of_rounding(sq_dist: Tensor, largest: float, elasticity: float, zeros: int) -> bool:
@@ -47,7 +65,7 @@ def are_clear_of_rounding(sq_dist: Tensor, largest: float, elasticity: float, ze
         zeros: number of pairs that are a score with itself.
     """
     # In NumPy, because this number only steers the host.
-    bound = CLEAR * elasticity * float(np.finfo(np.float32).eps) * largest
+    bound = CLEAR * elasticity * _FLOAT32_EPS * largest
     return int(np.count_nonzero(np.abs(sq_dist.numpy()) <= abs(bound))) <= zeros
 
 
@@ -173,31 +191,38 @@ class Pairs:
         """The shape `(m, n)` of a matrix with one entry for each pair."""
         return self.a.scores.shape[0], self.b.scores.shape[0]
 
-    def sq_dist(self, steepness: Callable[[Tensor], float]) -> Tensor:
+    def sq_dist(self, conditioning: Callable[[Tensor], tuple[float, float, bool]], *, by_hand: bool) -> Tensor:
         """Return the squared distances `(m, n)`, computed once for all kernels that can share them.
 
         Args:
-            steepness: returns the steepness of the kernel for scores like the given ones, see :class:`Conditioning`.
+            conditioning: returns the :class:`Conditioning` of the kernel for scores like the given ones.
+            by_hand: whether the kernel belongs to the library. If so, it takes any dtype, and distances of float32
+                scores are float64 if they might not fit into float32. Its conditioning is then known to the host.
         """
         a, b = self.a.scores, self.b.scores
         if not (
             a.is_cpu and hand_written_gradients.reverse_mode_only(a, b)
         ):  # reading a number would be a synchronisation, or fail
+            if by_hand and a.dtype == torch.float32 and total_dtype(a.device) == torch.float64:
+                steepness, _, is_moderate = conditioning(a)
+                if steepness == math.inf or not is_moderate:
+                    return self._computed("wide", lambda: (squared_distances(a.double(), b.double()), 0.0))[0]
             return self._computed("traced", lambda: (squared_distances(a, b), 0.0))[0]
-        if a.dtype == torch.float32:
+        steepness, _, is_moderate = conditioning(a)
+        if a.dtype == torch.float32 and is_moderate and steepness < math.inf:
             distances, largest = self._computed("float32", lambda: _with_largest(a, b))
-            if largest * SINGULAR <= FLOAT32_LIMIT or largest * steepness(a) <= FLOAT32_LIMIT:
+            if largest * steepness <= FLOAT32_LIMIT:
                 return distances
         distances, largest = self._computed("float64", lambda: _with_largest(*widened(a, b)))
-        if is_expandable(largest, SINGULAR) or is_expandable(largest, steepness(a)):
-            return distances
-        return self._computed("differences", lambda: (differences_squared(a, b), 0.0))[0]
+        if not is_expandable(largest, steepness):
+            distances, _ = self._computed("differences", lambda: (differences_squared(*widened(a, b)), 0.0))
+        return distances if by_hand else distances.to(a.dtype)
 
     def _computed(self, way: str, compute: Callable[[], tuple[Tensor, float]]) -> tuple[Tensor, float]:
-        """Return distances in the dtype of the scores and the largest squared norm, computed once for each way."""
+        """Return distances and the largest squared norm, computed once for each way."""
         if way not in self._sq_dists:
             distances, largest = compute()
-            self._sq_dists[way] = self._at_zero(distances.to(self.a.scores.dtype)), largest
+            self._sq_dists[way] = self._at_zero(distances), largest
         return self._sq_dists[way]
 
     def _at_zero(self, distances: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch_mmd_losses.kernels.summands import (
     RadialSummand,
     by_kind,
     is_trained,
+    needs_float64,
     sum_of_profiles,
     values_and_slopes,
     worst_conditioning,
@@ -172,10 +173,13 @@ def _groups(size: int, estimator: Estimator) -> list[_Group]:
 
 
 def _by_autograd(summands: Sequence[RadialSummand], groups: Sequence[_Group], real: Tensor, fake: Tensor) -> Tensor:
-    samples, parts = (real, fake), []
+    wide = needs_float64(summands, real) and real.device.type != "mps"
+    samples, parts = (real.double(), fake.double()) if wide else (real, fake), []
     for a, b, distinct, weight in groups:
         diagonal = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
-        gram = sum_of_profiles(summands, squared_distances(samples[a], samples[b], diagonal if a == b else None))
+        gram = sum_of_profiles(
+            summands, squared_distances(samples[a], samples[b], diagonal if a == b else None), real.dtype
+        )
         kept = gram.masked_fill(diagonal, 0) if distinct else gram
         parts.append(weight * kept.sum(2).sum(1, dtype=total_dtype(real.device)))
     return torch.stack(parts).sum(0)
@@ -213,7 +217,7 @@ def _add_group(
             _diagonal(sq_dist).zero_()
         if distances.are_right(sq_dist, zeros=zeros):
             break
-    value, slope, rate = values_and_slopes(summands, sq_dist, None, keep=False)
+    value, slope, rate = values_and_slopes(summands, sq_dist, None, dtype=samples[a].dtype, keep=False)
     if distinct:
         _diagonal(value).zero_()
         _diagonal(slope).zero_()

@@ -21,7 +21,8 @@ AT_ONCE = 2**18
 """Features of one chunk of frequencies: 1 MB in float32, which stays in the second-level cache of a core."""
 
 FAR = 50.0
-"""Largest distance of a coordinate from the centre up to which phases are computed in float32."""
+"""Largest distance of a coordinate from the centre, in units of the smallest length scale of the kernel, up to which
+phases are computed in float32."""
 
 LEAST = 8
 """Minimal number of frequencies in a chunk: matrix products with fewer columns are slow."""
@@ -120,9 +121,10 @@ def mmd2_fourier(
     values = [summand.factor * mmd2(real, fake, LinearKernel(), estimator=estimator) for summand in linear]
     if others:
         mixture = [component for summand in others for component in spectral_measure.components(summand)]
+        smallest = min(component.sigma for component in mixture)
         with full_precision(real.device):
             # MMD^2 does not change under translation, and around a common centre phases are small.
-            x, y = (scores.unsqueeze(0) for scores in _around_centre(real, fake))
+            x, y = (scores.unsqueeze(0) for scores in _around_centre(real, fake, smallest))
             omega = spectral_measure.draw(mixture, count, real.shape[1], real.device, generator).to(x.dtype)
             peak = sum(component.weight for component in mixture)
             differentiable = partial(_by_autograd, omega, estimator)
@@ -136,13 +138,13 @@ def mmd2_fourier(
     return torch.stack(values).sum()
 
 
-def _around_centre(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+def _around_centre(real: Tensor, fake: Tensor, length: float) -> tuple[Tensor, Tensor]:
     """Return scores around their centre; on a CPU in float64 if some are so far away that phases would lose digits."""
     x, y = centred(real, fake)
     if x.dtype == torch.float32 and x.is_cpu and hand_written_gradients.reverse_mode_only(real, fake):
         with torch.no_grad():
             largest = max(float(scores.abs().amax()) for scores in (x, y))
-        if not largest <= FAR:
+        if not largest <= FAR * length:
             return centred(real.double(), fake.double())
     return x, y
 

@@ -91,7 +91,7 @@ def _gram_jets(summand: GramSummand, at: Tensor, b: Tensor, combination: Tensor)
         # A kernel value depends on its own pair only, so one shift of all points gives the derivatives of each pair.
         def gram(step: Tensor) -> Tensor:
             values = summand.kernel(at + shift, b + step * direction)
-            return checked_values(type(summand.kernel).__name__, values, (len(at), len(b)))
+            return checked_values(type(summand.kernel).__name__, values, (len(at), len(b)), at.device)
 
         jvp = torch.func.jvp(gram, (at.new_zeros(()),), (at.new_ones(()),))
         total = summand.factor * (weight * jvp[0] + jvp[1])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses import checks
@@ -38,9 +40,13 @@ class Kernel(Hyperparameters):
     kernels on parts of the samples. So if the bandwidth depends on the scores, for example on their median distance,
     compute the bandwidth first and pass it to the kernel as a number or a tensor.
 
+    `k1 + k2`, `sum([k1, k2])`, `2 * k` and `k / 2` are kernels. Differences and negative multiples are refused, because
+    they need not be positive definite, and so are products. A kernel may write into its arguments, which are copies.
+
     The hyper-parameters of the library's kernels are Python floats and exact in every precision: `.half()` does not
     round them, they do not belong to a device, and `state_dict` stores them as float64 extra state. Assignments are
-    checked as in `__init__`. Tensors are refused, because only kernels that you write yourself can have trained
+    checked as in `__init__`. Numbers from 1e-30 to 1e30 are accepted. `load_state_dict` changes all parts of a sum, or
+    none if it raises an error. Tensors are refused, because only kernels that you write yourself can have trained
     parameters.
 
     Example:
@@ -94,15 +100,46 @@ class Kernel(Hyperparameters):
         with full_precision(matrix_a.device):
             return sum_of_gram_matrices(self._own_summands(), pairs).to(matrix_a.dtype)
 
+    # NumPy's numbers and arrays leave operators to the kernel.
+    __array_ufunc__ = None
+
     def __add__(self, other: Kernel) -> Kernel:
         """Return the kernel `k(a, b) + other(a, b)`."""
-        return _Sum(self, other) if isinstance(other, Kernel) else NotImplemented
+        if isinstance(other, Kernel):
+            return _Sum(*_parts(self), *_parts(other))
+        if type(other) is int and other == 0:  # where `sum` starts
+            return self
+        raise TypeError(
+            f"kernel + other: expected a Kernel to add, or the 0 that sum() starts from, got {_named(other)}"
+        )
+
+    __radd__ = __add__
 
     def __mul__(self, factor: float) -> Kernel:
         """Return the kernel `factor * k(a, b)`, `factor > 0`."""
         return _Multiple(self, factor)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Kernel:
+        """Return the kernel `k(a, b) / divisor`, `divisor > 0`."""
+        return _Multiple(self, 1 / checks.hyperparameter("divisor", divisor))
+
+    def __rtruediv__(self, other: object) -> Kernel:
+        """Raise: the inverse of a kernel is not a kernel."""
+        raise TypeError(f"other / kernel: expected a kernel / number, got {_named(other)} / {_named(self)}")
+
+    def __sub__(self, other: object) -> Kernel:
+        """Raise: a difference of kernels need not be positive definite."""
+        raise TypeError(
+            f"kernel - other: expected a sum of kernels with factors > 0, got a difference with {_named(other)}"
+        )
+
+    __rsub__ = __sub__
+
+    def __neg__(self) -> Kernel:
+        """Raise: a kernel times a negative number is not positive definite."""
+        raise TypeError(f"-kernel: expected a kernel times a factor > 0, got minus {_named(self)}")
 
     # The contract with the passes: see contract.py.
 
@@ -145,11 +182,22 @@ class Kernel(Hyperparameters):
         return UNBOUNDED
 
     def _checked_from_sq_dist(self, sq_dist: Tensor) -> Tensor:
-        return checked_values(type(self).__name__, self.from_sq_dist(sq_dist), sq_dist.shape)
+        # A copy, because a user's kernel may write into its argument, which other kernels still need.
+        values = self.from_sq_dist(sq_dist.clone())
+        return checked_values(type(self).__name__, values, sq_dist.shape, sq_dist.device)
 
     def _values_of_forward(self, a: Sample, b: Sample) -> Tensor:
+        # Copies too. A kernel that only hands its arguments on to another one gets the same copy twice for pairs within
+        # a sample, so that their distances are exactly zero, but a kernel that writes into it gets two.
+        left = a.scores.clone()
+        counts = not (torch.compiler.is_compiling() or left.is_inference())
+        right = left if counts and a.scores is b.scores else b.scores.clone()
+        version = left._version if counts else 0
+        values: object = self.forward(left, right)
+        if right is left and left._version != version:
+            values = self.forward(a.scores.clone(), b.scores.clone())
         shape = (a.scores.shape[0], b.scores.shape[0])
-        return checked_values(type(self).__name__, self.forward(a.scores, b.scores), shape)
+        return checked_values(type(self).__name__, values, shape, a.scores.device)
 
 
 class _Sum(Kernel):
@@ -158,7 +206,7 @@ class _Sum(Kernel):
         self.parts = nn.ModuleList(parts)
 
     def _own_summands(self) -> list[Summand]:
-        return [summand for part in self.parts if isinstance(part, Kernel) for summand in part._summands()]
+        return [summand for part in self.parts for summand in _summands_of("parts", part)]
 
 
 class _Multiple(Kernel):
@@ -167,10 +215,37 @@ class _Multiple(Kernel):
     def __init__(self, part: Kernel, factor: float) -> None:
         super().__init__()
         self.part = part
-        self.factor = checks.positive_number("factor", factor)
+        self.factor = checks.hyperparameter("factor", factor)
+        self._own_summands()
 
     def _own_summands(self) -> list[Summand]:
-        return [summand._replace(factor=self.factor * summand.factor) for summand in self.part._summands()]
+        own, (lowest, highest) = self.factor, checks.RANGE
+        found = []
+        for summand in _summands_of("part", self.part):
+            factor = own * summand.factor
+            if not lowest <= factor <= highest:
+                checks.hyperparameter("factor, times the factors within the kernel", factor)
+            found.append(summand._replace(factor=factor))
+        return found
+
+
+def _summands_of(name: str, part: object) -> list[Summand]:
+    """Return the summands of a part of a kernel, which may have been replaced since."""
+    if not isinstance(part, Kernel):
+        raise TypeError(f"{name}: expected kernels, got {_named(part)}")
+    return part._summands()
+
+
+def _parts(kernel: Kernel) -> Iterable[Kernel]:
+    """Return the parts of a plain sum, so that sums of sums do not nest, or the kernel itself."""
+    return cast(Iterable[Kernel], kernel.parts) if type(kernel) is _Sum else (kernel,)
+
+
+def _named(value: object) -> str:
+    """Return a short description of an operand for an error message."""
+    if isinstance(value, Kernel):
+        return type(value).__name__
+    return f"{checks.described(value)} of type {type(value).__name__}"
 
 
 def check_kernel(kernel: Any) -> None:  # noqa: ANN401

@@ -9,8 +9,14 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import profiles
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits, with_slope
+from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits, is_moderate, with_slope
 from torch_mmd_losses.types import Bounds, Group
+
+LARGEST_FLOAT32 = 2.0**100
+"""Bound up to which squared distances fit into float32, with some room."""
+
+SQUARED_RANGE = (1e-64, 1e64)
+"""The range of the bounds: squares of all bandwidths, and some way beyond."""
 
 
 class RBFBKernel(Kernel):
@@ -32,13 +38,13 @@ class RBFBKernel(Kernel):
     the generator still minimises a metric. A pair whose distance equals a bound keeps its full gradient.
 
     Args:
-        sigma: bandwidth, in the units of the scores, > 0.
-        lower: lower bound of the **squared** distance, > 0.
-        upper: upper bound of the **squared** distance, > `lower`.
+        sigma: bandwidth, in the units of the scores, from 1e-30 to 1e30.
+        lower: lower bound of the **squared** distance, from 1e-64 to 1e64.
+        upper: upper bound of the **squared** distance, > `lower`, up to 1e64.
 
     Raises:
         TypeError: if an argument is not a real number.
-        ValueError: if an argument is not positive and finite, or `lower >= upper`.
+        ValueError: if an argument is out of range, or `lower >= upper`.
 
     Example:
         >>> RBFBKernel(sigma=1.0, lower=0.25, upper=4.0)
@@ -53,10 +59,13 @@ class RBFBKernel(Kernel):
 
     def __init__(self, sigma: float = 1.0, lower: float = 0.25, upper: float = 4.0) -> None:
         super().__init__()
-        self.sigma = checks.positive_number("sigma", sigma)
-        self.lower = checks.positive_number("lower", lower)
-        self.upper = checks.positive_number("upper", upper)
+        self.sigma = checks.hyperparameter("sigma", sigma)
+        self.lower = checks.hyperparameter("lower", lower, SQUARED_RANGE)
+        self.upper = checks.hyperparameter("upper", upper, SQUARED_RANGE)
         self._check(dict(self._numbers()))
+
+    def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
+        return checks.hyperparameter(name, value, checks.RANGE if name == "sigma" else SQUARED_RANGE)
 
     def _check(self, values: dict[str, tuple[float, ...]]) -> None:
         lower, upper = values["lower"][0], values["upper"][0]
@@ -65,7 +74,9 @@ class RBFBKernel(Kernel):
 
     @with_slope(
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
-        conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2),
+        conditioning=lambda self, _: Conditioning(
+            0.5 / self.sigma**2, is_moderate=is_moderate(self.sigma) and self.upper <= LARGEST_FLOAT32
+        ),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:

@@ -29,16 +29,28 @@ Limits = tuple[float, float]
 UNBOUNDED: Limits = (0.0, math.inf)
 
 
+SMALLEST, LARGEST = 2.0**-30, 2.0**30
+"""Range of numbers whose squares, and distances in multiples of them, leave room in float32 on both sides."""
+
+
+def is_moderate(*numbers: float) -> bool:
+    """Return whether numbers > 0 and their squares leave room in float32 for everything that they are multiplied by."""
+    return all([SMALLEST <= number <= LARGEST for number in numbers])  # noqa: C419 (faster)
+
+
 class Conditioning(NamedTuple):
     """How much an error of the squared distance `x` changes a value `f(x)` and its slope, relative to themselves.
 
     Attributes:
         steepness: by how much for an error of one: `-f'(0) / f(0)`, infinite for a function with a root at zero.
         elasticity: by how much at most for an error of `x` itself: the largest `|x f'(x) / f(x)|`.
+        is_moderate: whether the constants of `f`, and what it is multiplied by, leave room for squared distances and
+            sums in float32. If not, everything has to be computed in float64.
     """
 
     steepness: float = math.inf
     elasticity: float = math.inf
+    is_moderate: bool = True
 
 
 class ValueAndSlope(NamedTuple):
@@ -80,13 +92,23 @@ class GramFunction(NamedTuple):
     """Whether the function belongs to the library, and so has no trained parameters."""
 
 
-def checked_values(name: str, values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the values of the kernel class `name`, or raise if their shape is not that of one value per pair."""
+def checked_values(name: str, values: object, shape: Sequence[int], device: torch.device) -> Tensor:
+    """Return the values of the kernel class `name`, or raise if they are not one real number for each pair."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name}: expected a tensor of kernel values, got {_described(values)}")
+    if not values.is_floating_point():
+        raise TypeError(f"{name}: expected kernel values of a floating-point dtype, got {values.dtype}")
     if values.shape != tuple(shape):
         raise ValueError(
             f"{name}: expected kernel values of shape {tuple(shape)}, one for each pair, got {tuple(values.shape)}"
         )
+    if values.device != device:
+        raise ValueError(f"{name}: expected kernel values on the device of the scores, {device}, got {values.device}")
     return values
+
+
+def _described(value: object) -> str:
+    return "None (is a return statement missing?)" if value is None else f"an object of type {type(value).__name__}"
 
 
 def value_and_slope_by_autograd(value: Callable[[Tensor], Tensor], sq_dist: Tensor) -> ValueAndSlope:
@@ -96,14 +118,25 @@ def value_and_slope_by_autograd(value: Callable[[Tensor], Tensor], sq_dist: Tens
         values = value(points).to(points.dtype)
         # A piecewise constant function has no graph; its slope is zero wherever it exists.
         slope = torch.autograd.grad(values.sum(), points)[0] if values.requires_grad else torch.zeros_like(points)
-    return ValueAndSlope(values.detach(), slope, 1.0)
+    # The passes write into both, and cannot write into expanded tensors, such as the values of a constant function.
+    return ValueAndSlope(values.detach().contiguous(), slope.contiguous(), 1.0)
 
 
 def conditioning_by_autograd(value: Callable[[Tensor], Tensor], like: Tensor) -> Conditioning:
-    """Return the conditioning of a function of squared distances, as far as its slope at zero tells."""
-    values, slope, rate = value_and_slope_by_autograd(value, like.new_zeros(1, 1))
-    peak = float(values.sum())
-    steepness = -rate * float(slope) / peak if peak else math.inf
+    """Return the conditioning of a function of squared distances, as far as its slope at zero tells.
+
+    Of anything else than a function, the worst is returned. The error comes once it is evaluated at all pairs.
+    """
+    with torch.enable_grad():
+        zero = like.new_zeros(1, 1).requires_grad_()
+        found: object = value(zero.clone())
+        try:
+            values = checked_values("", found, zero.shape, zero.device)
+        except (TypeError, ValueError):
+            return Conditioning()
+        slope = float(torch.autograd.grad(values, zero)[0]) if values.requires_grad else 0.0
+    peak = float(values.detach())
+    steepness = -slope / peak if peak else math.inf
     return Conditioning(abs(steepness) if math.isfinite(steepness) else math.inf)
 
 

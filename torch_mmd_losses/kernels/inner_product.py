@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from torch_mmd_losses import checks
 from torch_mmd_losses.distances import Sample
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.contract import GramFunction
+
+LARGEST_DEGREE = 100
+"""Largest degree of a polynomial: twice the offset of 1, to this power, is just within the range of float32."""
 
 
 class LinearKernel(Kernel):
@@ -35,12 +40,13 @@ class PolynomialKernel(Kernel):
     kernel compares moments up to its degree only, so MMD is zero between distributions that agree in these moments.
 
     Args:
-        degree: integer >= 1.
-        offset: number > 0. A larger offset gives more weight to terms of low degree.
+        degree: integer from 1 to 100.
+        offset: number from 1e-30 to 1e30, with `offset ** degree` up to 1e30. A larger offset gives more weight to
+            terms of low degree.
 
     Raises:
         TypeError: if `degree` is not an integer or `offset` is not a real number.
-        ValueError: if `degree` is below 1, or if `offset` is not positive and finite.
+        ValueError: if `degree`, `offset` or `offset ** degree` is out of range.
 
     Example:
         >>> PolynomialKernel()(torch.ones(2, 3), torch.ones(1, 3))
@@ -55,8 +61,16 @@ class PolynomialKernel(Kernel):
 
     def __init__(self, degree: int = 3, offset: float = 1.0) -> None:
         super().__init__()
-        self.degree = checks.whole_number("degree", degree, least=1)
-        self.offset = checks.positive_number("offset", offset)
+        self.degree = self._converted_degree(degree)
+        self.offset = checks.hyperparameter("offset", offset)
+        self._check(dict(self._numbers()))
+
+    def _check(self, values: dict[str, tuple[float, ...]]) -> None:
+        degree, offset = values["degree"][0], values["offset"][0]
+        if degree * math.log(offset) > math.log(checks.RANGE[1]) * (1 + 1e-12):
+            raise ValueError(
+                f"degree, offset: expected offset ** degree <= {checks.RANGE[1]:g}, got {offset:g} ** {degree}"
+            )
 
     def _function(self) -> GramFunction:
         return GramFunction(self._powers, by_hand=True)
@@ -65,12 +79,13 @@ class PolynomialKernel(Kernel):
         return (a.scores @ b.scores.T / a.scores.shape[1] + self.offset) ** self.degree
 
     def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
-        return checks.whole_number(name, value, least=1) if name == "degree" else super()._converted(name, value)
+        return self._converted_degree(value) if name == "degree" else super()._converted(name, value)
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Set degree and offset, see :meth:`Kernel.set_extra_state`. The state stores the degree as a float."""
-        super().set_extra_state(state)
-        self.degree = int(self.degree)
+    def _converted_degree(self, value: object) -> int:
+        return checks.whole_number("degree", value, least=1, most=LARGEST_DEGREE)
+
+    def _stored(self, name: str, number: float) -> float:
+        return int(number) if name == "degree" and number.is_integer() else number
 
 
 def _inner_products(a: Sample, b: Sample) -> Tensor:

@@ -13,9 +13,18 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.kernels.contract import ValueAndSlope
+from torch_mmd_losses.kernels.contract import ValueAndSlope, is_moderate
 
 LOG_2 = math.log(2)
+
+SMALLEST_SHAPE = 2.0**-20
+"""Smallest shape parameter of a rational quadratic whose inverse leaves room in float32 for squared distances."""
+
+LARGE_SHAPE = 8.0
+"""Largest shape parameter for which a power of a rounded base is right within 1e-6: it is off by so many roundings."""
+
+GAUSSIAN_SHAPE = 1e18
+"""Shape parameter above which a rational quadratic equals a Gaussian in float64. Its square still fits into float32."""
 
 SQUARINGS = 8
 """Largest number of successive squarings of a Gaussian: each squaring doubles its relative error."""
@@ -23,7 +32,9 @@ SQUARINGS = 8
 
 def gaussian(sq_dist: Tensor, sigma: float) -> Tensor:
     """Return `exp(-sq_dist / (2 sigma^2))`."""
-    return torch.exp(sq_dist * (-0.5 / sigma**2))
+    if is_moderate(sigma):
+        return torch.exp(sq_dist * (-0.5 / sigma**2))
+    return torch.exp(sq_dist / sigma / sigma * -0.5)  # the square might not fit into float32
 
 
 def gaussian_with_slope(sq_dist: Tensor, sigma: float) -> ValueAndSlope:
@@ -78,23 +89,40 @@ def _squarings(sigmas: tuple[float, ...]) -> list[int]:
     return found
 
 
-def rational_quadratic(sq_dist: Tensor, alpha: float) -> Tensor:
-    """Return `(1 + sq_dist / (2 alpha)) ** -alpha`."""
-    return (1 + sq_dist * (0.5 / alpha)) ** -alpha
+def rational_quadratic(sq_dist: Tensor, alpha: float, length: float) -> Tensor:
+    """Return `(1 + sq_dist / (2 alpha length^2)) ** -alpha`."""
+    if alpha > GAUSSIAN_SHAPE:
+        return gaussian(sq_dist, length)
+    if not is_moderate(length):
+        return rational_quadratic(sq_dist / length / length, alpha, 1.0)
+    if alpha > LARGE_SHAPE:
+        return torch.exp(torch.log1p(sq_dist * (0.5 / (alpha * length**2))) * -alpha)
+    if alpha < SMALLEST_SHAPE:  # the quotient might not fit into float32
+        unit = 2 * alpha * length**2
+        return torch.exp((torch.log(sq_dist + unit) - math.log(unit)) * -alpha)
+    return (1 + sq_dist * (0.5 / (alpha * length**2))) ** -alpha
 
 
-def rational_quadratic_with_slope(sq_dist: Tensor, alpha: float) -> ValueAndSlope:
-    """Return :func:`rational_quadratic` with its slope."""
-    base = torch.rsub(sq_dist, 1.0, alpha=-0.5 / alpha)
+def rational_quadratic_with_slope(sq_dist: Tensor, alpha: float, length: float) -> ValueAndSlope:
+    """Return :func:`rational_quadratic` with its slope, in tensors of their own."""
+    if alpha > GAUSSIAN_SHAPE:
+        return gaussian_with_slope(sq_dist.clone(), length)
+    rate, factor = -0.5 / length**2, 0.5 / (alpha * length**2)
+    if alpha > LARGE_SHAPE:
+        quotient = sq_dist * factor
+        value = quotient.log1p().mul_(-alpha / LOG_2).exp2_()
+        base = quotient.add_(1)
+        return ValueAndSlope(value, torch.div(value, base, out=base), rate)
+    base = torch.rsub(sq_dist, 1.0, alpha=-factor)
     if alpha == 0.5:
         value = base.rsqrt_()
-        return ValueAndSlope(value, value.square().mul_(value), -0.5)
+        return ValueAndSlope(value, value.square().mul_(value), rate)
     if alpha in (1, 2, 3, 4, 5):  # a general power costs ten times a product
         inverse = base.reciprocal_()
         value = _whole_power(inverse, int(alpha))
-        return ValueAndSlope(value, inverse.square() if value is inverse else inverse.mul_(value), -0.5)
+        return ValueAndSlope(value, inverse.square() if value is inverse else inverse.mul_(value), rate)
     value = base.log2().mul_(-alpha).exp2_()
-    return ValueAndSlope(value, torch.div(value, base, out=base), -0.5)
+    return ValueAndSlope(value, torch.div(value, base, out=base), rate)
 
 
 def _whole_power(x: Tensor, exponent: int) -> Tensor:

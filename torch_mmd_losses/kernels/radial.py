@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import profiles
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, with_slope
+from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, is_moderate, with_slope
 from torch_mmd_losses.kernels.summands import weighted_sum
 
 
@@ -19,12 +19,12 @@ class RBFKernel(Kernel):
     r"""Gaussian kernel, :math:`k(a, b) = \exp(-\lVert a - b \rVert^2 / (2 \sigma^2))`, with values in (0, 1].
 
     Args:
-        sigma: bandwidth, in the units of the scores, > 0. Other libraries call :math:`\sigma^2`, :math:`2 \sigma^2`
-            or :math:`\gamma = 1 / (2 \sigma^2)` the bandwidth.
+        sigma: bandwidth, in the units of the scores, from 1e-30 to 1e30. Other libraries call :math:`\sigma^2`,
+            :math:`2 \sigma^2` or :math:`\gamma = 1 / (2 \sigma^2)` the bandwidth.
 
     Raises:
         TypeError: if `sigma` is not a real number.
-        ValueError: if `sigma` is not positive and finite.
+        ValueError: if `sigma` is out of range.
 
     Example:
         >>> RBFKernel(sigma=2.0)(torch.zeros(1, 3), torch.ones(1, 3))
@@ -38,11 +38,11 @@ class RBFKernel(Kernel):
 
     def __init__(self, sigma: float = 1.0) -> None:
         super().__init__()
-        self.sigma = checks.positive_number("sigma", sigma)
+        self.sigma = checks.hyperparameter("sigma", sigma)
 
     @with_slope(
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
-        conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2),
+        conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2, is_moderate=is_moderate(self.sigma)),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
@@ -56,13 +56,13 @@ class RBFMix(Kernel):
     As in the papers, the kernels are added, not averaged: with the default weights `k(a, a)` is 5.
 
     Args:
-        sigmas: bandwidths, each > 0. The defaults are those of Wang et al. (2019), Section 5.1. Li et al. (2017) use
-            (1, 2, 4, 8, 16).
-        weights: one number > 0 for each bandwidth. None gives each kernel the weight 1.
+        sigmas: bandwidths, each from 1e-30 to 1e30. The defaults are those of Wang et al. (2019), Section 5.1. Li et
+            al. (2017) use (1, 2, 4, 8, 16).
+        weights: one number from 1e-30 to 1e30 for each bandwidth. None gives each kernel the weight 1.
 
     Raises:
         TypeError: if `sigmas` or `weights` is not a sequence of real numbers.
-        ValueError: if one of them is empty, not positive or not finite, or if their lengths differ.
+        ValueError: if one of them is empty or has a number out of range, or if their lengths differ.
 
     Example:
         >>> RBFMix(sigmas=(1, 2), weights=(0.5, 0.5))(torch.zeros(1, 3), torch.ones(1, 3))
@@ -81,7 +81,7 @@ class RBFMix(Kernel):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.sigmas = checks.positive_numbers("sigmas", sigmas)
+        self.sigmas = checks.hyperparameters("sigmas", sigmas)
         self.weights = checks.mixture_weights(weights, len(self.sigmas))
 
     def _value_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
@@ -89,7 +89,7 @@ class RBFMix(Kernel):
 
     def _conditioning(self, like: Tensor) -> Conditioning:
         slopes = [0.5 * weight / sigma**2 for sigma, weight in zip(self.sigmas, self.weights, strict=True)]
-        return Conditioning(sum(slopes) / sum(self.weights))
+        return Conditioning(sum(slopes) / sum(self.weights), is_moderate=is_moderate(*self.sigmas, *self.weights))
 
     @with_slope(_value_and_slope, conditioning=_conditioning)
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
@@ -99,54 +99,71 @@ class RBFMix(Kernel):
 
 
 class RationalQuadraticKernel(Kernel):
-    r"""Rational quadratic kernel, :math:`k(a, b) = (1 + \lVert a - b \rVert^2 / (2 \alpha))^{-\alpha}`, in (0, 1].
+    r"""Rational quadratic kernel, with values in (0, 1].
+
+    .. math:: k(a, b) = \Bigl(1 + \frac{\lVert a - b \rVert^2}{2 \alpha \ell^2}\Bigr)^{-\alpha}
+
+    The inverse multiquadric kernel :math:`C / (C + \lVert a - b \rVert^2)` of autoencoders is this kernel with
+    `alpha=1` and `length_scale=(C / 2) ** 0.5`.
 
     Args:
-        alpha: shape parameter, > 0. Small values give heavy tails. As `alpha -> inf`, the kernel becomes the Gaussian
-            kernel with `sigma = 1`.
+        alpha: shape parameter, from 1e-30 to 1e30. Small values give heavy tails. As `alpha -> inf`, the kernel becomes
+            the Gaussian kernel with `sigma=length_scale`.
+        length_scale: length scale :math:`\ell`, in the units of the scores, from 1e-30 to 1e30. It scales distances
+            as the `sigma` of :class:`RBFKernel` does. The papers have no length scale, which is the default of 1.
 
     Raises:
-        TypeError: if `alpha` is not a real number.
-        ValueError: if `alpha` is not positive and finite.
+        TypeError: if an argument is not a real number.
+        ValueError: if an argument is out of range.
 
     Example:
         >>> RationalQuadraticKernel(alpha=0.5)(torch.zeros(1, 3), torch.ones(1, 3))
         tensor([[0.5000]])
+        >>> RationalQuadraticKernel(alpha=0.5, length_scale=10)(torch.zeros(1, 3), 10 * torch.ones(1, 3))
+        tensor([[0.5000]])
 
     References:
-        Binkowski et al. (2018); Wang et al. (2019), Section 4.1.
+        Binkowski et al. (2018); Wang et al. (2019), Section 4.1. Rasmussen and Williams (2006), Eq. 4.19, have the
+        length scale.
     """
 
-    _hyperparameters = ("alpha",)
+    _hyperparameters = ("alpha", "length_scale")
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, length_scale: float = 1.0) -> None:
         super().__init__()
-        self.alpha = checks.positive_number("alpha", alpha)
+        self.alpha = checks.hyperparameter("alpha", alpha)
+        self.length_scale = checks.hyperparameter("length_scale", length_scale)
+
+    def _conditioning(self, like: Tensor) -> Conditioning:
+        moderate = self.alpha >= profiles.SMALLEST_SHAPE and is_moderate(self.length_scale)
+        return Conditioning(0.5 / self.length_scale**2, self.alpha, moderate)
 
     @with_slope(
-        lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, self.alpha),
-        conditioning=lambda self, _: Conditioning(0.5, self.alpha),
+        lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, self.alpha, self.length_scale),
+        conditioning=_conditioning,
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
-        return profiles.rational_quadratic(sq_dist, self.alpha)
+        return profiles.rational_quadratic(sq_dist, self.alpha, self.length_scale)
 
 
 class RationalQuadraticMix(Kernel):
     r"""Weighted sum of rational quadratic kernels.
 
-    .. math:: k(a, b) = \sum_i w_i (1 + \lVert a - b \rVert^2 / (2 \alpha_i))^{-\alpha_i}
+    .. math:: k(a, b) = \sum_i w_i \Bigl(1 + \frac{\lVert a - b \rVert^2}{2 \alpha_i \ell^2}\Bigr)^{-\alpha_i}
 
     This is the kernel of MMD-rq: a sum, not a mean. The kernel `mix_rq_1dot` of Arbel et al. is
     `RationalQuadraticMix() + LinearKernel()`. The default of their code is `alphas=(0.1, 1, 10)`.
 
     Args:
-        alphas: shape parameters, each > 0.
-        weights: one number > 0 for each shape parameter. None gives each kernel the weight 1.
+        alphas: shape parameters, each from 1e-30 to 1e30.
+        weights: one number from 1e-30 to 1e30 for each shape parameter. None gives each kernel the weight 1.
+        length_scale: length scale :math:`\ell` of all kernels, in the units of the scores, from 1e-30 to 1e30. For
+            several length scales, add up kernels.
 
     Raises:
-        TypeError: if `alphas` or `weights` is not a sequence of real numbers.
-        ValueError: if one of them is empty, not positive or not finite, or if their lengths differ.
+        TypeError: if `alphas` or `weights` is not a sequence of real numbers, or `length_scale` is not a real number.
+        ValueError: if a sequence is empty, if a number is out of range, or if the lengths of the sequences differ.
 
     Example:
         >>> RationalQuadraticMix()(torch.zeros(1, 3), torch.ones(1, 3))
@@ -156,24 +173,37 @@ class RationalQuadraticMix(Kernel):
         Binkowski et al. (2018); Wang et al. (2019), Section 4.1.
     """
 
-    _hyperparameters = ("alphas", "weights")
+    _hyperparameters = ("alphas", "weights", "length_scale")
 
     def __init__(
-        self, alphas: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 5.0), *, weights: Sequence[float] | None = None
+        self,
+        alphas: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 5.0),
+        *,
+        weights: Sequence[float] | None = None,
+        length_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.alphas = checks.positive_numbers("alphas", alphas)
+        self.alphas = checks.hyperparameters("alphas", alphas)
         self.weights = checks.mixture_weights(weights, len(self.alphas))
+        self.length_scale = checks.hyperparameter("length_scale", length_scale)
 
     def _value_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
         parts = zip(self.alphas, self.weights, strict=True)
-        return weighted_sum((weight, profiles.rational_quadratic_with_slope(sq_dist, alpha)) for alpha, weight in parts)
+        return weighted_sum(
+            (weight, profiles.rational_quadratic_with_slope(sq_dist, alpha, self.length_scale))
+            for alpha, weight in parts
+        )
 
-    @with_slope(_value_and_slope, conditioning=lambda self, _: Conditioning(0.5, max(self.alphas)))
+    def _conditioning(self, like: Tensor) -> Conditioning:
+        moderate = min(self.alphas) >= profiles.SMALLEST_SHAPE and is_moderate(self.length_scale, *self.weights)
+        return Conditioning(0.5 / self.length_scale**2, max(self.alphas), moderate)
+
+    @with_slope(_value_and_slope, conditioning=_conditioning)
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         parts = zip(self.alphas, self.weights, strict=True)
-        return torch.stack([weight * profiles.rational_quadratic(sq_dist, alpha) for alpha, weight in parts]).sum(0)
+        values = [weight * profiles.rational_quadratic(sq_dist, alpha, self.length_scale) for alpha, weight in parts]
+        return torch.stack(values).sum(0)
 
 
 class EnergyKernel(Kernel):

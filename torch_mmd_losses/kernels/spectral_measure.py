@@ -18,12 +18,12 @@ from torch_mmd_losses.precision import total_dtype
 class Component(NamedTuple):
     """A component of a kernel. Its frequencies are normally distributed with precision `sigma**2 / s`.
 
-    For a Gaussian kernel, `s` is 1. A rational quadratic kernel is a mixture of Gaussian kernels, so its `s` is random
-    and follows the gamma distribution with shape and rate `alpha`.
+    For a Gaussian kernel, `s` is 1. A rational quadratic kernel with length scale `sigma` is a mixture of Gaussian
+    kernels, so its `s` is random and follows the gamma distribution with shape and rate `alpha`.
     """
 
     weight: float
-    sigma: float = 1.0
+    sigma: float
     alpha: float | None = None
 
 
@@ -34,9 +34,10 @@ _COMPONENTS: dict[Callable[..., Tensor], Callable[[Any], list[Component]]] = {
     RBFMix.from_sq_dist: lambda kernel: [
         Component(weight, sigma) for sigma, weight in zip(kernel.sigmas, kernel.weights, strict=True)
     ],
-    RationalQuadraticKernel.from_sq_dist: lambda kernel: [Component(1.0, alpha=kernel.alpha)],
+    RationalQuadraticKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.length_scale, kernel.alpha)],
     RationalQuadraticMix.from_sq_dist: lambda kernel: [
-        Component(weight, alpha=alpha) for alpha, weight in zip(kernel.alphas, kernel.weights, strict=True)
+        Component(weight, kernel.length_scale, alpha)
+        for alpha, weight in zip(kernel.alphas, kernel.weights, strict=True)
     ],
 }
 
@@ -73,7 +74,9 @@ def draw(
     dtype = total_dtype(place)
 
     def constant(numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=dtype).to(place, non_blocking=True)  # without a host synchronisation
+        return torch.tensor(numbers, dtype=dtype, device="cpu").to(
+            place, non_blocking=True
+        )  # without a host synchronisation
 
     ends = list(accumulate(part.weight for part in mixture))
     bounds = constant([end / ends[-1] for end in ends[:-1]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses.distances import Pairs
-from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, GramFunction, Limits, Profile, ValueAndSlope
+from torch_mmd_losses.kernels.contract import (
+    UNBOUNDED,
+    Conditioning,
+    GramFunction,
+    Limits,
+    Profile,
+    ValueAndSlope,
+    is_moderate,
+)
 
 PairLimits = Limits | tuple[Tensor, Tensor]
 """Limits of the squared distance: the same numbers for all pairs, or a matrix with one entry for each pair."""
@@ -50,6 +59,8 @@ def by_kind(summands: Iterable[Summand]) -> tuple[list[RadialSummand], list[Gram
 def gram_matrix(summand: Summand, pairs: Pairs, limits: Limits = UNBOUNDED) -> Tensor:
     """Return the Gram matrix `(m, n)` of one summand without its factor, differentiable by autograd.
 
+    It is in the dtype of the scores, or in float64.
+
     Args:
         summand: the kernel.
         pairs: the pairs of scores.
@@ -57,7 +68,8 @@ def gram_matrix(summand: Summand, pairs: Pairs, limits: Limits = UNBOUNDED) -> T
     """
     if isinstance(summand, GramSummand):
         return summand.function.values(pairs.a, pairs.b)
-    sq_dist = pairs.sq_dist(lambda scores: summand.profile.conditioning(scores).steepness)
+    profile = summand.profile
+    sq_dist = pairs.sq_dist(profile.conditioning, by_hand=profile.by_hand)
     if limits == UNBOUNDED:
         return summand.profile.value(sq_dist)
     # At a bound the full gradient passes, as in the authors' framework. PyTorch's clamp has stopped it since 2.14.
@@ -74,14 +86,29 @@ def sum_of_gram_matrices(summands: Sequence[Summand], pairs: Pairs) -> Tensor:
     return functools.reduce(torch.add, weighted)
 
 
-def sum_of_profiles(summands: Sequence[RadialSummand], sq_dist: Tensor) -> Tensor:
-    """Return the sum of kernels of the distance, without bounds, at squared distances of any shape."""
-    parts = [factor * profile.value(sq_dist) for factor, _, profile in summands]
-    return torch.stack(parts).sum(0)
+def sum_of_profiles(summands: Sequence[RadialSummand], sq_dist: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the sum of kernels of the distance, without bounds, at squared distances of any shape.
+
+    `dtype` is the dtype in which kernels of users take squared distances; None stands for the dtype of `sq_dist`.
+    """
+    own = sq_dist if dtype is None else sq_dist.to(dtype)
+    parts = [factor * profile.value(sq_dist if profile.by_hand else own) for factor, _, profile in summands]
+    return torch.stack([part.to(sq_dist.dtype) for part in parts]).sum(0)
+
+
+def needs_float64(summands: Sequence[RadialSummand], like: Tensor) -> bool:
+    """Return whether the library's kernels among the summands need float64, if nothing is known about the scores."""
+    each = [summand.profile.conditioning(like) for summand in summands if summand.profile.by_hand]
+    return any(steepness == math.inf or not moderate for steepness, _, moderate in each)
 
 
 def values_and_slopes(
-    summands: Sequence[RadialSummand], sq_dist: Tensor, limits: Sequence[PairLimits] | None, *, keep: bool
+    summands: Sequence[RadialSummand],
+    sq_dist: Tensor,
+    limits: Sequence[PairLimits] | None,
+    *,
+    dtype: torch.dtype,
+    keep: bool,
 ) -> ValueAndSlope:
     """Return the sum of kernels of the distance with its slope, without a graph.
 
@@ -89,13 +116,14 @@ def values_and_slopes(
         summands: the kernels.
         sq_dist: squared distances >= 0.
         limits: for each summand, numbers or tensors that broadcast to `sq_dist`; None if nothing is bounded.
+        dtype: dtype of the scores. A user's kernel may hold tensors, such as a network, in this dtype.
         keep: whether `sq_dist` must stay unchanged.
     """
     last = len(summands) - 1
     if not last and summands[0].factor == 1:
-        return _value_and_slope(summands[0].profile, sq_dist, None if limits is None else limits[0], keep)
+        return _value_and_slope(summands[0].profile, sq_dist, None if limits is None else limits[0], dtype, keep)
     return weighted_sum(
-        (factor, _value_and_slope(profile, sq_dist, None if limits is None else limits[i], keep or i < last))
+        (factor, _value_and_slope(profile, sq_dist, None if limits is None else limits[i], dtype, keep or i < last))
         for i, (factor, _, profile) in enumerate(summands)
     )
 
@@ -114,12 +142,24 @@ def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
 def worst_conditioning(summands: Sequence[RadialSummand], like: Tensor) -> Conditioning:
     """Return the conditioning of a sum of kernels of the distance, for scores like the given ones.
 
-    On devices other than a CPU, reading it would be a synchronisation, and the worst case is returned.
+    On devices other than a CPU, reading the conditioning of a user's kernel would be a synchronisation. The worst case
+    is returned there, but for the numbers that the library's kernels are made of.
     """
     if not like.is_cpu:
-        return Conditioning()
-    each = [summand.profile.conditioning(like) for summand in summands]
-    return each[0] if len(each) == 1 else Conditioning(*map(max, *each))
+        return Conditioning(is_moderate=_are_moderate(summands, like))
+    if len(summands) == 1 and summands[0].factor == 1:
+        return summands[0].profile.conditioning(like)
+    steepness, elasticity, moderate = zip(*[summand.profile.conditioning(like) for summand in summands], strict=True)
+    factors = [summand.factor for summand in summands]
+    return Conditioning(max(steepness), max(elasticity), all(moderate) and is_moderate(*factors))
+
+
+def _are_moderate(summands: Sequence[RadialSummand], like: Tensor) -> bool:
+    """Return whether kernels of the distance leave room in float32, as far as one knows without reading a tensor."""
+    by_hand = [summand.profile for summand in summands if summand.profile.by_hand]
+    return is_moderate(*[summand.factor for summand in summands]) and all(
+        profile.conditioning(like).is_moderate for profile in by_hand
+    )
 
 
 def common_exponent(summands: Sequence[RadialSummand]) -> float | None:
@@ -146,14 +186,22 @@ def is_trained(summand: Summand, like: Tensor) -> bool:
     kernel: Any = summand.kernel
     with torch.enable_grad():
         if isinstance(summand, RadialSummand):
-            return bool(kernel.from_sq_dist(like.new_ones(1, 1)).requires_grad)
-        sample = like.new_ones(1, like.shape[1])
-        return bool(kernel.forward(sample, sample).requires_grad)
+            values = kernel.from_sq_dist(like.new_ones(1, 1))
+        else:
+            values = kernel.forward(like.new_ones(1, like.shape[1]), like.new_ones(1, like.shape[1]))
+    # Anything else than a tensor is an error, which names the shape once the kernel is evaluated at all pairs.
+    return isinstance(values, Tensor) and values.requires_grad
 
 
-def _value_and_slope(profile: Profile, sq_dist: Tensor, limits: PairLimits | None, keep: bool) -> ValueAndSlope:
+def _value_and_slope(
+    profile: Profile, sq_dist: Tensor, limits: PairLimits | None, dtype: torch.dtype, keep: bool
+) -> ValueAndSlope:
+    if not profile.by_hand and sq_dist.dtype != dtype:
+        value, slope, rate = _value_and_slope(profile, sq_dist.to(dtype), limits, dtype, keep=False)
+        return ValueAndSlope(value.to(sq_dist.dtype), slope.to(sq_dist.dtype), rate)
     if limits is None or (not isinstance(limits[0], Tensor) and limits == UNBOUNDED):
-        return profile.value_and_slope(sq_dist.clone() if keep else sq_dist)
+        # A user's kernel is given a copy anyway.
+        return profile.value_and_slope(sq_dist.clone() if keep and profile.by_hand else sq_dist)
     clamped = sq_dist.clamp(*limits)
     outside = clamped != sq_dist  # at a bound itself the full slope passes, as in the authors' framework
     mapped = profile.value_and_slope(clamped)

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_mmd_losses import checks
 from torch_mmd_losses.hand_written_gradients import eager_only, in_function_transform
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.kernels.hyperparameters import LoadedAsAWhole
 from torch_mmd_losses.losses import first_calls
 from torch_mmd_losses.losses.remembered import Remembered
 from torch_mmd_losses.pairs.batch import LOCAL
@@ -25,7 +26,7 @@ from torch_mmd_losses.results import Terms
 from torch_mmd_losses.types import ESTIMATORS, Bounds, Estimator
 
 
-class BatchLoss(nn.Module):
+class BatchLoss(LoadedAsAWhole):
     """Base class of losses that are computed on a batch of real and fake scores.
 
     Options are checked whenever they are assigned, in the constructor and later.

@@ -10,7 +10,9 @@ from torch_mmd_losses.hand_written_gradients import eager_only
 
 
 @eager_only
-def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_graph: bool) -> Tensor:
+def squared_gradient_norms(
+    name: str, scores: Tensor, inputs: object, *, create_graph: bool, dtype: torch.dtype | None = None
+) -> Tensor:
     r"""Return the squared Frobenius norms `(m,)` of the gradients of scores with respect to their samples.
 
     The scores of a sample must not depend on other samples. One backward pass through the sum over the batch then gives
@@ -22,9 +24,10 @@ def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_
         scores: `(m, d)`, as :func:`checks.scores` returns them.
         inputs: the samples, `(m, ...)`.
         create_graph: whether the norms will be differentiated.
+        dtype: dtype of the squares; None stands for the dtype of the scores.
     """
     samples = _checked_inputs(inputs, name, scores)
-    squares = scores.new_zeros(len(samples))
+    squares = scores.new_zeros(len(samples), dtype=dtype)
     with torch.enable_grad():
         totals = scores.sum(0).unbind()
     for total in totals:
@@ -36,7 +39,7 @@ def squared_gradient_norms(name: str, scores: Tensor, inputs: object, *, create_
                 f"inputs: expected the tensor that {name} was computed from, got a tensor that {name} does not "
                 "depend on"
             )
-        squares = squares + gradient.reshape(len(samples), -1).to(scores.dtype).square().sum(1)
+        squares = squares + gradient.reshape(len(samples), -1).to(squares.dtype).square().sum(1)
     return squares
 
 

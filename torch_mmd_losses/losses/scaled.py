@@ -20,6 +20,7 @@ from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
 from torch_mmd_losses.pairs.batch import Batch
 from torch_mmd_losses.pairs.objective import GENERATOR
 from torch_mmd_losses.pairs.objective_values import objective_values
+from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.results import Losses, ScaledTerms
 from torch_mmd_losses.types import SCALES, Estimator, Scale
 
@@ -49,9 +50,9 @@ class ScaledMMDLoss(BatchLoss):
     ===========================  =====================================================================================
 
     Kernels of the distance are :math:`k(a, b) = f(\lVert a - b \rVert^2)`, and :math:`-2 f'(0)` is
-    :math:`1 / \sigma^2` for a Gaussian kernel and 1 for a rational quadratic kernel. For sums and multiples of kernels,
-    all terms add up. The gradient is the derivative of all scores of a sample with respect to all entries of the
-    sample, and its norm is the Frobenius norm.
+    :math:`1 / \sigma^2` for a Gaussian kernel and :math:`1 / \ell^2` for a rational quadratic kernel with length scale
+    :math:`\ell`. For sums and multiples of kernels, all terms add up. The gradient is the derivative of all scores of a
+    sample with respect to all entries of the sample, and its norm is the Frobenius norm.
 
     ============  ==============================================  ======================================================
     name          loss                                            :math:`L_G` in Section 4
@@ -248,7 +249,9 @@ class ScaledMMDLoss(BatchLoss):
             real, fake = checks.same_space("real", real, "fake", fake)
             if not (self.squared or real.shape[1] == 1):
                 raise ValueError(f"real: expected one score per sample with squared=False, got {real.shape[1]}")
-            squares = squared_gradient_norms("real", real, inputs, create_graph=create_graph)
+            squares = squared_gradient_norms(
+                "real", real, inputs, create_graph=create_graph, dtype=total_dtype(real.device)
+            )
         mmd_and_scale: tuple[Tensor, Tensor] = self._on_batch(
             self._mmd_and_scale_of_batch, real if create_graph else real.detach(), fake, squares=squares
         )
@@ -281,7 +284,7 @@ class ScaledMMDLoss(BatchLoss):
                 constant = constant + summand.factor * peak
                 per_sample = per_sample + summand.factor * curvature * squares
             else:  # linear, see _check_scalable
-                per_sample = per_sample + summand.factor * (real.square().sum(1) + squares)
+                per_sample = per_sample + summand.factor * (real.to(squares.dtype).square().sum(1) + squares)
         mean = batch.mean(per_sample, 0)
         return 1 / (self.lambda_ + constant + mean if self.scale == "exact" else 1 + mean / self.lambda_)
 
@@ -305,9 +308,13 @@ def _peak_and_curvature(summand: RadialSummand, like: Tensor) -> tuple[Tensor, T
     arguments at `(a, a)`.
     """
     trained = is_trained(summand, like)
+    # The library's kernels take any dtype, and the square of a length scale may not fit into float32.
+    dtype = total_dtype(like.device) if summand.profile.by_hand else like.dtype
     with torch.enable_grad():
-        zero = like.new_zeros(1, 1).requires_grad_()
+        zero = like.new_zeros(1, 1, dtype=dtype).requires_grad_()
         peak = summand.profile.value(zero).sum()
+        if not peak.requires_grad:  # piecewise constant
+            return peak, torch.zeros_like(peak)
         (slope,) = torch.autograd.grad(peak, zero, create_graph=trained)
     return (peak if trained else peak.detach()), -2 * slope.sum()
 

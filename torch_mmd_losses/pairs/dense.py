@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_mmd_losses.distances import (
     FLOAT32_LIMIT,
     are_clear_of_rounding,
+    can_be_clear,
     clamp_rounding_,
     differences_squared,
     is_expandable,
@@ -57,14 +58,14 @@ def values_and_gradients(
     limits = [None if bounds == "none" else group_limits(summands, bounds) for _, bounds in objectives]
     factor = common_exponent(summands) if all([limit is None for limit in limits]) else None  # noqa: C419 (faster)
     stack, sq_dist, far_apart = stacked_distances(real, fake, factor, worst_conditioning(summands, real))
-    if not all([summand.profile.by_hand for summand in summands]):  # noqa: C419 (faster)
-        sq_dist = sq_dist.to(real.dtype)  # a user's kernel may hold tensors, such as a network, in this dtype
     mapped = None if factor is None else power_of_two(sq_dist, factor)
     losses, found = [], []
     for i, (weights, _) in enumerate(objectives):
         if mapped is None or limits[i] != limits[i - 1]:
             bounds = [limit_matrices(m, n, each, sq_dist.dtype, sq_dist.device) for each in limits[i] or ()]
-            mapped = values_and_slopes(summands, sq_dist, bounds or None, keep=i + 1 < len(objectives))
+            mapped = values_and_slopes(
+                summands, sq_dist, bounds or None, dtype=real.dtype, keep=i + 1 < len(objectives)
+            )
         value, slope, rate = mapped
         omega, scales, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
         pull = slope * omega
@@ -105,11 +106,11 @@ def stacked_distances(
     stack = torch.cat([real, fake])
     unit = factor or 1.0
     if stack.dtype == torch.float32:
-        if stack.is_cpu:
+        if stack.is_cpu and conditioning.is_moderate:
             gram = _centred_gram(stack, unit)
             largest = _largest(gram, unit)
             enough = largest * conditioning.steepness <= FLOAT32_LIMIT
-            if enough or conditioning.elasticity < math.inf:
+            if enough or can_be_clear(largest, conditioning.steepness, conditioning.elasticity):
                 distances = _distances(gram, factor)
                 if enough or are_clear_of_rounding(distances, largest * unit, conditioning.elasticity, len(stack)):
                     return stack, distances, False

@@ -6,6 +6,7 @@ This is examined in the first calls only, because the host has to read the resul
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypeGuard
 
 import torch
@@ -51,7 +52,9 @@ def has_no_gradient(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
         return False
     for sq_dist, _ in _tiles(summands, stack):
         slopes = [summand.profile.value_and_slope(sq_dist.clone()) for summand in summands]
-        if any([bool(((sq_dist != 0) & (slope * rate != 0)).any()) for _, slope, rate in slopes]):  # noqa: C419 (faster)
+        # In the dtype of the scores, as gradients are. Slopes alone may not fit into it.
+        gradients = [(slope * rate * sq_dist.sqrt()).to(stack.dtype) for _, slope, rate in slopes]
+        if any([bool(gradient.any()) for gradient in gradients]):  # noqa: C419 (faster)
             return False
     return _differ(stack)
 
@@ -111,9 +114,11 @@ def explanation(kernel: Kernel, real: Tensor, fake: Tensor, *, of_discriminator:
     stack, summands = torch.cat([real, fake]), kernel._summands()
     wide = stack.to(total_dtype(stack.device))
     mean = 2 * (wide - wide.mean(0)).square().sum() / (len(stack) - 1)
-    at_mean = mean.to(stack.dtype).view(1, 1)
     radial = [summand for summand in summands if isinstance(summand, RadialSummand)]
-    far = all(float(_relative(summand, at_mean)) < 0.5 for summand in radial)
+    far = all(
+        float(_relative(summand, (mean if summand.profile.by_hand else mean.to(stack.dtype)).view(1, 1))) < 0.5
+        for summand in radial
+    )
     names = " + ".join(dict.fromkeys(repr(summand.kernel) for summand in summands))
     scale = f", or a {'smaller' if far else 'larger'} scale= of conv_spectral_norm" if of_discriminator else ""
     return (
@@ -131,7 +136,9 @@ def _tiles(summands: Sequence[RadialSummand], stack: Tensor) -> Iterator[tuple[T
         on_diagonal = rows == columns
         pairs = Pairs(a, a if on_diagonal else Sample(stack[columns]), distinct=on_diagonal, same=on_diagonal)
         with full_precision(stack.device):
-            sq_dist = pairs.sq_dist(lambda scores: worst_conditioning(summands, scores).steepness)
+            sq_dist = pairs.sq_dist(
+                partial(worst_conditioning, summands), by_hand=all(summand.profile.by_hand for summand in summands)
+            )
         others = ~torch.eye(len(sq_dist), dtype=torch.bool, device=stack.device) if on_diagonal else None
         yield sq_dist, others
 

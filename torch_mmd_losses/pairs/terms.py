@@ -73,7 +73,7 @@ def _saturated(summand: Summand, pairs: Pairs, group: Group, bounds: Bounds) -> 
     if isinstance(summand, GramSummand):
         return torch.zeros(pairs.shape, dtype=torch.bool, device=pairs.a.scores.device)
     profile = summand.profile
-    sq_dist = pairs.sq_dist(lambda scores: profile.conditioning(scores).steepness)
+    sq_dist = pairs.sq_dist(profile.conditioning, by_hand=profile.by_hand)
     peak = profile.value(torch.zeros_like(sq_dist))
     relative = profile.value(sq_dist) / peak
     # A kernel that is zero at distance zero, such as the energy kernel, has no peak and never saturates.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch_mmd_losses.distances import (
     FLOAT32_LIMIT,
     are_clear_of_rounding,
+    can_be_clear,
     centred,
     clamp_rounding_,
     differences_squared,
@@ -20,6 +20,7 @@ from torch_mmd_losses.distances import (
     widened,
 )
 from torch_mmd_losses.kernels.contract import Conditioning
+from torch_mmd_losses.precision import total_dtype
 
 
 class TileDistances:
@@ -69,16 +70,21 @@ def ways_of_distances(
         conditioning: of the kernel.
         factor: see :class:`TileDistances`.
     """
-    steepness, elasticity = conditioning
+    steepness, elasticity, is_moderate = conditioning
     if not a.is_cpu:
+        if not is_moderate:  # float32 has no room, however fast it is
+            wide = a.to(total_dtype(a.device))
+            a, b = wide, wide if a is b else b.to(wide.dtype)
         yield TileDistances(*centred(*widened(a, b)), factor, far=False)
         return
     is_single = a.dtype == torch.float32
     left, right = centred(a, b)
     largest = _largest(left, right)
-    if is_single and largest * steepness <= FLOAT32_LIMIT:
+    if not is_moderate:
+        pass  # float32 has no room
+    elif is_single and largest * steepness <= FLOAT32_LIMIT:
         yield TileDistances(left, right, factor, far=False)
-    elif is_single and elasticity < math.inf:
+    elif is_single and can_be_clear(largest, steepness, elasticity):
         yield TileDistances(left, right, factor, far=False, bound=(largest, elasticity))
     if is_single:
         a, b = widened(a, b)

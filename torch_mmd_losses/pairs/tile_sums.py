@@ -107,7 +107,7 @@ def _radial_sums(
                 break  # start anew, more precisely
             for i, choice in enumerate(limits):
                 if factor is None:
-                    mapped = values_and_slopes(summands, sq_dist, choice, keep=i + 1 < len(limits))
+                    mapped = values_and_slopes(summands, sq_dist, choice, dtype=dtype, keep=i + 1 < len(limits))
                 else:
                     mapped = power_of_two(sq_dist, factor)
                 if diagonal and block.distinct:
