@@ -82,7 +82,19 @@ classes = 100 * torch.eye(3)
         # Close together, but in a dtype that keeps the difference.
         (*(1e-5 * x for x in samples(20, 3)), RBFKernel()),
     ],
-    ids=str,
+    ids=[
+        "rbf",
+        "with_linear",
+        "with_wide",
+        "linear",
+        "cubic",
+        "energy",
+        "constant",
+        "narrow",
+        "nan",
+        "classes",
+        "close",
+    ],
 )
 def test_values_that_say_something_are_not_warned_of(real, fake, kernel):
     if isinstance(kernel, RBFKernel) and real.abs().max() < 1e-3:
