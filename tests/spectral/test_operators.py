@@ -9,7 +9,7 @@ from oracles import dense_matrix
 from torch import nn
 from torch.testing import assert_close
 
-from torch_mmd_losses.spectral.operators import ConvolutionOperator, MatrixOperator
+from torch_mmd_losses.spectral.operators import ConvolutionOperator, MatrixOperator, operator_from_integers
 
 SIZES = {1: (7,), 2: (6, 5), 3: (4, 3, 5)}
 
@@ -56,6 +56,7 @@ def check_operator(kind, dims, kernel, options):
 
 
 def check_what_follows_from_apply(operator, weight, v, image):
+    assert operator_from_integers(operator.integers()) == operator
     both = operator.apply_batch(torch.stack([v, 2 * v.flip(0)]), weight)
     assert_close(both, torch.stack([image, 2 * operator.apply(v.flip(0), weight)]))
     u = scores(1, image.numel(), 1).reshape(image.shape)

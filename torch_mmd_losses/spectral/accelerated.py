@@ -14,6 +14,7 @@ from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.spectral import normalisation, singular_vectors
 from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT
+from torch_mmd_losses.spectral.iteration import FirstVectors
 from torch_mmd_losses.spectral.parametrization import SpectralNorm
 
 CHEAP_LAYER_SIZE = 2**22
@@ -83,20 +84,19 @@ class AcceleratedSpectralNorm(SpectralNorm):
         if training and not torch.compiler.is_compiling():
             self._training_read_pending = True
 
-    def first_vectors(self, weight: Tensor, shape: Sequence[int]) -> dict[str, Tensor]:
-        """Return the vectors by name for a new weight in float32 or float64."""
-        v = singular_vectors.top_singular_vector(self.operator, weight, shape)
-        u = singular_vectors.left_singular_vector(self.operator, weight, v)
-        return {"v": v, "u": u, "direction": torch.zeros_like(v)}
+    def take(self, first: FirstVectors) -> None:
+        """Replace the state by that of a new weight."""
+        super().take(first)
+        self.u, self.direction = first.u, torch.zeros_like(first.v)
 
-    def next_vectors(self, weight: Tensor) -> dict[str, Tensor]:
-        """Return the vectors after the iterations for one change of the weight, which is in float32 or float64."""
-        v, direction = self.v.to(weight.dtype), self.direction.to(weight.dtype)
-        steps = self._iterations(weight)
-        found = singular_vectors.locally_optimal_iteration(self.operator, weight, v, direction, steps)
+    def iterated(self, weight: Tensor) -> tuple[list[Tensor], int]:
+        """Return the vectors that the iteration changes, and the number of iterations for one change of the weight."""
         if not self.u.numel():  # after loading a checkpoint without u
-            self.u = torch.empty_like(found.u)
-        return found._asdict()
+            self.u = torch.empty_like(self.operator.apply(self.v, weight.detach().to(self.v.dtype)))
+        pixels = math.prod(self.v.shape[-self.spatial_dims :]) if self.spatial_dims else 1  # a matrix is applied once
+        is_cheap = weight.numel() * pixels <= CHEAP_LAYER_SIZE
+        steps = self.n_power_iterations * (CHEAP_LAYER_ITERATIONS if is_cheap else 1)
+        return [self.u, self.v, self.direction], steps
 
     def complete_state(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Add to a state of an earlier version or of another method what it lacks."""
@@ -105,10 +105,6 @@ class AcceleratedSpectralNorm(SpectralNorm):
             state_dict[prefix + "u"], state_dict[prefix + "direction"] = v.new_empty(0), torch.zeros_like(v)
             state_dict[prefix + "fingerprint"] = torch.tensor(NO_FINGERPRINT, device="cpu")
         super().complete_state(state_dict, prefix)
-
-    def _iterations(self, weight: Tensor) -> int:
-        pixels = math.prod(self.v.shape[-self.spatial_dims :]) if self.spatial_dims else 1  # a matrix is applied once
-        return self.n_power_iterations * (CHEAP_LAYER_ITERATIONS if weight.numel() * pixels <= CHEAP_LAYER_SIZE else 1)
 
     def _reset(self) -> None:
         self._training_read_pending = False

@@ -64,7 +64,7 @@ class _NormaliseByGradient(torch.autograd.Function):
         eps: float,
         norm_along_v: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
-        signed_sigma = _dot(gradient, weight)
+        signed_sigma = dot(gradient, weight)
         usable = signed_sigma.abs() > eps
         signed_inverse = torch.where(usable, 1 / signed_sigma, 0)  # derivative of log(sigma) is this times the gradient
         inverse = torch.where(usable, signed_inverse.abs(), 1)
@@ -88,16 +88,29 @@ class _NormaliseByGradient(torch.autograd.Function):
             return grad_weight, grad_scales[0] if learned else None, None, None, None, None
         grad_weight = grad_scale = None
         with full_precision(weight.device):
-            output_dot_weight = _dot(grad_output, weight)
+            output_dot_weight = dot(grad_output, weight)
             if ctx.needs_input_grad[0]:
-                factor = scale * inverse
-                # In this order no factor leaves the range of float32, which the square of a tiny or huge sigma would.
-                along = factor * -(signed_inverse * output_dot_weight)
-                grad_weight = (grad_output * factor).addcmul_(gradient, along)
+                grad_weight = gradient_by_weight(
+                    grad_output, gradient, scale * inverse, signed_inverse * output_dot_weight
+                )
             if ctx.needs_input_grad[1]:
                 grad_scale = output_dot_weight * inverse
         return grad_weight, grad_scale, None, None, None, None
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
+def gradient_by_weight(grad_output: Tensor, sigma_gradient: Tensor, factor: Tensor, along: Tensor) -> Tensor:
+    """Return the gradient of `factor * weight`, where `factor` is inversely proportional to sigma.
+
+    Args:
+        grad_output: the incoming gradient.
+        sigma_gradient: the gradient of sigma with respect to the weight.
+        factor: `scale / sigma`.
+        along: `<grad_output, weight> / sigma`.
+    """
+    # In this order no factor leaves the range of float32, which the square of a tiny or huge sigma would.
+    return (grad_output * factor).addcmul_(sigma_gradient, factor * -along)
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Return the inner product of two tensors of the same shape."""
     return torch.dot(x.reshape(-1), y.reshape(-1))

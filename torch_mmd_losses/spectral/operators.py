@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_PADDING_MODES = ("constant", "reflect", "replicate", "circular")
+
 
 class LinearOperator(Protocol):
     """A linear map `A` that is defined by a weight, which is passed to each call."""
@@ -31,6 +33,9 @@ class LinearOperator(Protocol):
 
     def weight_gradient(self, u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
         """Return the gradient of `<u, A v>` with respect to the weight, of which only the shape is used."""
+
+    def integers(self) -> list[int]:
+        """Return the operator as integers, from which :func:`operator_from_integers` makes it again."""
 
 
 class MatrixOperator(NamedTuple):
@@ -80,6 +85,10 @@ class MatrixOperator(NamedTuple):
             shape = weight.unflatten(0, (self.groups, -1)).transpose(1, 2).shape
             blocks = blocks.view(shape).transpose(1, 2)
         return blocks.reshape(weight.shape)
+
+    def integers(self) -> list[int]:
+        """Return zero, which stands for a matrix, and the fields."""
+        return [0, self.groups, self.columns, int(self.transposed)]
 
     def _blocks(self, weight: Tensor) -> Tensor:
         """Return the weight as a batch of matrices, one for each group."""
@@ -153,6 +162,12 @@ class ConvolutionOperator(NamedTuple):
         )
         return gradient
 
+    def integers(self) -> list[int]:
+        """Return the number of spatial dimensions, the fields of one integer, and those of several."""
+        single = [self.in_channels, int(self.transposed), self.groups, _PADDING_MODES.index(self.padding_mode)]
+        sides = [side for pair in self.explicit_padding for side in pair]
+        return [len(self.stride), *single, *self.stride, *self.padding, *self.dilation, *self.output_padding, *sides]
+
     def _options(self) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
         return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
 
@@ -172,6 +187,28 @@ class ConvolutionOperator(NamedTuple):
 
 def _in_channels(layer: nn.modules.conv._ConvNd) -> int:
     return layer.weight.shape[0] if layer.transposed else layer.weight.shape[1] * layer.groups
+
+
+def operator_from_integers(integers: Sequence[int]) -> LinearOperator:
+    """Return the operator whose method `integers` returned these integers."""
+    dims, *fields = integers
+    if not dims:
+        groups, columns, transposed = fields
+        return MatrixOperator(groups, columns, bool(transposed))
+    in_channels, transposed, groups, mode, *lists = fields
+    stride, padding, dilation, output_padding = (lists[i * dims : (i + 1) * dims] for i in range(4))
+    sides = lists[4 * dims :]
+    return ConvolutionOperator(
+        in_channels=in_channels,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        transposed=bool(transposed),
+        output_padding=output_padding,
+        groups=groups,
+        explicit_padding=tuple(zip(sides[::2], sides[1::2], strict=True)),
+        padding_mode=_PADDING_MODES[mode],
+    )
 
 
 def _add_border_back(head: Tensor, body: Tensor, tail: Tensor, *, mode: str) -> Tensor:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_mmd_losses import checks, hand_written_gradients
+from torch_mmd_losses import checks
 from torch_mmd_losses.precision import full_precision
-from torch_mmd_losses.spectral import normalisation, operators, singular_vectors
-from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT, fingerprint
+from torch_mmd_losses.spectral import compiled, iteration, normalisation, operators, singular_vectors
+from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT
+from torch_mmd_losses.spectral.iteration import at_least_float32
 from torch_mmd_losses.spectral.read_only import protect
 from torch_mmd_losses.spectral.sharding import whole
 
@@ -69,6 +70,8 @@ class SpectralNorm(nn.Module):
 
     def normalise(self, weight: Tensor) -> Tensor:
         """Return `scale * weight / sigma` for a weight in float32 or float64."""
+        if self.has_input_size and compiled.calls_operators():
+            return compiled.normalise(self.operator, weight, self.v, self.precise_scale(), self.eps)
         return normalisation.normalise(weight, self.precise_scale(), self.sigma(weight), self.eps)
 
     def precise_scale(self) -> Tensor | float:
@@ -113,11 +116,9 @@ class SpectralNorm(nn.Module):
 
     def initialise(self, weight: Tensor, shape: Sequence[int]) -> None:
         """Compute the vectors for a new weight, by Lanczos iteration from a fixed start vector."""
-        with torch.no_grad(), torch.inference_mode(False), full_precision(weight.device):
-            precise = at_least_float32(weight.detach())
-            for name, vector in self.first_vectors(precise, shape).items():
-                setattr(self, name, vector)
-            self.fingerprint = fingerprint(precise)
+        first_vectors = compiled.first_vectors if compiled.calls_operators() else iteration.first_vectors
+        with torch.no_grad(), torch.inference_mode(False):
+            self.take(first_vectors(self.operator, weight.detach(), shape))
 
     def before_forward(self, weight: Tensor, x: Tensor, training: bool, output_padding: Sequence[int] | None) -> None:
         """Compute the vectors in the first forward pass, and iterate in training mode if the weight has changed.
@@ -133,17 +134,18 @@ class SpectralNorm(nn.Module):
         if not self.has_input_size:
             self._learn_input_size(weight, x, output_padding)
         elif training and not _in_backward():
-            with torch.no_grad(), torch.inference_mode(False), full_precision(weight.device):
-                self._follow(weight)
+            follow = compiled.follow if compiled.calls_operators() else iteration.follow
+            with torch.no_grad(), torch.inference_mode(False):
+                vectors, steps = self.iterated(weight)
+                follow(self.operator, weight.detach(), self.fingerprint, vectors, steps)
 
-    def first_vectors(self, weight: Tensor, shape: Sequence[int]) -> dict[str, Tensor]:
-        """Return the vectors by name for a new weight in float32 or float64."""
-        return {"v": singular_vectors.top_singular_vector(self.operator, weight, shape)}
+    def take(self, first: iteration.FirstVectors) -> None:
+        """Replace the state by that of a new weight."""
+        self.v, self.fingerprint = first.v, first.fingerprint
 
-    def next_vectors(self, weight: Tensor) -> dict[str, Tensor]:
-        """Return the vectors after the iterations for one change of the weight, which is in float32 or float64."""
-        v = self.v.to(weight.dtype)
-        return {"v": singular_vectors.power_iteration(self.operator, weight, v, self.n_power_iterations)}
+    def iterated(self, _weight: Tensor) -> tuple[list[Tensor], int]:
+        """Return the vectors that the iteration changes, and the number of iterations for one change of the weight."""
+        return [self.v], self.n_power_iterations
 
     def forget_input_size(self) -> None:
         """Return to the state before the first forward pass."""
@@ -154,24 +156,6 @@ class SpectralNorm(nn.Module):
     def vectors(self) -> list[tuple[str, Tensor]]:
         """Return the singular vectors, and what else the iteration keeps of this kind, with their names."""
         return [(name, buffer) for name, buffer in self.named_buffers(recurse=False) if buffer.is_floating_point()]
-
-    def _follow(self, weight: Tensor) -> None:
-        """Iterate in place if the weight has changed."""
-        precise = at_least_float32(weight.detach())
-        current = fingerprint(precise)
-        if weight.device.type == "cpu" and hand_written_gradients.reverse_mode_only(weight):
-            if bool(current == self.fingerprint):
-                return
-            updates = self.next_vectors(precise)
-        else:  # the host must not wait for the device, and compiled code cannot branch
-            changed = current != self.fingerprint
-            updates = {
-                name: torch.where(changed, vector, getattr(self, name).to(vector.dtype))
-                for name, vector in self.next_vectors(precise).items()
-            }
-        for name, vector in updates.items():
-            getattr(self, name).copy_(vector)
-        self.fingerprint.copy_(current)
 
     def _learn_input_size(self, weight: Tensor, x: Tensor, output_padding: Sequence[int] | None) -> None:
         dims = self.spatial_dims
@@ -246,11 +230,6 @@ class SpectralNorm(nn.Module):
             default: operators.ConvolutionOperator = self._default_operator  # type: ignore[assignment]
             padding = torch.tensor(default.output_padding, device="cpu")
             state_dict.setdefault(prefix + "output_padding", padding)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Return `x` in float32, or unchanged if it is in float64."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _in_backward() -> bool:

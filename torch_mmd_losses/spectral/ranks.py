@@ -10,7 +10,8 @@ from torch import nn
 
 from torch_mmd_losses.spectral.fingerprint import fingerprint
 from torch_mmd_losses.spectral.hooks import named_spectral_norms
-from torch_mmd_losses.spectral.parametrization import SpectralNorm, at_least_float32
+from torch_mmd_losses.spectral.iteration import at_least_float32
+from torch_mmd_losses.spectral.parametrization import SpectralNorm
 
 
 class _State(NamedTuple):

@@ -52,12 +52,16 @@ def unit_vector(x: Tensor, fallback: Tensor) -> Tensor:
 
 
 def norm_along(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
-    """Return `|A v| / |v|`, a lower bound of the largest singular value that is differentiable in the weight.
+    """Return `|A v| / |v|`, a lower bound of the largest singular value that is differentiable in the weight."""
+    return norm_ratio(operator.apply(v, weight), v)
 
-    The image `A v` is divided by its largest entry, because the squares of tiny and huge entries are beyond the range
-    of the dtype.
+
+def norm_ratio(image: Tensor, v: Tensor) -> Tensor:
+    """Return `|image| / |v|`, differentiable in the image.
+
+    The image is divided by its largest entry, because the squares of tiny and huge entries are beyond the range of the
+    dtype.
     """
-    image = operator.apply(v, weight)
     largest = image.detach().abs().amax()
     largest = torch.where(largest > 0, largest, 1)
     return torch.linalg.vector_norm(image / largest) / torch.linalg.vector_norm(v) * largest
