@@ -185,6 +185,7 @@ def test_exported_programs_do_not_need_the_library(strict, training):
 
 
 @is_supported
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")  # PyTorch's, of its own rules for derivatives
 def test_function_transforms_see_the_operations_themselves():
     torch.compiler.reset()
     layer, x = wrapped()
@@ -197,4 +198,5 @@ def test_function_transforms_see_the_operations_themselves():
         return torch.func.jvp(output, (weight,), (torch.ones_like(weight),))[1]
 
     weight = original(layer).detach()
-    assert_close(torch.compile(slope, fullgraph=True, backend="eager")(weight), slope(weight))
+    expected = slope(weight)  # first, since PyTorch 2.14 loads rules for derivatives here, which it cannot compile
+    assert_close(torch.compile(slope, fullgraph=True, backend="eager")(weight), expected)
