@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import compile_time
 import counts
 import estimator_error
 import floor
@@ -45,6 +46,7 @@ QUESTIONS: tuple[ModuleType, ...] = (
     estimator_error,
     spectral_norm_time,
     spectral_norm_error,
+    compile_time,
     training_step,
     roofline,
     two_sample_power,

@@ -30,6 +30,7 @@ QUESTIONS = [
     "estimator_error",
     "spectral_norm_time",
     "spectral_norm_error",
+    "compile_time",
     "training_step",
     "roofline",
     "two_sample_power",
@@ -71,8 +72,8 @@ def test_all_targets_are_on_the_page_also_if_not_measured(quick):
     page = (quick / "benchmarks.md").read_text(encoding="utf-8")
     rows = page.partition("## Targets")[2].partition("\n## ")[0].strip().splitlines()[2:]
     # Times of the losses, peers, the floor, memory, counts, shares of a global batch, spectral norms: times and errors,
-    # shares of a training step.
-    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2 + 2 + 3 + 2
+    # the time to compile, shares of a training step.
+    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2 + 2 + 3 + 2 + 2
     assert all(row.endswith("| not measured |") for row in rows if "best eager peer" not in row)
 
 
@@ -522,3 +523,20 @@ def test_the_steps_that_are_compared_have_the_spectral_norms_that_they_say(bench
         id(parameter) for group in made["`hinge`, PyTorch's"].adam_d.param_groups for parameter in group["params"]
     }
     assert trained == {id(parameter) for parameter in made["`hinge`, PyTorch's"].discriminator.parameters()}
+
+
+def test_the_time_to_compile_is_that_of_the_process_and_of_its_compilers(benchmarks):
+    import subprocess
+
+    work = "sum(i * i for i in range(2_000_000))"
+    alone = benchmarks.compile_time.cpu_seconds(lambda: None)
+    together = benchmarks.compile_time.cpu_seconds(lambda: subprocess.run([sys.executable, "-c", work], check=True))
+    assert together > alone + 0.05
+
+
+def test_a_quick_compilation_shows_no_time(benchmarks, quick):
+    _, records = benchmarks.common.read(benchmarks.compile_time, quick)
+    assert [record["work"] for record in records] == list(benchmarks.compile_time.WORK)
+    assert all(target.measured is None for target in benchmarks.compile_time.targets(records))
+    real = [{**record, "quick": False, "conv": 1.2 * record["PyTorch"]} for record in records]
+    assert [target.met for target in benchmarks.compile_time.targets(real)] == [True, True]

@@ -68,7 +68,7 @@ def conv_spectral_norm(
     change is recognised by the values of the weight, so it does not matter which optimiser or program made it, and
     copies, checkpoints and activation checkpointing go on as the original. The iteration does not advance in eval mode,
     when `.weight` is read, or in a backward pass. On a CPU, forward passes without a change skip the iteration. On
-    other devices and under `torch.compile` the iteration is always computed, and its result is used after a change
+    other devices and in exported programs the iteration is always computed, and its result is used after a change
     only, so that the host never waits for the device.
 
     **Input size.** The iteration starts from a Lanczos approximation of :math:`v`. This start is computed here, or in
