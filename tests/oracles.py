@@ -137,3 +137,39 @@ def variance(scalar: Scalar, samples: Sequence[Tensor], coefficients: Coefficien
         mean = fmean(effects)
         linear += (sum((e - mean) ** 2 for e in effects) / (len(effects) - 1) - error) / len(effects)
     return max(linear, 0.0) + interactions
+
+
+def permutation_p_value(
+    gram: Sequence[Tensor], labels: Tensor, score_dtype: torch.dtype, *, standardised: bool
+) -> float:
+    """Return the p-value of a permutation test from whole Gram matrices `(N, N)`, with all sums in float64.
+
+    Args:
+        gram: the Gram matrix of each kernel.
+        labels: masks `(B + 1, N)` of the samples that are called real; the first one is the observed division.
+        score_dtype: dtype of the scores, which rounding errors depend on.
+        standardised: divide MMD^2 by its standard deviation over all divisions.
+    """
+    size, m = labels.shape[1], int(labels[0].sum())
+    n, real = size - m, labels.double()
+    fake = 1 - real
+    statistics, rounding = [], []
+    for matrix in gram:
+        k = matrix.double().fill_diagonal_(0)
+        means = [
+            ((a @ k) * b).sum(1) / pairs
+            for a, b, pairs in ((real, real, m * (m - 1)), (real, fake, m * n), (fake, fake, n * (n - 1)))
+        ]
+        eps = max(torch.finfo(torch.float64).eps, torch.finfo(score_dtype).eps / size)
+        error = 64 * eps * sum(weight * float(mean.abs().max()) for weight, mean in zip((1, 2, 1), means, strict=True))
+        unit = 1.0
+        if standardised:
+            rows = k.sum(1)
+            effects = rows / (size - 2) - rows.sum() / (2 * (size - 1) * (size - 2))
+            centred = (k - effects - effects.unsqueeze(1)).fill_diagonal_(0)
+            factor = 2 * (size - 1) * (size - 2) / (size * (size - 3) * m * (m - 1) * n * (n - 1))
+            unit = max(error, (factor * float(centred.square().sum())) ** 0.5)
+        statistics.append((means[0] - 2 * means[1] + means[2]) / unit)
+        rounding.append(error / unit)
+    largest = torch.stack(statistics).amax(0)
+    return float((largest >= largest[0] - max(rounding)).double().mean())

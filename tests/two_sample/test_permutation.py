@@ -3,6 +3,7 @@
 import math
 from itertools import combinations
 
+import oracles
 import pytest
 import torch
 from cases import CASES, KernelCase, scores
@@ -20,7 +21,7 @@ from torch_mmd_losses import (
     mmd2,
     mmd_test,
 )
-from torch_mmd_losses.two_sample import permutation
+from torch_mmd_losses.two_sample import division_sums, permutation
 
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 seeds = st.integers(0, 10**6)
@@ -41,7 +42,7 @@ def every_division(m, n):
 def test_statistics_of_all_divisions_equal_mmd2(case: KernelCase, size, m, n):
     pooled, kernel = scores(m + n, 2, 1), case.make()
     labels = every_division(m, n)
-    sums = permutation._gram_sums([EnergyKernel(), kernel], pooled, labels, size)
+    sums = division_sums.exact_sums([EnergyKernel(), kernel], pooled, labels, size)
     statistics, _ = permutation._mmd2(sums, m, pooled.dtype)
     expected = torch.stack([mmd2(pooled[row], pooled[~row], kernel) for row in labels])
     tolerance = 1e-10 if case.smooth else 1e-6
@@ -83,6 +84,207 @@ def test_statistic_equals_mmd2(case: KernelCase):
     test = mmd_test(real, fake, kernel, permutations=5, tile_size=4)
     assert_close(test.statistic, mmd2(real, fake, kernel), rtol=1e-9, atol=1e-10 if case.smooth else 1e-6)
     assert test.statistic.shape == test.p_value.shape == ()
+
+
+@pytest.fixture
+def screening(monkeypatch):
+    """Screen small samples, too, which would take longer in normal use."""
+    monkeypatch.setattr(division_sums, "SCREENED_FROM", 0)
+
+
+def normal(m, n):
+    return scores(m, 3, 1).float(), scores(n, 3, 2, shift=0.2).float()
+
+
+def duplicates(m, n):
+    real, fake = normal(m, n)
+    real[: m // 2], fake[: n // 2] = real[0], real[0]
+    return real, fake
+
+
+def tied(m, n):
+    return tuple((samples > 0).float() for samples in normal(m, n))
+
+
+def one_dimension_of_ties(m, n):
+    return tuple(samples[:, :1].round() for samples in normal(m, n))
+
+
+def far(m, n):
+    real, fake = normal(m, n)
+    real[0] = 1e5
+    return real, fake
+
+
+def far_in_both(m, n):
+    real, fake = normal(m, n)
+    real[0], fake[1] = -1e4, 3e5
+    return real, fake
+
+
+def moved(m, n):
+    return tuple(samples + 100 for samples in normal(m, n))
+
+
+def float16(m, n):
+    return tuple(samples.half() for samples in normal(m, n))
+
+
+def bfloat16(m, n):
+    return tuple(samples.bfloat16() for samples in normal(m, n))
+
+
+def float64(m, n):
+    return tuple(samples.double() for samples in normal(m, n))
+
+
+def equal(m, n):
+    return torch.full((m, 2), 0.1), torch.full((n, 2), 0.1)
+
+
+def all_as_far_apart(m, n):
+    corners = 100 * torch.eye(m + n)
+    return corners[:m], corners[m:]
+
+
+SCREENED = (
+    normal,
+    duplicates,
+    tied,
+    one_dimension_of_ties,
+    far,
+    far_in_both,
+    moved,
+    float16,
+    bfloat16,
+    float64,
+    equal,
+    all_as_far_apart,
+)
+COMPARED = {
+    "default": lambda: None,
+    "rbf": lambda: RBFKernel(1.3),
+    "narrow": lambda: RBFKernel(0.1),
+    "linear": LinearKernel,
+    "polynomial": PolynomialKernel,
+    "energy": EnergyKernel,
+    "mixture": CASES["rational_quadratic_mix"].make,
+    "sum": CASES["sum_with_linear"].make,
+    "own": CASES["own_radial"].make,
+}
+
+
+def in_float64(real, fake, kernel, count):
+    """Return the p-value with all sums over whole Gram matrices in float64, for the divisions that a test draws."""
+    generator, m, n = seeded(), len(real), len(fake)
+    order = torch.rand(m + n, dtype=torch.float64, generator=generator).argsort()
+    labels = torch.cat([(order < m).unsqueeze(0), permutation._divisions(m, n, count, generator, torch.device("cpu"))])
+    pooled = torch.cat([real, fake]).to(torch.promote_types(real.dtype, torch.float32))[order]
+    if kernel is None:
+        pooled = torch.ldexp(pooled, -torch.frexp(pooled.abs().amax()).exponent)
+    kernels = permutation._gaussians(permutation._bandwidth(pooled)) if kernel is None else [kernel]
+    grams = [each(pooled, pooled) for each in kernels]
+    return oracles.permutation_p_value(grams, labels, pooled.dtype, standardised=kernel is None)
+
+
+@pytest.mark.parametrize("draw", SCREENED, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("name", COMPARED)
+def test_screening_does_not_change_p_values(name, draw, screening):
+    count, kernel = 149, COMPARED[name]()
+    for m, n, tile_size in ((30, 31, None), (50, 12, 17)):
+        real, fake = draw(m, n)
+        test = mmd_test(real, fake, kernel, permutations=count, generator=seeded(), tile_size=tile_size)
+        assert float(test.p_value) == pytest.approx(in_float64(real, fake, kernel, count), abs=1e-12)
+
+
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float32])
+def test_p_values_do_not_depend_on_the_dtype_of_the_products(products, screening, monkeypatch):
+    monkeypatch.setattr(division_sums, "_product_dtype", lambda _: products)
+    for draw in (normal, tied, float64):
+        real, fake = draw(60, 40)
+        p_value = mmd_test(real, fake, permutations=149, generator=seeded()).p_value
+        assert float(p_value) == pytest.approx(in_float64(real, fake, None, 149), abs=1e-12)
+
+
+def test_screened_rounding_errors_of_equal_values_do_not_count(screening, monkeypatch):
+    corners = 100 * torch.eye(500)
+    assert mmd_test(corners[:300], corners[300:], permutations=199, generator=seeded(1)).p_value == 1
+    # Not even without a margin for them, since sums in float32 are not mixed with exact ones.
+    monkeypatch.setattr(permutation, "ROUGH", 1.0)
+    equal = torch.full((180, 200), 0.1)
+    test = mmd_test(equal[:150], equal[150:], LinearKernel(), permutations=499, generator=seeded(1), tile_size=100)
+    assert test.p_value == 1
+
+
+@pytest.mark.parametrize(("m", "n"), [(40, 40), (64, 9), (5, 70)])
+@pytest.mark.parametrize("side", [16, 100])
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_screened_sums_are_within_their_bounds(m, n, side, products, dtype, monkeypatch):
+    monkeypatch.setattr(division_sums, "_product_dtype", lambda _: products)
+    kernels = [CASES[name].make() for name in ("rbf", "energy", "polynomial", "sum_with_linear")] + [RBFKernel(20.0)]
+    pooled = scores(m + n, 3, 1, shift=2.0).to(dtype)
+    labels = permutation._divisions(m, n, 300, seeded(), torch.device("cpu"))
+    screened, bounds = division_sums.screened_sums(kernels, pooled, labels, m, side)
+    exact = division_sums.exact_sums(kernels, pooled, labels, side)
+    errors = (screened.real_pairs - exact.real_pairs).abs()
+    assert (bounds[:, 0] == 0).all()
+    assert (errors[:, 1:] < bounds[:, 1:]).all()
+    # Most errors are a tenth of the bounds in bfloat16, and the bounds are small compared with the sums' deviations.
+    assert (errors[:, 1:].square().mean(1).sqrt() < 0.2 * bounds[:, 1:].mean(1)).all()
+    unit = permutation._deviation(exact, m).squeeze(1) / permutation._slope(m, n)
+    assert (bounds[:, 1:].mean(1) < 0.1 * unit).all()
+    assert (errors[:, 0] < 1e-4 * unit).all()
+    for found, expected in zip(screened[1:], exact[1:], strict=True):
+        assert_close(found, expected, rtol=1e-5 if dtype == torch.float32 else 1e-6, atol=0)
+
+
+def test_few_sums_are_exact(monkeypatch):
+    real, fake = scores(200, 8, 1).float(), scores(300, 8, 2).float()
+    needed = []
+    monkeypatch.setattr(permutation, "exact_sums", lambda *args: needed.append(args[-1]) or exact(*args))
+    exact = division_sums.exact_sums
+    p_value = mmd_test(real, fake, generator=seeded()).p_value
+    assert 0.05 < p_value < 0.95
+    assert needed[0].any(0).double().mean() < 0.15
+    mmd_test(real, fake + 1, generator=seeded())
+    assert needed[1].sum() == 1  # the observed statistic of the kernel for which it is largest
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1e-60, 1e60, 1e150])
+def test_screening_of_values_out_of_the_range_of_float32(factor, screening):
+    real, fake = scores(30, 2, 1), scores(35, 2, 2, shift=0.2)
+    expected, found = (
+        mmd_test(real, fake, kernel, permutations=149, generator=seeded())
+        for kernel in (LinearKernel(), factor * LinearKernel())
+    )
+    assert_close(found.p_value, expected.p_value, rtol=0, atol=0)
+    narrow = RBFKernel(0.01)  # kernel values down to 1e-300
+    assert float(mmd_test(real, fake, narrow, permutations=149, generator=seeded()).p_value) == pytest.approx(
+        in_float64(real, fake, narrow, 149), abs=1e-12
+    )
+
+
+def test_screens_where_that_is_possible_and_saves_time():
+    def can_screen(device="cpu", d=16, count=1000, kernels=5):
+        pooled, labels = torch.empty(200, d, device=device), torch.empty(count, 200)
+        return division_sums.can_screen([RBFKernel()] * kernels, pooled, labels)
+
+    assert can_screen()
+    assert not can_screen(device="meta")
+    assert not can_screen(count=100)
+    assert not can_screen(d=2048, kernels=1)
+    assert can_screen(d=2048)
+
+
+def test_products_in_bfloat16_only_where_they_are_fast(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, fast=fast: fast)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+        assert division_sums._product_dtype(cpu) == division_sums._product_dtype(gpu) == dtype
+    assert division_sums._product_dtype(torch.device("mps")) == torch.float32
 
 
 @given(m=st.integers(1, 6), n=st.integers(1, 6), count=st.integers(1, 20), at_once=st.integers(1, 50), seed=seeds)
@@ -244,8 +446,9 @@ def test_half_precision_and_autocast_compute_in_float32(dtype):
     assert (test.statistic.dtype, test.p_value.dtype) == (torch.float32, torch.float64)
 
 
-def test_memory_is_that_of_the_permutations_and_a_tile():
-    n, count, tile = 1024, 49, 128
+@pytest.mark.parametrize("count", [49, 149])
+def test_memory_is_that_of_the_permutations_and_a_tile(count):
+    n, tile = 1024, 128
     real, fake = scores(n, 2, 1), scores(n, 2, 2)
     with Largest() as largest:
         mmd_test(real, fake, RBFKernel(), permutations=count, tile_size=tile)
@@ -254,7 +457,9 @@ def test_memory_is_that_of_the_permutations_and_a_tile():
 
 @pytest.mark.parametrize("kernel", [None, RBFKernel(), PolynomialKernel()], ids=["default", "rbf", "polynomial"])
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
-def test_broken_scores_have_no_p_value(kernel, broken):
+@pytest.mark.parametrize("screened_from", [0, math.inf])
+def test_broken_scores_have_no_p_value(kernel, broken, screened_from, monkeypatch):
+    monkeypatch.setattr(division_sums, "SCREENED_FROM", screened_from)
     real, fake = scores(6, 2, 1), scores(5, 2, 2)
     real[3, 1] = broken
     assert mmd_test(real, fake, kernel, permutations=19).p_value.isnan()

@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.radial import RBFKernel
-from torch_mmd_losses.kernels.summands import sum_of_gram_matrices
-from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
-from torch_mmd_losses.precision import full_precision, total_dtype
+from torch_mmd_losses.pairs.tiles import tile_side
+from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.results import TwoSampleTest
+from torch_mmd_losses.two_sample.division_sums import (
+    GramSums,
+    can_screen,
+    exact_sums,
+    screened_sums,
+)
 
 MEDIAN_OF = 1000
 """Number of samples whose pairwise distances, half a million, the median is taken over."""
@@ -25,6 +29,12 @@ BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 
 AT_ONCE = 2**22
 """Number of random numbers that are drawn at once for the permutations: 32 MB."""
+
+ROUGH = 256.0
+"""Bound on the rounding errors of screened kernel values, as a multiple of the estimate for exact ones.
+
+It matters only if nearly all kernel values are equal, so that differences of MMD^2 are rounding errors.
+"""
 
 
 @torch.no_grad()
@@ -67,7 +77,10 @@ def mmd_test(
 
     Time is :math:`O(N^2 (d + B))` and memory is :math:`O(N (d + B))` for :math:`N = m + n`. All permutations share the
     kernel values of a tile, and one matrix product sums these values for all permutations. The five kernels share the
-    distances.
+    distances. For many permutations, these products are computed in bfloat16, or in float32 where bfloat16 is not
+    faster. Statistics that are so close to the observed one that errors could matter are then computed again in
+    float64. So the p-value is that of a test in float64. This takes a second evaluation of the kernels and, on a GPU,
+    a synchronisation.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
@@ -121,17 +134,73 @@ def mmd_test(
     labels = torch.cat([(order < m).unsqueeze(0), _divisions(m, n, count, generator, device)]).to(device)
     with full_precision(device):
         kernels = _gaussians(_bandwidth(pooled[:MEDIAN_OF])) if kernel is None else [kernel]
-        sums = _gram_sums(kernels, pooled, labels, tile_side(tile_size, device))
-    values, rounding = _mmd2(sums, m, pooled.dtype)
-    if kernel is None:
-        # If all kernel values are nearly equal, the deviation is rounding error, so the divisor is at least `rounding`.
-        deviation = torch.maximum(_deviation(sums, m), rounding)
-        values, rounding = values / deviation, rounding / deviation
-    statistics = values.amax(0)
-    as_large = statistics >= statistics[0] - rounding.max()
+        statistics = _statistics(kernels, pooled, labels, m, tile_side(tile_size, device), standardised=kernel is None)
+    largest = statistics.values.amax(0)
+    as_large = largest >= statistics.threshold()
     # No statistic compares as >= NaN, so without this check NaN in the samples would give the smallest p-value.
-    p_value = torch.where(statistics.isfinite().all(), as_large.to(statistics.dtype).mean(), torch.nan)
-    return TwoSampleTest(statistics[0].to(real.dtype), p_value)
+    p_value = torch.where(largest.isfinite().all(), as_large.to(largest.dtype).mean(), torch.nan)
+    return TwoSampleTest(largest[0].to(real.dtype), p_value)
+
+
+class _Statistics(NamedTuple):
+    """The statistics of `r` kernels for all divisions; the largest of a division is the statistic of the test."""
+
+    values: Tensor
+    """Statistics `(r, B + 1)`, MMD^2 over `unit`; the first division is the observed one."""
+    rounding: Tensor
+    """Estimates of their rounding errors, `(r, 1)`."""
+    unit: Tensor
+    """The standard deviations of MMD^2, or ones, `(r, 1)`."""
+
+    def threshold(self) -> Tensor:
+        """Return the number from which the statistic of a division counts as equal to the observed one or larger."""
+        return self.values[:, 0].amax() - self.rounding.max()
+
+
+def _statistics(
+    kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, m: int, side: int, *, standardised: bool
+) -> _Statistics:
+    """Return statistics that are exact, up to rounding, wherever they are needed for the comparison with the threshold.
+
+    Only statistics that may be on the wrong side of the threshold are computed in float64.
+    """
+    if not can_screen(kernels, pooled, labels):
+        return _of_sums(exact_sums(kernels, pooled, labels, side), m, pooled.dtype, standardised=standardised)
+    screened, error = screened_sums(kernels, pooled, labels, m, side)
+    statistics = _of_sums(screened, m, pooled.dtype, standardised=standardised)
+    needed = _needed(statistics, error * _slope(m, len(pooled) - m)).cpu()
+    used = needed.any(1).nonzero()[:, 0]
+    exact = exact_sums([kernels[i] for i in used], pooled, labels, side, needed[used])
+    needed, used = needed.to(labels.device), used.to(labels.device)
+    exact = exact._replace(real_pairs=torch.where(needed[used], exact.real_pairs, screened.real_pairs[used]))
+    sums = GramSums(*(old.index_copy(0, used, new) for old, new in zip(screened, exact, strict=True)))
+    found = _of_sums(sums, m, pooled.dtype, standardised=standardised)
+    # A screened sum over real pairs needs the screened sums of the rows: errors that they share cancel in MMD^2.
+    return found._replace(values=torch.where(needed, found.values, statistics.values))
+
+
+def _of_sums(sums: GramSums, m: int, score_dtype: torch.dtype, *, standardised: bool) -> _Statistics:
+    values, rounding = _mmd2(sums, m, score_dtype)
+    if not standardised:
+        return _Statistics(values, rounding, torch.ones_like(rounding))
+    # If all kernel values are nearly equal, the deviation is rounding error, so the divisor is at least `rounding`.
+    unit = torch.maximum(_deviation(sums, m), rounding)
+    return _Statistics(values / unit, rounding / unit, unit)
+
+
+def _needed(screened: _Statistics, error: Tensor) -> Tensor:
+    """Return which statistics `(r, B + 1)` have to be exact, given bounds on the errors of MMD^2.
+
+    These are the observed ones that may be the largest, and those of other divisions that may be on either side of the
+    threshold, unless the statistic of another kernel and the same division is certainly above it.
+    """
+    margin = error / screened.unit + ROUGH * screened.rounding
+    least, most = screened.values - margin, screened.values + margin
+    threshold = screened.threshold()
+    above, below = (least >= threshold).any(0), most < threshold
+    needed = ~(above | below)
+    needed[:, 0] = ~(most[:, 0] < least[:, 0].amax())
+    return needed
 
 
 def _random_device(generator: torch.Generator | None, device: torch.device) -> torch.device:
@@ -160,46 +229,7 @@ def _gaussians(sigma: float) -> list[Kernel]:
     return [RBFKernel(factor * sigma) for factor in BANDWIDTHS]
 
 
-class _GramSums(NamedTuple):
-    """Sums over the Gram matrices `K` of `r` kernels, without their diagonals."""
-
-    real_pairs: Tensor
-    """Sums `w K w` over the pairs of two real samples, `(r, B + 1)`; `w` is the mask of the real samples."""
-    pairs_with_real: Tensor
-    """Sums `w K 1` over the pairs of a real sample and any sample, `(r, B + 1)`."""
-    rows: Tensor
-    """Sums `K 1` of the rows, `(r, N)`."""
-    squares: Tensor
-    """Sums of the squared entries, `(r,)`."""
-
-
-def _gram_sums(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, side: int) -> _GramSums:
-    """Return the sums for each row of `labels` `(B + 1, N)`. All kernels share the distances of a tile."""
-    dtype = total_dtype(pooled.device)
-    real_pairs, rows, squares = (
-        pooled.new_zeros((len(kernels), *shape), dtype=dtype) for shape in ((len(labels),), (len(pooled),), ())
-    )
-    summands = [kernel._summands() for kernel in kernels]
-    block = Block(pooled, pooled, 0, distinct=True, same=True, symmetric=True)
-    for own, other in tiles(block, side):
-        same = own == other
-        pairs = Pairs(Sample(pooled[own]), Sample(pooled[other]), distinct=same, same=same)
-        left, right = labels[:, own].to(dtype), labels[:, other].to(dtype)
-        for i, terms in enumerate(summands):
-            gram = sum_of_gram_matrices(terms, pairs).to(dtype)
-            if same:
-                gram.fill_diagonal_(0)
-            real_pairs[i].add_((left @ gram).mul_(right).sum(1), alpha=1 if same else 2)
-            squares[i].add_(gram.square().sum(), alpha=1 if same else 2)
-            rows[i, own].add_(gram.sum(1))
-            if not same:
-                rows[i, other].add_(gram.sum(0))
-    parts = zip(rows.split(side, 1), labels.split(side, 1), strict=True)
-    pairs_with_real = torch.stack([row_sums @ part.to(dtype).T for row_sums, part in parts]).sum(0)
-    return _GramSums(real_pairs, pairs_with_real, rows, squares)
-
-
-def _mmd2(sums: _GramSums, m: int, score_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _mmd2(sums: GramSums, m: int, score_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return MMD^2 `(r, B + 1)` for each kernel and division, and an estimate `(r, 1)` of its rounding error.
 
     The sums of kernel values of the three groups are `w K w`, `w K 1 - w K w` and `1 K 1 - 2 w K 1 + w K w`.
@@ -216,7 +246,13 @@ def _mmd2(sums: _GramSums, m: int, score_dtype: torch.dtype) -> tuple[Tensor, Te
     return real - 2 * cross + fake, scale * _relative_rounding(score_dtype, rows.dtype, size)
 
 
-def _deviation(sums: _GramSums, m: int) -> Tensor:
+def _slope(m: int, n: int) -> float:
+    """Return the derivative of MMD^2 with respect to the sum over the real pairs, given the sums of all rows."""
+    size = m + n
+    return (size - 1) * (size - 2) / (m * (m - 1) * n * (n - 1))
+
+
+def _deviation(sums: GramSums, m: int) -> Tensor:
     r"""Return the standard deviation `(r, 1)` of MMD^2 for each kernel, over all divisions and not only those drawn.
 
     The U-centred Gram matrix :math:`\tilde K` has a zero diagonal, and each of its rows sums to zero. The standard
