@@ -30,6 +30,7 @@ import spectral_norm_error
 import spectral_norm_time
 import training_step
 import two_sample_power
+import two_sample_time
 import variance_levels
 from common import Record, Target, ask, folder_of, keep_freed_memory, markdown, name_of, options_of, read, reader, title
 
@@ -50,6 +51,7 @@ QUESTIONS: tuple[ModuleType, ...] = (
     training_step,
     roofline,
     two_sample_power,
+    two_sample_time,
     variance_levels,
 )
 

@@ -34,6 +34,7 @@ QUESTIONS = [
     "training_step",
     "roofline",
     "two_sample_power",
+    "two_sample_time",
     "variance_levels",
 ]
 
