@@ -187,7 +187,8 @@ def _rough_gram_matrix(summands: Sequence[Summand], pairs: Pairs) -> Tensor:
     exponent = None if others else common_exponent(radial)
     if exponent is None:
         return sum_of_gram_matrices(summands, pairs)
-    sq_dist = pairs.sq_dist(lambda scores: radial[0].profile.conditioning(scores).steepness)
+    profile = radial[0].profile
+    sq_dist = pairs.sq_dist(profile.conditioning, by_hand=profile.by_hand)
     return (sq_dist * exponent).exp2_()
 
 
