@@ -26,8 +26,11 @@ IN := $(VENV)/bin/python
 # torch is installed first and then held: an install that would replace it fails instead.
 INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/torch.txt
 
-# One thread each, NumPy's included, since there are as many workers as cores.
-TESTING := OMP_NUM_THREADS=1
+# glibc would give large tensors back to the system and ask for them anew, page by page.
+KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4294967296
+# One thread each, NumPy's included, since there are as many workers as cores. Compiled modules are kept, also where Python
+# is told not to: otherwise each worker, and each process that a test starts, compiles them anew.
+TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(KEEP_MEMORY)
 IN_PARALLEL := --numprocesses $(JOBS) --dist loadgroup
 # What these need for other purposes would replace NumPy or bring a gigabyte; their MMD runs without it.
 BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
@@ -72,7 +75,7 @@ $(filter smoke/smmd_%,$(SMOKE)): smoke/%: $(VENV)/examples.done
 # them anew, page by page, which takes up to a third of the time.
 define rehearsal
 @run=$$(mktemp -d); trap 'rm -rf "$$run"' EXIT; begin=$$(date +%s); \
-if OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4294967296 $(IN) examples/$(1) \
+if OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(IN) examples/$(1) \
 		--dataset fake --iterations 20 --device cpu --out "$$run/out" >"$$run/log" 2>&1 \
 		&& last=$$(grep '^iteration 20 of 20' "$$run/log"); then \
 	echo "$@: $$last; $$(($$(date +%s) - begin)) s"; \
