@@ -27,7 +27,7 @@ from torch_mmd_losses import (
     witness,
 )
 from torch_mmd_losses.kernels.contract import Conditioning
-from torch_mmd_losses.pairs import tile_distances
+from torch_mmd_losses.pairs import plan, tile_distances, tiles
 from torch_mmd_losses.precision import has_fast_float64
 
 TOLERANCE = 1e-5
@@ -114,8 +114,21 @@ def reference(kernel, real, fake):
 @pytest.mark.parametrize("far", [10.0, 100.0, 1e4, 1e7, 1e12])
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize(("m", "n", "d"), [(64, 48, 16), (40, 64, 1), (300, 260, 8)], ids=["dense", "line", "tiles"])
-def test_mmd2_and_its_gradient(name, part, far, m, n, d):
+@pytest.mark.parametrize(("m", "n", "d"), [(64, 48, 16), (40, 64, 1), (90, 70, 8)], ids=["dense", "line", "tiles"])
+def test_mmd2_and_its_gradient(name, part, far, m, n, d, monkeypatch):
+    if (m, n) == (90, 70):
+        monkeypatch.setattr(plan, "DENSE_UP_TO", 0)
+        monkeypatch.setattr(tiles, "CPU_TILE", 32)
+    compare(name, part, far, m, n, d)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+@pytest.mark.parametrize("name", KERNELS)
+def test_mmd2_and_its_gradient_in_tiles_of_the_usual_size(name, part):
+    compare(name, part, 1e7, 300, 260, 8)
+
+
+def compare(name, part, far, m, n, d):
     kernel = KERNELS[name](d)
     real, fake = samples(part, far, m, n, d)
     expected, gradient, terms, of_gradient = reference(kernel, real, fake)

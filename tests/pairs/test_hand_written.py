@@ -54,8 +54,16 @@ def test_weights_that_float32_cannot_hold_are_taken_in_float64():
 
 
 @every_kernel
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("lambda_", [-1.0, -0.3, 0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize(
+    ("estimator", "lambda_"),
+    [
+        *((estimator, lambda_) for estimator in ESTIMATORS for lambda_ in (-1.0, 0.5)),
+        ("unbiased", -0.3),
+        ("u_statistic", 0.0),
+        ("biased", 1.0),
+        ("unbiased", 2.0),
+    ],
+)
 @pytest.mark.usefixtures("path")
 def test_losses_and_gradients_equal_autograd(case: KernelCase, estimator, lambda_, by_autograd):
     n = 7 if estimator == "u_statistic" else 5
@@ -74,10 +82,14 @@ def test_losses_and_gradients_equal_autograd(case: KernelCase, estimator, lambda
 @pytest.mark.usefixtures("path")
 def test_second_derivatives(case: KernelCase):
     real, fake = scores(5, 2, 1).requires_grad_(), scores(4, 2, 2).requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda p, q: tuple(MMDLoss(case.make(), 0.4).both(p, q)), (real, fake))
-    assert torch.autograd.gradgradcheck(lambda p: mmd2(p, fake.detach(), case.make()), (real,))
-    assert torch.autograd.gradgradcheck(lambda p, q: mmd2(p, q, case.make(), estimator="biased"), (real, fake))
-    assert torch.autograd.gradgradcheck(lambda q: mmd2(real.detach(), q, case.make()), (fake,))
+    assert torch.autograd.gradgradcheck(
+        lambda p, q: tuple(MMDLoss(case.make(), 0.4).both(p, q)), (real, fake), fast_mode=True
+    )
+    assert torch.autograd.gradgradcheck(lambda p: mmd2(p, fake.detach(), case.make()), (real,), fast_mode=True)
+    assert torch.autograd.gradgradcheck(
+        lambda p, q: mmd2(p, q, case.make(), estimator="biased"), (real, fake), fast_mode=True
+    )
+    assert torch.autograd.gradgradcheck(lambda q: mmd2(real.detach(), q, case.make()), (fake,), fast_mode=True)
 
 
 @pytest.mark.usefixtures("path")
