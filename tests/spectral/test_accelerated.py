@@ -139,10 +139,10 @@ def test_follows_the_weight_with_less_than_half_the_error_of_the_plain_iteration
         (lambda: nn.Conv2d(3, 64, 3, padding=1), (3, 32, 32), 4),
         (lambda: nn.Linear(8192, 16), (8192,), 4),
         (lambda: nn.Conv2d(64, 128, 4, stride=2, padding=1), (64, 32, 32), 2),
-        (lambda: nn.Linear(4096, 2048), (4096,), 2),
-        # Half of the limit in weights; with two pixels it is at the limit, with three above it.
-        (lambda: nn.Conv1d(1024, 2048, 1), (1024, 2), 4),
-        (lambda: nn.Conv1d(1024, 2048, 1), (1024, 3), 2),
+        (lambda: nn.Linear(2048, 2049), (2048,), 2),
+        # An eighth of the limit in weights; with eight pixels it is at the limit, with nine above it.
+        (lambda: nn.Conv1d(512, 1024, 1), (512, 8), 4),
+        (lambda: nn.Conv1d(512, 1024, 1), (512, 9), 2),
     ],
 )
 def test_does_twice_as_many_iterations_in_cheap_layers(make, shape, steps):

@@ -36,6 +36,7 @@ def train(rank: int, meeting: str, broadcast_buffers: bool, folder: str) -> None
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broadcast_buffers", [True, False])
 def test_all_ranks_hold_the_same_vectors_and_weights(tmp_path, broadcast_buffers):
     start(train, 2, meeting_file(tmp_path), broadcast_buffers, str(tmp_path))

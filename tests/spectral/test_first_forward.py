@@ -8,7 +8,7 @@ from oracles import operator_norm
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
-from wrapped_layers import change, images, network, original, state, vector
+from wrapped_layers import change, images, network, original, small_network, state, vector
 
 from torch_mmd_losses import UsageWarning, conv_spectral_norm, spectral_norms
 
@@ -42,9 +42,10 @@ def test_an_example_of_several_arguments():
     assert state(layer).operator.output_padding == [1, 1]
 
 
+@pytest.mark.slow
 def test_examples_serve_export_and_compilation():
     torch.compiler.reset()
-    model = conv_spectral_norm(network(), example_input=images()).eval()
+    model = conv_spectral_norm(small_network(), example_input=images()).eval()
     expected = model(images())
     assert_close(torch.export.export(model, (images(),)).module()(images()), expected)
     assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(images()), expected)

@@ -108,6 +108,7 @@ def test_inference_mode_iterates_as_any_other(method):
         assert [moves(outside, x) for _ in range(3)] == [True, False, False]
 
 
+@pytest.mark.slow
 @every_method
 def test_compiled_forward_passes_move_in_the_same_ones(method):
     torch.compiler.reset()

@@ -26,12 +26,12 @@ from wrapped_layers import (
 )
 
 from torch_mmd_losses import MMDLoss, RBFKernel, conv_spectral_norm, spectral_norms
+from torch_mmd_losses.spectral import singular_vectors
 
 
 @every_layer
-@pytest.mark.parametrize("scale", [1.0, 1 / 0.55])
-def test_converges_to_the_norm_of_the_true_operator(make, shape, scale):
-    layer = make()
+def test_converges_to_the_norm_of_the_true_operator(make, shape):
+    layer, scale = make(), 1 / 0.55
     exact = operator_norm(layer, shape)
     wrapped = converge(conv_spectral_norm(layer, scale=scale), torch.randn(1, *shape))
     assert spectral_norms(wrapped)[""].item() == pytest.approx(exact, rel=1e-3)
@@ -39,7 +39,7 @@ def test_converges_to_the_norm_of_the_true_operator(make, shape, scale):
 
 
 def discriminator_layers(size, widths):
-    """Return (in, out, kernel, input size) of every convolution of Tables S1 (32 and 48 px) and S2 (64 px)."""
+    """Return (in, out, kernel, input size) of every convolution of Tables S1 and S2."""
     layers = [(3, widths[0], 3, size)]
     for narrow, wide in pairwise(widths):
         layers += [(narrow, wide, 4, size), (wide, wide, 3, size // 2)]
@@ -47,33 +47,30 @@ def discriminator_layers(size, widths):
     return layers
 
 
+# Those at 48 px have the weights of those at 32 px, and a size between those at 32 and 64 px.
 PAPER_LAYERS = sorted(
-    {
-        *discriminator_layers(32, (64, 128, 256, 512)),
-        *discriminator_layers(48, (64, 128, 256, 512)),
-        *discriminator_layers(64, (64, 128, 256, 512, 1024)),
-    }
+    {*discriminator_layers(32, (64, 128, 256, 512)), *discriminator_layers(64, (64, 128, 256, 512, 1024))}
 )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("inputs", "outputs", "kernel", "size"), PAPER_LAYERS)
 def test_every_layer_of_the_papers_discriminators_has_norm_one(inputs, outputs, kernel, size):
-    # The singular values of these operators (up to 262144 columns) by ARPACK, with torch's own adjoint. Its error, and
-    # that of float32, which takes half the time of float64, are a tenth of what is allowed.
+    # The singular values of these operators (up to 262144 columns) by ARPACK, of the matrix products that a convolution
+    # and its adjoint are. Its error and that of float32 are a fifth of what is allowed.
     stride = 1 if kernel == 3 else 2
     layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=1, bias=False)
-    converge(conv_spectral_norm(layer), torch.zeros(1, inputs, size, size), forwards=10)
-    weight = layer.weight.detach().clone()
+    converge(conv_spectral_norm(layer), torch.zeros(1, inputs, size, size), forwards=4)
+    weight = layer.weight.detach().flatten(1)
 
     def gram(x):
-        image = torch.from_numpy(x).float().reshape(1, inputs, size, size)
-        image = F.conv2d(image, weight, stride=stride, padding=1)
-        return F.conv_transpose2d(image, weight, stride=stride, padding=1).flatten().double().numpy()
+        windows = F.unfold(torch.from_numpy(x).float().reshape(1, inputs, size, size), kernel, stride=stride, padding=1)
+        image = weight.T @ (weight @ windows)
+        return F.fold(image, (size, size), kernel, stride=stride, padding=1).flatten().double().numpy()
 
     columns = inputs * size * size
     operator = LinearOperator((columns, columns), matvec=gram, dtype=np.float64)
-    square = eigsh(operator, k=1, ncv=40, tol=1e-4, v0=np.random.default_rng(0).normal(size=columns))[0].item()
+    square = eigsh(operator, k=1, ncv=20, tol=1e-3, v0=np.random.default_rng(0).normal(size=columns))[0].item()
     assert math.sqrt(square) == pytest.approx(1, abs=1e-3)
 
 
@@ -202,7 +199,7 @@ def test_wrapping_again_after_removal_iterates_once():
 @pytest.mark.parametrize("training", [True, False])
 def test_compiles_into_one_graph(warm, training):
     torch.compiler.reset()
-    model = conv_spectral_norm(network()).train(training)
+    model = conv_spectral_norm(small_network()).train(training)
     if warm:
         model(images())
     twin = copy.deepcopy(model)

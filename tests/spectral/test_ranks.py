@@ -6,7 +6,7 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import start
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
@@ -43,10 +43,11 @@ def outcomes(tmp_path_factory):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    mp.spawn(run_all, args=(port, str(folder)), nprocs=2)
+    start(run_all, 2, port, str(folder))
     return {name: [torch.load(folder / f"{name}.{rank}.pt") for rank in range(2)] for name in SCENARIOS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_all_ranks_agree_or_raise_an_error_that_names_them(outcomes, name):
     first, second = outcomes[name]
