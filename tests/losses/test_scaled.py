@@ -432,6 +432,7 @@ def test_without_grad_mode_there_is_a_value():
     assert_close(value, ScaledMMDLoss().discriminator(*arguments))
 
 
+@pytest.mark.slow
 # Dynamo looks for the gradient of what it finds at a break.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_a_compiled_generator_step_breaks_at_the_loss_and_is_right():
