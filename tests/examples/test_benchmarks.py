@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import start
 
 from torch_mmd_losses import RBFKernel, mmd2
 
@@ -51,7 +52,10 @@ def benchmarks() -> Iterator[SimpleNamespace]:
 @pytest.fixture(scope="module")
 def quick(benchmarks: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
-    benchmarks.run_all.main(["--quick", "--results", str(folder)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks.common, "TURN", 0.0)
+        patch.setattr(benchmarks.global_batch, "spawn", lambda function, args, nprocs: start(function, nprocs, *args))
+        benchmarks.run_all.main(["--quick", "--results", str(folder)])
     return folder
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from dcgan.joint_norm import JointBatchNorm2d
 from dcgan.losses import make_loss
 from dcgan.penalty import penalised
 from dcgan.processes import ALONE, Group, joined
-from processes import start
+from processes import in_a_fork, start
 from test_dcgan_training import EXAMPLES, assert_equal, assert_same_run, last_state, log
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -31,7 +31,7 @@ from torch_mmd_losses.results import Losses
 pytestmark = pytest.mark.xdist_group("processes")
 
 WORLD = 2
-STEPS = 4
+STEPS = 2  # the second from what the first has left
 CASES: dict[str, dict[str, Any]] = {
     "mmd-rep-b": {"loss": "mmd-rep-b"},
     "mmd-rep-b by turns": {"loss": "mmd-rep-b", "updates": "alternating"},
@@ -285,72 +285,65 @@ def test_a_run_may_go_on_with_another_number_of_processes(together: tuple[Path, 
     assert_equal(last_state(folder)["batches"], last_state(together[0])["batches"])
 
 
-STAGES = """
-# One of two processes, which forks for each stage of a run that meets with one accident after the other.
-import os, signal, sys
-import torch
-import torch._dynamo  # which the optimisers import at their first step, and each process anew
-from dcgan import gan, script
+STAGES = ("killed", "terminated", "finished", "lost", "uneven")
 
-torch.set_num_threads(1)
-rank, folder, *ports = sys.argv[1:]
-os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-options = ["--quiet", "--device", "cpu", "--batch-size", "8"]
-run, broken = [os.path.join(folder, name) for name in ("run", "broken")]
-step = gan.GAN.step
 
-def accident(iteration, happen):
-    def stumbling(self, real):
-        found = step(self, real)
-        return happen(found) if rank == "1" and self.iteration == iteration else found
-    gan.GAN.step = stumbling
+def go_through_accidents(rank: int, folder: str, ports: list[int]) -> None:
+    """Be one of two processes, which forks for each stage of a run that meets with one accident after the other."""
+    from dcgan import script
 
-def killed():
-    accident(13, lambda found: os.kill(os.getpid(), signal.SIGKILL))
-    train(run)
+    torch.set_num_threads(1)
+    for name, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(os.path.join(folder, f"{rank}.{name}"), os.O_WRONLY | os.O_CREAT), number)
+    os.environ |= {**JOIN, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    options = ["--quiet", "--device", "cpu", "--batch-size", "8"]
+    run, broken = (os.path.join(folder, name) for name in ("run", "broken"))
+    step: Callable[[GAN, Tensor], Any] = GAN.step
 
-def terminated():
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    def twice(found):
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        return found
-    accident(16, twice)
-    train(run)
+    def accident(iteration: int, happen: Callable[[Any], Any]) -> None:
+        def stumbling(self: GAN, real: Tensor) -> Any:
+            found = step(self, real)
+            return happen(found) if rank == 1 and self.iteration == iteration else found
 
-def finished():
-    train(run)
+        GAN.step = stumbling  # type: ignore[method-assign]
 
-def lost():
-    accident(3, lambda found: found._replace(loss_generator=torch.tensor(torch.nan)))
-    train(broken, "--log-every", "1", "--across", "blocks")
+    def train(folder: str, *more: str) -> None:
+        script.main("fake", "Train.", [*options, "--out", folder, "--resume", "auto", *more])
 
-def uneven():
-    train(broken + "2", "--batch-size", "7")
+    def killed() -> None:
+        accident(13, lambda found: os.kill(os.getpid(), signal.SIGKILL))
+        train(run)
 
-def train(folder, *more):
-    script.main("fake", "Train.", [*options, "--out", folder, "--resume", "auto", *more])
+    def terminated() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-for stage, port in zip((killed, terminated, finished, lost, uneven), ports, strict=True):
-    os.environ["MASTER_PORT"] = port
-    child = os.fork()
-    if not child:
-        stage()
-        sys.stdout.flush()
-        os._exit(0)
-    print(stage.__name__, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+        def twice(found: Any) -> Any:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            return found
+
+        accident(16, twice)
+        train(run)
+
+    def finished() -> None:
+        train(run)
+
+    def lost() -> None:
+        accident(3, lambda found: found._replace(loss_generator=torch.tensor(torch.nan)))
+        train(broken, "--log-every", "1", "--across", "blocks")
+
+    def uneven() -> None:
+        train(broken + "2", "--batch-size", "7")
+
+    for stage, port in zip((killed, terminated, finished, lost, uneven), ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        print(stage.__name__, in_a_fork(stage), flush=True)
 
 
 def test_processes_stop_together_and_go_on_together(together: tuple[Path, str], tmp_path: Path):
-    def run(rank: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", STAGES, str(rank), str(tmp_path), *(str(store.port) for store in stores)]
-        return subprocess.run(command, env=ENVIRONMENT | JOIN, capture_output=True, text=True, timeout=300)
-
-    stores = [meeting_point() for _ in range(5)]
-    with ThreadPoolExecutor(WORLD) as pool:
-        outputs = [(done.stdout, done.stderr) for done in pool.map(run, range(WORLD))]
-    printed = [output.splitlines() for output, _ in outputs]
+    stores = [meeting_point() for _ in STAGES]
+    start(go_through_accidents, WORLD, str(tmp_path), [store.port for store in stores])
+    printed = [(tmp_path / f"{rank}.out").read_text(encoding="utf-8").splitlines() for rank in range(WORLD)]
     ends = ["killed", f"terminated {128 + signal.SIGTERM}", "finished 0", "lost 1", "uneven 2"]
     # Who has lost the other process has to end with an error; which one depends on what it waited for.
     assert [line for line in printed[1] if not line.startswith("iteration")] == [f"killed {-signal.SIGKILL}", *ends[1:]]
@@ -358,7 +351,7 @@ def test_processes_stop_together_and_go_on_together(together: tuple[Path, str], 
     assert "Interrupted after iteration 16; continue with the same options and --resume auto" in printed[0]
     assert [line for line in printed[0] if line.split()[0] in STAGES and line.split()[-1].isdigit()][1:] == ends[1:]
     assert "killed 0" not in printed[0]
-    messages = [error for _, error in outputs]
+    messages = [(tmp_path / f"{rank}.err").read_text(encoding="utf-8") for rank in range(WORLD)]
     for message in ("where loss_generator is nan", "batch_size: expected a multiple of the 2 processes, got 7"):
         assert (message in messages[0], message in messages[1]) == (True, False)
     assert_same_run(together[0], tmp_path / "run")

@@ -27,9 +27,12 @@ def make(**settings: Any) -> GAN:
 
 
 @pytest.fixture
-def _without_code_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace and differentiate as torch.compile does, but leave out the minutes that generating code takes."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+def _without_code_generation(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Trace as torch.compile does, but leave out the minutes that generating code takes.
+
+    With the backend "aot_eager" backward passes are traced too.
+    """
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=getattr(request, "param", "eager")))
     torch.compiler.reset()
 
 
@@ -65,7 +68,11 @@ def test_channels_last_changes_rounding_only(settings: dict[str, Any]):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_without_code_generation")
-@pytest.mark.parametrize("settings", [{}, {"updates": "alternating", "loss": "hinge"}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    ("_without_code_generation", "settings"),
+    [("aot_eager", {}), ("eager", {"updates": "alternating", "loss": "hinge", "precision": "bfloat16"})],
+    indirect=["_without_code_generation"],
+)
 def test_compiled_networks_train_alike_but_for_rounding(settings: dict[str, Any]):
     plain, compiled = make(**settings), make(compile=True, **settings)
     # The norms of compiled layers iterate in every forward, and not only where the weight has changed.

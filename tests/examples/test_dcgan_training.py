@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from dcgan.checkpoints import load
 from dcgan.presets import PRESETS
 from dcgan.progress import Progress
 from PIL import Image
+from processes import in_a_fork, start
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = {
@@ -86,11 +86,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_trains_on_fake_data_of_its_real_shape(name: str, tmp_path: Path):
     module = importlib.import_module(name)
-    reduced = ["--dataset", "fake", "--width", "2", "--batch-size", "4", "--iterations", "20", "--quiet"]
+    reduced = ["--dataset", "fake", "--width", "2", "--batch-size", "4", "--iterations", "4", "--quiet"]
     folder = module.main([*reduced, "--device", "cpu", "--out", str(tmp_path / "run")])
     lines = log(folder)
-    assert lines[-1]["iteration"] == 20
-    with Image.open(folder / "samples" / "iteration-00000020.png") as sheet:
+    assert lines[-1]["iteration"] == 4
+    with Image.open(folder / "samples" / "iteration-00000004.png") as sheet:
         assert sheet.size == (8 * (SCRIPTS[name] + 4),) * 2
         assert sheet.mode == ("L" if name == "dcgan_fashion_mnist" else "RGB")
 
@@ -196,51 +196,49 @@ def test_a_run_goes_on_from_where_it_ended(before: int, finished: Path, tmp_path
     assert_equal({**state, "configuration": 0}, {**expected, "configuration": 0})
 
 
-KILLED = """
-# Trains in one process after the other, each of which kills itself at another point, and prints the checkpoints then.
-import os, signal, sys
-import torch
-import torch._dynamo  # which the optimisers import at their first step, and each process anew
-from dcgan import checkpoints, gan, script
+def die_again_and_again(rank: int, folder: str, found: str) -> None:
+    """Train in one fork after the other, each of which kills itself at another point; note the checkpoints then."""
+    torch.set_num_threads(1)
+    step, replace, tidy = gan.GAN.step, os.replace, checkpoints.Checkpoints._tidy
 
-torch.set_num_threads(1)
-folder = sys.argv[1]
-step, replace, tidy = gan.GAN.step, os.replace, checkpoints.Checkpoints._tidy
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
+    def half_a_checkpoint() -> None:
+        torch.save = lambda state, path: (path.write_bytes(b"PK" * 1000), die())
 
-def half_a_checkpoint():
-    torch.save = lambda state, path: (path.write_bytes(b"PK" * 1000), die())
+    def between_checkpoints() -> None:
+        gan.GAN.step = lambda self, real: die() if self.iteration == 13 else step(self, real)
 
-def between_checkpoints():
-    gan.GAN.step = lambda self, real: die() if self.iteration == 13 else step(self, real)
+    def before_it_is_in_its_place() -> None:
+        os.replace = lambda new, old: die() if old.name == "iteration-00000020.pt" else replace(new, old)
 
-def before_it_is_in_its_place():
-    os.replace = lambda new, old: die() if old.name == "iteration-00000020.pt" else replace(new, old)
+    def before_the_partial_file_is_deleted() -> None:
+        checkpoints.Checkpoints._tidy = lambda self, iteration: die() if iteration == 20 else tidy(self, iteration)
 
-def before_the_partial_file_is_deleted():
-    checkpoints.Checkpoints._tidy = lambda self, iteration: die() if iteration == 20 else tidy(self, iteration)
+    lines = []
+    for prepare in (
+        half_a_checkpoint,
+        between_checkpoints,
+        before_it_is_in_its_place,
+        before_the_partial_file_is_deleted,
+    ):
 
-for prepare in half_a_checkpoint, between_checkpoints, before_it_is_in_its_place, before_the_partial_file_is_deleted:
-    child = os.fork()
-    if not child:
-        prepare()
-        script.main("fake", "Train.", ["--out", folder, "--quiet", "--device", "cpu", "--resume", "auto"])
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    print(*sorted(os.listdir(os.path.join(folder, "checkpoints"))))
-"""
+        def go_on(prepare: Callable[[], None] = prepare) -> None:
+            prepare()
+            train(Path(folder), "--resume", "auto")
+
+        assert in_a_fork(go_on) == -signal.SIGKILL
+        lines.append(" ".join(sorted(os.listdir(os.path.join(folder, "checkpoints")))))
+    Path(found).write_text("\n".join(lines), encoding="utf-8")
 
 
 @pytest.mark.xdist_group("processes")
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(finished: Path, tmp_path: Path):
-    folder = tmp_path / "run"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *sys.path]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED, str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert not done.returncode, done.stderr
-    half, between, unplaced, untidy = (re.sub(r"\.\d+\.partial", "!", line) for line in done.stdout.splitlines())
+    folder, found = tmp_path / "run", tmp_path / "found"
+    start(die_again_and_again, 1, str(folder), str(found))
+    lines = found.read_text(encoding="utf-8").splitlines()
+    half, between, unplaced, untidy = (re.sub(r"\.\d+\.partial", "!", line) for line in lines)
     assert half == "iteration-00000010.pt!"
     assert between == "iteration-00000010.pt"
     assert unplaced == "iteration-00000010.pt iteration-00000020.pt!"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import math
 import sys
@@ -36,6 +38,19 @@ def demo() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def finished(demo: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return demo.main([*SMALL, "--out", str(tmp_path_factory.mktemp("runs") / "first")])
+
+
+@pytest.fixture(scope="module")
+def again(demo: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Return the folder of a second run with the same seed, which had files in it before, and what the run printed."""
+    folder = tmp_path_factory.mktemp("again")
+    (folder / "samples").mkdir()
+    for name in ("metrics.jsonl", "samples/step-009999.png", "samples/mine.png", "notes.txt"):
+        (folder / name).write_text("before", encoding="utf-8")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        demo.main([*SMALL, "--out", str(folder), "--overwrite"])
+    return folder, printed.getvalue().splitlines()
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -108,19 +123,16 @@ def test_the_summary_compares_equally_many_images(finished: Path):
     assert 0 < distance["real_halves"] < distance["before"]
 
 
-@pytest.mark.parametrize(("seed", "same"), [("0", True), ("1", False)])
-def test_the_seed_decides_a_run(demo: ModuleType, finished: Path, tmp_path: Path, seed: str, same: bool):
-    again = demo.main([*SMALL, "--seed", seed, "--out", str(tmp_path / "again")])
-    assert (metrics(again) == metrics(finished)) is same
-    key = "frechet_distance_by_step"
-    assert (summary(again)[key] == summary(finished)[key]) is same
+def test_the_seed_decides_a_run(demo: ModuleType, finished: Path, again: tuple[Path, list[str]], tmp_path: Path):
+    other = demo.main([*SMALL, "--seed", "1", "--out", str(tmp_path / "other")])
+    for folder, same in ((again[0], True), (other, False)):
+        assert (metrics(folder) == metrics(finished)) is same
+        key = "frechet_distance_by_step"
+        assert (summary(folder)[key] == summary(finished)[key]) is same
 
 
-def test_the_result_is_the_last_but_one_line_and_the_folder_the_last(
-    demo: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    folder = demo.main([*SMALL, "--out", str(tmp_path / "run")])
-    result, where = capsys.readouterr().out.splitlines()
+def test_the_result_is_the_last_but_one_line_and_the_folder_the_last(again: tuple[Path, list[str]]):
+    folder, (result, where) = again
     assert result == summary(folder)["result"]
     assert "times closer to the data: Frechet distance" in result
     assert str(folder) in where
@@ -135,15 +147,12 @@ def test_a_folder_that_holds_a_run_is_refused(
     assert f"{finished} is not empty; choose another folder, or --overwrite" in capsys.readouterr().err
 
 
-def test_overwrite_replaces_the_run_and_nothing_else(demo: ModuleType, tmp_path: Path):
-    (tmp_path / "samples").mkdir()
-    for name in ("metrics.jsonl", "samples/step-009999.png", "samples/mine.png", "notes.txt"):
-        (tmp_path / name).write_text("before", encoding="utf-8")
-    demo.main([*SMALL, "--out", str(tmp_path), "--overwrite"])
-    assert len(metrics(tmp_path)) == 2
-    assert not (tmp_path / "samples/step-009999.png").exists()
+def test_overwrite_replaces_the_run_and_nothing_else(again: tuple[Path, list[str]]):
+    folder, _ = again
+    assert len(metrics(folder)) == 2
+    assert not (folder / "samples/step-009999.png").exists()
     for kept in ("samples/mine.png", "notes.txt"):
-        assert (tmp_path / kept).read_text(encoding="utf-8") == "before"
+        assert (folder / kept).read_text(encoding="utf-8") == "before"
 
 
 def test_runs_without_a_chosen_folder_are_numbered(
