@@ -143,6 +143,7 @@ def adapt(**options):
     return imported("pytorch_adapt.layers.mmd_loss").MMDLoss(**options)
 
 
+@pytest.mark.filterwarnings("ignore::torch_mmd_losses.UsageWarning")  # some scales are small for the samples
 @SHAPES
 @pytest.mark.parametrize("bandwidth", [0.5, 3.0])
 @pytest.mark.parametrize("scales", [[1.0], [0.25, 0.5, 1.0, 4.0]])

@@ -262,6 +262,7 @@ def test_the_loss_does_not_change_with_the_order_or_the_axes_of_samples(seed, m,
     assert_close(loss.discriminator(critic(turned_back), critic(fake), inputs=turned), value)
 
 
+@pytest.mark.filterwarnings("ignore::torch_mmd_losses.UsageWarning")  # random scores may be close together
 @given(seed=seeds, d=st.integers(1, 4), shape=st.sampled_from([(), (3,), (2, 1, 3), (1, 2, 2, 2)]))
 def test_the_scale_is_that_of_jacobians_one_by_one(seed, d, shape):
     critic, real = network(math.prod(shape), d, seed=seed), samples(3, shape, seed)
@@ -291,6 +292,7 @@ def test_a_multiple_of_kernel_and_lambda_changes_nothing_in_the_exact_form(seed,
     assert_close(multiple.generator(*arguments), value)
 
 
+@pytest.mark.filterwarnings("ignore::torch_mmd_losses.UsageWarning")  # random scores may be close together
 @given(seed=seeds)
 def test_squared_gradients_of_scores_add_up(seed):
     critic, real = network(3, 3, seed=seed), samples(4, (3,), seed)

@@ -21,12 +21,12 @@ from wrapped_layers import (
     iterate,
     network,
     original,
+    small_network,
     state,
     vector,
 )
 
 from torch_mmd_losses import MMDLoss, RBFKernel, conv_spectral_norm, spectral_norms
-from torch_mmd_losses.spectral import singular_vectors
 
 
 @every_layer
