@@ -59,7 +59,7 @@ def accuracy(images, labels, penalty, *, seed, steps=200, weight=1.0):
 
 
 if __name__ == "__main__":
-    import digits
+    import small_digits as digits
 
     for make in (lambda: no_penalty, lambda: default_kernel, FixedAtStart, lambda: of_each_batch):
         penalty = make()

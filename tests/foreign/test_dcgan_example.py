@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from foreign import dcgan_example, digits
+from foreign import dcgan_example
+from foreign import small_digits as digits
 from foreign.dcgan_example import (
     Discriminator,
     NaiveDiscriminator,

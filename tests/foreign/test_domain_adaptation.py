@@ -3,7 +3,7 @@
 from statistics import fmean
 
 import pytest
-from foreign import digits
+from foreign import small_digits as digits
 from foreign.domain_adaptation import FixedAtStart, accuracy, no_penalty, of_each_batch, too_narrow
 
 from torch_mmd_losses import UsageWarning

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from foreign import digits
+from foreign import small_digits as digits
 from torch.testing import assert_close
 
 pytest.importorskip("lightning")

@@ -1,7 +1,7 @@
 """Trainers whose generator loss gets fake scores only, in two orders of arguments."""
 
 import pytest
-from foreign import digits
+from foreign import small_digits as digits
 from foreign.fake_only_trainer import BigWorker, StudioWorker, z_dim
 
 from torch_mmd_losses import MMDLoss

@@ -1,7 +1,7 @@
 """A trainer that finds its losses by name in a table."""
 
 import pytest
-from foreign import digits
+from foreign import small_digits as digits
 from foreign.loss_tables import LOSSES, NAIVE, train
 
 from torch_mmd_losses import UsageWarning

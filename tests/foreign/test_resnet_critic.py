@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from foreign import digits
+from foreign import small_digits as digits
 from foreign.resnet_critic import Critic, make_generator, train
 
 from torch_mmd_losses import MMDLoss, RBFKernel, UsageWarning, median_distance

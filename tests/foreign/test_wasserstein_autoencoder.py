@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from foreign import digits
+from foreign import small_digits as digits
 from foreign.wasserstein_autoencoder import InverseMultiquadric, sigma_z, train, z_dim
 from torch.testing import assert_close
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from foreign import digits
+from foreign import small_digits as digits
 from foreign.wgan_gp import LAMBDA, MMD, NaiveMMD, Wasserstein, make_critic, train
 from torch.testing import assert_close
 
