@@ -35,8 +35,8 @@ IN_PARALLEL := --numprocesses $(JOBS) --dist loadgroup
 # What these need for other purposes would replace NumPy or bring a gigabyte; their MMD runs without it.
 BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
 
-# Leaves out the tests of the scripts in examples/.
-OF_PACKAGE := --ignore=tests/examples
+# Leaves out the tests of the scripts in examples/ and of programs of the shape of other people's.
+OF_PACKAGE := --ignore=tests/examples --ignore=tests/foreign
 
 .PHONY: help demo benchmarks smoke $(SMOKE) test test-quick paper-test lint docs wheel-test clean
 .DELETE_ON_ERROR:

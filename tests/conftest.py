@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from torch_mmd_losses import usage_warnings
+
 settings.register_profile("library", deadline=None, derandomize=True, max_examples=20)
 settings.register_profile("quick", settings.get_profile("library"), max_examples=5)
 settings.load_profile("library")
@@ -29,3 +31,9 @@ def _seed() -> None:
     torch.default_generator.manual_seed(0)
     if GPU:
         torch.cuda.manual_seed_all(0)
+
+
+@pytest.fixture(autouse=True)
+def _forget_warnings() -> None:
+    """Let each test be warned of its own mistakes, whatever ran before it."""
+    usage_warnings._warned.clear()

@@ -33,6 +33,7 @@ def modules_after(statements):
     return run.stdout.split()
 
 
+@pytest.mark.slow
 def test_the_library_imports_nothing_but_itself():
     others = [name for name in modules_after("import torch_mmd_losses") if not name.startswith("torch_mmd_losses")]
     # NumPy's annotations are the one thing that torch itself does not import.
@@ -40,6 +41,7 @@ def test_the_library_imports_nothing_but_itself():
     assert len(others) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statements", ["import torch_mmd_losses", USE], ids=["import", "use"])
 def test_the_compiler_is_not_imported(statements):
     assert not {"torch._dynamo", "torch._inductor", "sympy"} & set(modules_after(statements))

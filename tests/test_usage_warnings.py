@@ -8,11 +8,6 @@ import torch
 from torch_mmd_losses import UsageWarning, usage_warnings
 
 
-@pytest.fixture(autouse=True)
-def _forget(monkeypatch):
-    monkeypatch.setattr(usage_warnings, "_warned", set())
-
-
 def test_a_line_is_warned_of_once_for_each_mistake():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

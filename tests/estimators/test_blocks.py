@@ -72,6 +72,7 @@ def test_two_samples_a_block_are_the_linear_time_estimator(case: KernelCase, pai
     assert float(estimate.variance) == pytest.approx(variance(h) / pairs, rel=1e-5, abs=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "estimator"),
     [

@@ -193,6 +193,7 @@ def test_range_of_a_single_frequency_is_what_the_bound_says_and_no_less(estimato
         assert lowest - 1e-12 <= drawn_value <= highest + 1e-12
 
 
+@pytest.mark.slow
 @every_estimator
 @pytest.mark.parametrize("frequencies", [3, 30])
 def test_errors_stay_within_the_bound(estimator, frequencies):

@@ -17,11 +17,6 @@ from torch_mmd_losses import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _forget(monkeypatch):
-    monkeypatch.setattr(usage_warnings, "_warned", set())
-
-
 def warned(*arguments, **options):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -242,6 +242,7 @@ def test_compiles_into_one_graph(name, backend):
     assert_close(torch.autograd.grad(got[1], real), torch.autograd.grad(expected[1], real))
 
 
+@pytest.mark.slow
 @every_kernel
 def test_function_transforms(case: KernelCase):
     real, fake, kernel = scores(6, 3, 1), scores(6, 3, 2), case.make()

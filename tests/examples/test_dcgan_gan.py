@@ -103,7 +103,6 @@ def test_a_loss_that_is_written_out_takes_the_same_path():
     assert terms.k_ff > 0.99
 
 
-@pytest.mark.filterwarnings("ignore:MMDLoss. expected several scores:torch_mmd_losses.UsageWarning")
 def test_the_penalty_divides_the_discriminators_loss_only():
     gan = make(loss="mmd-rep", gradient_penalty=0.1)
     before = copy.deepcopy(gan)
@@ -119,7 +118,6 @@ def test_the_penalty_divides_the_discriminators_loss_only():
     assert_close(gradients(gan.discriminator), expected_d)
 
 
-@pytest.mark.filterwarnings("ignore:MMDLoss. expected several scores:torch_mmd_losses.UsageWarning")
 @pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
 def test_scaled_mmd_takes_the_gradient_at_the_real_images(updates: str):
     gan = make(loss="smmd", updates=updates)

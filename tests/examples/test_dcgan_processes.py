@@ -161,7 +161,6 @@ def close(first: object, second: object) -> None:
 
 
 @pytest.mark.usefixtures("_double")
-@pytest.mark.filterwarnings("ignore:MMDLoss. expected several scores:torch_mmd_losses.UsageWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_train_like_one_with_the_joint_batch(name: str, pair: list[dict[str, Any]]):
     expected = play(CASES[name], ALONE, Blocks if CASES[name].get("across") else GAN)

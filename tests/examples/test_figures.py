@@ -276,7 +276,6 @@ def test_the_equilibria_to_four_digits(gan, index, expected):
     assert gan.flow(gan.equilibrium(case), case, 128).abs().max() < 1e-12
 
 
-@pytest.mark.filterwarnings("ignore:MMDLoss. expected several scores:torch_mmd_losses.UsageWarning")
 @pytest.mark.parametrize("index", range(4))
 @pytest.mark.parametrize("w", [(0.6, 0.9), (1.4, 0.4), (2.5, 0.2)])
 def test_the_expected_losses_are_those_of_the_library_for_many_samples(gan, index, w):

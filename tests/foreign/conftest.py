@@ -2,10 +2,6 @@
 
 from importlib.util import find_spec
 
-import pytest
-
-from torch_mmd_losses import usage_warnings
-
 collect_ignore = [
     f"{program}.py"
     for program, package in (
@@ -15,9 +11,3 @@ collect_ignore = [
     )
     if find_spec(package) is None
 ]
-
-
-@pytest.fixture(autouse=True)
-def _forget(monkeypatch):
-    """Let each test be warned of its own mistakes."""
-    monkeypatch.setattr(usage_warnings, "_warned", set())

@@ -186,6 +186,7 @@ def test_a_larger_lambda_allows_less(lambda_, seed):
 # Low rank.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "feature"), sorted({*product(SMOOTH, ["identity"]), *product(["rbf_mix"], FEATURES)}))
 def test_low_rank_grows_to_the_exact_value(name, feature):
     case, features = SMOOTH[name], FEATURES[feature]

@@ -35,6 +35,8 @@ from torch_mmd_losses.pairs.tile_distances import ways_of_distances
 flat = pytest.mark.filterwarnings("ignore:.*(close together|far apart):torch_mmd_losses.UsageWarning")
 """For kernels that tell no scores apart, of which the library warns."""
 
+pytestmark = pytest.mark.filterwarnings("ignore::torch_mmd_losses.UsageWarning")  # of flat kernels
+
 KERNELS = {
     "rbf": lambda c: RBFKernel(c),
     "rbf_mix": lambda c: RBFMix((c / 2, c)),
@@ -99,6 +101,7 @@ def test_values_and_gradients_at_any_scale(name, way, far, c):
             close(p, q)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 @settings(max_examples=4)
 @given(c=powers)

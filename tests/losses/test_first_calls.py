@@ -27,11 +27,6 @@ from torch_mmd_losses import (
 METHODS = ("discriminator", "generator", "both", "terms", "forward")
 
 
-@pytest.fixture(autouse=True)
-def _forget(monkeypatch):
-    monkeypatch.setattr(usage_warnings, "_warned", set())
-
-
 def far(m=12, d=16, scale=40.0):
     return (scale * torch.randn(m, d)).requires_grad_()
 

@@ -159,6 +159,7 @@ def test_point_masses_of_section_2():
 # Derivatives.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["practical", "exact"])
 @pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize("kernel", [RBFMix((1, 2)) + 0.5 * LinearKernel(), RationalQuadraticKernel(0.6)], ids=str)

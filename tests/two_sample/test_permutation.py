@@ -334,6 +334,7 @@ CALIBRATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "draw"), CALIBRATED.values(), ids=CALIBRATED)
 @pytest.mark.parametrize(("m", "n"), [(8, 8), (4, 11)])
 def test_rejects_as_often_as_it_should_under_the_null(kernel, draw, m, n):
