@@ -448,6 +448,7 @@ def test_a_training_that_the_scheduler_told_too_is_interrupted_and_not_told_twic
     def tell_all():
         pids = [int(path.read_text()) for path in stub.out.glob("*/pid")]
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)  # a training that ends before the sweep has seen its own signal has failed
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
 
