@@ -140,7 +140,10 @@ def compare(fake: Candidate, other: Candidate, *, dtype: torch.dtype = torch.flo
     score = statistic
     if sizes[0] != sizes[1]:
         if fake.moments is None or other.moments is None:
-            raise ValueError(f"fake, other: expected candidates with moments for samples of {sizes[0]} and {sizes[1]}")
+            raise ValueError(
+                f"fake, other: expected candidates with moments for sizes {sizes[0]} and {sizes[1]}, got at least one "
+                "without (pass with_moments=True to `candidate`)"
+            )
         kappa = skewness(pulls, (m, *sizes), (fake.moments, other.moments), variance)
         score = normal_score(statistic, kappa)
     found = (difference, variance, statistic, torch.special.ndtr(score))
