@@ -110,7 +110,7 @@ def check(use: Callable[[], object], error: type[Exception], text: str) -> None:
     assert caught.type is error
 
 
-# What is no tensor of scores, for each argument that takes scores
+# Values that are not tensors of scores, for each argument that takes scores
 
 DENSE = "expected scores in a dense tensor, got the layout"
 ALIKE = "expected scores of equal shape, got a nested tensor"

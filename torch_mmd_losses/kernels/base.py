@@ -41,7 +41,8 @@ class Kernel(Hyperparameters):
     compute the bandwidth first and pass it to the kernel as a number or a tensor.
 
     `k1 + k2`, `sum([k1, k2])`, `2 * k` and `k / 2` are kernels. Differences and negative multiples are refused, because
-    they need not be positive definite, and so are products. A kernel may write into its arguments, which are copies.
+    they need not be positive definite. Products are not supported. A kernel may write into its arguments, because they
+    are copies.
 
     The hyper-parameters of the library's kernels are Python floats and exact in every precision: `.half()` does not
     round them, they do not belong to a device, and `state_dict` stores them as float64 extra state. Assignments are

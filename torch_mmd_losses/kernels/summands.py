@@ -142,8 +142,8 @@ def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
 def worst_conditioning(summands: Sequence[RadialSummand], like: Tensor) -> Conditioning:
     """Return the conditioning of a sum of kernels of the distance, for scores like the given ones.
 
-    On devices other than a CPU, reading the conditioning of a user's kernel would be a synchronisation. The worst case
-    is returned there, but for the numbers that the library's kernels are made of.
+    On devices other than a CPU, reading the conditioning of a user's kernel would be a synchronisation. There the
+    result is the worst conditioning. Only `is_moderate` is known, from the hyper-parameters of the library's kernels.
     """
     if not like.is_cpu:
         return Conditioning(is_moderate=_are_moderate(summands, like))
@@ -155,7 +155,7 @@ def worst_conditioning(summands: Sequence[RadialSummand], like: Tensor) -> Condi
 
 
 def _are_moderate(summands: Sequence[RadialSummand], like: Tensor) -> bool:
-    """Return whether kernels of the distance leave room in float32, as far as one knows without reading a tensor."""
+    """Return whether the hyper-parameters of kernels of the distance leave room in float32. No tensor is read."""
     by_hand = [summand.profile for summand in summands if summand.profile.by_hand]
     return is_moderate(*[summand.factor for summand in summands]) and all(
         profile.conditioning(like).is_moderate for profile in by_hand

@@ -16,7 +16,7 @@ MANY = 0.99
 
 
 class FirstCalls:
-    """Counts how many calls of a loss object are still examined. It is no state: `state_dict` does not hold it."""
+    """Counts how many calls of a loss object are still examined. `state_dict` does not contain the count."""
 
     def __init__(self) -> None:
         self.losses = FIRST

@@ -8,7 +8,7 @@ from torch import Tensor
 class Remembered:
     """The detached real scores of the last discriminator's loss, and its scale if the loss has one.
 
-    It is no state: `state_dict` does not hold it, and copies and pickles start with nothing remembered.
+    `state_dict` does not contain the scores. Copies and pickles remember nothing.
     """
 
     def __init__(self) -> None:
