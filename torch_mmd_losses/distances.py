@@ -185,6 +185,7 @@ class Pairs:
         self.same = same
         self.shift = shift
         self._sq_dists: dict[str, tuple[Tensor, float]] = {}
+        self._mask: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -234,9 +235,11 @@ class Pairs:
         return kept.sum(1).sum(dtype=total_dtype(gram.device))
 
     def _equal_indices(self) -> Tensor:
-        m, n = self.shape
-        device = self.a.scores.device
-        return torch.arange(m, device=device).unsqueeze(1) + self.shift == torch.arange(n, device=device)
+        if self._mask is None:
+            m, n = self.shape
+            device = self.a.scores.device
+            self._mask = torch.arange(m, device=device).unsqueeze(1) + self.shift == torch.arange(n, device=device)
+        return self._mask
 
 
 def number_of_pairs(m: int, n: int, *, distinct: bool) -> int:

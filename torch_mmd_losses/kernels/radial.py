@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -88,14 +89,19 @@ class RBFMix(Kernel):
         return weighted_sum(profiles.gaussians_with_slopes(sq_dist, self.sigmas, self.weights))
 
     def _conditioning(self, like: Tensor) -> Conditioning:
-        slopes = [0.5 * weight / sigma**2 for sigma, weight in zip(self.sigmas, self.weights, strict=True)]
-        return Conditioning(sum(slopes) / sum(self.weights), is_moderate=is_moderate(*self.sigmas, *self.weights))
+        return _conditioning_of_gaussians(self.sigmas, self.weights)
 
     @with_slope(_value_and_slope, conditioning=_conditioning)
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         parts = zip(self.sigmas, self.weights, strict=True)
         return torch.stack([weight * profiles.gaussian(sq_dist, sigma) for sigma, weight in parts]).sum(0)
+
+
+@lru_cache(maxsize=32)
+def _conditioning_of_gaussians(sigmas: tuple[float, ...], weights: tuple[float, ...]) -> Conditioning:
+    slopes = [0.5 * weight / sigma**2 for sigma, weight in zip(sigmas, weights, strict=True)]
+    return Conditioning(sum(slopes) / sum(weights), is_moderate=is_moderate(*sigmas, *weights))
 
 
 class RationalQuadraticKernel(Kernel):

@@ -106,34 +106,41 @@ def stacked_distances(
     stack = torch.cat([real, fake])
     unit = factor or 1.0
     if stack.dtype == torch.float32:
-        if stack.is_cpu and conditioning.is_moderate:
-            gram = _centred_gram(stack, unit)
-            largest = _largest(gram, unit)
-            enough = largest * conditioning.steepness <= FLOAT32_LIMIT
-            if enough or can_be_clear(largest, conditioning.steepness, conditioning.elasticity):
-                distances = _distances(gram, factor)
-                if enough or are_clear_of_rounding(distances, largest * unit, conditioning.elasticity, len(stack)):
+        steepness, elasticity, is_moderate = conditioning
+        if stack.is_cpu and is_moderate:
+            gram, squares = _centred_gram(stack, unit)
+            largest = _largest(squares, unit)
+            enough = largest * steepness <= FLOAT32_LIMIT
+            if enough and factor is not None:
+                # A Gaussian of a distance that rounding made negative exceeds one by less than its own error.
+                return stack, _unclamped(gram, squares), False
+            if enough or can_be_clear(largest, steepness, elasticity):
+                distances = clamp_rounding_(_unclamped(gram, squares), factor)
+                if enough or are_clear_of_rounding(distances, largest * unit, elasticity, len(stack)):
                     return stack, distances, False
             stack = torch.cat([real, fake])
         stack = stack.to(total_dtype(stack.device))
-    gram = _centred_gram(stack, unit)
-    if stack.is_cpu and not is_expandable(_largest(gram, unit), conditioning.steepness):
+    gram, squares = _centred_gram(stack, unit)
+    if stack.is_cpu and not is_expandable(_largest(squares, unit), conditioning.steepness):
         stack = torch.cat([real, fake]).double()  # not around the centre, which rounds too
         return stack, differences_squared(stack, stack).mul_(unit), True
-    return stack, _distances(gram, factor), False
+    return stack, clamp_rounding_(_unclamped(gram, squares), factor), False
 
 
-def _centred_gram(stack: Tensor, factor: float) -> Tensor:
-    """Move the centre of the stack to zero, in place, and return a multiple of its inner products."""
+def _centred_gram(stack: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Move the centre of the stack to zero, in place, and return a multiple of its inner products, and of its squares.
+
+    The squares are taken from the product, so that equal scores are at distance zero.
+    """
     # Not by a multiple of the sum, which a fused multiply-add would round differently in equal scores.
     stack.sub_(stack.mean(0))
-    return torch.addmm(_zero(stack.dtype, stack.device), stack, stack.t(), beta=0, alpha=factor)
+    gram = torch.addmm(_zero(stack.dtype, stack.device), stack, stack.t(), beta=0, alpha=factor)
+    return gram, gram.diagonal()
 
 
-def _distances(gram: Tensor, factor: float | None) -> Tensor:
-    squares = gram.diagonal()  # from the product, so that equal scores are at distance zero
+def _unclamped(gram: Tensor, squares: Tensor) -> Tensor:
     # Doubling is exact. Any other factor would be rounded here but not in `squares`, by a fused multiply-add.
-    return clamp_rounding_(torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1)), factor)
+    return torch.sub(squares, gram, alpha=2).add_(squares.unsqueeze(1))
 
 
 @lru_cache(maxsize=32)
@@ -141,13 +148,12 @@ def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.zeros((), dtype=dtype, device=device)
 
 
-def _largest(gram: Tensor, factor: float) -> float:
-    """Return the largest squared norm. As a list, because this number only steers the host.
+def _largest(squares: Tensor, factor: float) -> float:
+    """Return the largest squared norm, given its multiples.
 
-    NumPy's own maximum would slow down the operations of PyTorch after it, by more than it takes itself.
+    Not in NumPy, whose maximum would slow down the operations of PyTorch after it, by more than it takes itself.
     """
-    diagonal: list[float] = gram.numpy().ravel()[:: len(gram) + 1].tolist()
-    return (max(diagonal) if factor > 0 else min(diagonal)) / factor
+    return (squares.amax() if factor > 0 else squares.amin()).item() / factor
 
 
 @lru_cache(maxsize=32)

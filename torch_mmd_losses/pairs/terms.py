@@ -9,7 +9,8 @@ from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.summands import GramSummand, Summand, has_closed_form
+from torch_mmd_losses.kernels.contract import UNBOUNDED
+from torch_mmd_losses.kernels.summands import RadialSummand, gram_matrix, has_closed_form
 from torch_mmd_losses.pairs.batch import Batch, WeightedBlock
 from torch_mmd_losses.pairs.by_autograd import pair_sum
 from torch_mmd_losses.pairs.tiles import tile_side, tiles
@@ -51,11 +52,16 @@ def mean_values(
             totals[place].add_(total, alpha=summand.factor * part.value_weight)
         for rows, columns in tiles(part.block, side) if part.value_weight else ():
             pairs, times = _tile(part, rows, columns)
+            masks = []
             for summand in tiled:
-                totals[place].add_(pair_sum(summand, pairs, part.group, "none"), alpha=summand.factor * times)
-            masks = [_saturated(summand, pairs, part.group, bounds) for summand in summands]
-            totals[-1].add_(pairs.total(reduce(torch.logical_and, masks).to(real.dtype)), alpha=times)
-    totals[-1].masked_fill_(~torch.stack([scores.isfinite().all() for scores in samples]).all(), torch.nan)
+                gram = gram_matrix(summand, pairs)
+                totals[place].add_(pairs.total(gram), alpha=summand.factor * times)
+                if isinstance(summand, RadialSummand):
+                    masks.append(_saturated(summand, gram, pairs, part.group, bounds))
+            if len(masks) == len(summands):  # other kernels never saturate
+                totals[-1].add_(pairs.total(reduce(torch.logical_and, masks).to(real.dtype)), alpha=times)
+    for scores in samples:
+        totals[-1].add_(torch.mul(scores, 0).sum())  # NaN if a score is not finite
     numbers = [*(counts[group] for group in GROUPS), sum(counts.values())]
     return [(total / number).to(real.dtype) for total, number in zip(batch.totals(totals), numbers, strict=True)]
 
@@ -68,15 +74,13 @@ def _tile(part: WeightedBlock, rows: slice, columns: slice) -> tuple[Pairs, int]
     return part.pairs_of(a, b, rows.start, columns.start), 2 if part.block.symmetric and not on_diagonal else 1
 
 
-def _saturated(summand: Summand, pairs: Pairs, group: Group, bounds: Bounds) -> Tensor:
-    """Return a mask `(m, n)` of the pairs whose gradient has nearly vanished."""
-    if isinstance(summand, GramSummand):
-        return torch.zeros(pairs.shape, dtype=torch.bool, device=pairs.a.scores.device)
+def _saturated(summand: RadialSummand, gram: Tensor, pairs: Pairs, group: Group, bounds: Bounds) -> Tensor:
+    """Return a mask `(m, n)` of the pairs whose gradient has nearly vanished, given the Gram matrix without bounds."""
     profile = summand.profile
     sq_dist = pairs.sq_dist(profile.conditioning, by_hand=profile.by_hand)
-    peak = profile.value(torch.zeros_like(sq_dist))
-    relative = profile.value(sq_dist) / peak
+    peak = profile.value(sq_dist.new_zeros(1, 1))
+    relative = gram / peak
     # A kernel that is zero at distance zero, such as the energy kernel, has no peak and never saturates.
     flat = ((relative < SATURATED) | (relative > 1 - SATURATED)) & (peak > 0)
-    lowest, highest = profile.limits(group, bounds)
-    return flat | (sq_dist < lowest) | (sq_dist > highest)
+    limits = profile.limits(group, bounds)
+    return flat if limits == UNBOUNDED else flat | (sq_dist < limits[0]) | (sq_dist > limits[1])
