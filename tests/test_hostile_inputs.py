@@ -35,6 +35,7 @@ from torch_mmd_losses import (
     RBFMix,
     ScaledMMDLoss,
     UsageWarning,
+    cached_backward,
     conv_spectral_norm,
     gradient_constrained_mmd2,
     gradient_penalty,
@@ -263,6 +264,11 @@ REFUSED = {
         (lambda: mmd2_fourier(X, Y, K, frequencies=2, generator=0), TypeError, "generator: expected a torch.Generator or None, got 0"),
         (lambda: mmd2_fourier(X, Y, K, frequencies=2, estimator="x"), ValueError, "estimator: expected one of ..., got 'x'"),
         (lambda: mmd2_fourier(X, Y, EnergyKernel(), frequencies=2), TypeError, "kernel: expected an RBFKernel, ..., got EnergyKernel, whose spectral measure is unknown"),
+    ],
+    "cached_backward": [
+        (lambda: cached_backward([], X.sum, torch.sum), ValueError, "chunks: expected at least one chunk, got none"),
+        (lambda: cached_backward(X.split(4), K, 1.0), TypeError, "loss: expected a function, got 1.0"),
+        (lambda: cached_backward(X.split(4), lambda x: None, torch.sum), TypeError, "encode: expected a tensor of features or a dictionary of tensors, got None for chunk 0"),
     ],
     "median_distance": [
         (lambda: median_distance(X, [Y]), TypeError, "other: expected a tensor of scores, got list of length 1; take the scores out"),

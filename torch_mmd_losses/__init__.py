@@ -17,6 +17,7 @@ from torch_mmd_losses.kernels.radial import (
     RBFKernel,
     RBFMix,
 )
+from torch_mmd_losses.losses.gradient_caching import cached_backward
 from torch_mmd_losses.losses.mmd import MMDLoss
 from torch_mmd_losses.losses.penalties import gradient_penalty, interpolation_points, l2_penalty
 from torch_mmd_losses.losses.scaled import ScaledMMDLoss
@@ -42,6 +43,7 @@ __all__ = [
     # estimators and loss
     "MMDLoss",
     "ScaledMMDLoss",
+    "cached_backward",
     "gradient_constrained_mmd2",
     "mmd2",
     "mmd2_and_variance",
