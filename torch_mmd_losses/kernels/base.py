@@ -176,6 +176,8 @@ class Kernel(Hyperparameters):
             partial(slope.conditioning, self),
             None if slope.exponent is None else slope.exponent(self),
             by_hand=True,
+            excess_and_slope=None if slope.excess_and_slope is None else partial(slope.excess_and_slope, self),
+            near=partial(slope.near, self),
         )
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:

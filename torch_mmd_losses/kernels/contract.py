@@ -64,6 +64,10 @@ class ValueAndSlope(NamedTuple):
     rate: float
 
 
+def _nowhere() -> float:
+    return 0.0
+
+
 class Profile(NamedTuple):
     """A kernel of the distance, `k(a, b) = f(|a - b|^2)`."""
 
@@ -79,6 +83,14 @@ class Profile(NamedTuple):
     """The number `c` if `f(x) = 2 ** (c * x)`. Distances can then be computed in multiples of `c` from the start."""
     by_hand: bool = False
     """Whether the slope is written by hand. If so, `f` has no trained parameters and accepts any dtype."""
+    excess_and_slope: Callable[[Tensor], ValueAndSlope] | None = None
+    """Returns `f - f(0)` and the derivative of `f`, without a graph. It may overwrite its argument.
+
+    A constant drops out of sums over pairs whose weights add up to zero, as in MMD^2. Where `f` is close to its peak,
+    `f - f(0)` has digits that `f` has lost to rounding. Where `f` is close to zero, it is the other way round.
+    """
+    near: Callable[[], float] = _nowhere
+    """Returns a squared distance up to which `f` is at least half its peak, so `f - f(0)` has the smaller error."""
 
 
 class GramFunction(NamedTuple):
@@ -149,6 +161,8 @@ class HandWritten(NamedTuple):
     value_and_slope: Callable[[Any, Tensor], ValueAndSlope]
     conditioning: Callable[[Any, Tensor], Conditioning]
     exponent: Callable[[Any], float] | None
+    excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None
+    near: Callable[[Any], float]
 
 
 def with_slope(
@@ -156,6 +170,8 @@ def with_slope(
     *,
     conditioning: Callable[[Any, Tensor], Conditioning],
     exponent: Callable[[Any], float] | None = None,
+    excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None = None,
+    near: Callable[[Any], float] = lambda _: 0.0,
 ) -> Callable[[Method], Method]:
     """Attach a hand-written slope to a `from_sq_dist` method.
 
@@ -166,10 +182,13 @@ def with_slope(
         value_and_slope: see :attr:`Profile.value_and_slope`.
         conditioning: see :attr:`Profile.conditioning`.
         exponent: see :attr:`Profile.exponent`.
+        excess_and_slope: see :attr:`Profile.excess_and_slope`.
+        near: see :attr:`Profile.near`.
     """
+    functions = HandWritten(value_and_slope, conditioning, exponent, excess_and_slope, near)
 
     def attach(method: Method) -> Method:
-        method.hand_written = HandWritten(value_and_slope, conditioning, exponent)  # type: ignore[attr-defined]
+        method.hand_written = functions  # type: ignore[attr-defined]
         return method
 
     return attach

@@ -54,6 +54,23 @@ def power_of_two(exponents: Tensor, factor: float) -> ValueAndSlope:
     return ValueAndSlope(value, value, factor * LOG_2)
 
 
+def power_of_two_excess(exponents: Tensor, factor: float) -> ValueAndSlope:
+    """Return `2 ** exponents - 1` with the slope of the power, like :func:`power_of_two`."""
+    excess = exponents.mul_(LOG_2).expm1_()
+    return ValueAndSlope(excess, excess + 1, factor * LOG_2)
+
+
+def gaussian_excess_with_slope(sq_dist: Tensor, sigma: float) -> ValueAndSlope:
+    """Return :func:`gaussian` minus its peak, with its slope."""
+    exponent = gaussian_exponent(sigma)
+    return power_of_two_excess(sq_dist.mul_(exponent), exponent)
+
+
+def gaussian_near(sigma: float) -> float:
+    """Return the squared distance at which the Gaussian is half its peak."""
+    return 2 * LOG_2 * sigma**2
+
+
 def gaussians_with_slopes(
     sq_dist: Tensor, sigmas: Sequence[float], weights: Sequence[float]
 ) -> Iterator[tuple[float, ValueAndSlope]]:
@@ -123,6 +140,20 @@ def rational_quadratic_with_slope(sq_dist: Tensor, alpha: float, length: float) 
         return ValueAndSlope(value, inverse.square() if value is inverse else inverse.mul_(value), rate)
     value = base.log2().mul_(-alpha).exp2_()
     return ValueAndSlope(value, torch.div(value, base, out=base), rate)
+
+
+def rational_quadratic_excess_with_slope(sq_dist: Tensor, alpha: float, length: float) -> ValueAndSlope:
+    """Return :func:`rational_quadratic` minus its peak, with its slope, in tensors of their own."""
+    if alpha > GAUSSIAN_SHAPE:
+        return gaussian_excess_with_slope(sq_dist.clone(), length)
+    quotient = sq_dist * (0.5 / (alpha * length**2))
+    excess = quotient.log1p().mul_(-alpha).expm1_()
+    return ValueAndSlope(excess, (excess + 1).div_(quotient.add_(1)), -0.5 / length**2)
+
+
+def rational_quadratic_near(alpha: float, length: float) -> float:
+    """Return the squared distance at which the rational quadratic is half its peak, or a smaller one."""
+    return 2 * alpha * length**2 * math.expm1(min(LOG_2 / alpha, 10.0))
 
 
 def _whole_power(x: Tensor, exponent: int) -> Tensor:

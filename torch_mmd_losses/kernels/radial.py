@@ -45,6 +45,8 @@ class RBFKernel(Kernel):
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
         conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2, is_moderate=is_moderate(self.sigma)),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
+        excess_and_slope=lambda self, sq_dist: profiles.gaussian_excess_with_slope(sq_dist, self.sigma),
+        near=lambda self: profiles.gaussian_near(self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
@@ -91,7 +93,18 @@ class RBFMix(Kernel):
     def _conditioning(self, like: Tensor) -> Conditioning:
         return _conditioning_of_gaussians(self.sigmas, self.weights)
 
-    @with_slope(_value_and_slope, conditioning=_conditioning)
+    def _excess_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
+        parts = zip(self.sigmas, self.weights, strict=True)
+        return weighted_sum(
+            (weight, profiles.gaussian_excess_with_slope(sq_dist.clone(), sigma)) for sigma, weight in parts
+        )
+
+    @with_slope(
+        _value_and_slope,
+        conditioning=_conditioning,
+        excess_and_slope=_excess_and_slope,
+        near=lambda self: profiles.gaussian_near(min(self.sigmas)),
+    )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         parts = zip(self.sigmas, self.weights, strict=True)
@@ -147,6 +160,10 @@ class RationalQuadraticKernel(Kernel):
     @with_slope(
         lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, self.alpha, self.length_scale),
         conditioning=_conditioning,
+        excess_and_slope=lambda self, sq_dist: profiles.rational_quadratic_excess_with_slope(
+            sq_dist, self.alpha, self.length_scale
+        ),
+        near=lambda self: profiles.rational_quadratic_near(self.alpha, self.length_scale),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
@@ -204,7 +221,19 @@ class RationalQuadraticMix(Kernel):
         moderate = min(self.alphas) >= profiles.SMALLEST_SHAPE and is_moderate(self.length_scale, *self.weights)
         return Conditioning(0.5 / self.length_scale**2, max(self.alphas), moderate)
 
-    @with_slope(_value_and_slope, conditioning=_conditioning)
+    def _excess_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
+        parts = zip(self.alphas, self.weights, strict=True)
+        return weighted_sum(
+            (weight, profiles.rational_quadratic_excess_with_slope(sq_dist, alpha, self.length_scale))
+            for alpha, weight in parts
+        )
+
+    @with_slope(
+        _value_and_slope,
+        conditioning=_conditioning,
+        excess_and_slope=_excess_and_slope,
+        near=lambda self: min(profiles.rational_quadratic_near(alpha, self.length_scale) for alpha in self.alphas),
+    )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         parts = zip(self.alphas, self.weights, strict=True)
@@ -229,6 +258,8 @@ class EnergyKernel(Kernel):
     @with_slope(
         lambda self, sq_dist: profiles.negative_distance_with_slope(sq_dist),
         conditioning=lambda self, _: Conditioning(math.inf, 0.5),
+        excess_and_slope=lambda self, sq_dist: profiles.negative_distance_with_slope(sq_dist),  # zero at its peak
+        near=lambda self: math.inf,
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""

@@ -109,6 +109,7 @@ def values_and_slopes(
     *,
     dtype: torch.dtype,
     keep: bool,
+    excess: bool = False,
 ) -> ValueAndSlope:
     """Return the sum of kernels of the distance with its slope, without a graph.
 
@@ -118,14 +119,28 @@ def values_and_slopes(
         limits: for each summand, numbers or tensors that broadcast to `sq_dist`; None if nothing is bounded.
         dtype: dtype of the scores. A user's kernel may hold tensors, such as a network, in this dtype.
         keep: whether `sq_dist` must stay unchanged.
+        excess: return the sum minus its peak instead, see :attr:`Profile.excess_and_slope`. All kernels must have it,
+            as they do if :func:`near` is above zero.
     """
     last = len(summands) - 1
     if not last and summands[0].factor == 1:
-        return _value_and_slope(summands[0].profile, sq_dist, None if limits is None else limits[0], dtype, keep)
+        own = None if limits is None else limits[0]
+        return _value_and_slope(summands[0].profile, sq_dist, own, dtype, keep, excess)
     return weighted_sum(
-        (factor, _value_and_slope(profile, sq_dist, None if limits is None else limits[i], dtype, keep or i < last))
+        (
+            factor,
+            _value_and_slope(profile, sq_dist, None if limits is None else limits[i], dtype, keep or i < last, excess),
+        )
         for i, (factor, _, profile) in enumerate(summands)
     )
+
+
+def near(summands: Sequence[RadialSummand]) -> float:
+    """Return a squared distance up to which every kernel is at least half its peak; zero if that is not known.
+
+    Up to this distance, the sum minus its peak has a smaller rounding error than the sum itself.
+    """
+    return min([summand.profile.near() for summand in summands])
 
 
 def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
@@ -194,15 +209,16 @@ def is_trained(summand: Summand, like: Tensor) -> bool:
 
 
 def _value_and_slope(
-    profile: Profile, sq_dist: Tensor, limits: PairLimits | None, dtype: torch.dtype, keep: bool
+    profile: Profile, sq_dist: Tensor, limits: PairLimits | None, dtype: torch.dtype, keep: bool, excess: bool = False
 ) -> ValueAndSlope:
     if not profile.by_hand and sq_dist.dtype != dtype:
         value, slope, rate = _value_and_slope(profile, sq_dist.to(dtype), limits, dtype, keep=False)
         return ValueAndSlope(value.to(sq_dist.dtype), slope.to(sq_dist.dtype), rate)
+    evaluate = (profile.excess_and_slope if excess else None) or profile.value_and_slope
     if limits is None or (not isinstance(limits[0], Tensor) and limits == UNBOUNDED):
         # A user's kernel is given a copy anyway.
-        return profile.value_and_slope(sq_dist.clone() if keep and profile.by_hand else sq_dist)
+        return evaluate(sq_dist.clone() if keep and profile.by_hand else sq_dist)
     clamped = sq_dist.clamp(*limits)
     outside = clamped != sq_dist  # at a bound itself the full slope passes, as in the authors' framework
-    mapped = profile.value_and_slope(clamped)
+    mapped = evaluate(clamped)
     return mapped._replace(slope=mapped.slope.masked_fill(outside, 0))

@@ -24,11 +24,12 @@ from torch_mmd_losses.distances import (
     number_of_pairs,
 )
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits
-from torch_mmd_losses.kernels.profiles import power_of_two
+from torch_mmd_losses.kernels.profiles import power_of_two, power_of_two_excess
 from torch_mmd_losses.kernels.summands import (
     PairLimits,
     RadialSummand,
     common_exponent,
+    near,
     values_and_slopes,
     worst_conditioning,
 )
@@ -57,14 +58,18 @@ def values_and_gradients(
     m, n = real.shape[0], fake.shape[0]
     limits = [None if bounds == "none" else group_limits(summands, bounds) for _, bounds in objectives]
     factor = common_exponent(summands) if all([limit is None for limit in limits]) else None  # noqa: C419 (faster)
-    stack, sq_dist, far_apart = stacked_distances(real, fake, factor, worst_conditioning(summands, real))
-    mapped = None if factor is None else power_of_two(sq_dist, factor)
+    stack, sq_dist, far_apart, largest = stacked_distances(real, fake, factor, worst_conditioning(summands, real))
+    # The weights of all pairs add up to zero, so the peak of the kernel may be subtracted from its values.
+    excess = largest < math.inf and 4 * largest < near(summands)
+    mapped = None
+    if factor is not None:
+        mapped = power_of_two_excess(sq_dist, factor) if excess else power_of_two(sq_dist, factor)
     losses, found = [], []
     for i, (weights, _) in enumerate(objectives):
         if mapped is None or limits[i] != limits[i - 1]:
             bounds = [limit_matrices(m, n, each, sq_dist.dtype, sq_dist.device) for each in limits[i] or ()]
             mapped = values_and_slopes(
-                summands, sq_dist, bounds or None, dtype=real.dtype, keep=i + 1 < len(objectives)
+                summands, sq_dist, bounds or None, dtype=real.dtype, keep=i + 1 < len(objectives), excess=excess
             )
         value, slope, rate = mapped
         omega, scales, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
@@ -94,14 +99,15 @@ def group_limits(summands: Sequence[RadialSummand], bounds: Bounds) -> list[Grou
 
 def stacked_distances(
     real: Tensor, fake: Tensor, factor: float | None, conditioning: Conditioning
-) -> tuple[Tensor, Tensor, bool]:
+) -> tuple[Tensor, Tensor, bool, float]:
     """Return the stacked scores `(m + n, d)` around their centre, and `factor` times their squared distances.
 
     The distances are `(m + n, m + n)`. Both are in a dtype in which differences of scores keep their digits: float32,
     unless scores are far from the centre compared with the distances that the kernel tells apart. To decide this, the
     host must read a number. On a CPU, reading it costs less than float64. On other devices it would be a
     synchronisation, so the dtype there is always float64. The third result is whether on a CPU not even float64 is
-    enough: distances are then sums of squared differences, and gradients should be sums of differences too.
+    enough: distances are then sums of squared differences, and gradients should be sums of differences too. The fourth
+    result is the largest squared norm around the centre of distances in float32; for all others it is infinite.
     """
     stack = torch.cat([real, fake])
     unit = factor or 1.0
@@ -113,18 +119,18 @@ def stacked_distances(
             enough = largest * steepness <= FLOAT32_LIMIT
             if enough and factor is not None:
                 # A Gaussian of a distance that rounding made negative exceeds one by less than its own error.
-                return stack, _unclamped(gram, squares), False
+                return stack, _unclamped(gram, squares), False, largest
             if enough or can_be_clear(largest, steepness, elasticity):
                 distances = clamp_rounding_(_unclamped(gram, squares), factor)
                 if enough or are_clear_of_rounding(distances, largest * unit, elasticity, len(stack)):
-                    return stack, distances, False
+                    return stack, distances, False, largest
             stack = torch.cat([real, fake])
         stack = stack.to(total_dtype(stack.device))
     gram, squares = _centred_gram(stack, unit)
     if stack.is_cpu and not is_expandable(_largest(squares, unit), conditioning.steepness):
         stack = torch.cat([real, fake]).double()  # not around the centre, which rounds too
-        return stack, differences_squared(stack, stack).mul_(unit), True
-    return stack, clamp_rounding_(_unclamped(gram, squares), factor), False
+        return stack, differences_squared(stack, stack).mul_(unit), True, math.inf
+    return stack, clamp_rounding_(_unclamped(gram, squares), factor), False, math.inf
 
 
 def _centred_gram(stack: Tensor, factor: float) -> tuple[Tensor, Tensor]:

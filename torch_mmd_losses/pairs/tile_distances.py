@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -32,12 +33,20 @@ class TileDistances:
         factor: the distances are multiplied by it, unless it is None.
         far: sum up squared differences, instead of expanding them.
         bound: largest squared norm and elasticity, for a check of each tile, or None.
+        largest: largest squared norm, if the distances are in float32 and the host knows it.
     """
 
     def __init__(
-        self, a: Tensor, b: Tensor, factor: float | None, *, far: bool, bound: tuple[float, float] | None = None
+        self,
+        a: Tensor,
+        b: Tensor,
+        factor: float | None,
+        *,
+        far: bool,
+        bound: tuple[float, float] | None = None,
+        largest: float = math.inf,
     ) -> None:
-        self.a, self.b, self.factor, self.far, self.bound = a, b, factor, far, bound
+        self.a, self.b, self.factor, self.far, self.bound, self.largest = a, b, factor, far, bound, largest
         if not far:
             self.left, self.right = distance_factors(a, b, factor or 1)
 
@@ -83,9 +92,9 @@ def ways_of_distances(
     if not is_moderate:
         pass  # float32 has no room
     elif is_single and largest * steepness <= FLOAT32_LIMIT:
-        yield TileDistances(left, right, factor, far=False)
+        yield TileDistances(left, right, factor, far=False, largest=largest)
     elif is_single and can_be_clear(largest, steepness, elasticity):
-        yield TileDistances(left, right, factor, far=False, bound=(largest, elasticity))
+        yield TileDistances(left, right, factor, far=False, bound=(largest, elasticity), largest=largest)
     if is_single:
         a, b = widened(a, b)
         left, right = centred(a, b)

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits, ValueAndSlope
-from torch_mmd_losses.kernels.profiles import power_of_two
+from torch_mmd_losses.kernels.profiles import power_of_two, power_of_two_excess
 from torch_mmd_losses.kernels.summands import (
     GramSummand,
     RadialSummand,
     common_exponent,
+    near,
+    sum_of_profiles,
     values_and_slopes,
     worst_conditioning,
 )
@@ -98,6 +100,7 @@ def _radial_sums(
     ways = ways_of_distances(block.a, block.b, worst_conditioning(summands, block.a), factor)
     for distances in ways:  # pragma: no branch (the last way is always right)
         accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
+        excess = 4 * distances.largest < near(summands)
         for rows, columns in tiles(block, side):
             sq_dist = distances.of(rows, columns)
             diagonal = block.meets_diagonal(rows, columns)
@@ -107,16 +110,22 @@ def _radial_sums(
                 break  # start anew, more precisely
             for i, choice in enumerate(limits):
                 if factor is None:
-                    mapped = values_and_slopes(summands, sq_dist, choice, dtype=dtype, keep=i + 1 < len(limits))
+                    keep = i + 1 < len(limits)
+                    mapped = values_and_slopes(summands, sq_dist, choice, dtype=dtype, keep=keep, excess=excess)
                 else:
-                    mapped = power_of_two(sq_dist, factor)
+                    mapped = power_of_two_excess(sq_dist, factor) if excess else power_of_two(sq_dist, factor)
                 if diagonal and block.distinct:
                     for matrix in mapped[:2]:
                         block.diagonal(matrix, rows, columns).zero_()
                 accumulators[i].add(rows, columns, mapped)
         else:
             break
-    return [accumulator.result(dtype) for accumulator in accumulators]
+    sums = [accumulator.result(dtype) for accumulator in accumulators]
+    if excess:
+        peaks = sum_of_profiles(summands, torch.zeros_like(sums[0].total)) * block.pairs()
+        for found in sums:
+            found.total.add_(peaks)
+    return sums
 
 
 class _Accumulator:

@@ -1,0 +1,79 @@
+"""Kernel values minus their peak, and MMD^2 of scores that are close together for the kernel."""
+
+import pytest
+import torch
+from cases import RADIAL, KernelCase, scores
+from torch.testing import assert_close
+
+from torch_mmd_losses import (
+    EnergyKernel,
+    RationalQuadraticKernel,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    mmd2,
+)
+from torch_mmd_losses.kernels.summands import near, values_and_slopes
+from torch_mmd_losses.pairs import plan
+from torch_mmd_losses.pairs.tiles import Block
+
+OWN = {name: case for name, case in RADIAL.items() if name != "own_radial"}
+PEAKED = {
+    "rbf": RBFKernel(300.0),
+    "rbf_b": RBFBKernel(300.0),
+    "rbf_mix": RBFMix((300.0, 900.0), weights=(2, 3)),
+    "rational_quadratic": RationalQuadraticKernel(0.7, 300.0),
+    "rational_quadratic_mix": RationalQuadraticMix((0.2, 2.0, 1e20), length_scale=300.0),
+    "sum": 0.5 * RBFKernel(300.0) + 2 * EnergyKernel(),
+}
+
+
+@pytest.mark.parametrize("case", OWN.values(), ids=OWN)
+def test_the_excess_is_the_value_minus_the_peak(case: KernelCase):
+    summands = case.make()._summands()
+    sq_dist = torch.cat([torch.zeros(1), torch.logspace(-6, 3, 40)]).double()
+    value, slope, rate = values_and_slopes(summands, sq_dist.clone(), None, dtype=torch.float64, keep=True)
+    excess, again, factor = values_and_slopes(
+        summands, sq_dist.clone(), None, dtype=torch.float64, keep=True, excess=True
+    )
+    assert_close(excess, value - value[0], rtol=1e-9, atol=1e-13)
+    # Far away, the slope is as precise as the excess.
+    assert_close(again * factor, slope * rate, rtol=1e-9, atol=1e-13 * abs(rate))
+
+
+@pytest.mark.parametrize("case", OWN.values(), ids=OWN)
+def test_near_distances_are_those_up_to_half_the_peak(case: KernelCase):
+    for summand in case.make()._summands():
+        distance, value = near([summand]), summand.profile.value
+        if distance < float("inf"):
+            peak, there = value(torch.tensor([0.0, distance], dtype=torch.float64)).tolist()
+            assert 0.499 * peak <= there < 0.99 * peak
+        else:
+            assert value(torch.zeros(1)) == 0
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("estimator", ["unbiased", "biased", "u_statistic"])
+@pytest.mark.parametrize("kernel", PEAKED.values(), ids=PEAKED)
+def test_close_scores_keep_the_digits_of_mmd2_in_float32(kernel, estimator, dense, monkeypatch):
+    if not dense:
+        monkeypatch.setattr(plan, "DENSE_UP_TO", 0)
+    real, fake = scores(40, 6, 1).float(), scores(40, 6, 2, shift=0.3).float()
+    leaves = [real.requires_grad_(), fake.requires_grad_()]
+    value = mmd2(*leaves, kernel, estimator=estimator)
+    precise = [x.detach().double().requires_grad_() for x in leaves]
+    expected = mmd2(*precise, kernel, estimator=estimator)
+    # MMD^2 is some 1e-6 of the kernel values. With the values themselves, two digits would be right.
+    assert value.item() == pytest.approx(expected.item(), rel=2e-5)
+    found, gradients = torch.autograd.grad(value, leaves), torch.autograd.grad(expected, precise)
+    for gradient, reference in zip(found, gradients, strict=True):
+        assert (gradient - reference).norm() < 1e-5 * reference.norm()
+
+
+@pytest.mark.parametrize("shift", [-9, -3, 0, 2, 4, 9])
+@pytest.mark.parametrize("distinct", [True, False])
+def test_the_number_of_pairs_of_a_block(shift, distinct):
+    block = Block(torch.zeros(4, 1), torch.zeros(6, 1), shift, distinct=distinct, same=True, symmetric=False)
+    left_out = sum(1 for i in range(4) for j in range(6) if j == i + shift) if distinct else 0
+    assert block.pairs() == 24 - left_out
