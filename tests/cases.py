@@ -11,8 +11,12 @@ from torch import Tensor
 
 from torch_mmd_losses import (
     EnergyKernel,
+    InverseMultiquadricKernel,
     Kernel,
+    L1LaplaceKernel,
+    LaplaceKernel,
     LinearKernel,
+    MaternKernel,
     PolynomialKernel,
     RationalQuadraticKernel,
     RationalQuadraticMix,
@@ -44,6 +48,15 @@ def _dot(a: list[float], b: list[float]) -> float:
     return sum(p * q for p, q in zip(a, b, strict=True))
 
 
+def _l1(a: list[float], b: list[float]) -> float:
+    return sum(abs(p - q) for p, q in zip(a, b, strict=True))
+
+
+def _matern(e: float, nu: float, length: float) -> float:
+    u = math.sqrt(2 * nu * e) / length
+    return math.exp(-u) * {0.5: 1, 1.5: 1 + u, 2.5: 1 + u + u * u / 3}[nu]
+
+
 def _rbf(e: float, sigma: float) -> float:
     return math.exp(-e / (2 * sigma * sigma))
 
@@ -63,6 +76,7 @@ class KernelCase:
     peak: float | None = 1.0  # k(a, a) and upper bound; None where there is none
     smooth: bool = True  # twice differentiable at coincident samples
     translated: bool = True  # MMD^2 stays when all scores are moved
+    rotated: bool = True  # and when they are rotated
     bounded: bool = False  # another kernel in the discriminator's loss
 
 
@@ -103,6 +117,15 @@ CASES = {
         translated=False,
     ),
     "energy": KernelCase(EnergyKernel, lambda a, b: -math.sqrt(_sq(a, b)), positive=False, peak=0.0, smooth=False),
+    "laplace": KernelCase(lambda: LaplaceKernel(1.7), lambda a, b: math.exp(-math.sqrt(_sq(a, b)) / 1.7), smooth=False),
+    "matern_32": KernelCase(lambda: MaternKernel(1.5, 1.4), lambda a, b: _matern(_sq(a, b), 1.5, 1.4)),
+    "matern_52": KernelCase(lambda: MaternKernel(2.5, 0.8), lambda a, b: _matern(_sq(a, b), 2.5, 0.8)),
+    "inverse_multiquadric": KernelCase(
+        lambda: InverseMultiquadricKernel(1.5, -0.7), lambda a, b: (1 + _sq(a, b) / 2.25) ** -0.7
+    ),
+    "l1_laplace": KernelCase(
+        lambda: L1LaplaceKernel(2.5), lambda a, b: math.exp(-_l1(a, b) / 2.5), radial=False, smooth=False, rotated=False
+    ),
     "sum": KernelCase(
         lambda: RBFKernel(0.8) + RationalQuadraticKernel(2.0),
         lambda a, b: _rbf(_sq(a, b), 0.8) + _rq(_sq(a, b), 2.0),

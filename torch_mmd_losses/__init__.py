@@ -10,6 +10,9 @@ from torch_mmd_losses.kernels.bandwidth import median_distance
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.bounded import RBFBKernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel, PolynomialKernel
+from torch_mmd_losses.kernels.inverse_multiquadric import InverseMultiquadricKernel
+from torch_mmd_losses.kernels.l1_laplace import L1LaplaceKernel
+from torch_mmd_losses.kernels.matern import LaplaceKernel, MaternKernel
 from torch_mmd_losses.kernels.radial import (
     EnergyKernel,
     RationalQuadraticKernel,
@@ -31,8 +34,12 @@ __version__ = "0.1.0"
 __all__ = [
     # kernels
     "EnergyKernel",
+    "InverseMultiquadricKernel",
     "Kernel",
+    "L1LaplaceKernel",
+    "LaplaceKernel",
     "LinearKernel",
+    "MaternKernel",
     "PolynomialKernel",
     "RBFBKernel",
     "RBFKernel",

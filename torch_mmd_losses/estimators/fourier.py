@@ -68,7 +68,11 @@ def mmd2_fourier(
 
     Each call draws new frequencies. To repeat them, pass a generator with the same seed. `torch.compile` does not
     support generators, so leave `generator` None in compiled code. With PyTorch 2.6, `torch.compile` does not support
-    rational quadratic kernels in this function either.
+    kernels with random length scales (rational quadratic, inverse multiquadric, Laplace, Matern) in this function.
+
+    The frequencies of a Laplace kernel, and of a Matern kernel of order 1/2, have no mean. The value is estimated as
+    for other kernels, but the gradient is not: its error does not shrink with more frequencies. For order 3/2 the
+    second derivatives are affected in the same way.
 
     Time is :math:`O((m + n) F d)`. Memory, gradients included, is :math:`O((m + n + F) d)`. For second derivatives,
     under `torch.compile` and in function transforms, it is :math:`O((m + n) F)`.
@@ -77,7 +81,8 @@ def mmd2_fourier(
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
         kernel: :class:`RBFKernel`, :class:`RBFMix`, :class:`RBFBKernel` (its bounds are ignored),
-            :class:`RationalQuadraticKernel`, :class:`RationalQuadraticMix`, or sums and multiples of them. A
+            :class:`RationalQuadraticKernel`, :class:`RationalQuadraticMix`, :class:`InverseMultiquadricKernel`,
+            :class:`LaplaceKernel` without a floor, :class:`MaternKernel`, or sums and multiples of them. A
             :class:`LinearKernel` in such a sum is computed exactly.
         frequencies: number of frequencies, :math:`F`. Each gives two features, a cosine and a sine.
         generator: source of the random numbers. None is PyTorch's default generator for the device of the scores; a
@@ -114,9 +119,9 @@ def mmd2_fourier(
     for summand in others:
         if not spectral_measure.is_known(summand):
             raise TypeError(
-                "kernel: expected an RBFKernel, RBFMix, RBFBKernel, RationalQuadraticKernel, RationalQuadraticMix or "
-                f"LinearKernel, or sums and multiples of them, got {type(summand.kernel).__name__}, whose spectral "
-                "measure is unknown"
+                "kernel: expected an RBFKernel, RBFMix, RBFBKernel, RationalQuadraticKernel, RationalQuadraticMix, "
+                "InverseMultiquadricKernel, LaplaceKernel without a floor, MaternKernel or LinearKernel, or sums and "
+                f"multiples of them, got {type(summand.kernel).__name__}, whose spectral measure is unknown"
             )
     values = [summand.factor * mmd2(real, fake, LinearKernel(), estimator=estimator) for summand in linear]
     if others:

@@ -14,8 +14,7 @@ from torch_mmd_losses import checks
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.gradient_constrained import incomplete_cholesky
 from torch_mmd_losses.gradient_constrained.representers import jets, squared_norms
-from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.kernels.radial import EnergyKernel
+from torch_mmd_losses.kernels.base import Kernel, check_kernel, rough_parts
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.types import Estimator
 
@@ -90,7 +89,9 @@ def gradient_constrained_mmd2(
         in derivatives, and the value jumps where the choice changes. `torch.compile` needs `features=None`.
 
     Raises:
-        TypeError: if samples are not tensors, `kernel` is not a :class:`Kernel` or contains an :class:`EnergyKernel`,
+        TypeError: if samples are not tensors, `kernel` is not a :class:`Kernel` or contains one that is not twice
+            differentiable at coincident samples (:class:`EnergyKernel`, :class:`LaplaceKernel`, order 1/2 of
+            :class:`MaternKernel`, :class:`L1LaplaceKernel`),
             `lambda_` is not a real number, `features` is not a function, or `rank` is not an integer.
         ValueError: if samples are empty, not floating-point, or too few for the estimator; if samples differ in
             dimension, dtype or device; if `lambda_` is not positive or too small for float64; if `rank` is below 1 or
@@ -109,10 +110,11 @@ def gradient_constrained_mmd2(
         Arbel et al. (2018), Eq. 4, Proposition 4 and Appendix D.2.
     """
     check_kernel(kernel)
-    if any(isinstance(summand.kernel, EnergyKernel) for summand in kernel._summands()):
+    rough = rough_parts(kernel)
+    if rough:
         raise TypeError(
             "kernel: expected a kernel that is twice differentiable at coincident samples, got a kernel that contains "
-            "an EnergyKernel"
+            f"{'an' if rough[0].startswith('E') else 'a'} {rough[0]}"
         )
     regulariser = checks.positive_number("lambda_", lambda_)
     if not (features is None or callable(features)):

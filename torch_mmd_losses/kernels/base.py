@@ -101,6 +101,12 @@ class Kernel(Hyperparameters):
         with full_precision(matrix_a.device):
             return sum_of_gram_matrices(self._own_summands(), pairs).to(matrix_a.dtype)
 
+    _is_smooth: bool = True
+    """Whether the kernel is twice differentiable at coincident samples."""
+
+    _is_positive_definite: bool = True
+    """Whether a product with the kernel is a kernel."""
+
     # NumPy's numbers and arrays leave operators to the kernel.
     __array_ufunc__ = None
 
@@ -249,6 +255,12 @@ def _named(value: object) -> str:
     if isinstance(value, Kernel):
         return type(value).__name__
     return f"{checks.described(value)} of type {type(value).__name__}"
+
+
+def rough_parts(kernel: Kernel) -> list[str]:
+    """Return the names of the kernels within a kernel that are not twice differentiable at coincident samples."""
+    parts = (part for part in kernel.modules() if isinstance(part, Kernel))
+    return [type(part).__name__ for part in parts if not part._is_smooth]
 
 
 def check_kernel(kernel: Any) -> None:  # noqa: ANN401

@@ -255,6 +255,9 @@ class EnergyKernel(Kernel):
         Szekely and Rizzo (2013); `distance` in the code of Binkowski et al. (2018), which adds 1e-5 under each root.
     """
 
+    _is_smooth = False
+    _is_positive_definite = False
+
     @with_slope(
         lambda self, sq_dist: profiles.negative_distance_with_slope(sq_dist),
         conditioning=lambda self, _: Conditioning(math.inf, 0.5),

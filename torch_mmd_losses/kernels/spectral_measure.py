@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.bounded import RBFBKernel
+from torch_mmd_losses.kernels.inverse_multiquadric import InverseMultiquadricKernel
+from torch_mmd_losses.kernels.matern import LaplaceKernel, MaternKernel
 from torch_mmd_losses.kernels.radial import RationalQuadraticKernel, RationalQuadraticMix, RBFKernel, RBFMix
 from torch_mmd_losses.kernels.summands import RadialSummand, Summand
 from torch_mmd_losses.precision import total_dtype
@@ -19,12 +21,15 @@ class Component(NamedTuple):
     """A component of a kernel. Its frequencies are normally distributed with precision `sigma**2 / s`.
 
     For a Gaussian kernel, `s` is 1. A rational quadratic kernel with length scale `sigma` is a mixture of Gaussian
-    kernels, so its `s` is random and follows the gamma distribution with shape and rate `alpha`.
+    kernels, so its `s` is random and follows the gamma distribution with shape and rate `alpha`. The frequencies of a
+    Matern kernel follow Student's t distribution with `2 alpha` degrees of freedom: `1 / s` follows the gamma
+    distribution, and `inverse` is true.
     """
 
     weight: float
     sigma: float
     alpha: float | None = None
+    inverse: bool = False
 
 
 # By method, not by class: a subclass that overrides from_sq_dist has another spectral measure.
@@ -39,18 +44,22 @@ _COMPONENTS: dict[Callable[..., Tensor], Callable[[Any], list[Component]]] = {
         Component(weight, kernel.length_scale, alpha)
         for alpha, weight in zip(kernel.alphas, kernel.weights, strict=True)
     ],
+    InverseMultiquadricKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel._length, -kernel.beta)],
+    LaplaceKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.scale, 0.5, inverse=True)],
+    MaternKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.length, kernel.nu, inverse=True)],
 }
 
 
 def is_known(summand: Summand) -> bool:
     """Return whether the library knows the spectral measure of a summand."""
-    return isinstance(summand, RadialSummand) and _definition(summand) in _COMPONENTS
+    has_floor = isinstance(summand.kernel, LaplaceKernel) and summand.kernel.floor > 0
+    return isinstance(summand, RadialSummand) and _definition(summand) in _COMPONENTS and not has_floor
 
 
 def components(summand: Summand) -> list[Component]:
     """Return the components of a summand with a known spectral measure."""
     found = _COMPONENTS[_definition(summand)](summand.kernel)
-    return [Component(summand.factor * weight, sigma, alpha) for weight, sigma, alpha in found]
+    return [part._replace(weight=summand.factor * part.weight) for part in found]
 
 
 def _definition(summand: Summand) -> Callable[..., Tensor]:
@@ -87,6 +96,9 @@ def draw(
     if any(part.alpha is not None for part in mixture):
         shapes = constant([part.alpha or 1.0 for part in mixture])[chosen]
         gamma = torch._standard_gamma(shapes, generator=generator) / shapes
+        if any(part.inverse for part in mixture):
+            inverse = constant([float(part.inverse) for part in mixture])[chosen] > 0
+            gamma = torch.where(inverse, 1 / gamma, gamma)
         random = constant([float(part.alpha is not None) for part in mixture])[chosen] > 0
         scales = scales * torch.where(random, gamma, 1.0).sqrt()
     # torch.randn cannot be compiled with a generator argument, even None, if the dimension is symbolic.

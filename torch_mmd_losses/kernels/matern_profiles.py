@@ -1,0 +1,139 @@
+"""Laplace and Matern kernels as functions of the squared distance, and the same with their slopes.
+
+As in `profiles.py`, functions that return only values are for autograd and the compiler, and functions that also return
+slopes overwrite their argument.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.kernels.contract import ValueAndSlope
+from torch_mmd_losses.kernels.profiles import LOG_2
+from torch_mmd_losses.precision import total_dtype
+
+FARTHEST = 1e4
+"""Distance, in units of the decay, from which on kernel values are zero in every dtype."""
+
+HALF_OF_MATERN_32, HALF_OF_MATERN_52 = 1.678, 2.33
+"""Distances, in units of the decay, at which the Matern kernels are just above half their peak."""
+
+
+def laplace(sq_dist: Tensor, scale: float, floor: float) -> Tensor:
+    """Return `exp(-max(distance, floor) / scale)`, with a gradient of zero at distance zero and below the floor."""
+    apart = sq_dist != 0  # NaN is apart too
+    distance = torch.where(apart, sq_dist, 1.0).sqrt()
+    outside = apart & ~(distance < floor)
+    return torch.where(outside, torch.exp(distance / -scale), math.exp(-floor / scale))
+
+
+def laplace_with_slope(sq_dist: Tensor, scale: float, floor: float) -> ValueAndSlope:
+    """Return :func:`laplace` with its slope."""
+    distance, inside = _distance(sq_dist, floor)
+    value = (distance * (-1 / (scale * LOG_2))).exp2_()
+    return ValueAndSlope(value, torch.div(value, distance, out=distance).masked_fill_(inside, 0), -0.5 / scale)
+
+
+def laplace_excess_with_slope(sq_dist: Tensor, scale: float, floor: float) -> ValueAndSlope:
+    """Return :func:`laplace` minus its peak, with its slope."""
+    distance, inside = _distance(sq_dist, floor)
+    peak = math.exp(-floor / scale)
+    excess = (distance - floor).div_(-scale).expm1_().mul_(peak)
+    return ValueAndSlope(excess, (excess + peak).div_(distance).masked_fill_(inside, 0), -0.5 / scale)
+
+
+def laplace_near(scale: float, floor: float) -> float:
+    """Return the squared distance at which the Laplace kernel is half its peak."""
+    return (floor + LOG_2 * scale) ** 2
+
+
+def _distance(sq_dist: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """Return the distances, at least `floor`, and the places where they have no slope."""
+    distance = sq_dist.sqrt_()
+    if not floor:
+        return distance, distance == 0
+    inside = distance < floor
+    return distance.clamp_min_(floor), inside
+
+
+# With u = decay * distance: (1 + u) exp(-u), whose derivative by the squared distance is -decay^2 / 2 * exp(-u).
+
+
+def matern_32(sq_dist: Tensor, length: float) -> Tensor:
+    """Return `(1 + u) exp(-u)` with `u = sqrt(3) * distance / length`."""
+    apart, u = _units(sq_dist, length, 3)
+    return torch.where(apart, (1 + u) * torch.exp(-u), 1 - sq_dist / length / length * 1.5)
+
+
+def matern_32_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
+    """Return :func:`matern_32` with its slope."""
+    u, decay = _own_units(sq_dist, length, 3)
+    slope = (u * (-1 / LOG_2)).exp2_()
+    return ValueAndSlope(u.mul_(slope).add_(slope), slope, -0.5 * decay**2)
+
+
+def matern_32_excess_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
+    """Return :func:`matern_32` minus its peak, with its slope."""
+    # In float64, because the linear terms of both summands cancel.
+    u, decay = _own_units(sq_dist.to(total_dtype(sq_dist.device)), length, 3)
+    less = u.neg().expm1_()
+    slope = less + 1
+    excess = u.mul_(slope).add_(less)
+    return ValueAndSlope(excess.to(sq_dist.dtype), slope.to(sq_dist.dtype), -0.5 * decay**2)
+
+
+def matern_32_near(length: float) -> float:
+    """Return the squared distance at which the kernel is half its peak."""
+    return (HALF_OF_MATERN_32 * length) ** 2 / 3
+
+
+# With the same u: (1 + u + u^2 / 3) exp(-u), whose derivative is -decay^2 / 6 * (1 + u) exp(-u).
+
+
+def matern_52(sq_dist: Tensor, length: float) -> Tensor:
+    """Return `(1 + u + u^2 / 3) exp(-u)` with `u = sqrt(5) * distance / length`."""
+    apart, u = _units(sq_dist, length, 5)
+    units = sq_dist / length / length * 5
+    near_zero = 1 + units * (units / 24 - 1 / 6)
+    return torch.where(apart, (1 + u * (1 + u / 3)) * torch.exp(-u), near_zero)
+
+
+def matern_52_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
+    """Return :func:`matern_52` with its slope."""
+    u, decay = _own_units(sq_dist, length, 5)
+    power = (u * (-1 / LOG_2)).exp2_()
+    slope = torch.addcmul(power, power, u)
+    return ValueAndSlope(torch.addcmul(slope, u.square_(), power, value=1 / 3), slope, -(decay**2) / 6)
+
+
+def matern_52_excess_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
+    """Return :func:`matern_52` minus its peak, with its slope."""
+    u, decay = _own_units(sq_dist.to(total_dtype(sq_dist.device)), length, 5)
+    less = u.neg().expm1_()
+    power = less + 1
+    slope = torch.addcmul(power, power, u)
+    excess = less.addcmul_(u, power).addcmul_(u.square_(), power, value=1 / 3)
+    return ValueAndSlope(excess.to(sq_dist.dtype), slope.to(sq_dist.dtype), -(decay**2) / 6)
+
+
+def matern_52_near(length: float) -> float:
+    """Return the squared distance at which the kernel is half its peak."""
+    return (HALF_OF_MATERN_52 * length) ** 2 / 5
+
+
+def _units(sq_dist: Tensor, length: float, square: int) -> tuple[Tensor, Tensor]:
+    """Return which distances are above zero, and `sqrt(square)` times the distances in lengths; one where they are zero.
+
+    A root has no derivative at zero. The kernels have one, which the Taylor polynomials at zero provide.
+    """
+    apart = sq_dist != 0
+    return apart, (torch.where(apart, sq_dist, 1.0).sqrt() / length * math.sqrt(square)).clamp_max(FARTHEST)
+
+
+def _own_units(sq_dist: Tensor, length: float, square: int) -> tuple[Tensor, float]:
+    """Return `sqrt(square)` times the distances in lengths, in place, and the factor."""
+    decay = math.sqrt(square) / length
+    return sq_dist.sqrt_().mul_(decay).clamp_max_(FARTHEST), decay
