@@ -119,10 +119,6 @@ CASES = {
     "energy": KernelCase(EnergyKernel, lambda a, b: -math.sqrt(_sq(a, b)), positive=False, peak=0.0, smooth=False),
     "laplace": KernelCase(lambda: LaplaceKernel(1.7), lambda a, b: math.exp(-math.sqrt(_sq(a, b)) / 1.7), smooth=False),
     "matern_32": KernelCase(lambda: MaternKernel(1.5, 1.4), lambda a, b: _matern(_sq(a, b), 1.5, 1.4)),
-    "matern_52": KernelCase(lambda: MaternKernel(2.5, 0.8), lambda a, b: _matern(_sq(a, b), 2.5, 0.8)),
-    "inverse_multiquadric": KernelCase(
-        lambda: InverseMultiquadricKernel(1.5, -0.7), lambda a, b: (1 + _sq(a, b) / 2.25) ** -0.7
-    ),
     "l1_laplace": KernelCase(
         lambda: L1LaplaceKernel(2.5), lambda a, b: math.exp(-_l1(a, b) / 2.5), radial=False, smooth=False, rotated=False
     ),
@@ -145,6 +141,24 @@ CASES = {
         lambda a, b: _rbf(_sq(a, b), 2.0) + 0.5 * _rbf(_sq(a, b), 1.0),
         peak=1.5,
         bounded=True,
+    ),
+    "product": KernelCase(
+        lambda: MaternKernel(2.5, 0.8) * (2 * InverseMultiquadricKernel(1.5, -0.7)),
+        lambda a, b: 2 * _matern(_sq(a, b), 2.5, 0.8) * (1 + _sq(a, b) / 2.25) ** -0.7,
+        peak=2.0,
+    ),
+    "columns": KernelCase(
+        lambda: (
+            RBFKernel(1.2).on(slice(0, 1)) * RBFKernel(0.7)
+            + RationalQuadraticKernel(0.7).on(slice(0, 1)) * MaternKernel(2.5, 1.3).on(slice(None))
+        ),
+        lambda a, b: (
+            _rbf(_sq(a[:1], b[:1]), 1.2) * _rbf(_sq(a, b), 0.7)
+            + _rq(_sq(a[:1], b[:1]), 0.7) * _matern(_sq(a, b), 2.5, 1.3)
+        ),
+        radial=False,
+        peak=2.0,
+        rotated=False,
     ),
     "own_radial": KernelCase(InverseMultiquadric, lambda a, b: (1 + _sq(a, b)) ** -0.5),
     "own_general": KernelCase(

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from cases import RADIAL, KernelCase, scores
+from cases import RADIAL, scores
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
     EnergyKernel,
+    InverseMultiquadricKernel,
+    LaplaceKernel,
+    MaternKernel,
     RationalQuadraticKernel,
     RationalQuadraticMix,
     RBFBKernel,
@@ -18,20 +21,31 @@ from torch_mmd_losses.kernels.summands import near, values_and_slopes
 from torch_mmd_losses.pairs import plan
 from torch_mmd_losses.pairs.tiles import Block
 
-OWN = {name: case for name, case in RADIAL.items() if name != "own_radial"}
+OWN = {name: case.make() for name, case in RADIAL.items() if name not in ("own_radial", "product")} | {
+    "laplace_floor": LaplaceKernel(1.7, floor=0.3),
+    "matern_12": MaternKernel(0.5, 0.7),
+    "matern_52": MaternKernel(2.5, 0.8),
+    "inverse_multiquadric": 2 * InverseMultiquadricKernel(1.5, -0.7),
+}
 PEAKED = {
     "rbf": RBFKernel(300.0),
     "rbf_b": RBFBKernel(300.0),
     "rbf_mix": RBFMix((300.0, 900.0), weights=(2, 3)),
     "rational_quadratic": RationalQuadraticKernel(0.7, 300.0),
     "rational_quadratic_mix": RationalQuadraticMix((0.2, 2.0, 1e20), length_scale=300.0),
+    "laplace": LaplaceKernel(300.0),
+    "laplace_floor": LaplaceKernel(300.0, floor=1.0),
+    "matern_32": MaternKernel(1.5, 300.0),
+    "matern_52": MaternKernel(2.5, 300.0),
+    "inverse_multiquadric": InverseMultiquadricKernel(300.0, -0.6),
+    "joint_gaussian": RBFKernel(300.0).on(slice(0, 2)) * RBFKernel(300.0).on(slice(2, None)),
     "sum": 0.5 * RBFKernel(300.0) + 2 * EnergyKernel(),
 }
 
 
-@pytest.mark.parametrize("case", OWN.values(), ids=OWN)
-def test_the_excess_is_the_value_minus_the_peak(case: KernelCase):
-    summands = case.make()._summands()
+@pytest.mark.parametrize("kernel", OWN.values(), ids=OWN)
+def test_the_excess_is_the_value_minus_the_peak(kernel):
+    summands = kernel._summands()
     sq_dist = torch.cat([torch.zeros(1), torch.logspace(-6, 3, 40)]).double()
     value, slope, rate = values_and_slopes(summands, sq_dist.clone(), None, dtype=torch.float64, keep=True)
     excess, again, factor = values_and_slopes(
@@ -42,9 +56,9 @@ def test_the_excess_is_the_value_minus_the_peak(case: KernelCase):
     assert_close(again * factor, slope * rate, rtol=1e-9, atol=1e-13 * abs(rate))
 
 
-@pytest.mark.parametrize("case", OWN.values(), ids=OWN)
-def test_near_distances_are_those_up_to_half_the_peak(case: KernelCase):
-    for summand in case.make()._summands():
+@pytest.mark.parametrize("kernel", OWN.values(), ids=OWN)
+def test_near_distances_are_those_up_to_half_the_peak(kernel):
+    for summand in kernel._summands():
         distance, value = near([summand]), summand.profile.value
         if distance < float("inf"):
             peak, there = value(torch.tensor([0.0, distance], dtype=torch.float64)).tolist()

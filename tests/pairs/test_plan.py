@@ -23,9 +23,8 @@ class Trained(Kernel):
 
 def ways(kernel, *, m=4, batch=LOCAL):
     """Return the way of each summand, by the name of its class."""
-    plan = make_plan(
-        kernel, torch.zeros(m, 2), torch.zeros(4, 2), "unbiased", objectives=[GENERATOR], tile_size=None, batch=batch
-    )
+    real, fake, options = torch.zeros(m, 2), torch.zeros(4, 2), {"objectives": [GENERATOR], "tile_size": None}
+    plan = make_plan(kernel._summands(), real, fake, "unbiased", batch=batch, **options)
     return {type(summand.kernel).__name__: way for way in WAYS for summand in getattr(plan, way)}
 
 
@@ -63,9 +62,8 @@ def test_everything_is_left_to_autograd_in_a_function_transform():
     found = []
 
     def record(scores):
-        plan = make_plan(
-            RBFKernel() + Cubic(), scores, scores, "biased", objectives=[GENERATOR], tile_size=None, batch=LOCAL
-        )
+        summands, options = (RBFKernel() + Cubic())._summands(), {"objectives": [GENERATOR], "tile_size": None}
+        plan = make_plan(summands, scores, scores, "biased", batch=LOCAL, **options)
         found.append([len(getattr(plan, way)) for way in WAYS])
         return scores.sum()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from torch_mmd_losses import checks
 from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.kernels.columns import checked_range, on_columns
 from torch_mmd_losses.kernels.contract import (
     UNBOUNDED,
     GramFunction,
@@ -22,7 +24,14 @@ from torch_mmd_losses.kernels.contract import (
     value_and_slope_by_autograd,
 )
 from torch_mmd_losses.kernels.hyperparameters import Hyperparameters
-from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, sum_of_gram_matrices
+from torch_mmd_losses.kernels.products import product
+from torch_mmd_losses.kernels.summands import (
+    GramSummand,
+    RadialSummand,
+    Summand,
+    checked_factor,
+    sum_of_gram_matrices,
+)
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.types import Bounds, Group
 
@@ -41,8 +50,9 @@ class Kernel(Hyperparameters):
     compute the bandwidth first and pass it to the kernel as a number or a tensor.
 
     `k1 + k2`, `sum([k1, k2])`, `2 * k` and `k / 2` are kernels. Differences and negative multiples are refused, because
-    they need not be positive definite. Products are not supported. A kernel may write into its arguments, because they
-    are copies.
+    they need not be positive definite. `k1 * k2` is the product of two positive definite kernels, and
+    `k.on(slice(0, 512))` is the kernel of some columns of the scores, see :meth:`on`. A kernel may write into its
+    arguments, because they are copies.
 
     The hyper-parameters of the library's kernels are Python floats and exact in every precision: `.half()` does not
     round them, they do not belong to a device, and `state_dict` stores them as float64 extra state. Assignments are
@@ -107,13 +117,41 @@ class Kernel(Hyperparameters):
     _is_positive_definite: bool = True
     """Whether a product with the kernel is a kernel."""
 
+    def on(self, columns: slice) -> Kernel:
+        """Return this kernel as a kernel of some columns of the scores, `k(a[:, columns], b[:, columns])`.
+
+        Sums and products of such kernels compare several features that lie next to each other. For example,
+        `RBFKernel(sigma).on(slice(0, 512)) * RBFKernel(tau).on(slice(512, 640))` compares the joint distribution of
+        images and texts, whose features are concatenated.
+
+        Products of Gaussian kernels of columns take the time of one Gaussian kernel. Summands of columns are evaluated
+        one after the other, each like a kernel alone. Other products of kernels of columns are differentiated by
+        autograd, tile by tile.
+
+        Args:
+            columns: a slice of at least one column, without a step, with bounds counted from the first column.
+
+        Returns:
+            A kernel. It raises a `ValueError` for scores that do not have these columns.
+
+        Raises:
+            TypeError: if `columns` is not a slice of integers.
+            ValueError: if the slice has a step or negative bounds, or selects nothing.
+
+        Example:
+            >>> kernel = RBFKernel().on(slice(0, 2)) * LaplaceKernel().on(slice(2, 3))
+            >>> kernel(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 2.0]]))
+            tensor([[0.0821]])
+        """
+        return _OnColumns(self, columns)
+
     # NumPy's numbers and arrays leave operators to the kernel.
     __array_ufunc__ = None
 
     def __add__(self, other: Kernel) -> Kernel:
         """Return the kernel `k(a, b) + other(a, b)`."""
         if isinstance(other, Kernel):
-            return _Sum(*_parts(self), *_parts(other))
+            return _Sum(*_parts(self, _Sum), *_parts(other, _Sum))
         if type(other) is int and other == 0:  # where `sum` starts
             return self
         raise TypeError(
@@ -122,9 +160,11 @@ class Kernel(Hyperparameters):
 
     __radd__ = __add__
 
-    def __mul__(self, factor: float) -> Kernel:
-        """Return the kernel `factor * k(a, b)`, `factor > 0`."""
-        return _Multiple(self, factor)
+    def __mul__(self, other: float | Kernel) -> Kernel:
+        """Return the kernel `other * k(a, b)` for a number > 0, or `k(a, b) * other(a, b)` for a kernel."""
+        if isinstance(other, Kernel):
+            return _Product(*_parts(self, _Product), *_parts(other, _Product))
+        return _Multiple(self, other)
 
     __rmul__ = __mul__
 
@@ -228,14 +268,43 @@ class _Multiple(Kernel):
         self._own_summands()
 
     def _own_summands(self) -> list[Summand]:
-        own, (lowest, highest) = self.factor, checks.RANGE
-        found = []
+        own, found = self.factor, []
         for summand in _summands_of("part", self.part):
-            factor = own * summand.factor
-            if not lowest <= factor <= highest:
-                checks.hyperparameter("factor, times the factors within the kernel", factor)
-            found.append(summand._replace(factor=factor))
+            found.append(summand._replace(factor=checked_factor(own * summand.factor)))
         return found
+
+
+class _Product(Kernel):
+    def __init__(self, *parts: Kernel) -> None:
+        super().__init__()
+        for part in parts:
+            indefinite = [module for module in part.modules() if not getattr(module, "_is_positive_definite", True)]
+            if indefinite:
+                raise TypeError(
+                    "kernel * other: expected positive definite kernels, whose products are kernels, got a kernel that "
+                    f"contains {_named(indefinite[0])}"
+                )
+        self.parts = nn.ModuleList(parts)
+        self._own_summands()
+
+    def _own_summands(self) -> list[Summand]:
+        return [product(self, [_summands_of("parts", part) for part in self.parts])]
+
+
+class _OnColumns(Kernel):
+    def __init__(self, part: Kernel, columns: slice) -> None:
+        super().__init__()
+        self.part = part
+        self._range = checked_range(columns)
+
+    def _own_summands(self) -> list[Summand]:
+        return [GramSummand(1.0, self, on_columns([self._range], _summands_of("part", self.part)))]
+
+    def _checksum(self) -> float:
+        return float(zlib.crc32(self.extra_repr().encode()))  # a state belongs to the same columns
+
+    def extra_repr(self) -> str:
+        return f"columns={slice(*self._range[:2])}"
 
 
 def _summands_of(name: str, part: object) -> list[Summand]:
@@ -245,9 +314,9 @@ def _summands_of(name: str, part: object) -> list[Summand]:
     return part._summands()
 
 
-def _parts(kernel: Kernel) -> Iterable[Kernel]:
-    """Return the parts of a plain sum, so that sums of sums do not nest, or the kernel itself."""
-    return cast(Iterable[Kernel], kernel.parts) if type(kernel) is _Sum else (kernel,)
+def _parts(kernel: Kernel, kind: type[Kernel]) -> Iterable[Kernel]:
+    """Return the parts of a plain sum or product, so that they do not nest, or the kernel itself."""
+    return cast(Iterable[Kernel], kernel.parts) if type(kernel) is kind else (kernel,)
 
 
 def _named(value: object) -> str:

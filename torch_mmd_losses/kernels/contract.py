@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import Sample
+from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.types import Bounds, Group
 
 Limits = tuple[float, float]
@@ -93,6 +93,25 @@ class Profile(NamedTuple):
     """Returns a squared distance up to which `f` is at least half its peak, so `f - f(0)` has the smaller error."""
 
 
+class ColumnRange(NamedTuple):
+    """Some columns of scores, times a number."""
+
+    start: int
+    """The first column."""
+    stop: int | None
+    """The column after the last one; None stands for the end."""
+    scale: float = 1.0
+
+
+class OfColumns(NamedTuple):
+    """A kernel of some columns of the scores."""
+
+    ranges: tuple[ColumnRange, ...]
+    """The columns, which are put next to each other."""
+    summands: Sequence[Any]
+    """The kernel of these columns, a sum of summands."""
+
+
 class GramFunction(NamedTuple):
     """A kernel that is not a function of the distance."""
 
@@ -102,6 +121,10 @@ class GramFunction(NamedTuple):
     """Returns the sum over all pairs `(i, j)` except those with `j = i + shift` (None: all pairs), in closed form."""
     by_hand: bool = False
     """Whether the function belongs to the library, and so has no trained parameters."""
+    values_of_pairs: Callable[[Pairs], Tensor] | None = None
+    """Returns the same as `values` of :class:`Pairs`, which say which of them consist of a score and itself."""
+    of_columns: OfColumns | None = None
+    """The kernel of columns that the function is. Losses then evaluate that kernel at those columns of the scores."""
 
 
 def checked_values(name: str, values: object, shape: Sequence[int], device: torch.device) -> Tensor:

@@ -77,7 +77,7 @@ def _nan_if_infinite(scores: Tensor) -> Tensor:
 
 
 class _Distances(torch.autograd.Function):
-    """The distances. `torch.cdist` has no second derivative with p=1, and autograd would keep a matrix per coordinate."""
+    """The distances. `torch.cdist` has no second derivative with p=1; autograd would keep a matrix for each column."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:  # noqa: ANN401
@@ -88,7 +88,7 @@ class _Distances(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        return _Pulls.apply(outer, *ctx.saved_tensors)  # type: ignore[no-untyped-call, no-any-return]
+        return _Pulls.apply(outer, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
 
 
 class _Pulls(torch.autograd.Function):

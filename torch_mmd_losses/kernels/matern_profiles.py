@@ -125,9 +125,10 @@ def matern_52_near(length: float) -> float:
 
 
 def _units(sq_dist: Tensor, length: float, square: int) -> tuple[Tensor, Tensor]:
-    """Return which distances are above zero, and `sqrt(square)` times the distances in lengths; one where they are zero.
+    """Return which distances are above zero, and `sqrt(square)` times the distances in lengths.
 
-    A root has no derivative at zero. The kernels have one, which the Taylor polynomials at zero provide.
+    Where the distance is zero, another number stands for it. A root has no derivative at zero. The kernels have one,
+    which the Taylor polynomials at zero provide.
     """
     apart = sq_dist != 0
     return apart, (torch.where(apart, sq_dist, 1.0).sqrt() / length * math.sqrt(square)).clamp_max(FARTHEST)

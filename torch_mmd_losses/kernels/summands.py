@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torch_mmd_losses import checks
 from torch_mmd_losses.distances import Pairs
 from torch_mmd_losses.kernels.contract import (
     UNBOUNDED,
@@ -56,6 +57,14 @@ def by_kind(summands: Iterable[Summand]) -> tuple[list[RadialSummand], list[Gram
     return radial, others
 
 
+def checked_factor(factor: float) -> float:
+    """Return the product of several factors if it is within the range of a factor."""
+    lowest, highest = checks.RANGE
+    if not lowest <= factor <= highest:
+        checks.hyperparameter("factor, times the factors within the kernel", factor)
+    return factor
+
+
 def gram_matrix(summand: Summand, pairs: Pairs, limits: Limits = UNBOUNDED) -> Tensor:
     """Return the Gram matrix `(m, n)` of one summand without its factor, differentiable by autograd.
 
@@ -67,7 +76,8 @@ def gram_matrix(summand: Summand, pairs: Pairs, limits: Limits = UNBOUNDED) -> T
         limits: limits of the squared distance, for kernels of the distance.
     """
     if isinstance(summand, GramSummand):
-        return summand.function.values(pairs.a, pairs.b)
+        function = summand.function
+        return function.values_of_pairs(pairs) if function.values_of_pairs else function.values(pairs.a, pairs.b)
     profile = summand.profile
     sq_dist = pairs.sq_dist(profile.conditioning, by_hand=profile.by_hand)
     if limits == UNBOUNDED:
@@ -185,6 +195,11 @@ def common_exponent(summands: Sequence[RadialSummand]) -> float | None:
     return summands[0].profile.exponent if len(summands) == 1 and summands[0].factor == 1 else None
 
 
+def is_by_hand(summand: Summand) -> bool:
+    """Return whether a summand belongs to the library, and so has no trained parameters."""
+    return (summand.profile if isinstance(summand, RadialSummand) else summand.function).by_hand
+
+
 def has_closed_form(summand: Summand) -> bool:
     """Return whether sums over pairs have a closed form, which needs no Gram matrix."""
     return isinstance(summand, GramSummand) and summand.function.pair_sum is not None
@@ -195,8 +210,7 @@ def is_trained(summand: Summand, like: Tensor) -> bool:
 
     The dtype, device and dimension of the scores are those of `like`.
     """
-    function = summand.profile if isinstance(summand, RadialSummand) else summand.function
-    if function.by_hand:
+    if is_by_hand(summand):
         return False
     kernel: Any = summand.kernel
     with torch.enable_grad():

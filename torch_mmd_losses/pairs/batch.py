@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -61,6 +61,9 @@ class Batch(Protocol):
     gradient_factor: float
     """Factor between the gradients that a process returns and those of the loss."""
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the same batch with a function applied to the scores of all samples, as to the local scores."""
+
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
         """Return the scores of all samples, given the local scores."""
 
@@ -88,6 +91,10 @@ class LocalBatch:
 
     is_local = True
     gradient_factor = 1.0
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> LocalBatch:
+        """Return this batch."""
+        return self
 
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
         """Return the scores."""

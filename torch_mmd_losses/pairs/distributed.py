@@ -7,7 +7,8 @@ further communication. The contributions to the value are added over the process
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -43,6 +44,13 @@ class GlobalBatch:
         self.gradient_factor = float(self.world)
         self.sizes = self._gather_sizes(real, fake)
         self.everything = self._gather_scores(real, fake)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> GlobalBatch:
+        """Return the same batch with a function applied to the scores of all processes."""
+        changed = copy.copy(self)
+        all_real, all_fake = self.everything
+        changed.everything = change(all_real), change(all_fake)
+        return changed
 
     def samples(self, real: Tensor, fake: Tensor) -> Sequence[Tensor]:
         """Return the local scores, then all real and all fake scores in the order of the processes."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.columns import selected
+from torch_mmd_losses.kernels.contract import OfColumns
+from torch_mmd_losses.kernels.summands import Summand
 from torch_mmd_losses.pairs import by_autograd, hand_written
 from torch_mmd_losses.pairs.batch import LOCAL, Batch
 from torch_mmd_losses.pairs.objective import Objective
@@ -39,11 +44,30 @@ def objective_values(
     Returns:
         Scalars in the dtype of the scores, differentiable twice.
     """
-    plan = make_plan(kernel, real, fake, estimator, objectives=objectives, tile_size=tile_size, batch=batch)
-    if not plan.by_autograd:
+    return _values(kernel._summands(), real, fake, estimator, objectives, tile_size, batch)
+
+
+def _values(
+    summands: Sequence[Summand],
+    real: Tensor,
+    fake: Tensor,
+    estimator: Estimator,
+    objectives: Sequence[Objective],
+    tile_size: int | None,
+    batch: Batch,
+) -> tuple[Tensor, ...]:
+    plan = make_plan(summands, real, fake, estimator, objectives=objectives, tile_size=tile_size, batch=batch)
+    if not (plan.by_autograd or plan.of_columns):
         return hand_written.values(plan, real, fake)
     parts = []
     if plan.dense or plan.tiled or plan.tiled_by_autograd:
         parts.append(hand_written.values(plan, real, fake))
-    parts.append(by_autograd.values(plan, plan.by_autograd, real, fake))
+    if plan.by_autograd:
+        parts.append(by_autograd.values(plan, plan.by_autograd, real, fake))
+    for factor, _, function in plan.of_columns:
+        ranges, inner = cast(OfColumns, function.of_columns)
+        own = [summand._replace(factor=factor * summand.factor) for summand in inner]
+        change = partial(selected, ranges=ranges)
+        columns = change(real), change(fake)
+        parts.append(_values(own, *columns, estimator, objectives, tile_size, batch.changed(change)))
     return tuple(torch.stack(values).sum().to(real.dtype) for values in zip(*parts, strict=True))

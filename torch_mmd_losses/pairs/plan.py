@@ -8,7 +8,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from torch_mmd_losses import hand_written_gradients
-from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, has_closed_form, is_trained
 from torch_mmd_losses.pairs.batch import Batch
 from torch_mmd_losses.pairs.objective import Objective
@@ -19,7 +18,7 @@ DENSE_UP_TO = 512
 
 
 class Plan(NamedTuple):
-    """Everything about a call except the scores. Every summand is in one of the first four lists."""
+    """Everything about a call except the scores. Every summand is in one of the first five lists."""
 
     dense: Sequence[RadialSummand]
     """Kernels of the distance in small batches: one matrix of all distances, gradients written by hand."""
@@ -29,6 +28,8 @@ class Plan(NamedTuple):
     """Other kernels: tile by tile, gradients by autograd within a tile."""
     by_autograd: Sequence[Summand]
     """All remaining kernels: whole Gram matrices or closed forms, differentiated by autograd."""
+    of_columns: Sequence[GramSummand]
+    """Kernels of some columns of the scores: evaluated as a call of their own, with these columns."""
     objectives: Sequence[Objective]
     estimator: Estimator
     batch: Batch
@@ -36,7 +37,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    kernel: Kernel,
+    summands: Sequence[Summand],
     real: Tensor,
     fake: Tensor,
     estimator: Estimator,
@@ -45,7 +46,7 @@ def make_plan(
     tile_size: int | None,
     batch: Batch,
 ) -> Plan:
-    """Decide how to evaluate each summand of the kernel.
+    """Decide how to evaluate each summand of a kernel.
 
     Hand-written gradients are used where plain reverse-mode autograd with respect to the scores is all that follows.
     Under `torch.compile` and in function transforms, which must see each operation, everything is left to autograd.
@@ -60,8 +61,11 @@ def make_plan(
     radial: list[RadialSummand] = []
     others: list[GramSummand] = []
     left: list[Summand] = []
-    for summand in kernel._summands():
-        if not by_hand or has_closed_form(summand) or is_trained(summand, real):
+    of_columns: list[GramSummand] = []
+    for summand in summands:
+        if isinstance(summand, GramSummand) and summand.function.of_columns is not None:
+            of_columns.append(summand)
+        elif not by_hand or has_closed_form(summand) or is_trained(summand, real):
             left.append(summand)
         elif isinstance(summand, RadialSummand):
             radial.append(summand)
@@ -73,6 +77,7 @@ def make_plan(
         [] if is_small else radial,
         others,
         left,
+        of_columns,
         objectives,
         estimator,
         batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.columns import pairs_of_columns
 from torch_mmd_losses.kernels.contract import UNBOUNDED
-from torch_mmd_losses.kernels.summands import RadialSummand, gram_matrix, has_closed_form
+from torch_mmd_losses.kernels.summands import GramSummand, Summand, gram_matrix, has_closed_form
 from torch_mmd_losses.pairs.batch import Batch, WeightedBlock
 from torch_mmd_losses.pairs.by_autograd import pair_sum
 from torch_mmd_losses.pairs.tiles import tile_side, tiles
@@ -56,10 +58,10 @@ def mean_values(
             for summand in tiled:
                 gram = gram_matrix(summand, pairs)
                 totals[place].add_(pairs.total(gram), alpha=summand.factor * times)
-                if isinstance(summand, RadialSummand):
-                    masks.append(_saturated(summand, gram, pairs, part.group, bounds))
-            if len(masks) == len(summands):  # other kernels never saturate
-                totals[-1].add_(pairs.total(reduce(torch.logical_and, masks).to(real.dtype)), alpha=times)
+                masks.append(_saturated(summand, gram, pairs, part.group, bounds))
+            mask = _all_of(masks) if len(masks) == len(summands) else None  # closed forms never saturate
+            if mask is not None:
+                totals[-1].add_(pairs.total(mask.to(real.dtype)), alpha=times)
     for scores in samples:
         totals[-1].add_(torch.mul(scores, 0).sum())  # NaN if a score is not finite
     numbers = [*(counts[group] for group in GROUPS), sum(counts.values())]
@@ -74,8 +76,22 @@ def _tile(part: WeightedBlock, rows: slice, columns: slice) -> tuple[Pairs, int]
     return part.pairs_of(a, b, rows.start, columns.start), 2 if part.block.symmetric and not on_diagonal else 1
 
 
-def _saturated(summand: RadialSummand, gram: Tensor, pairs: Pairs, group: Group, bounds: Bounds) -> Tensor:
-    """Return a mask `(m, n)` of the pairs whose gradient has nearly vanished, given the Gram matrix without bounds."""
+def _saturated(summand: Summand, gram: Tensor, pairs: Pairs, group: Group, bounds: Bounds) -> Tensor | None:
+    """Return a mask `(m, n)` of the pairs whose gradient has nearly vanished, or None for kernels that never saturate.
+
+    Args:
+        summand: the kernel.
+        gram: its Gram matrix, without bounds.
+        pairs: the pairs.
+        group: the group of the pairs.
+        bounds: the bounds of the loss.
+    """
+    if isinstance(summand, GramSummand):
+        if summand.function.of_columns is None:
+            return None
+        ranges, inner = summand.function.of_columns
+        columns = pairs_of_columns(pairs, ranges)
+        return _all_of([_saturated(part, gram_matrix(part, columns), columns, group, bounds) for part in inner])
     profile = summand.profile
     sq_dist = pairs.sq_dist(profile.conditioning, by_hand=profile.by_hand)
     peak = profile.value(sq_dist.new_zeros(1, 1))
@@ -84,3 +100,9 @@ def _saturated(summand: RadialSummand, gram: Tensor, pairs: Pairs, group: Group,
     flat = ((relative < SATURATED) | (relative > 1 - SATURATED)) & (peak > 0)
     limits = profile.limits(group, bounds)
     return flat if limits == UNBOUNDED else flat | (sq_dist < limits[0]) | (sq_dist > limits[1])
+
+
+def _all_of(masks: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the conjunction of masks; None stands for a mask that is false."""
+    found = [mask for mask in masks if mask is not None]
+    return reduce(torch.logical_and, found) if len(found) == len(masks) else None

@@ -8,10 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import Sample
-from torch_mmd_losses.kernels.summands import GramSummand
+from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.kernels.summands import GramSummand, gram_matrix
 from torch_mmd_losses.pairs.tiles import Block, tiles
-from torch_mmd_losses.precision import total_dtype
 
 
 def add_sum(
@@ -34,18 +33,13 @@ def add_sum(
         times = len(sides) if block.symmetric else 1  # the tile below the diagonal is the transpose
         with torch.enable_grad():
             inputs = [scores.detach().requires_grad_(gradient is not None) for scores, gradient, _ in sides]
-            tile_total = _tile_total(summand, inputs[0], inputs[-1], block, rows, columns)
+            a = Sample(inputs[0])
+            b = a if len(inputs) == 1 else Sample(inputs[1])
+            shift = block.shift + rows.start - columns.start
+            pairs = Pairs(a, b, distinct=block.distinct, same=block.same, shift=shift)
+            tile_total = pairs.total(gram_matrix(summand, pairs))
         total.add_(tile_total.detach(), alpha=times)
         for scores, (_, gradient, place) in zip(inputs, sides, strict=True):
             if gradient is not None and tile_total.requires_grad:
                 (found,) = torch.autograd.grad(tile_total, scores, retain_graph=True, materialize_grads=True)
                 gradient[place].add_(found, alpha=times)
-
-
-def _tile_total(summand: GramSummand, a: Tensor, b: Tensor, block: Block, rows: slice, columns: slice) -> Tensor:
-    gram = summand.function.values(Sample(a), Sample(b))
-    if block.distinct and block.meets_diagonal(rows, columns):
-        left_out = torch.zeros(gram.shape, dtype=torch.bool, device=gram.device)
-        block.diagonal(left_out, rows, columns).fill_(True)
-        gram = gram.masked_fill(left_out, 0)
-    return gram.sum(1).sum(dtype=total_dtype(gram.device))
