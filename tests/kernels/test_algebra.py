@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from torch_mmd_losses import Kernel, LinearKernel, MMDLoss, RBFKernel, RBFMix, mmd2
+from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, MMDLoss, RBFKernel, RBFMix, mmd2
 
 cases = st.sampled_from(list(CASES.values()))
 factors = st.floats(1e-6, 1e6)
@@ -99,10 +99,10 @@ REFUSED = {
     "k * '2'": (lambda: K * "2", TypeError, "factor: expected a real number, got '2' of type str"),
     "k * None": (lambda: K * None, TypeError, "factor: expected a real number, got None"),
     "k * Decimal": (lambda: K * Decimal(2), TypeError, "factor: expected a real number, got Decimal"),
-    "k * k": (
-        lambda: K * RBFKernel(),
+    "k * energy": (
+        lambda: K * (RBFKernel() + EnergyKernel()),
         TypeError,
-        "factor: expected a real number, got RBFKernel.* of type RBFKernel",
+        "kernel, other: expected positive definite kernels, .*, got a kernel that contains EnergyKernel",
     ),
     "1e20 * (1e20 * k)": (lambda: 1e20 * (1e20 * K), ValueError, "factor, times the factors within .* got 1e\\+40"),
     "k + 1": (lambda: K + 1, TypeError, ADDED + " 1 of type int"),

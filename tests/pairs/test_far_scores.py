@@ -9,6 +9,8 @@ from torch.testing import assert_close
 from torch_mmd_losses import (
     EnergyKernel,
     Kernel,
+    LaplaceKernel,
+    MaternKernel,
     MMDLoss,
     RationalQuadraticKernel,
     RationalQuadraticMix,
@@ -46,6 +48,10 @@ KERNELS = {
     "rational_quadratic": lambda d: RationalQuadraticKernel(0.7),
     "rational_quadratic_mix": lambda d: RationalQuadraticMix(),
     "energy": lambda d: EnergyKernel(),
+    "laplace": lambda d: LaplaceKernel(d**0.5),
+    "matern_32": lambda d: MaternKernel(1.5, d**0.5),
+    "matern_52": lambda d: MaternKernel(2.5, d**0.5),
+    "product": lambda d: RBFKernel(d**0.5) * RationalQuadraticKernel(0.7),
     "sum": lambda d: 0.5 * RBFKernel(d**0.5) + EnergyKernel(),
     "own": lambda d: InverseMultiquadric(),
 }
@@ -93,7 +99,7 @@ def exact(kernel, a, b):
     """Return kernel values and slopes at sums of squared differences, in float64."""
     sq_dist = sum((p.unsqueeze(1) - q).square() for p, q in zip(a.double().T, b.double().T, strict=True))
     sq_dist.requires_grad_()
-    values = sum(s.factor * s.kernel.from_sq_dist(sq_dist) for s in kernel._summands())
+    values = sum(s.factor * s.profile.value(sq_dist) for s in kernel._summands())
     return values.detach(), torch.autograd.grad(values.sum(), sq_dist)[0]
 
 

@@ -281,7 +281,7 @@ class _Product(Kernel):
             indefinite = [module for module in part.modules() if not getattr(module, "_is_positive_definite", True)]
             if indefinite:
                 raise TypeError(
-                    "kernel * other: expected positive definite kernels, whose products are kernels, got a kernel that "
+                    "kernel, other: expected positive definite kernels, whose products are kernels, got a kernel that "
                     f"contains {_named(indefinite[0])}"
                 )
         self.parts = nn.ModuleList(parts)
@@ -326,7 +326,7 @@ def _named(value: object) -> str:
     return f"{checks.described(value)} of type {type(value).__name__}"
 
 
-def rough_parts(kernel: Kernel) -> list[str]:
+def rough_parts(kernel: nn.Module) -> list[str]:
     """Return the names of the kernels within a kernel that are not twice differentiable at coincident samples."""
     parts = (part for part in kernel.modules() if isinstance(part, Kernel))
     return [type(part).__name__ for part in parts if not part._is_smooth]

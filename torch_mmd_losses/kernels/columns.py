@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -21,8 +22,12 @@ def checked_range(columns: object) -> ColumnRange:
         raise TypeError(f"columns: expected a slice such as slice(0, 512), got {checks.described(columns)}")
     if columns.step not in (None, 1):
         raise ValueError(f"columns: expected a slice without a step, got {columns}")
-    start = 0 if columns.start is None else checks.whole_number("columns.start", columns.start, least=0)
-    stop = None if columns.stop is None else checks.whole_number("columns.stop", columns.stop, least=0)
+    bounds = [bound for bound in (columns.start, columns.stop) if bound is not None]
+    if not all(isinstance(bound, Integral) and not isinstance(bound, bool) for bound in bounds):
+        raise TypeError(f"columns: expected a slice of integers, got {checks.described(columns)}")
+    if any(bound < 0 for bound in bounds):
+        raise ValueError(f"columns: expected bounds >= 0, counted from the first column, got {columns}")
+    start, stop = int(columns.start or 0), None if columns.stop is None else int(columns.stop)
     if stop is not None and stop <= start:
         raise ValueError(f"columns: expected a slice of at least one column, got {columns}")
     return ColumnRange(start, stop)
@@ -56,7 +61,8 @@ def selected(scores: Tensor, ranges: Sequence[ColumnRange]) -> Tensor:
         least = start + 1 if stop is None else stop
         if dimension < least:
             raise ValueError(
-                f"kernel.on({slice(start, stop)}): expected scores of at least {least} dimensions, got {dimension}"
+                f"columns: expected scores of at least {least} dimensions for kernel.on(slice({start}, {stop})), got "
+                f"{dimension}"
             )
     parts = [scores[:, start:stop] for start, stop, _ in ranges]
     if any(scale != 1 for *_, scale in ranges):

@@ -108,7 +108,7 @@ class MaternKernel(Kernel):
 
     Example:
         >>> MaternKernel(nu=2.5, length=2.0)(torch.zeros(1, 3), torch.ones(1, 3))
-        tensor([[0.6907]])
+        tensor([[0.6037]])
 
     References:
         Rasmussen and Williams (2006), Eq. 4.17.

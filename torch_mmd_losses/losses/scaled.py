@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torch_mmd_losses import checks
 from torch_mmd_losses.hand_written_gradients import eager_only
-from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.base import Kernel, rough_parts
 from torch_mmd_losses.kernels.inner_product import LinearKernel
 from torch_mmd_losses.kernels.radial import RBFKernel
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, is_trained
@@ -330,7 +330,8 @@ def _check_scalable(summand: Summand) -> None:
         )
     device = next((state.device for state in (*kernel.parameters(), *kernel.buffers())), torch.device("cpu"))
     peak, curvature = _peak_and_curvature(summand, torch.ones(1, 1, device=device))
-    if not (peak > 0 and 0 < curvature < math.inf):
+    # The slope that stands for that of a cusp is zero, which hides a cusp within a product.
+    if rough_parts(kernel) or not (peak > 0 and 0 < curvature < math.inf):
         raise TypeError(
             "kernel: expected a kernel that is positive and smooth at distance zero, with a negative slope in the "
             f"squared distance, got {name} with value {peak.item():g} and slope {-curvature.item() / 2:g}"
