@@ -105,6 +105,16 @@ REFUSED = {
         "kernel, other: expected positive definite kernels, .*, got a kernel that contains EnergyKernel",
     ),
     "1e20 * (1e20 * k)": (lambda: 1e20 * (1e20 * K), ValueError, "factor, times the factors within .* got 1e\\+40"),
+    "1e20 k * 1e20 k": (
+        lambda: (1e20 * K) * (1e20 * RBFMix()),
+        ValueError,
+        "factor, times the factors within .* got 1e\\+40",
+    ),
+    "1e20 k * 1e20 k.on": (
+        lambda: (1e20 * K) * (1e20 * K).on(slice(0, 1)),
+        ValueError,
+        "factor, times the factors within .* got 1e\\+40",
+    ),
     "k + 1": (lambda: K + 1, TypeError, ADDED + " 1 of type int"),
     "1 + k": (lambda: 1 + K, TypeError, ADDED + " 1 of type int"),
     "0.5 + k": (lambda: 0.5 + K, TypeError, ADDED + " 0.5 of type float"),

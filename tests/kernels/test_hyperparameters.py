@@ -16,8 +16,12 @@ from torch.testing import assert_close
 
 from torch_mmd_losses import (
     EnergyKernel,
+    InverseMultiquadricKernel,
     Kernel,
+    L1LaplaceKernel,
+    LaplaceKernel,
     LinearKernel,
+    MaternKernel,
     MMDLoss,
     PolynomialKernel,
     RationalQuadraticKernel,
@@ -213,6 +217,10 @@ def test_numbers_out_of_range_are_refused(bad):
         (lambda: RBFBKernel(lower=bad), "lower"),
         (lambda: RBFBKernel(upper=bad), "upper"),
         (lambda: PolynomialKernel(offset=bad), "offset"),
+        (lambda: L1LaplaceKernel(bad), "scale"),
+        (lambda: LaplaceKernel(bad), "scale"),
+        (lambda: MaternKernel(length=bad), "length"),
+        (lambda: InverseMultiquadricKernel(bad), "c"),
         (lambda: RBFKernel() * bad, "factor"),
         (lambda: bad * RBFKernel(), "factor"),
     ]:
@@ -267,6 +275,8 @@ def test_numbers_that_no_precision_can_hold_are_refused(bad):
         (lambda: RBFMix((1, 2), weights=(1, bad)), r"weights\[1\]"),
         (lambda: RBFBKernel(bad), "sigma"),
         (lambda: PolynomialKernel(offset=bad), "offset"),
+        (lambda: LaplaceKernel(floor=bad), "floor"),
+        (lambda: MaternKernel(length=bad), "length"),
         (lambda: bad * RBFKernel(), "factor"),
         (lambda: RBFKernel() / bad, "divisor"),
         (lambda: setattr(kernel, "sigma", bad), "sigma"),

@@ -40,7 +40,7 @@ class LaplaceKernel(Kernel):
         tensor([[0.3679]])
 
     References:
-        Zhou et al. (2025), Eq. 11 and Appendix; Deng et al. (2026), Eq. 12.
+        Zhou et al. (2025) and Deng et al. (2026), who minimise MMD^2 and follow a drift with this kernel.
     """
 
     _hyperparameters = ("scale", "floor")
@@ -56,8 +56,8 @@ class LaplaceKernel(Kernel):
         return self._converted_floor(value) if name == "floor" else super()._converted(name, value)
 
     def _converted_floor(self, value: object) -> float:
-        number = checks.finite_number("floor", value)
-        return checks.hyperparameter("floor", value) if number else 0.0
+        # A positive number that is too small for a float is not zero.
+        return checks.hyperparameter("floor", value) if checks.finite_number("floor", value) or value != 0 else 0.0
 
     def _check(self, values: dict[str, tuple[float, ...]]) -> None:
         scale, floor = values["scale"][0], values["floor"][0]
