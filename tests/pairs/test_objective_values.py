@@ -256,6 +256,7 @@ def test_gram_matrices_are_float32_too(name):
 COMPILED = {
     **dict.fromkeys(("rbf", "rbf_mix_weighted", "rational_quadratic", "rational_quadratic_mix_weighted"), "eager"),
     **dict.fromkeys(("linear", "polynomial", "multiple_of_bounded", "own_radial", "own_general"), "eager"),
+    **dict.fromkeys(("laplace", "matern_32", "l1_laplace", "product", "columns"), "eager"),
     **dict.fromkeys(("energy", "sum_with_linear", "sum_with_bounded"), "aot_eager"),
 }
 

@@ -50,7 +50,7 @@ def product(kernel: nn.Module, parts: Sequence[Sequence[Summand]]) -> Summand:
         return gaussian
     radial = [part[0] for part in parts if isinstance(part[0], RadialSummand) and len(part) == 1]
     if len(radial) == len(parts) and all(map(is_by_hand, radial)):
-        factor = checked_factor(math.prod(summand.factor for summand in radial))
+        factor = checked_factor(_multiplied([summand.factor for summand in radial]))
         return RadialSummand(1.0, kernel, _product_of_profiles(factor, [summand.profile for summand in radial]))
     by_hand = all(is_by_hand(summand) for part in parts for summand in part)
     return GramSummand(1.0, kernel, of_pairs(partial(_product_of_gram_matrices, parts), by_hand=by_hand))
@@ -68,7 +68,7 @@ def _joint_gaussian(kernel: nn.Module, parts: Sequence[Sequence[Summand]]) -> Gr
     found = [gaussian for gaussian in map(_gaussian, parts) if gaussian is not None]
     if len(found) < len(parts) or all(ranges == (EVERYTHING,) for _, ranges, _ in found):
         return None
-    factor, unit = checked_factor(math.prod(own for own, _, _ in found)), found[0][2]
+    factor, unit = checked_factor(_multiplied([own for own, _, _ in found])), found[0][2]
     joint = [
         ColumnRange(start, stop, scale * math.sqrt(_exponent(summand) / _exponent(unit)))
         for _, ranges, summand in found
@@ -92,6 +92,13 @@ def _gaussian(part: Sequence[Summand]) -> tuple[float, tuple[ColumnRange, ...], 
     if found is None or found[1] != (EVERYTHING,):  # columns of columns are left alone
         return None
     return summand.factor * found[0], ranges, found[2]
+
+
+def _multiplied(numbers: Sequence[float]) -> float:
+    result = 1.0
+    for number in numbers:  # the compiler of PyTorch does not know math.prod
+        result *= number
+    return result
 
 
 def _exponent(summand: RadialSummand) -> float:
