@@ -1,8 +1,10 @@
 """Kernel values minus their peak, and MMD^2 of scores that are close together for the kernel."""
 
+import math
+
 import pytest
 import torch
-from cases import RADIAL, scores
+from cases import RADIAL, InverseMultiquadric, scores
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
@@ -17,7 +19,7 @@ from torch_mmd_losses import (
     RBFMix,
     mmd2,
 )
-from torch_mmd_losses.kernels.summands import near, values_and_slopes
+from torch_mmd_losses.kernels.summands import are_near, values_and_slopes, worst_conditioning
 from torch_mmd_losses.pairs import plan
 from torch_mmd_losses.pairs.tiles import Block
 
@@ -57,14 +59,21 @@ def test_the_excess_is_the_value_minus_the_peak(kernel):
 
 
 @pytest.mark.parametrize("kernel", OWN.values(), ids=OWN)
-def test_near_distances_are_those_up_to_half_the_peak(kernel):
-    for summand in kernel._summands():
-        distance, value = near([summand]), summand.profile.value
-        if distance < float("inf"):
-            peak, there = value(torch.tensor([0.0, distance], dtype=torch.float64)).tolist()
-            assert 0.499 * peak <= there < 0.99 * peak
-        else:
-            assert value(torch.zeros(1)) == 0
+def test_near_scores_are_at_least_at_half_the_peak(kernel):
+    summands, like = kernel._summands(), torch.zeros(1, 1)
+    conditioning = worst_conditioning(summands, like)
+    if all(kernel(like, like) == 0 for kernel in (summand.kernel for summand in summands)):
+        assert are_near(summands, conditioning, 1e30, like)  # the value is the excess
+        return
+    bounds = [
+        largest for largest in torch.logspace(-6, 6, 200).tolist() if are_near(summands, conditioning, largest, like)
+    ]
+    assert bounds
+    for summand in summands:
+        peak, there = summand.profile.value(torch.tensor([0.0, 4 * max(bounds)], dtype=torch.float64)).tolist()
+        assert 0.5 * peak <= there
+    assert not are_near(summands, conditioning, math.inf, like)
+    assert not are_near([*summands, *InverseMultiquadric()._summands()], conditioning, min(bounds), like)
 
 
 @pytest.mark.parametrize("dense", [True, False])

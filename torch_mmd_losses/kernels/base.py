@@ -223,7 +223,7 @@ class Kernel(Hyperparameters):
             None if slope.exponent is None else slope.exponent(self),
             by_hand=True,
             excess_and_slope=None if slope.excess_and_slope is None else partial(slope.excess_and_slope, self),
-            near=partial(slope.near, self),
+            near=None if slope.near is None else slope.near(self),
         )
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:

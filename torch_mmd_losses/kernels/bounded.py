@@ -79,7 +79,6 @@ class RBFBKernel(Kernel):
         ),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
         excess_and_slope=lambda self, sq_dist: profiles.gaussian_excess_with_slope(sq_dist, self.sigma),
-        near=lambda self: profiles.gaussian_near(self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances, without the bounds."""

@@ -64,10 +64,6 @@ class ValueAndSlope(NamedTuple):
     rate: float
 
 
-def _nowhere() -> float:
-    return 0.0
-
-
 class Profile(NamedTuple):
     """A kernel of the distance, `k(a, b) = f(|a - b|^2)`."""
 
@@ -89,8 +85,12 @@ class Profile(NamedTuple):
     A constant drops out of sums over pairs whose weights add up to zero, as in MMD^2. Where `f` is close to its peak,
     `f - f(0)` has digits that `f` has lost to rounding. Where `f` is close to zero, it is the other way round.
     """
-    near: Callable[[], float] = _nowhere
-    """Returns a squared distance up to which `f` is at least half its peak, so `f - f(0)` has the smaller error."""
+    near: float | None = None
+    """A squared distance up to which `f` is at least half its peak, for a function whose steepness is infinite.
+
+    Other functions with an excess are logarithmically convex, so that half the peak is reached no sooner than by the
+    exponential with their steepness.
+    """
 
 
 class ColumnRange(NamedTuple):
@@ -185,7 +185,7 @@ class HandWritten(NamedTuple):
     conditioning: Callable[[Any, Tensor], Conditioning]
     exponent: Callable[[Any], float] | None
     excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None
-    near: Callable[[Any], float]
+    near: Callable[[Any], float] | None
 
 
 def with_slope(
@@ -194,7 +194,7 @@ def with_slope(
     conditioning: Callable[[Any, Tensor], Conditioning],
     exponent: Callable[[Any], float] | None = None,
     excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None = None,
-    near: Callable[[Any], float] = lambda _: 0.0,
+    near: Callable[[Any], float] | None = None,
 ) -> Callable[[Method], Method]:
     """Attach a hand-written slope to a `from_sq_dist` method.
 

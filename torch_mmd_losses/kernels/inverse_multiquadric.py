@@ -72,7 +72,6 @@ class InverseMultiquadricKernel(Kernel):
         excess_and_slope=lambda self, sq_dist: profiles.rational_quadratic_excess_with_slope(
             sq_dist, -self.beta, self._length
         ),
-        near=lambda self: profiles.rational_quadratic_near(-self.beta, self._length),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""

@@ -151,7 +151,7 @@ class MaternKernel(Kernel):
     def _near(self) -> float:
         if self.nu == 0.5:
             return matern_profiles.laplace_near(self.length, 0.0)
-        return (matern_profiles.matern_32_near if self.nu == 1.5 else matern_profiles.matern_52_near)(self.length)
+        return matern_profiles.matern_32_near(self.length)  # order 5/2 has a finite steepness and does not need it
 
     def _conditioning(self, like: Tensor) -> Conditioning:
         # The slope of order 3/2 still has a root at zero, though its value does not.

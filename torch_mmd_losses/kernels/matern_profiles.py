@@ -18,8 +18,8 @@ from torch_mmd_losses.precision import total_dtype
 FARTHEST = 1e4
 """Distance, in units of the decay, from which on kernel values are zero in every dtype."""
 
-HALF_OF_MATERN_32, HALF_OF_MATERN_52 = 1.678, 2.33
-"""Distances, in units of the decay, at which the Matern kernels are just above half their peak."""
+HALF_OF_MATERN_32 = 1.678
+"""Distance, in units of the decay, at which the Matern kernel of order 3/2 is just above half its peak."""
 
 
 def laplace(sq_dist: Tensor, scale: float, floor: float) -> Tensor:
@@ -117,11 +117,6 @@ def matern_52_excess_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope
     slope = torch.addcmul(power, power, u)
     excess = less.addcmul_(u, power).addcmul_(u.square_(), power, value=1 / 3)
     return ValueAndSlope(excess.to(sq_dist.dtype), slope.to(sq_dist.dtype), -(decay**2) / 6)
-
-
-def matern_52_near(length: float) -> float:
-    """Return the squared distance at which the kernel is half its peak."""
-    return (HALF_OF_MATERN_52 * length) ** 2 / 5
 
 
 def _units(sq_dist: Tensor, length: float, square: int) -> tuple[Tensor, Tensor]:

@@ -66,11 +66,6 @@ def gaussian_excess_with_slope(sq_dist: Tensor, sigma: float) -> ValueAndSlope:
     return power_of_two_excess(sq_dist.mul_(exponent), exponent)
 
 
-def gaussian_near(sigma: float) -> float:
-    """Return the squared distance at which the Gaussian is half its peak."""
-    return 2 * LOG_2 * sigma**2
-
-
 def gaussians_with_slopes(
     sq_dist: Tensor, sigmas: Sequence[float], weights: Sequence[float]
 ) -> Iterator[tuple[float, ValueAndSlope]]:
@@ -149,11 +144,6 @@ def rational_quadratic_excess_with_slope(sq_dist: Tensor, alpha: float, length: 
     quotient = sq_dist * (0.5 / (alpha * length**2))
     excess = quotient.log1p().mul_(-alpha).expm1_()
     return ValueAndSlope(excess, (excess + 1).div_(quotient.add_(1)), -0.5 / length**2)
-
-
-def rational_quadratic_near(alpha: float, length: float) -> float:
-    """Return the squared distance at which the rational quadratic is half its peak, or a smaller one."""
-    return 2 * alpha * length**2 * math.expm1(min(LOG_2 / alpha, 10.0))
 
 
 def _whole_power(x: Tensor, exponent: int) -> Tensor:

@@ -46,7 +46,6 @@ class RBFKernel(Kernel):
         conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2, is_moderate=is_moderate(self.sigma)),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
         excess_and_slope=lambda self, sq_dist: profiles.gaussian_excess_with_slope(sq_dist, self.sigma),
-        near=lambda self: profiles.gaussian_near(self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
@@ -103,7 +102,6 @@ class RBFMix(Kernel):
         _value_and_slope,
         conditioning=_conditioning,
         excess_and_slope=_excess_and_slope,
-        near=lambda self: profiles.gaussian_near(min(self.sigmas)),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
@@ -163,7 +161,6 @@ class RationalQuadraticKernel(Kernel):
         excess_and_slope=lambda self, sq_dist: profiles.rational_quadratic_excess_with_slope(
             sq_dist, self.alpha, self.length_scale
         ),
-        near=lambda self: profiles.rational_quadratic_near(self.alpha, self.length_scale),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
@@ -232,7 +229,6 @@ class RationalQuadraticMix(Kernel):
         _value_and_slope,
         conditioning=_conditioning,
         excess_and_slope=_excess_and_slope,
-        near=lambda self: min(profiles.rational_quadratic_near(alpha, self.length_scale) for alpha in self.alphas),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""

@@ -22,6 +22,8 @@ from torch_mmd_losses.kernels.contract import (
     is_moderate,
 )
 
+LOG_2 = math.log(2)
+
 PairLimits = Limits | tuple[Tensor, Tensor]
 """Limits of the squared distance: the same numbers for all pairs, or a matrix with one entry for each pair."""
 
@@ -130,7 +132,7 @@ def values_and_slopes(
         dtype: dtype of the scores. A user's kernel may hold tensors, such as a network, in this dtype.
         keep: whether `sq_dist` must stay unchanged.
         excess: return the sum minus its peak instead, see :attr:`Profile.excess_and_slope`. All kernels must have it,
-            as they do if :func:`near` is above zero.
+            as they do if they :func:`are_near`.
     """
     last = len(summands) - 1
     if not last and summands[0].factor == 1:
@@ -145,12 +147,31 @@ def values_and_slopes(
     )
 
 
-def near(summands: Sequence[RadialSummand]) -> float:
-    """Return a squared distance up to which every kernel is at least half its peak; zero if that is not known.
+def are_near(summands: Sequence[RadialSummand], conditioning: Conditioning, largest: float, like: Tensor) -> bool:
+    """Return whether every kernel is at least half its peak for all pairs, and has an excess.
 
-    Up to this distance, the sum minus its peak has a smaller rounding error than the sum itself.
+    The sum minus its peak then has a smaller rounding error than the sum itself.
+
+    Args:
+        summands: the kernels.
+        conditioning: the conditioning of their sum.
+        largest: the largest squared norm of the scores around their centre; infinite if the host does not know it.
+        like: the scores.
     """
-    return min([summand.profile.near() for summand in summands])
+    if conditioning.steepness == math.inf:
+        return largest < math.inf and 4 * largest < min([_near(summand.profile, like) for summand in summands])
+    return 4 * largest * conditioning.steepness < LOG_2 and all(
+        summand.profile.excess_and_slope is not None for summand in summands
+    )
+
+
+def _near(profile: Profile, like: Tensor) -> float:
+    """Return a squared distance up to which a kernel is at least half its peak; zero if that is not known."""
+    if profile.excess_and_slope is None:
+        return 0.0
+    if profile.near is not None:
+        return profile.near
+    return LOG_2 / profile.conditioning(like).steepness
 
 
 def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:

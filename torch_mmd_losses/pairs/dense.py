@@ -28,8 +28,8 @@ from torch_mmd_losses.kernels.profiles import power_of_two, power_of_two_excess
 from torch_mmd_losses.kernels.summands import (
     PairLimits,
     RadialSummand,
+    are_near,
     common_exponent,
-    near,
     values_and_slopes,
     worst_conditioning,
 )
@@ -58,9 +58,10 @@ def values_and_gradients(
     m, n = real.shape[0], fake.shape[0]
     limits = [None if bounds == "none" else group_limits(summands, bounds) for _, bounds in objectives]
     factor = common_exponent(summands) if all([limit is None for limit in limits]) else None  # noqa: C419 (faster)
-    stack, sq_dist, far_apart, largest = stacked_distances(real, fake, factor, worst_conditioning(summands, real))
+    conditioning = worst_conditioning(summands, real)
+    stack, sq_dist, far_apart, largest = stacked_distances(real, fake, factor, conditioning)
     # The weights of all pairs add up to zero, so the peak of the kernel may be subtracted from its values.
-    excess = largest < math.inf and 4 * largest < near(summands)
+    excess = are_near(summands, conditioning, largest, real)
     mapped = None
     if factor is not None:
         mapped = power_of_two_excess(sq_dist, factor) if excess else power_of_two(sq_dist, factor)

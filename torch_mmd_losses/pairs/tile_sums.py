@@ -19,8 +19,8 @@ from torch_mmd_losses.kernels.profiles import power_of_two, power_of_two_excess
 from torch_mmd_losses.kernels.summands import (
     GramSummand,
     RadialSummand,
+    are_near,
     common_exponent,
-    near,
     sum_of_profiles,
     values_and_slopes,
     worst_conditioning,
@@ -97,10 +97,11 @@ def _radial_sums(
 ) -> list[SumWithGradients]:
     dtype, unbounded = block.a.dtype, len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
     factor = common_exponent(summands) if unbounded else None
-    ways = ways_of_distances(block.a, block.b, worst_conditioning(summands, block.a), factor)
+    conditioning = worst_conditioning(summands, block.a)
+    ways = ways_of_distances(block.a, block.b, conditioning, factor)
     for distances in ways:  # pragma: no branch (the last way is always right)
         accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
-        excess = 4 * distances.largest < near(summands)
+        excess = are_near(summands, conditioning, distances.largest, block.a)
         for rows, columns in tiles(block, side):
             sq_dist = distances.of(rows, columns)
             diagonal = block.meets_diagonal(rows, columns)
