@@ -44,6 +44,7 @@ from torch_mmd_losses import (
     gradient_constrained_mmd2,
     gradient_penalty,
     interpolation_points,
+    kernel_sums,
     l2_penalty,
     median_distance,
     mmd2,
@@ -220,6 +221,19 @@ def test_what_is_no_tensor_of_scores_is_refused(place, kind):
     check(lambda: TAKE_SCORES[place](make()), error, f"{place.split()[1]}: {text}")
 
 
+TAKE_GROUPS = {
+    "kernel_sums points": lambda x: kernel_sums(x, good(), K),
+    "kernel_sums samples": lambda x: kernel_sums(good(), x, K),
+}
+
+
+@pytest.mark.parametrize("kind", NO_SCORES)
+@pytest.mark.parametrize("place", TAKE_GROUPS)
+def test_what_is_no_tensor_of_groups_of_scores_is_refused(place, kind):
+    make, error, text = NO_SCORES[kind]
+    check(lambda: TAKE_GROUPS[place](make()), error, f"{place.split()[1]}: {text.replace('(m, d)', '(*G, m, d)')}")
+
+
 # All other mistakes, by public name
 
 # fmt: off
@@ -294,6 +308,20 @@ REFUSED = {
         (lambda: witness(X, Y, Z, [K]), TypeError, "kernel: expected a Kernel such as ..., got [RBFKernel(sigma=1.0)]"),
         (lambda: witness(good(d=2), X, Y, K), ValueError, "scores, real: expected the same score dimension d, got 2 and 3"),
         (lambda: witness(X, Y, Z.half(), K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float16"),
+    ],
+    "kernel_sums": [
+        (lambda: kernel_sums(X, Y, "rbf"), TypeError, "kernel: expected a Kernel such as ..., got 'rbf'"),
+        (lambda: kernel_sums(X[:, 0], Y, K), ValueError, "points: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got (8,)"),
+        (lambda: kernel_sums(X, good(d=2), K), ValueError, "points, samples: expected the same score dimension d, got 3 and 2"),
+        (lambda: kernel_sums(X, Y[None], K), ValueError, "points, samples: expected the same groups, got () and (1,) (shapes (8, 3) and (1, 8, 3))"),
+        (lambda: kernel_sums(X, Y.double(), K), ValueError, "points, samples: expected the same dtype, got torch.float32 and torch.float64"),
+        (lambda: kernel_sums(X, Y.to("meta"), K), ValueError, "points, samples: expected the same device, got cpu and meta"),
+        (lambda: kernel_sums(X, Y, K, weights=[1.0] * 8), TypeError, "weights: expected a tensor of weights, got list of length 8"),
+        (lambda: kernel_sums(X, Y, K, weights=torch.ones(7)), ValueError, "weights: expected weights of shape (8,), one for each sample, got (7,)"),
+        (lambda: kernel_sums(X, Y, K, weights=torch.ones(8).long()), ValueError, "weights: expected floating-point weights, got torch.int64"),
+        (lambda: kernel_sums(X, Y, K, weights=torch.ones(8, device="meta")), ValueError, "weights: expected weights on the device of the samples, cpu, got meta"),
+        (lambda: kernel_sums(X, Y, K, exclude_self=1), TypeError, "exclude_self: expected True or False, got 1 of type int"),
+        (lambda: kernel_sums(X, good(7), K, exclude_self=True), ValueError, "points, samples: expected as many points as samples for exclude_self=True, got 8 and 7"),
     ],
     "gradient_constrained_mmd2": [
         (lambda: gradient_constrained_mmd2(X, Y, K, lambda_=0), ValueError, "lambda_: expected a number > 0, got 0"),
@@ -715,7 +743,7 @@ def test_what_is_right_is_accepted(use, plain):
 
 
 def test_every_public_name_has_a_row():
-    places = {place.split()[0].split(".")[0] for place in TAKE_SCORES}
+    places = {place.split()[0].split(".")[0] for place in (*TAKE_SCORES, *TAKE_GROUPS)}
     assert places | set(REFUSED) | set(ACCEPTED) == set(torch_mmd_losses.__all__)
 
 

@@ -5,6 +5,7 @@ from torch_mmd_losses.estimators.fourier import mmd2_fourier
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.estimators.variance import mmd2_and_variance
 from torch_mmd_losses.estimators.witness import witness
+from torch_mmd_losses.fields.kernel_sums import kernel_sums
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
 from torch_mmd_losses.kernels.bandwidth import median_distance
 from torch_mmd_losses.kernels.base import Kernel
@@ -57,6 +58,8 @@ __all__ = [
     "mmd2_blocks",
     "mmd2_fourier",
     "witness",
+    # fields
+    "kernel_sums",
     # tests
     "mmd_test",
     "relative_mmd_test",

@@ -1,0 +1,94 @@
+"""Sums of kernel values, and of samples weighted by them, at given points."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses import checks
+from torch_mmd_losses.fields import arguments
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.kernel_products import kernel_products
+from torch_mmd_losses.precision import total_dtype
+
+
+def kernel_sums(
+    points: Tensor,
+    samples: Tensor,
+    kernel: Kernel,
+    *,
+    weights: Tensor | None = None,
+    exclude_self: bool = False,
+) -> tuple[Tensor, Tensor]:
+    r"""Return sums over samples of kernel values, and of the samples weighted by them, at each point.
+
+    .. math:: s_i = \sum_j w_j \, k(x_i, y_j), \qquad v_i = \sum_j w_j \, k(x_i, y_j) \, y_j
+
+    for points :math:`x` and samples :math:`y`. From them follow density estimates, barycentres :math:`v_i / s_i`, mean
+    shifts :math:`v_i / s_i - x_i`, and the attraction of a loss on fixed data. A group is a pair of sets on its own. No
+    group has an influence on another.
+
+    The sums are exact and computed tile by tile, so memory grows with the numbers of points and samples, not with the
+    number of pairs. Under `torch.compile` and in transforms of `torch.func`, and for kernels with trained parameters,
+    there is one matrix of all pairs of all groups instead.
+
+    Args:
+        points: points `(*G, p, d)` in any floating-point dtype, for any number of dimensions of groups `*G`, including
+            none.
+        samples: samples `(*G, n, d)`, of the same groups, dimension, dtype and device.
+        kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
+        weights: weights `(*G, n)` of the samples, of either sign. None gives each sample the weight 1.
+        exclude_self: leave out the pairs of equal index, `j = i`. There have to be as many points as samples.
+
+    Returns:
+        The sums `(*G, p)` and `(*G, p, d)`, float64 for float64 points and float32 for all others. Both are of either
+        sign, and differentiable twice with respect to points, samples and weights.
+
+    Raises:
+        TypeError: if an argument is not a tensor, `kernel` is not a :class:`Kernel`, or `exclude_self` is not a bool.
+        ValueError: if points or samples have fewer than two dimensions, are empty or not floating-point, or differ in
+            groups, dimension, dtype or device; if weights have another shape or device than one for each sample; if
+            `exclude_self` is true and there are not as many points as samples.
+
+    Example:
+        >>> samples = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> mass, moment = kernel_sums(torch.tensor([[0.5], [3.0]]), samples, RBFKernel())
+        >>> mass
+        tensor([1.8089, 1.1464])
+        >>> moment / mass.unsqueeze(-1)  # barycentres
+        tensor([[0.5607],
+                [2.7348]])
+
+    References:
+        Gretton et al. (2012): the empirical mean embedding is :math:`s / n`. Comaniciu and Meer (2002): the mean shift.
+    """
+    check_kernel(kernel)
+    distinct = checks.flag("exclude_self", exclude_self)
+    x, y, groups = arguments.grouped("points", points, "samples", samples)
+    factors = arguments.weights("weights", weights, y, groups)
+    if distinct and x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"points, samples: expected as many points as samples for exclude_self=True, got {x.shape[1]} and "
+            f"{y.shape[1]}"
+        )
+    moments = y if factors is None else factors.unsqueeze(-1) * y
+    ones = torch.ones_like(y[..., :1]) if factors is None else factors.unsqueeze(-1)
+    found = kernel_products(x, y, torch.cat([ones, moments], -1), kernel, distinct=distinct).to(x.dtype)
+    return found[..., 0].reshape(*groups, -1), found[..., 1:].reshape(*groups, *found.shape[1:-1], x.shape[-1])
+
+
+def weighted_kernel_sums(
+    points: Tensor, samples: Tensor, kernel: Kernel, weights: Tensor | None = None, *, exclude_self: bool = False
+) -> Tensor:
+    """Return the first of the two sums of :func:`kernel_sums`, `(g, p)` in :func:`total_dtype`, for checked arguments.
+
+    Args:
+        points: `(g, p, d)`.
+        samples: `(g, n, d)`.
+        kernel: the kernel.
+        weights: `(g, n)`, or None for ones.
+        exclude_self: leave out the pairs of equal index.
+    """
+    if weights is None:
+        weights = torch.ones(samples.shape[:2], dtype=total_dtype(samples.device), device=samples.device)
+    return kernel_products(points, samples, weights.unsqueeze(-1), kernel, distinct=exclude_self)[..., 0]

@@ -1,0 +1,225 @@
+"""Sums of kernel values at given points: products of Gram matrices with matrices that never need a Gram matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, PairFunction, Tile
+from torch_mmd_losses.pairs.product_tiles import (
+    Gradients,
+    Sums,
+    add_gradients,
+    single_tiles,
+    values_of_tile,
+    visit_distances,
+)
+from torch_mmd_losses.precision import full_precision, total_dtype
+
+
+class Request(NamedTuple):
+    """What is summed over which pairs."""
+
+    function: PairFunction
+    indices: Indices
+
+
+def kernel_products(
+    points: Tensor, samples: Tensor, coefficients: Tensor, kernel: Kernel, *, distinct: bool = False
+) -> Tensor:
+    """Return the sums over samples of kernel values times coefficients, `sum_j k(x_i, y_j) c_j`.
+
+    Args:
+        points: checked points `(g, p, d)`.
+        samples: checked samples `(g, n, d)`; the same object as `points` if they are the same samples.
+        coefficients: `(g, n, c)`, in any floating-point dtype.
+        kernel: the kernel.
+        distinct: leave out pairs of equal index.
+
+    Returns:
+        `(g, p, c)` in :func:`total_dtype`, differentiable twice. Under the compiler and in function transforms, and for
+        kernels with trained parameters, there is a whole Gram matrix.
+    """
+    function = KernelValues(kernel._summands())
+    request = Request(function, Indices(distinct, samples is points))
+    with full_precision(points.device):
+        if reverse_mode_only(points, samples, coefficients) and not function.is_trained(points):
+            return _Products.apply(points, samples, coefficients, request)  # type: ignore[no-untyped-call]
+        wide = total_dtype(points.device)
+        gram = request.indices.without(function.of_all(points, samples, request.indices))
+        return gram.to(wide) @ coefficients.to(wide)
+
+
+def kernel_gradients(points: Tensor, samples: Tensor, weights: Tensor, kernel: Kernel) -> Tensor:
+    """Return the gradient at each point of the sum over samples of kernel values, `sum_j w_j grad_x k(x_i, y_j)`.
+
+    Args:
+        points: checked points `(g, p, d)`.
+        samples: checked samples `(g, n, d)`.
+        weights: `(g, n)`.
+        kernel: the kernel.
+
+    Returns:
+        `(g, p, d)` in the dtype of the points, differentiable once.
+    """
+    function = KernelValues(kernel._summands())
+    request, coefficients = Request(function, Indices(False, samples is points)), weights.unsqueeze(-1)
+    wide = total_dtype(points.device)
+    with full_precision(points.device):
+        if reverse_mode_only(points, samples, weights) and not function.is_trained(points):
+            outer = torch.ones(*points.shape[:2], 1, dtype=wide, device=points.device)
+            return _ProductGradients.apply(  # type: ignore[no-untyped-call]
+                points, samples, coefficients, outer, request, (True, False, False)
+            )[0]
+
+        def total(x: Tensor) -> Tensor:
+            return (function.of_all(x, samples, request.indices).to(wide) @ coefficients.to(wide)).sum()
+
+        return torch.func.grad(total)(points)
+
+
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, samples: Tensor, coefficients: Tensor, request: Request) -> Tensor:  # noqa: ANN401
+        ctx.request = request
+        ctx.save_for_backward(points, samples, coefficients)
+        return _sums(points, samples, coefficients, request)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        wanted = tuple(ctx.needs_input_grad[:3])
+        found = _ProductGradients.apply(*ctx.saved_tensors, outer, ctx.request, wanted)  # type: ignore[no-untyped-call]
+        return (*found, None)
+
+
+class _ProductGradients(torch.autograd.Function):
+    """The gradients of `<outer, products>` by points, samples and coefficients, differentiable once more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        points: Tensor,
+        samples: Tensor,
+        coefficients: Tensor,
+        outer: Tensor,
+        request: Request,
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.request = request
+        ctx.save_for_backward(points, samples, coefficients, outer)
+        with full_precision(points.device):
+            found = _gradients(points, samples, coefficients, outer, request, wanted)
+        narrow = (points, samples, coefficients)
+        return tuple(None if g is None else g.to(t.dtype) for g, t in zip(found, narrow, strict=True))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *along: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        tensors = ctx.saved_tensors
+        with full_precision(tensors[0].device):
+            found = _second_gradients(tensors, along, ctx.request, ctx.needs_input_grad[:4])
+        narrow = [None if g is None else g.to(t.dtype) for g, t in zip(found, tensors, strict=True)]
+        return (*narrow, None, None)
+
+
+def _sums(points: Tensor, samples: Tensor, coefficients: Tensor, request: Request) -> Tensor:
+    function, indices = request
+    shape, wide = (*points.shape[:2], coefficients.shape[2]), total_dtype(points.device)
+    if function.has_radial:
+        found = visit_distances(
+            points,
+            samples,
+            function,
+            indices,
+            lambda distances, groups: Sums(distances, coefficients[groups], function, indices, points.dtype),
+        )
+        total = found[0].total if len(found) == 1 else torch.cat([sums.total for sums in found])
+    else:
+        total = torch.zeros(shape, dtype=wide, device=points.device)
+    if function.others:
+        others = KernelValues(function.others)
+        for group, tile in single_tiles(points, samples):
+            x, y = points[group, tile.rows], samples[group, tile.columns]
+            values = values_of_tile(others, indices, x, y, tile)
+            total[group, tile.rows].add_(values.to(wide) @ coefficients[group, tile.columns].to(wide))
+    return total
+
+
+def _gradients(
+    points: Tensor, samples: Tensor, coefficients: Tensor, outer: Tensor, request: Request, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    function, indices = request
+    inputs = points, samples, coefficients
+    if function.has_radial:
+        visitors = visit_distances(
+            points,
+            samples,
+            function,
+            indices,
+            lambda distances, groups: Gradients(
+                distances, coefficients[groups], outer[groups], function, indices, points.dtype, wanted
+            ),
+        )
+        parts = zip(*[(each.to_points, each.to_samples, each.to_coefficients) for each in visitors], strict=True)
+        found = [_joined(part) for part in parts]
+    else:
+        found = _wide_zeros(inputs, wanted)
+    if function.others:
+        others = KernelValues(function.others)
+
+        def inner(of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile) -> Tensor:
+            return _inner(others, indices, of_points, of_samples, tile)
+
+        add_gradients(inner, (points, outer), (samples, coefficients), (found[0], None), found[1:])
+    return found
+
+
+def _second_gradients(
+    tensors: Sequence[Tensor], along: Sequence[Tensor | None], request: Request, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Return the gradients of the inner product of :func:`_gradients` and `along` by all tensors."""
+    points, samples, coefficients, outer = tensors
+    steps = [torch.zeros_like(t) if v is None else v for t, v in zip(tensors[:3], along, strict=True)]
+    found = _wide_zeros(tensors, wanted)
+
+    def along_gradients(of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile) -> Tensor:
+        value = _inner(request.function, request.indices, of_points, of_samples, tile)
+        leaves = of_points[0], *of_samples[:2]
+        slopes = torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
+        directions = of_points[2], *of_samples[2:]
+        return torch.stack([(g * v).sum() for g, v in zip(slopes, directions, strict=True)]).sum()
+
+    add_gradients(
+        along_gradients,
+        (points, outer, steps[0]),
+        (samples, coefficients, *steps[1:]),
+        (found[0], found[3], None),
+        (found[1], found[2], None, None),
+    )
+    return found
+
+
+def _inner(
+    function: PairFunction, indices: Indices, of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile
+) -> Tensor:
+    """Return `<outer, products>` for a tile of one group, differentiable twice."""
+    x, outer, y, coefficients = *of_points[:2], *of_samples[:2]
+    values = values_of_tile(function, indices, x, y, tile)
+    wide = total_dtype(x.device)
+    return (values.to(wide) * (outer.to(wide) @ coefficients.to(wide).mT)).sum()
+
+
+def _wide_zeros(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+    wide = total_dtype(tensors[0].device)
+    return [torch.zeros_like(t, dtype=wide) if want else None for t, want in zip(tensors, wanted, strict=True)]
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None

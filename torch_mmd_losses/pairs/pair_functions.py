@@ -1,0 +1,161 @@
+"""What is summed over the pairs of points and samples: the values of a kernel, or another function of the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.distances import Pairs, Sample, squared_distances
+from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope
+from torch_mmd_losses.kernels.profiles import power_of_two
+from torch_mmd_losses.kernels.summands import (
+    GramSummand,
+    Summand,
+    by_kind,
+    common_exponent,
+    is_trained,
+    needs_float64,
+    sum_of_gram_matrices,
+    sum_of_profiles,
+    values_and_slopes,
+    worst_conditioning,
+)
+
+
+class Tile(NamedTuple):
+    """Some pairs: those of some points with some samples, in some groups."""
+
+    groups: slice
+    rows: slice
+    columns: slice
+
+
+class Indices(NamedTuple):
+    """What is known of the pairs of equal index, whose points and samples have one index in a group.
+
+    Attributes:
+        distinct: leave these pairs out.
+        same: these pairs are at distance zero.
+    """
+
+    distinct: bool
+    same: bool
+
+    def meet(self, tile: Tile) -> bool:
+        """Return whether such pairs are known of and in the tile."""
+        rows, columns = tile.rows, tile.columns
+        return (self.distinct or self.same) and rows.start < columns.stop and columns.start < rows.stop
+
+    @staticmethod
+    def in_(matrix: Tensor, tile: Tile) -> Tensor:
+        """Return a view of the entries of a tile `(..., rows, columns)` that belong to such pairs."""
+        return matrix.diagonal(tile.rows.start - tile.columns.start, -2, -1)
+
+    def without(self, gram: Tensor) -> Tensor:
+        """Return a whole matrix `(..., p, n)` with zeros in place of pairs that are left out."""
+        return (
+            gram.masked_fill(torch.eye(*gram.shape[-2:], dtype=torch.bool, device=gram.device), 0)
+            if (self.distinct)
+            else gram
+        )
+
+
+class PairFunction(Protocol):
+    """A function of the pairs of points and samples, which may depend on their indices."""
+
+    @property
+    def factor(self) -> float | None:
+        """What squared distances are multiplied by before they are handed to this function; None is 1."""
+
+    @property
+    def others(self) -> Sequence[GramSummand]:
+        """Summands that are not functions of the distance."""
+
+    @property
+    def has_radial(self) -> bool:
+        """Whether there is a part that is a function of the distance."""
+
+    def conditioning(self, like: Tensor) -> Conditioning:
+        """Return the conditioning of the part that is a function of the distance."""
+
+    def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
+        """Return the values of that part in a tile, without a graph. It may overwrite the distances."""
+
+    def values_and_slopes(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> ValueAndSlope:
+        """Return the same with the derivatives by the squared distance."""
+
+    def of_pairs(self, pairs: Pairs, tile: Tile) -> Tensor:
+        """Return the values of a tile of a single group, all parts together, by operations that autograd follows."""
+
+    def of_all(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+        """Return the values `(g, p, n)` of all pairs, by operations that autograd follows."""
+
+
+class KernelValues:
+    """The values of a kernel.
+
+    Args:
+        summands: the summands of the kernel.
+    """
+
+    def __init__(self, summands: Sequence[Summand]) -> None:
+        self.summands = summands
+        self.radial, self.others = by_kind(summands)
+        self.has_radial = bool(self.radial)
+        self.factor = common_exponent(self.radial) if self.radial else None
+
+    def is_trained(self, like: Tensor) -> bool:
+        """Return whether the values depend on trained parameters of a user's kernel, for points `(g, p, d)`."""
+        return any([is_trained(summand, like[0]) for summand in self.summands])  # noqa: C419 (faster)
+
+    def conditioning(self, like: Tensor) -> Conditioning:
+        """Return the conditioning of the kernels of the distance."""
+        return worst_conditioning(self.radial, like)
+
+    def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
+        """Return the values of the kernels of the distance."""
+        if self.factor is not None:
+            return sq_dist.exp2_()
+        if len(self.radial) == 1 and self.radial[0].factor == 1 and self.radial[0].profile.by_hand:
+            return self.radial[0].profile.value(sq_dist)
+        return sum_of_profiles(self.radial, sq_dist, dtype)
+
+    def values_and_slopes(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> ValueAndSlope:
+        """Return the same with slopes."""
+        if self.factor is not None:
+            return power_of_two(sq_dist, self.factor)
+        return values_and_slopes(self.radial, sq_dist, None, dtype=dtype, keep=False)
+
+    def of_pairs(self, pairs: Pairs, tile: Tile) -> Tensor:
+        """Return the values of a tile."""
+        return sum_of_gram_matrices(self.summands, pairs)
+
+    def of_all(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+        """Return the values of all pairs."""
+        groups = range(points.shape[0])
+        if reverse_mode_only(points, samples):
+            everything = Tile(slice(0), slice(0, points.shape[1]), slice(0, samples.shape[1]))
+            pairs = [Pairs(Sample(points[i]), Sample(samples[i]), distinct=False, same=indices.same) for i in groups]
+            return torch.stack([self.of_pairs(each, everything) for each in pairs])
+        parts = []
+        if self.radial:
+            parts.append(self._of_all_distances(points, samples, indices))
+        for factor, _, function in self.others:
+            values = [function.values(Sample(points[i]), Sample(samples[i])) for i in groups]
+            parts.append(factor * torch.stack(values))
+        return reduce(torch.add, parts)
+
+    def _of_all_distances(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+        dtype = points.dtype
+        if needs_float64(self.radial, points) and points.device.type != "mps":
+            points, samples = points.double(), samples.double()
+        sq_dist = squared_distances(points, samples)
+        if indices.same or indices.distinct:
+            equal = torch.eye(*sq_dist.shape[-2:], dtype=torch.bool, device=sq_dist.device)
+            sq_dist = sq_dist.masked_fill(equal, 0)
+        return sum_of_profiles(self.radial, sq_dist, dtype)

@@ -1,0 +1,252 @@
+"""Sums over samples at each point, and their gradients, tile by tile.
+
+A tile is a few hundred points and samples of one group, or many small groups whole. Nothing larger than a tile is ever
+made, so memory grows with the numbers of points and samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.kernels.contract import ValueAndSlope
+from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile
+from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
+from torch_mmd_losses.pairs.tiles import tile_side
+from torch_mmd_losses.precision import total_dtype
+
+
+class Visitor(Protocol):
+    """What visits the tiles of a call, and keeps sums."""
+
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+        """Add a tile, given its squared distances, which may be overwritten, and whether it has equal indices."""
+
+
+Kept = TypeVar("Kept", bound=Visitor)
+
+
+def visit_distances(
+    points: Tensor,
+    samples: Tensor,
+    function: PairFunction,
+    indices: Indices,
+    start: Callable[[TileDistances, slice], Kept],
+) -> list[Kept]:
+    """Visit all squared distances, and return what each part of the groups has kept.
+
+    Args:
+        points: `(g, p, d)`.
+        samples: `(g, n, d)`, or `points`.
+        function: what is summed up. Its conditioning decides how precise the distances are.
+        indices: what is known of pairs of equal index.
+        start: returns a new visitor for a way to compute the distances of some groups. If the way turns out to be not
+            precise enough, this visitor is dropped.
+    """
+    side, found = tile_side(None, points.device), []
+    for groups in _parts(points, samples, side):
+        x = points[groups]
+        y = x if samples is points else samples[groups]
+        for distances in ways_of_distances(x, y, function.conditioning(x), function.factor):  # pragma: no branch
+            visitor = start(distances, groups)
+            for tile in _tiles(groups, x.shape[1], y.shape[1], side):
+                sq_dist, meets = distances.of(tile.rows, tile.columns), indices.meet(tile)
+                if meets:
+                    indices.in_(sq_dist, tile).zero_()
+                if not distances.are_right(sq_dist, zeros=indices.in_(sq_dist, tile).numel() if meets else 0):
+                    break  # start anew, more precisely
+                visitor.visit(sq_dist, tile, meets)
+            else:
+                found.append(visitor)
+                break
+    return found
+
+
+def _parts(points: Tensor, samples: Tensor, side: int) -> Iterator[slice]:
+    """Yield as many groups at a time as fit into a tile.
+
+    The precision of the distances is chosen for these groups together. With a number that is not finite the choice
+    would fail, so then the groups are taken one by one.
+    """
+    (count, p), n = points.shape[:2], samples.shape[1]
+    step = max(1, side**2 // (p * n))
+    if count > 1 and step > 1 and points.is_cpu and not (points.isfinite().all() and samples.isfinite().all()):
+        step = 1
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def _tiles(groups: slice, p: int, n: int, side: int) -> Iterator[Tile]:
+    for row in range(0, p, side):
+        for column in range(0, n, side):
+            yield Tile(groups, slice(row, min(row + side, p)), slice(column, min(column + side, n)))
+
+
+def single_tiles(points: Tensor, samples: Tensor) -> Iterator[tuple[int, Tile]]:
+    """Yield the tiles of all groups, one group after the other, each with the number of its group."""
+    side = tile_side(None, points.device)
+    for group in range(points.shape[0]):
+        for tile in _tiles(slice(group, group + 1), points.shape[1], samples.shape[1], side):
+            yield group, tile
+
+
+class Sums:
+    """Sums over samples of the values of pairs times coefficients of the samples.
+
+    Args:
+        distances: the way in which distances are computed.
+        coefficients: `(g, n, c)`.
+        function: the values.
+        indices: what is known of pairs of equal index.
+        dtype: dtype of the scores.
+    """
+
+    def __init__(
+        self,
+        distances: TileDistances,
+        coefficients: Tensor,
+        function: PairFunction,
+        indices: Indices,
+        dtype: torch.dtype,
+    ) -> None:
+        a = distances.a
+        self.function, self.indices, self.dtype = function, indices, dtype
+        self.coefficients = coefficients.to(a.dtype)
+        self.total = a.new_zeros(*a.shape[:2], coefficients.shape[2], dtype=total_dtype(a.device))
+
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+        """Add a tile."""
+        values = self.function.values(sq_dist, tile, self.dtype).contiguous()
+        if meets and self.indices.distinct:
+            self.indices.in_(values, tile).zero_()
+        self.total[:, tile.rows].add_(values @ self.coefficients[:, tile.columns])
+
+
+class Gradients:
+    """The gradients of `<outer, sums>`.
+
+    Args:
+        distances: the way in which distances are computed.
+        coefficients: `(g, n, c)`.
+        outer: `(g, p, c)`.
+        function: the values.
+        indices: what is known of pairs of equal index.
+        dtype: dtype of the scores.
+        wanted: whether gradients by points, by samples and by coefficients are wanted.
+    """
+
+    def __init__(
+        self,
+        distances: TileDistances,
+        coefficients: Tensor,
+        outer: Tensor,
+        function: PairFunction,
+        indices: Indices,
+        dtype: torch.dtype,
+        wanted: Sequence[bool],
+    ) -> None:
+        x, y = distances.a, distances.b
+        self.x, self.y, self.far = x, y, distances.far
+        self.function, self.indices, self.dtype = function, indices, dtype
+        self.coefficients, self.outer = coefficients.to(x.dtype), outer.to(x.dtype)
+        kept = [
+            torch.zeros_like(like, dtype=total_dtype(x.device)) if want else None
+            for like, want in zip((x, y, coefficients), wanted, strict=True)
+        ]
+        self.to_points, self.to_samples, self.to_coefficients = kept
+
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+        """Add a tile."""
+        rows, columns = tile.rows, tile.columns
+        value, slope, rate = self._mapped(sq_dist, tile, meets)
+        outer, coefficients = self.outer[:, rows], self.coefficients[:, columns]
+        if self.to_coefficients is not None:
+            self.to_coefficients[:, columns].add_(value.mT @ outer)
+        if self.to_points is None and self.to_samples is None:
+            return
+        weights, x, y = (outer @ coefficients.mT).mul_(slope), self.x[:, rows], self.y[:, columns]
+        if self.to_points is not None:
+            self.to_points[:, rows].add_(displacements(weights, x, y, self.far), alpha=-2 * rate)
+        if self.to_samples is not None:
+            self.to_samples[:, columns].add_(displacements(weights.mT, y, x, self.far), alpha=-2 * rate)
+
+    def _mapped(self, sq_dist: Tensor, tile: Tile, meets: bool) -> ValueAndSlope:
+        mapped = self.function.values_and_slopes(sq_dist, tile, self.dtype)
+        if meets and self.indices.distinct:
+            for matrix in mapped[:2]:
+                self.indices.in_(matrix, tile).zero_()
+        return mapped
+
+
+def displacements(weights: Tensor, x: Tensor, y: Tensor, far: bool) -> Tensor:
+    """Return the sums `(..., m, d)` of `weights[i, j] * (y[j] - x[i])` over `j`.
+
+    Args:
+        weights: `(..., m, n)`.
+        x: `(..., m, d)`, around the centre of both sets unless `far`.
+        y: `(..., n, d)`, likewise.
+        far: sum up differences.
+    """
+    if far:
+        return differences_weighted(weights, x, y)
+    return (weights @ y).addcmul_(weights.sum(-1, keepdim=True), x, value=-1)
+
+
+TileScalar = Callable[[Sequence[Tensor], Sequence[Tensor], Tile], Tensor]
+"""Returns a number for a tile of one group, given the rows of what there is for points and for samples."""
+
+
+def add_gradients(
+    scalar: TileScalar,
+    of_points: Sequence[Tensor],
+    of_samples: Sequence[Tensor],
+    to_points: Sequence[Tensor | None],
+    to_samples: Sequence[Tensor | None],
+) -> None:
+    """Add the gradients of a sum over tiles, by autograd within each tile.
+
+    Args:
+        scalar: the summand.
+        of_points: tensors `(g, p, ...)`, such as the points.
+        of_samples: tensors `(g, n, ...)`, such as the samples.
+        to_points: for each of `of_points` the tensor to add its gradient to, or None.
+        to_samples: the same for `of_samples`.
+    """
+    targets = [*to_points, *to_samples]
+    for group, tile in single_tiles(of_points[0], of_samples[0]):
+        places = [tile.rows] * len(of_points) + [tile.columns] * len(of_samples)
+        with torch.enable_grad():
+            leaves = [
+                tensor[group, place].detach().requires_grad_()
+                for tensor, place in zip((*of_points, *of_samples), places, strict=True)
+            ]
+            value = scalar(leaves[: len(of_points)], leaves[len(of_points) :], tile)
+        wanted = [leaf for leaf, target in zip(leaves, targets, strict=True) if target is not None]
+        found = iter(torch.autograd.grad(value, wanted, materialize_grads=True))
+        for target, place in zip(targets, places, strict=True):
+            if target is not None:
+                target[group, place].add_(next(found))
+
+
+def values_of_tile(function: PairFunction, indices: Indices, x: Tensor, y: Tensor, tile: Tile) -> Tensor:
+    """Return the values of a tile of one group, by operations that autograd follows.
+
+    Args:
+        function: the values.
+        indices: what is known of pairs of equal index.
+        x: points `(p, d)` of the tile.
+        y: samples `(n, d)` of the tile.
+        tile: the place of the tile.
+    """
+    meets = indices.meet(tile)
+    shift = tile.rows.start - tile.columns.start
+    values = function.of_pairs(Pairs(Sample(x), Sample(y), distinct=meets, same=meets, shift=shift), tile)
+    if not (meets and indices.distinct):
+        return values
+    left_out = torch.zeros(values.shape, dtype=torch.bool, device=values.device)
+    indices.in_(left_out, tile).fill_(True)
+    return values.masked_fill(left_out, 0)
