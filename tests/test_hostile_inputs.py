@@ -55,6 +55,7 @@ from torch_mmd_losses import (
     relative_mmd_test,
     spectral_norms,
     witness,
+    witness_gradient,
 )
 
 # What PyTorch says about tensors of experimental kinds, and the library about unusual networks, is not the subject.
@@ -180,6 +181,8 @@ TAKE_SCORES = {
     "mmd2_fourier fake": lambda x: mmd2_fourier(good(), x, K, frequencies=2),
     "witness scores": lambda x: witness(x, good(), good(), K),
     "witness real": lambda x: witness(good(), x, good(), K),
+    "witness_gradient points": lambda x: witness_gradient(x, real=good(), fake=good(), kernel=K),
+    "witness_gradient fake": lambda x: witness_gradient(good(), real=good(), fake=x, kernel=K),
     "witness fake": lambda x: witness(good(), good(), x, K),
     "gradient_constrained_mmd2 real": lambda x: gradient_constrained_mmd2(x, good(), K),
     "gradient_constrained_mmd2 fake": lambda x: gradient_constrained_mmd2(good(), x, K),
@@ -308,6 +311,11 @@ REFUSED = {
         (lambda: witness(X, Y, Z, [K]), TypeError, "kernel: expected a Kernel such as ..., got [RBFKernel(sigma=1.0)]"),
         (lambda: witness(good(d=2), X, Y, K), ValueError, "scores, real: expected the same score dimension d, got 2 and 3"),
         (lambda: witness(X, Y, Z.half(), K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float16"),
+    ],
+    "witness_gradient": [
+        (lambda: witness_gradient(X, real=Y, fake=Z, kernel=RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel"),
+        (lambda: witness_gradient(good(d=2), real=X, fake=Y, kernel=K), ValueError, "points, real: expected the same score dimension d, got 2 and 3"),
+        (lambda: witness_gradient(X, real=Y, fake=Z.double(), kernel=K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float64"),
     ],
     "kernel_sums": [
         (lambda: kernel_sums(X, Y, "rbf"), TypeError, "kernel: expected a Kernel such as ..., got 'rbf'"),

@@ -6,6 +6,7 @@ from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.estimators.variance import mmd2_and_variance
 from torch_mmd_losses.estimators.witness import witness
 from torch_mmd_losses.fields.kernel_sums import kernel_sums
+from torch_mmd_losses.fields.witness_gradient import witness_gradient
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
 from torch_mmd_losses.kernels.bandwidth import median_distance
 from torch_mmd_losses.kernels.base import Kernel
@@ -60,6 +61,7 @@ __all__ = [
     "witness",
     # fields
     "kernel_sums",
+    "witness_gradient",
     # tests
     "mmd_test",
     "relative_mmd_test",

@@ -5,10 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.kernels.summands import sum_of_gram_matrices
-from torch_mmd_losses.precision import full_precision, total_dtype
+from torch_mmd_losses.pairs.kernel_products import kernel_products, signed_samples
 
 
 def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tensor:
@@ -19,6 +17,10 @@ def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
     for scores :math:`t` of the given samples, real scores :math:`x` and fake scores :math:`y`. Divided by
     :math:`\mathrm{MMD}`, :math:`f` would be the optimal critic of Eq. 1. The gradient penalty of MMD GANs applies to
     :math:`f` without this division.
+
+    Memory grows with the numbers of samples, not with the number of pairs. Under `torch.compile` and in transforms of
+    `torch.func`, and for kernels with trained parameters, there is a matrix of all pairs instead. For gradients at the
+    given samples alone, :func:`witness_gradient` needs no second pass.
 
     Args:
         scores: scores `(p, d)` of the given samples, in any floating-point dtype; `(p,)` and `(p, ...)` are flattened
@@ -46,9 +48,6 @@ def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
     check_kernel(kernel)
     scores, real_scores = checks.same_space("scores", scores, "real", real)
     _, fake_scores = checks.same_space("real", real, "fake", fake)
-    with full_precision(scores.device):
-        points, summands = Sample(scores), kernel._summands()
-        pairs = (Pairs(points, Sample(x), distinct=False, same=False) for x in (real_scores, fake_scores))
-        grams = (sum_of_gram_matrices(summands, each) for each in pairs)
-        with_real, with_fake = (gram.mean(1, dtype=total_dtype(scores.device)) for gram in grams)
-        return (with_real - with_fake).to(scores.dtype)
+    samples, weights = signed_samples(real_scores, fake_scores)
+    found = kernel_products(scores.unsqueeze(0), samples.unsqueeze(0), weights.view(1, -1, 1), kernel)
+    return found.view(-1).to(scores.dtype)

@@ -83,6 +83,16 @@ def kernel_gradients(points: Tensor, samples: Tensor, weights: Tensor, kernel: K
         return torch.func.grad(total)(points)
 
 
+def signed_samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the samples of both sets `(..., m + n, d)`, and the weights `(m + n,)` of the witness function in them.
+
+    One sum over all samples has one centre and one rounding.
+    """
+    m, n = real.shape[-2], fake.shape[-2]
+    weights = torch.ones(m + n, dtype=total_dtype(real.device), device=real.device)
+    return torch.cat([real, fake], -2), torch.cat([weights[:m] / m, weights[m:] / -n])
+
+
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, points: Tensor, samples: Tensor, coefficients: Tensor, request: Request) -> Tensor:  # noqa: ANN401
