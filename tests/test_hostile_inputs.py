@@ -26,6 +26,7 @@ import torch_mmd_losses
 from torch_mmd_losses import (
     EnergyKernel,
     InverseMultiquadricKernel,
+    Kernel,
     L1LaplaceKernel,
     LaplaceKernel,
     LinearKernel,
@@ -41,6 +42,8 @@ from torch_mmd_losses import (
     UsageWarning,
     cached_backward,
     conv_spectral_norm,
+    drift,
+    drift_loss,
     gradient_constrained_mmd2,
     gradient_penalty,
     interpolation_points,
@@ -63,6 +66,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 K = RBFKernel()
 HUGE = 10**5000  # Python refuses to print it
+
+
+class OwnRadial(Kernel):
+    def from_sq_dist(self, sq_dist):
+        return 1 / (1 + sq_dist)
 
 
 def good(m=8, d=3):
@@ -227,6 +235,8 @@ def test_what_is_no_tensor_of_scores_is_refused(place, kind):
 TAKE_GROUPS = {
     "kernel_sums points": lambda x: kernel_sums(x, good(), K),
     "kernel_sums samples": lambda x: kernel_sums(good(), x, K),
+    "drift fake": lambda x: drift(x, good(), kernel=K),
+    "drift_loss real": lambda x: drift_loss(good(), x),
 }
 
 
@@ -316,6 +326,36 @@ REFUSED = {
         (lambda: witness_gradient(X, real=Y, fake=Z, kernel=RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel"),
         (lambda: witness_gradient(good(d=2), real=X, fake=Y, kernel=K), ValueError, "points, real: expected the same score dimension d, got 2 and 3"),
         (lambda: witness_gradient(X, real=Y, fake=Z.double(), kernel=K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float64"),
+    ],
+    "drift": [
+        (lambda: drift(X, Y, kernel="laplace"), TypeError, "kernel: expected a Kernel such as ..., got 'laplace'"),
+        (lambda: drift(X, Y, kernel=K, normalise="both"), ValueError, "normalise: expected one of 'none', 'rows', 'rows_and_columns', 'sharp', got 'both'"),
+        (lambda: drift(X, Y, kernel=K, normalise=None), ValueError, "normalise: expected one of ..., got None"),
+        (lambda: drift(X, good(d=2), kernel=K), ValueError, "fake, real: expected the same score dimension d, got 3 and 2"),
+        (lambda: drift(X, Y[None], kernel=K), ValueError, "fake, real: expected the same groups, got () and (1,)"),
+        (lambda: drift(X, Y, kernel=K, negatives=Z.double()), ValueError, "fake, negatives: expected the same dtype, got torch.float32 and torch.float64"),
+        (lambda: drift(X[:1], Y, kernel=K), ValueError, "fake: expected at least 2 samples, the negatives of one another, got 1"),
+        (lambda: drift(X, Y, kernel=K, negatives=Z[:7], exclude_self=True), ValueError, "fake, negatives: expected at least 8 negatives for exclude_self=True, ..., got 7"),
+        (lambda: drift(X[:1], Y, kernel=K, negatives=X[:1], exclude_self=True), ValueError, "fake, negatives: expected at least 2 negatives for exclude_self=True, ..., got 1"),
+        (lambda: drift(X, Y, kernel=K, exclude_self="yes"), TypeError, "exclude_self: expected True or False, got 'yes' of type str"),
+        (lambda: drift(X, Y, kernel=K, real_weights=torch.ones(7)), ValueError, "real_weights: expected weights of shape (8,), one for each sample, got (7,)"),
+        (lambda: drift(X, Y, kernel=K, negative_weights=-torch.ones(8)), ValueError, "negative_weights: expected weights >= 0, got -1"),
+        (lambda: drift(X, Y, kernel=LinearKernel(), normalise="none"), TypeError, "kernel: expected a kernel of the distance such as ..., got LinearKernel, which is not one"),
+        (lambda: drift(X, Y, kernel=K + PolynomialKernel()), TypeError, "kernel: expected a kernel of the distance such as ..., got PolynomialKernel, which is not one"),
+        (lambda: drift(X, Y, kernel=EnergyKernel(), normalise="rows"), TypeError, "kernel: expected a kernel with values > 0 for normalise='rows', got EnergyKernel"),
+        (lambda: drift(X, Y, kernel=LaplaceKernel(1.0, floor=0.1), normalise="sharp"), TypeError, "kernel: expected an RBFKernel, ... for normalise='sharp', got LaplaceKernel(scale=1.0, floor=0.1), whose sharp kernel is unknown"),
+        (lambda: drift(X, Y, kernel=OwnRadial(), normalise="sharp"), TypeError, "kernel: expected an RBFKernel, ... for normalise='sharp', got OwnRadial, whose sharp kernel is unknown"),
+        (lambda: drift(X, Y, kernel=RationalQuadraticKernel(1.0), normalise="sharp"), ValueError, "kernel: expected a rational quadratic with alpha > 1, ..., got RationalQuadraticKernel(alpha=1.0"),
+    ],
+    "drift_loss": [
+        (lambda: drift_loss(X, Y, temperatures=[]), ValueError, "temperatures: expected at least one number > 0, got an empty sequence"),
+        (lambda: drift_loss(X, Y, temperatures=0.2), TypeError, "temperatures: expected a sequence of numbers > 0, got 0.2"),
+        (lambda: drift_loss(X, Y, temperatures=[0.2, -1]), ValueError, "temperatures[1]: expected a number > 0, got -1"),
+        (lambda: drift_loss(X, Y, distance_floor=-1e-4), ValueError, "distance_floor: expected a number >= 0, got -0.0001"),
+        (lambda: drift_loss(X, Y, affinity_floor="0"), TypeError, "affinity_floor: expected a real number, got '0' of type str"),
+        (lambda: drift_loss(X, Y, per_group=1), TypeError, "per_group: expected True or False, got 1 of type int"),
+        (lambda: drift_loss(X[:1], Y), ValueError, "fake: expected at least 2 samples, the negatives of one another, got 1"),
+        (lambda: drift_loss(X, Y, real_weights=-torch.ones(8)), ValueError, "real_weights: expected weights >= 0, got -1"),
     ],
     "kernel_sums": [
         (lambda: kernel_sums(X, Y, "rbf"), TypeError, "kernel: expected a Kernel such as ..., got 'rbf'"),

@@ -5,6 +5,8 @@ from torch_mmd_losses.estimators.fourier import mmd2_fourier
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.estimators.variance import mmd2_and_variance
 from torch_mmd_losses.estimators.witness import witness
+from torch_mmd_losses.fields.drift import drift
+from torch_mmd_losses.fields.drift_loss import drift_loss
 from torch_mmd_losses.fields.kernel_sums import kernel_sums
 from torch_mmd_losses.fields.witness_gradient import witness_gradient
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
@@ -60,6 +62,8 @@ __all__ = [
     "mmd2_fourier",
     "witness",
     # fields
+    "drift",
+    "drift_loss",
     "kernel_sums",
     "witness_gradient",
     # tests

@@ -26,3 +26,8 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 Bounds = Literal["none", "attractive", "repulsive"]
 """The bounds that a bounded kernel applies: none (generator), or Eq. 6 or 7 of Wang et al. (discriminator)."""
+
+Normaliser = Literal["none", "rows", "rows_and_columns", "sharp"]
+"""What the weights of a drift are divided by, see :func:`torch_mmd_losses.drift`."""
+
+NORMALISERS: tuple[str, ...] = get_args(Normaliser)

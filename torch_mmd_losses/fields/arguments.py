@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
+from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 
 _PRECISE = (torch.float32, torch.float64)
 
@@ -55,3 +56,38 @@ def weights(name: str, value: object, rows: Tensor, groups: torch.Size) -> Tenso
         raise ValueError(f"{name}: expected weights on the device of the samples, {rows.device}, got {given.device}")
     flat = given.reshape(rows.shape[:2])
     return flat if flat.dtype in _PRECISE else flat.float()
+
+
+def sample_weights(name: str, value: object, rows: Tensor, groups: torch.Size, *, signed: bool) -> Tensor:
+    """Return the weights of rows as :func:`weights` does, or ones, and raise if one is below zero unless `signed`.
+
+    Only weights on a CPU are looked at. On other devices the host would have to wait for them.
+    """
+    found = weights(name, value, rows, groups)
+    if found is None:
+        return rows.new_ones(rows.shape[:2])
+    if not signed and found.is_cpu and reverse_mode_only(found) and bool((found < 0).any()):
+        raise ValueError(f"{name}: expected weights >= 0, got {float(found.detach().min()):g}")
+    return found
+
+
+def check_negatives(fake: Tensor, negatives: Tensor, *, distinct: bool) -> None:
+    """Raise if fake samples have no negatives left, or none of their index, when pairs of equal index are left out."""
+    n, count = fake.shape[1], negatives.shape[1]
+    if not distinct:
+        return
+    if negatives is fake and n < 2:
+        raise ValueError(f"fake: expected at least 2 samples, the negatives of one another, got {n}")
+    if count < max(n, 2):
+        raise ValueError(
+            f"fake, negatives: expected at least {max(n, 2)} negatives for exclude_self=True, one for each fake sample "
+            f"and more than one, got {count}"
+        )
+
+
+def floor(name: str, value: object) -> float:
+    """Return `value` as a float if it is a finite number >= 0."""
+    number = checks.finite_number(name, value)
+    if number < 0:
+        raise ValueError(f"{name}: expected a number >= 0, got {checks.described(value)}")
+    return number

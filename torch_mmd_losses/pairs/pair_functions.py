@@ -56,21 +56,29 @@ class Indices(NamedTuple):
         """Return a view of the entries of a tile `(..., rows, columns)` that belong to such pairs."""
         return matrix.diagonal(tile.rows.start - tile.columns.start, -2, -1)
 
-    def without(self, gram: Tensor) -> Tensor:
-        """Return a whole matrix `(..., p, n)` with zeros in place of pairs that are left out."""
-        return (
-            gram.masked_fill(torch.eye(*gram.shape[-2:], dtype=torch.bool, device=gram.device), 0)
-            if (self.distinct)
-            else gram
-        )
+    def without(self, matrix: Tensor, value: float = 0.0) -> Tensor:
+        """Return a whole matrix `(..., p, n)` with `value` in place of pairs that are left out."""
+        return matrix.masked_fill(equal_indices(matrix), value) if self.distinct else matrix
 
 
-class PairFunction(Protocol):
-    """A function of the pairs of points and samples, which may depend on their indices."""
+def equal_indices(matrix: Tensor) -> Tensor:
+    """Return a mask `(p, n)` of the pairs of equal index in a matrix `(..., p, n)`."""
+    return torch.eye(*matrix.shape[-2:], dtype=torch.bool, device=matrix.device)
+
+
+class OfDistance(Protocol):
+    """What takes the squared distances of pairs."""
 
     @property
     def factor(self) -> float | None:
-        """What squared distances are multiplied by before they are handed to this function; None is 1."""
+        """What squared distances are multiplied by before they are handed over; None is 1."""
+
+    def conditioning(self, like: Tensor) -> Conditioning:
+        """Return how precise the distances have to be."""
+
+
+class PairFunction(OfDistance, Protocol):
+    """A function of the pairs of points and samples, which may depend on their indices."""
 
     @property
     def others(self) -> Sequence[GramSummand]:
@@ -79,9 +87,6 @@ class PairFunction(Protocol):
     @property
     def has_radial(self) -> bool:
         """Whether there is a part that is a function of the distance."""
-
-    def conditioning(self, like: Tensor) -> Conditioning:
-        """Return the conditioning of the part that is a function of the distance."""
 
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """Return the values of that part in a tile, without a graph. It may overwrite the distances."""
@@ -156,6 +161,5 @@ class KernelValues:
             points, samples = points.double(), samples.double()
         sq_dist = squared_distances(points, samples)
         if indices.same or indices.distinct:
-            equal = torch.eye(*sq_dist.shape[-2:], dtype=torch.bool, device=sq_dist.device)
-            sq_dist = sq_dist.masked_fill(equal, 0)
+            sq_dist = sq_dist.masked_fill(equal_indices(sq_dist), 0)
         return sum_of_profiles(self.radial, sq_dist, dtype)

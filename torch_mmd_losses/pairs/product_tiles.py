@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.contract import ValueAndSlope
-from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile
+from torch_mmd_losses.pairs.pair_functions import Indices, OfDistance, PairFunction, Tile
 from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import total_dtype
@@ -33,7 +33,7 @@ Kept = TypeVar("Kept", bound=Visitor)
 def visit_distances(
     points: Tensor,
     samples: Tensor,
-    function: PairFunction,
+    function: OfDistance,
     indices: Indices,
     start: Callable[[TileDistances, slice], Kept],
 ) -> list[Kept]:
@@ -42,7 +42,7 @@ def visit_distances(
     Args:
         points: `(g, p, d)`.
         samples: `(g, n, d)`, or `points`.
-        function: what is summed up. Its conditioning decides how precise the distances are.
+        function: what the distances are for. Its conditioning decides how precise they are.
         indices: what is known of pairs of equal index.
         start: returns a new visitor for a way to compute the distances of some groups. If the way turns out to be not
             precise enough, this visitor is dropped.

@@ -1,0 +1,325 @@
+"""The fields of drifting models."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sizes import Largest
+from torch.testing import assert_close
+
+from torch_mmd_losses import (
+    Kernel,
+    LaplaceKernel,
+    MaternKernel,
+    RationalQuadraticKernel,
+    RBFKernel,
+    drift,
+    kernel_sums,
+    mmd2,
+)
+from torch_mmd_losses.pairs import tiles
+from torch_mmd_losses.types import NORMALISERS
+
+DATA = Path(__file__).parents[1] / "data" / "modern-mmd.json"
+KERNELS = {"laplace": LaplaceKernel(0.7), "rbf": RBFKernel(0.7)}
+SHARP = {"laplace": 0.49 * MaternKernel(1.5, 0.7 * 3**0.5), "rbf": 0.49 * RBFKernel(0.7)}
+
+
+def rows(*shape, seed=0, shift=0.0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+
+
+def weights(count, seed):
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+FAKE, REAL, OTHER = rows(6, 3), rows(7, 3, seed=1, shift=0.5), rows(4, 3, seed=2)
+CALLS = {
+    "fake": {},
+    "given": {"negatives": OTHER},
+    "fake_and_given": {
+        "negatives": torch.cat([FAKE, OTHER]),
+        "exclude_self": True,
+        "real_weights": weights(7, 3),
+        "negative_weights": weights(10, 4),
+    },
+}
+
+
+def dense(name, normalise, negatives=None, real_weights=None, negative_weights=None, exclude_self=None):
+    """Return the drift from whole matrices of kernel values, as the docstring has it."""
+    y = FAKE if negatives is None else negatives
+    w = torch.ones(len(REAL)) if real_weights is None else real_weights
+    v = torch.ones(len(y)) if negative_weights is None else negative_weights
+    kept = 1 - torch.eye(len(FAKE), len(y), dtype=torch.float64) * (negatives is None or bool(exclude_self))
+    towards, away = (other - FAKE.unsqueeze(1) for other in (REAL, y))
+    p, q = KERNELS[name](FAKE, REAL), KERNELS[name](FAKE, y) * kept
+    a, b = p * w, q * v
+    if normalise == "none":
+        a, b = a / w.sum(), b / (kept * v).sum(1, keepdim=True)
+    elif normalise == "rows":
+        a, b = a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
+    elif normalise == "sharp":
+        a = a / (SHARP[name](FAKE, REAL) * w).sum(1, keepdim=True)
+        b = b / (SHARP[name](FAKE, y) * kept * v).sum(1, keepdim=True)
+    else:
+        of_rows = (a.sum(1) + b.sum(1)).unsqueeze(1)
+        a, b = a / (of_rows * p.sum(0)).sqrt(), b / (of_rows * q.sum(0)).sqrt()
+        a, b = a * b.sum(1, keepdim=True), b * a.sum(1, keepdim=True)
+    return (a.unsqueeze(-1) * towards).sum(1) - (b.unsqueeze(-1) * away).sum(1)
+
+
+@pytest.fixture(params=[344, 4], ids=["whole", "tiles"])
+def side(request, monkeypatch):
+    monkeypatch.setattr(tiles, "CPU_TILE", request.param)
+
+
+@pytest.mark.usefixtures("side")
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("normalise", NORMALISERS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_drift_is_that_of_whole_matrices(name, normalise, call):
+    found = drift(FAKE, REAL, kernel=KERNELS[name], normalise=normalise, **CALLS[call])
+    assert_close(found, dense(name, normalise, **CALLS[call]))
+
+
+def test_the_default_is_that_of_the_paper():
+    expected = drift(FAKE, REAL, kernel=KERNELS["rbf"], normalise="rows_and_columns")
+    assert_close(drift(FAKE, REAL, kernel=KERNELS["rbf"]), expected)
+
+
+# Identities
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_without_normaliser_it_is_the_velocity_of_mmd2_with_the_sharp_kernel(name):
+    fake = FAKE.clone().requires_grad_()
+    for estimator, negatives in (("unbiased", None), ("biased", FAKE)):
+        (gradient,) = torch.autograd.grad(mmd2(REAL, fake, SHARP[name], estimator=estimator), fake)
+        found = drift(FAKE, REAL, kernel=KERNELS[name], normalise="none", negatives=negatives)
+        assert_close(found, -len(FAKE) / 2 * gradient)
+
+
+def test_guidance_by_signed_weights_is_the_velocity_to_an_extrapolated_law():
+    alpha, unconditional = 1.8, OTHER
+    fake = FAKE.clone().requires_grad_()
+
+    def between(a, b):
+        return SHARP["laplace"](a, b).mean()
+
+    attraction = alpha * between(fake, REAL) - (alpha - 1) * between(fake, unconditional)
+    (gradient,) = torch.autograd.grad(between(fake, fake) - 2 * attraction, fake)
+    signed = torch.cat([torch.full((7,), alpha / 7), torch.full((4,), -(alpha - 1) / 4)])
+    both = torch.cat([REAL, unconditional])
+    found = drift(FAKE, both, kernel=KERNELS["laplace"], normalise="none", negatives=FAKE, real_weights=signed.double())
+    assert_close(found, -len(FAKE) / 2 * gradient)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_sharp_drift_is_the_gradient_of_the_logarithm_of_a_ratio_of_densities(name):
+    points = FAKE.clone().requires_grad_()
+    ratio = kernel_sums(points, REAL, SHARP[name])[0].log() - kernel_sums(points, OTHER, SHARP[name])[0].log()
+    (expected,) = torch.autograd.grad(ratio.sum(), points)
+    assert_close(drift(FAKE, REAL, kernel=KERNELS[name], normalise="sharp", negatives=OTHER), expected)
+
+
+def test_for_a_gaussian_kernel_rows_are_a_multiple_of_sharp():
+    found = [drift(FAKE, REAL, kernel=RBFKernel(0.7), normalise=normalise) for normalise in ("rows", "sharp")]
+    assert_close(found[0], 0.49 * found[1])
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_it_changes_its_sign_when_real_samples_and_negatives_are_swapped(normalise):
+    for kernel in KERNELS.values():
+        found = drift(FAKE, REAL, kernel=kernel, normalise=normalise, negatives=OTHER)
+        swapped = drift(FAKE, OTHER, kernel=kernel, normalise=normalise, negatives=REAL)
+        assert_close(found, -swapped)
+        assert_close(drift(FAKE, REAL, kernel=kernel, normalise=normalise, negatives=REAL), torch.zeros_like(FAKE))
+
+
+def _curl(kernel, normalise):
+    def at(point):
+        return drift(point.unsqueeze(0), REAL, kernel=kernel, normalise=normalise, negatives=OTHER).squeeze(0)
+
+    jacobians = torch.stack([torch.func.jacrev(at)(point) for point in FAKE])
+    return (jacobians - jacobians.mT).abs().max()
+
+
+def test_only_sharp_drifts_and_those_without_normaliser_have_no_curl():
+    assert _curl(LaplaceKernel(0.7), "sharp") < 1e-13
+    assert _curl(LaplaceKernel(0.7), "none") < 1e-15
+    assert _curl(LaplaceKernel(0.7), "rows") > 0.1
+    assert _curl(RBFKernel(0.7), "rows") < 1e-13  # the exception among radial kernels
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_it_turns_and_moves_with_the_samples(normalise):
+    turn, _ = torch.linalg.qr(rows(3, 3, seed=5))
+    kernel = LaplaceKernel(0.7)
+    found = drift(FAKE @ turn + 100, REAL @ turn + 100, kernel=kernel, normalise=normalise)
+    assert_close(found, drift(FAKE, REAL, kernel=kernel, normalise=normalise) @ turn, rtol=0, atol=1e-11)
+    single = drift((FAKE + 100).float(), (REAL + 100).float(), kernel=kernel, normalise=normalise)
+    assert_close(single.double(), found @ turn.T, rtol=0, atol=1e-4)  # the rounding of samples near 100
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_whole_weights_count_as_repeated_samples(normalise):
+    times, of_negatives = torch.tensor([2, 1, 3, 0, 1, 1, 2]), torch.tensor([1, 0, 2, 3])
+    found = drift(
+        FAKE,
+        REAL,
+        kernel=LaplaceKernel(0.7),
+        normalise=normalise,
+        negatives=OTHER,
+        real_weights=times.double(),
+        negative_weights=of_negatives.double(),
+    )
+    repeated = REAL.repeat_interleave(times, 0), OTHER.repeat_interleave(of_negatives, 0)
+    expected = drift(FAKE, repeated[0], kernel=LaplaceKernel(0.7), normalise=normalise, negatives=repeated[1])
+    assert_close(found, expected)
+
+
+def test_the_numbers_of_driftxpress():
+    case = next(case for case in json.loads(DATA.read_text())["cases"] if case["id"] == "driftxpress_standard")
+    scale, d = case["outputs"]["S"], 4
+    fake, real = (torch.tensor(case["inputs"][name], dtype=torch.float64) / scale for name in ("gen", "pos"))
+
+    def field(temperature):
+        return drift(fake, real, kernel=LaplaceKernel(temperature * d**0.5), normalise="rows_and_columns")
+
+    expected = torch.tensor(case["outputs"]["V"], dtype=torch.float64)
+    assert_close(field(case["settings"]["temp"]), expected, rtol=0, atol=1e-12)
+    total = torch.zeros_like(fake)
+    for temperature in case["settings"]["temps"]:
+        found = field(temperature)
+        total += found / (found.square().mean().sqrt() + 1e-8)  # their floor
+    assert_close(total, torch.tensor(case["outputs"]["V_multitemp"], dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+# Numerics
+
+
+@pytest.mark.parametrize("normalise", ["rows", "rows_and_columns", "sharp"])
+@pytest.mark.parametrize("kernel", [LaplaceKernel(0.02), RBFKernel(0.02), RBFKernel(0.02) + LaplaceKernel(0.02)])
+def test_small_bandwidths_in_float32_do_not_underflow(kernel, normalise):
+    fake, real = rows(40, 16).float(), rows(50, 16, seed=1, shift=0.5).float()  # at 250 bandwidths
+    assert float(kernel(fake, real).max()) == 0
+    found = drift(fake, real, kernel=kernel, normalise=normalise)
+    expected = drift(fake.double(), real.double(), kernel=kernel, normalise=normalise)
+    assert found.dtype == torch.float32
+    assert_close(found.double(), expected, rtol=1e-6, atol=1e-30)  # a product of affinities may be below float32
+    if normalise == "rows":  # of Gaussians as narrow as these, only the nearest sample is left
+        exact = drift(fake.double(), real.double(), kernel=RBFKernel(0.002), normalise=normalise)
+        distances = [torch.cdist(fake.double(), other.double()) for other in (real, fake)]
+        distances[1].fill_diagonal_(torch.inf)
+        nearest = [other.double()[each.argmin(1)] for other, each in zip((real, fake), distances, strict=True)]
+        assert_close(exact, nearest[0] - nearest[1])
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_one_far_sample_leaves_the_field_its_digits(normalise):
+    fake, real = rows(20, 4).float(), rows(30, 4, seed=1).float()
+    for far in (1e4, 1e10):
+        real[0] = far
+        found = drift(fake, real, kernel=LaplaceKernel(0.5), normalise=normalise)
+        near = drift(fake, real[1:], kernel=LaplaceKernel(0.5), normalise=normalise)
+        factor = 29 / 30 if normalise == "none" else 1.0
+        repulsion = drift(fake, real, kernel=LaplaceKernel(0.5), normalise="none", real_weights=torch.eye(30)[0])
+        if normalise == "none":
+            near = factor * (near - repulsion) + repulsion
+        assert_close(found, near, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_it_is_differentiable_by_all_tensors(normalise, monkeypatch):
+    monkeypatch.setattr(tiles, "CPU_TILE", 2)
+    sizes = {"fake": (3, 2), "real": (2, 2), "negatives": (4, 2)}
+    inputs = [rows(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(sizes.values())]
+    inputs += [weights(2, 5).requires_grad_(), weights(4, 6).requires_grad_()]
+
+    def field(fake, real, negatives, real_weights, negative_weights):
+        return drift(
+            fake,
+            real,
+            kernel=LaplaceKernel(0.7),
+            normalise=normalise,
+            negatives=negatives,
+            exclude_self=True,
+            real_weights=real_weights,
+            negative_weights=negative_weights,
+        )
+
+    assert torch.autograd.gradcheck(field, inputs)
+    assert torch.autograd.gradcheck(
+        lambda fake, real: drift(fake, real, kernel=RBFKernel(), normalise=normalise), inputs[:2]
+    )
+    assert_close(torch.func.jacrev(field)(*inputs), torch.autograd.functional.jacobian(field, tuple(inputs))[0])
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_memory_grows_with_samples_and_not_with_pairs(normalise, monkeypatch):
+    monkeypatch.setattr(tiles, "CPU_TILE", 32)
+    fake, real = rows(200, 2).float().requires_grad_(), rows(150, 2, seed=1).float()
+    with Largest() as largest:
+        found = drift(fake, real, kernel=LaplaceKernel(0.5), normalise=normalise)
+        torch.autograd.grad(found.square().sum(), fake)
+    assert largest.elements <= 32 * 32 * 2  # of 70,000 pairs
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_no_group_has_an_influence_on_another(normalise):
+    fake, real = rows(2, 3, 6, 2), rows(2, 3, 5, 2, seed=1)
+    fake[0, 1, 2, 0] = torch.nan
+    found = drift(fake, real, kernel=LaplaceKernel(), normalise=normalise)
+    for i, j in ((0, 0), (0, 1), (1, 2)):
+        alone = drift(fake[i, j], real[i, j], kernel=LaplaceKernel(), normalise=normalise)
+        assert_close(found[i, j], alone, equal_nan=True)
+    assert found[0, 1].isnan().all()
+    assert found.isfinite().sum() == 5 * 12
+
+
+class Trained(Kernel):
+    def __init__(self):
+        super().__init__()
+        self.width = torch.nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+    def from_sq_dist(self, sq_dist):
+        return torch.exp(-sq_dist / (2 * self.width**2))
+
+
+@pytest.mark.parametrize("normalise", ["none", "rows", "rows_and_columns"])
+def test_a_trained_kernel_gets_its_gradient(normalise):
+    kernel, h = Trained(), 1e-5
+    found = drift(FAKE, REAL, kernel=kernel, normalise=normalise)
+    assert_close(found, drift(FAKE, REAL, kernel=RBFKernel(0.7), normalise=normalise))
+    after, before = (drift(FAKE, REAL, kernel=RBFKernel(0.7 + s), normalise=normalise) for s in (h, -h))
+    (slope,) = torch.autograd.grad(found.square().sum(), kernel.width)
+    expected = float(after.square().sum() - before.square().sum()) / (2 * h)
+    assert float(slope) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_transforms_and_the_compiler_see_the_same_field(normalise):
+    fake, real = rows(2, 4, 3), rows(2, 5, 3, seed=1)
+
+    def field(fake, real):
+        return drift(fake, real, kernel=LaplaceKernel(0.7), normalise=normalise)
+
+    expected = field(fake, real)
+    assert_close(torch.func.vmap(field)(fake, real), expected)
+    assert_close(torch.compile(field, backend="eager", fullgraph=True)(fake, real), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_close(field(fake.float(), real.float()), expected.float())
+    assert_close(field(fake.half(), real.half()), field(fake.half().float(), real.half().float()))
+
+
+def test_kernels_of_users_and_with_heavy_tails():
+    class Cauchy(Kernel):
+        def from_sq_dist(self, sq_dist):
+            return 1 / (1 + sq_dist)
+
+    for normalise in ("none", "rows", "rows_and_columns"):
+        found = drift(FAKE, REAL, kernel=Cauchy(), normalise=normalise)
+        expected = drift(FAKE, REAL, kernel=RationalQuadraticKernel(1.0, length_scale=0.5**0.5), normalise=normalise)
+        assert_close(found, expected)

@@ -1,0 +1,69 @@
+"""Affinities of pairs: kernel values whose logarithm is shifted by a number for each point and for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.distances import Pairs, squared_distances
+from torch_mmd_losses.fields.log_kernels import LogKernel
+from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, value_and_slope_by_autograd
+from torch_mmd_losses.kernels.summands import GramSummand
+from torch_mmd_losses.pairs.pair_functions import Indices, Tile, equal_indices
+
+
+class Affinity:
+    """`exp(log k(x_i, y_j) - a_i - b_j)`, as a function of pairs.
+
+    Args:
+        log: the logarithm of the kernel.
+        of_points: the shifts `(g, p)`, constants to autograd.
+        of_samples: the shifts `(g, n)`, likewise, or None for zeros.
+    """
+
+    factor: float | None = None
+    others: Sequence[GramSummand] = ()
+    has_radial = True
+
+    def __init__(self, log: LogKernel, of_points: Tensor, of_samples: Tensor | None = None) -> None:
+        self.log, self.of_points, self.of_samples = log, of_points.detach(), None
+        if of_samples is not None:
+            self.of_samples = of_samples.detach()
+
+    def conditioning(self, like: Tensor) -> Conditioning:
+        """Return the conditioning of the kernel."""
+        return self.log.conditioning(like)
+
+    def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
+        """Return the affinities in a tile."""
+        return self._shifted(self.log(sq_dist), tile).exp()
+
+    def values_and_slopes(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> ValueAndSlope:
+        """Return the same with slopes."""
+        return value_and_slope_by_autograd(lambda distances: self.values(distances, tile, dtype), sq_dist)
+
+    def of_pairs(self, pairs: Pairs, tile: Tile) -> Tensor:
+        """Return the affinities in a tile of one group, by operations that autograd follows."""
+        sq_dist = pairs.sq_dist(self.log.conditioning, by_hand=True)
+        return self._shifted(self.log(sq_dist).unsqueeze(0), tile).squeeze(0).exp()
+
+    def of_all(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+        """Return the affinities of all pairs, by operations that autograd follows."""
+        everything = Tile(slice(None), slice(None), slice(None))
+        return self._shifted(self.log(all_distances(points, samples, indices)), everything).exp()
+
+    def _shifted(self, logarithms: Tensor, tile: Tile) -> Tensor:
+        shifted = logarithms - self.of_points[tile.groups, tile.rows].unsqueeze(-1)
+        if self.of_samples is None:
+            return shifted
+        return shifted - self.of_samples[tile.groups, tile.columns].unsqueeze(-2)
+
+
+def all_distances(points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+    """Return the squared distances `(g, p, n)` of all pairs, by operations that autograd follows."""
+    sq_dist = squared_distances(points, samples)
+    if not (indices.same or indices.distinct):
+        return sq_dist
+    return sq_dist.masked_fill(equal_indices(sq_dist), 0)

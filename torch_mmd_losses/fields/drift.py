@@ -1,0 +1,215 @@
+"""The fields of drifting models: attraction to real samples, and repulsion from generated ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses import checks
+from torch_mmd_losses.distances import widened
+from torch_mmd_losses.fields import arguments
+from torch_mmd_losses.fields.affinities import Affinity
+from torch_mmd_losses.fields.field_sums import field, log_sums
+from torch_mmd_losses.fields.log_kernels import LogKernel, log_kernel, log_sharp_kernel, radial_summands
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues
+from torch_mmd_losses.types import NORMALISERS, Normaliser
+
+
+def drift(
+    fake: Tensor,
+    real: Tensor,
+    *,
+    kernel: Kernel,
+    negatives: Tensor | None = None,
+    normalise: Normaliser = "rows_and_columns",
+    real_weights: Tensor | None = None,
+    negative_weights: Tensor | None = None,
+    exclude_self: bool | None = None,
+) -> Tensor:
+    r"""Return the drift of fake samples: attraction to real samples minus attraction to negatives.
+
+    .. math:: V(x) = \sum_j \alpha^+_j(x) \, (y^+_j - x) - \sum_j \alpha^-_j(x) \, (y^-_j - x)
+
+    for fake samples :math:`x`, real samples :math:`y^+` and negatives :math:`y^-`, which by default are the other fake
+    samples. `fake + step * drift(fake, real, ...)` is nearer to the real samples. With the weights :math:`w` of the
+    samples, which are 1 by default, the coefficients are as follows.
+
+    ====================  ==============================================================================================
+    `normalise`           coefficients
+    ====================  ==============================================================================================
+    "none"                :math:`\alpha_j = w_j k(x, y_j) / \sum_l w_l`, for real samples and negatives apart: the
+                          velocity of MMD^2 with the sharp kernel below.
+    "rows"                :math:`\alpha_j = w_j k(x, y_j) / \sum_l w_l k(x, y_l)`, for real samples and negatives apart:
+                          the difference of two mean shifts.
+    "rows_and_columns"    With the affinities :math:`A_{ij} = w_j k(x_i, y_j) / \sqrt{Z_i Z'_j}` and their row sums over
+                          real samples, :math:`S^+_i`, and over negatives, :math:`S^-_i`:
+                          :math:`\alpha^+_j(x_i) = A^+_{ij} S^-_i` and :math:`\alpha^-_j(x_i) = A^-_{ij} S^+_i`.
+                          :math:`Z_i = \sum_l w_l k(x_i, y_l)` runs over real samples and negatives together, and
+                          :math:`Z'_j = \sum_l k(x_l, y_j)` over fake samples. Without weights, :math:`A` is the
+                          geometric mean of a softmax over rows and one over columns.
+    "sharp"               :math:`\alpha_j = w_j k(x, y_j) / \sum_l w_l k^\#(x, y_l)`, for real samples and negatives
+                          apart: the gradient of the logarithm of a ratio of densities.
+    ====================  ==============================================================================================
+
+    :math:`k^\#` is the sharp kernel, the function of the distance with :math:`\nabla_x k^\#(x, y) = k(x, y) (y - x)`.
+    For a Gaussian kernel it is :math:`\sigma^2 k`. For a Laplace kernel it is :math:`\tau^2 (1 + r / \tau)
+    e^{-r / \tau}` at the distance :math:`r`, a multiple of the Matern kernel of order 3/2. "none" and "sharp" are
+    gradients of scalar functions, the others in general are not. For a Gaussian kernel "rows" is :math:`\sigma^2` times
+    "sharp". All but "none" are computed from logarithms of the kernel, so small bandwidths do not underflow, and in
+    float64 where that is fast.
+
+    Memory grows with the numbers of samples, not with the number of pairs. Under `torch.compile` and in transforms of
+    `torch.func`, and for kernels with trained parameters, there is a matrix of all pairs of all groups instead. The
+    groups of a call have no influence on one another. In training, the drift is a target: `drift(fake.detach(), ...)`,
+    see :func:`drift_loss`.
+
+    Args:
+        fake: samples `(*G, n, d)` in any floating-point dtype, for any number of dimensions of groups `*G`.
+        real: samples `(*G, m, d)`, of the same groups, dimension, dtype and device.
+        kernel: a kernel of the distance, with values above zero unless `normalise="none"`. For "sharp", one of this
+            library with a finite sharp kernel.
+        negatives: samples `(*G, l, d)`. None stands for the fake samples. To add other negatives to them, such as
+            unconditional samples for guidance, pass `torch.cat([fake, others], -2)` with `exclude_self=True`.
+        normalise: see above. Deng et al. use "rows_and_columns".
+        real_weights: weights `(*G, m)`, zero or above, and of either sign for "none", where their sum must not be zero.
+            None stands for equal weights.
+        negative_weights: weights `(*G, l)` of the negatives, likewise.
+        exclude_self: leave out the pairs of a fake sample and the negative with its index. None stands for true if
+            there are no `negatives`, and else for false.
+
+    Returns:
+        Vectors `(*G, n, d)` in the units of the samples ("none" times those of the kernel, "sharp" one by them),
+        float64 for float64 samples and float32 for all others. Differentiable once with respect to all tensors.
+
+    Raises:
+        TypeError: if samples or weights are not tensors, or `kernel` is not a :class:`Kernel` that `normalise` can use.
+        ValueError: if samples are empty or not floating-point, or differ in groups, dimension, dtype or device; if
+            weights have another shape or are below zero; if there are fewer than two fake samples without negatives; if
+            `normalise` is unknown, or the sharp kernel is infinite.
+
+    Example:
+        >>> fake, real = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])
+        >>> drift(fake, real, kernel=LaplaceKernel(0.5), normalise="rows")
+        tensor([[1.1192],
+                [2.1192]])
+
+    References:
+        Deng et al. (2026), Eq. 8-12 and Algorithm 2, which has no weights; their Section A.7 weights the kernel, as
+        here. For sharp kernels, *Drifting Fields are not Conservative* (2026, arXiv 2604.06333).
+    """
+    check_kernel(kernel)
+    checks.one_of("normalise", normalise, NORMALISERS)
+    x, sets, groups = sets_of_samples(
+        fake, real, negatives, real_weights, negative_weights, exclude_self, signed=normalise == "none"
+    )
+    summands = radial_summands(kernel)
+    values = KernelValues(summands)
+    traced = values.is_trained(x)
+    if normalise == "none":
+        found = _plain(x, sets, values, traced)
+    else:
+        log = log_kernel(summands, normalise, x.dtype)
+        wide, _ = widened(x, x)
+        sets = [each.widened(x, wide) for each in sets]
+        if normalise == "rows_and_columns":
+            found = _balanced(wide, sets, log, traced)
+        else:
+            found = _divided(wide, sets, log, log if normalise == "rows" else log_sharp_kernel(summands), traced)
+    return found.to(x.dtype).reshape(*groups, *found.shape[-2:])
+
+
+def sets_of_samples(
+    fake: Tensor,
+    real: Tensor,
+    negatives: Tensor | None,
+    real_weights: Tensor | None,
+    negative_weights: Tensor | None,
+    exclude_self: bool | None,
+    *,
+    signed: bool,
+) -> tuple[Tensor, list[SampleSet], torch.Size]:
+    """Return the fake samples `(g, n, d)`, real samples and negatives, and the shape of the groups, all checked.
+
+    For the arguments see :func:`drift`; `signed` is whether weights may be below zero.
+    """
+    x, y, groups = arguments.grouped("fake", fake, "real", real)
+    others = x if negatives is None else arguments.grouped("fake", fake, "negatives", negatives)[1]
+    distinct = negatives is None if exclude_self is None else checks.flag("exclude_self", exclude_self)
+    arguments.check_negatives(x, others, distinct=distinct)
+    weights = [
+        arguments.sample_weights("real_weights", real_weights, y, groups, signed=signed),
+        arguments.sample_weights("negative_weights", negative_weights, others, groups, signed=signed),
+    ]
+    attracting = SampleSet(y, weights[0], Indices(False, real is fake))
+    repelling = SampleSet(others, weights[1], Indices(distinct, distinct or negatives is fake))
+    return x, [attracting, repelling], groups
+
+
+class SampleSet(NamedTuple):
+    """Samples that attract, and what is known of their pairs with the fake samples.
+
+    Attributes:
+        samples: `(g, m, d)`.
+        weights: `(g, m)`.
+        indices: which pairs of equal index are left out, or at distance zero.
+    """
+
+    samples: Tensor
+    weights: Tensor
+    indices: Indices
+
+    def widened(self, x: Tensor, wide: Tensor) -> SampleSet:
+        """Return this set in the dtype of `wide`, which is `x` in that dtype."""
+        return self._replace(samples=wide if self.samples is x else self.samples.to(wide.dtype))
+
+
+def _plain(x: Tensor, sets: Sequence[SampleSet], function: KernelValues, traced: bool) -> Tensor:
+    pulls = []
+    for samples, weights, indices in sets:
+        found = field(x, samples, weights, function, indices, traced=traced)
+        total = weights.sum(-1, keepdim=True, dtype=found.mass.dtype)
+        if indices.distinct:
+            total = total - weights[:, : x.shape[1]]
+        pulls.append(found.pull / total.unsqueeze(-1))
+    return pulls[0] - pulls[1]
+
+
+def _divided(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, divisor: LogKernel, traced: bool) -> Tensor:
+    pulls = []
+    for samples, weights, indices in sets:
+        logarithm, _ = log_sums(x, samples, divisor, weights.log(), indices, over_points=False)
+        found = field(x, samples, weights, Affinity(log, logarithm), indices, traced=traced)
+        mass = found.mass
+        if divisor is not log:
+            mass = field(x, samples, weights, Affinity(divisor, logarithm), indices, traced=traced).mass
+        pulls.append(found.pull / mass.unsqueeze(-1))
+    return pulls[0] - pulls[1]
+
+
+def _balanced(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, traced: bool) -> Tensor:
+    each = [log_sums(x, samples, log, weights.log(), indices) for samples, weights, indices in sets]
+    of_rows = torch.logaddexp(each[0][0], each[1][0])
+    # A column of a single pair that is left out has no sum.
+    of_columns = [columns.masked_fill(columns == -math.inf, 0) for _, columns in each]
+    follow = traced or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *sets[0][:2], *sets[1][:2])))
+    found = []
+    for (samples, weights, indices), columns in zip(sets, of_columns, strict=True):
+        if follow:  # the sums whose logarithms are constants to autograd are one, but not their derivatives
+            ones = weights.new_ones(()).expand(x.shape[:2])
+            sums = field(samples, x, ones, Affinity(log, columns), indices, traced=traced).mass
+            weights = weights / torch.where(sums == 0, 1, sums).sqrt()
+        found.append(field(x, samples, weights, Affinity(log, of_rows / 2, columns / 2), indices, traced=traced))
+    attraction, repulsion = found
+    total = repulsion.mass.unsqueeze(-1) * attraction.pull - attraction.mass.unsqueeze(-1) * repulsion.pull
+    if not follow:
+        return total
+    parts = [
+        field(x, samples, weights, Affinity(log, of_rows), indices, traced=traced).mass
+        for samples, weights, indices in sets
+    ]
+    return total / (parts[0] + parts[1]).unsqueeze(-1)

@@ -1,0 +1,213 @@
+"""Sums over samples of logarithms and displacements, from which fields are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.fields.affinities import all_distances
+from torch_mmd_losses.fields.log_kernels import Log, LogKernel
+from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile
+from torch_mmd_losses.pairs.product_tiles import add_gradients, displacements, values_of_tile, visit_distances
+from torch_mmd_losses.pairs.tile_distances import TileDistances
+from torch_mmd_losses.precision import full_precision, total_dtype
+
+
+class Field(NamedTuple):
+    """Sums over samples `y` at points `x` of weights `w`.
+
+    Attributes:
+        mass: `sum_j w_ij`, `(g, p)`.
+        pull: `sum_j w_ij (y_j - x_i)`, `(g, p, d)`.
+    """
+
+    mass: Tensor
+    pull: Tensor
+
+
+def log_sums(
+    points: Tensor,
+    samples: Tensor,
+    log: LogKernel,
+    log_weights: Tensor,
+    indices: Indices,
+    *,
+    over_points: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Return the logarithms of sums of kernel values over samples `(g, p)`, and over points `(g, n)`, without a graph.
+
+    Args:
+        points: `(g, p, d)`.
+        samples: `(g, n, d)`.
+        log: the logarithm of the kernel.
+        log_weights: logarithms `(g, n)` of the weights of samples in the sums over samples.
+        indices: what is known of pairs of equal index.
+        over_points: whether the second result is wanted.
+    """
+    with torch.no_grad(), full_precision(points.device):
+        if not reverse_mode_only(points, samples):
+            logarithms = indices.without(log(all_distances(points, samples, indices)), -math.inf)
+            return (logarithms + log_weights.unsqueeze(-2)).logsumexp(-1), logarithms.logsumexp(-2)
+
+        def start(distances: TileDistances, groups: slice) -> LogSums:
+            return LogSums(distances, [log], log_weights[groups], indices, over_points=over_points)
+
+        parts = visit_distances(points, samples, log, indices, start)
+        return joined([part.totals for part in parts])[0]
+
+
+def joined(parts: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
+    """Return the pairs of sums of all groups, given those of each part of the groups."""
+    return [(torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])) for pairs in zip(*parts, strict=True)]
+
+
+class LogSums:
+    """Logarithms of sums over samples and over points, for several logarithms of kernels."""
+
+    def __init__(
+        self,
+        distances: TileDistances,
+        logs: Sequence[Log],
+        log_weights: Tensor,
+        indices: Indices,
+        *,
+        over_points: bool,
+    ) -> None:
+        a, b = distances.a, distances.b
+        self.logs, self.log_weights, self.indices = logs, log_weights.to(a.dtype).unsqueeze(-2), indices
+        self.over_points = over_points
+        self.totals = [(torch.full_like(a[..., 0], -math.inf), torch.full_like(b[..., 0], -math.inf)) for _ in logs]
+
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+        """Add a tile."""
+        for log, (over_samples, over_points) in zip(self.logs, self.totals, strict=True):
+            logarithms = log(sq_dist)
+            if meets and self.indices.distinct:
+                self.indices.in_(logarithms, tile).fill_(-math.inf)
+            if self.over_points:
+                _add_logs(over_points[:, tile.columns], logarithms.logsumexp(-2))
+            weighted = logarithms.add_(self.log_weights[..., tile.columns])
+            _add_logs(over_samples[:, tile.rows], weighted.logsumexp(-1))
+
+
+def _add_logs(total: Tensor, more: Tensor) -> None:
+    torch.logaddexp(total, more, out=total)
+
+
+def field(
+    points: Tensor, samples: Tensor, weights: Tensor, function: PairFunction, indices: Indices, *, traced: bool
+) -> Field:
+    """Return the sums for `w_ij = f(x_i, y_j) w_j`, in :func:`total_dtype`, differentiable once.
+
+    Args:
+        points: `(g, p, d)`.
+        samples: `(g, n, d)`; the same object as `points` if they are the same samples.
+        weights: `(g, n)`.
+        function: the values `f`.
+        indices: what is known of pairs of equal index.
+        traced: leave everything to autograd, with a matrix of all pairs, since the values have trained parameters.
+    """
+    wide = total_dtype(points.device)
+    with full_precision(points.device):
+        if not traced and reverse_mode_only(points, samples, weights):
+            return Field(*_Field.apply(points, samples, weights, function, indices))  # type: ignore[no-untyped-call]
+        values = indices.without(function.of_all(points, samples, indices)).to(wide) * weights.unsqueeze(-2).to(wide)
+        mass = values.sum(-1)
+        centre = samples.detach().mean(-2, keepdim=True)
+        pull = values @ (samples - centre).to(wide) - mass.unsqueeze(-1) * (points - centre).to(wide)
+        return Field(mass, pull)
+
+
+class _Field(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        points: Tensor,
+        samples: Tensor,
+        weights: Tensor,
+        function: PairFunction,
+        indices: Indices,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.function, ctx.indices = function, indices
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(points, samples, weights)
+
+        def start(distances: TileDistances, groups: slice) -> Displacements:
+            return Displacements(distances, weights[groups], [function], indices, points.dtype)
+
+        parts = visit_distances(points, samples, function, indices, start)
+        return joined([part.totals for part in parts])[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_mass: Tensor | None, of_pull: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        points, samples, weights = ctx.saved_tensors
+        function, indices = ctx.function, ctx.indices
+        wide = total_dtype(points.device)
+        if of_mass is None:
+            of_mass = torch.zeros(points.shape[:2], dtype=wide, device=points.device)
+        if of_pull is None:
+            of_pull = torch.zeros_like(points, dtype=wide)
+        targets = [
+            torch.zeros_like(tensor, dtype=wide) if want else None
+            for tensor, want in zip((points, samples, weights), ctx.needs_input_grad, strict=False)
+        ]
+
+        def scalar(of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile) -> Tensor:
+            (x, mass, pull), (y, w) = of_points, of_samples
+            values = values_of_tile(function, indices, x, y, tile).to(wide) * w.to(wide)
+            centre = x.detach().mean(0)
+            near_x, near_y = (x - centre).to(wide), (y - centre).to(wide)
+            return (values * (mass.unsqueeze(-1) + pull @ near_y.T - (pull * near_x).sum(-1, keepdim=True))).sum()
+
+        with full_precision(points.device):
+            add_gradients(scalar, (points, of_mass, of_pull), (samples, weights), (targets[0], None, None), targets[1:])
+        narrow = zip(targets, ctx.saved_tensors, strict=True)
+        return *(None if found is None else found.to(tensor.dtype) for found, tensor in narrow), None, None
+
+
+class Displacements:
+    """The sums of :class:`Field`, for several functions.
+
+    Args:
+        distances: the way in which distances are computed.
+        weights: `(g, n)`.
+        functions: the values.
+        indices: what is known of pairs of equal index.
+        dtype: dtype of the scores.
+        left_out: the value of pairs that are left out.
+    """
+
+    def __init__(
+        self,
+        distances: TileDistances,
+        weights: Tensor,
+        functions: Sequence[PairFunction],
+        indices: Indices,
+        dtype: torch.dtype,
+        left_out: float = 0.0,
+    ) -> None:
+        a = distances.a
+        wide = total_dtype(a.device)
+        self.x, self.y, self.far = a, distances.b, distances.far
+        self.weights = weights.to(a.dtype).unsqueeze(-2)
+        self.functions, self.indices, self.dtype, self.left_out = functions, indices, dtype, left_out
+        self.totals = [(torch.zeros_like(a[..., 0], dtype=wide), torch.zeros_like(a, dtype=wide)) for _ in functions]
+
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+        """Add a tile."""
+        rows, columns = tile.rows, tile.columns
+        last = len(self.functions) - 1
+        for i, (function, (mass, pull)) in enumerate(zip(self.functions, self.totals, strict=True)):
+            values = function.values(sq_dist if i == last else sq_dist.clone(), tile, self.dtype)
+            if meets and self.indices.distinct:
+                values = values.contiguous()
+                self.indices.in_(values, tile).fill_(self.left_out)
+            values = values * self.weights[..., columns]
+            mass[:, rows].add_(values.sum(-1))
+            pull[:, rows].add_(displacements(values, self.x[:, rows], self.y[:, columns], self.far))
