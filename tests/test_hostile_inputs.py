@@ -345,6 +345,7 @@ REFUSED = {
         (lambda: drift(X, Y, kernel=EnergyKernel(), normalise="rows"), TypeError, "kernel: expected a kernel with values > 0 for normalise='rows', got EnergyKernel"),
         (lambda: drift(X, Y, kernel=LaplaceKernel(1.0, floor=0.1), normalise="sharp"), TypeError, "kernel: expected an RBFKernel, ... for normalise='sharp', got LaplaceKernel(scale=1.0, floor=0.1), whose sharp kernel is unknown"),
         (lambda: drift(X, Y, kernel=OwnRadial(), normalise="sharp"), TypeError, "kernel: expected an RBFKernel, ... for normalise='sharp', got OwnRadial, whose sharp kernel is unknown"),
+        (lambda: drift(X, Y, kernel=K * LaplaceKernel(), normalise="sharp"), TypeError, "kernel: expected an RBFKernel, ... for normalise='sharp', got a product of kernels, whose sharp kernel is unknown"),
         (lambda: drift(X, Y, kernel=RationalQuadraticKernel(1.0), normalise="sharp"), ValueError, "kernel: expected a rational quadratic with alpha > 1, ..., got RationalQuadraticKernel(alpha=1.0"),
     ],
     "drift_loss": [

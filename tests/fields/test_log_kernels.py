@@ -39,7 +39,7 @@ SQ_DIST = torch.tensor([0.0, 1e-4, 0.1, 1.0, 7.0, 40.0], dtype=torch.float64)
 def test_logarithms_are_those_of_values(name):
     kernel = (SHARP.get(name) or CASES[name].make)()
     summands = radial_summands(kernel)
-    values = sum(factor * part.from_sq_dist(SQ_DIST) for factor, part, _ in summands)
+    values = sum(factor * profile.value(SQ_DIST) for factor, _, profile in summands)
     assert_close(log_kernel(summands, "rows", torch.float64)(SQ_DIST), values.log())
 
 
@@ -52,6 +52,7 @@ def test_logarithms_do_not_underflow():
     assert_close(log(RBFKernel(0.02)), far / -8e-4)
     assert_close(log(LaplaceKernel(0.02)), far.sqrt() / -0.02)
     assert_close(log(LaplaceKernel(200.0, floor=150.0)), torch.tensor([-0.75, -50.0], dtype=torch.float64))
+    assert_close(log(RBFKernel(0.02) * LaplaceKernel(0.02)), far / -8e-4 + far.sqrt() / -0.02)
     u = 3**0.5 * far.sqrt() / 0.02
     assert_close(log(MaternKernel(1.5, 0.02)), torch.log1p(u) - u)
 

@@ -38,7 +38,7 @@ class Affinity:
 
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """Return the affinities in a tile."""
-        return self._shifted(self.log(sq_dist), tile).exp()
+        return self._shifted(self.log(sq_dist), tile).exp_()
 
     def values_and_slopes(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> ValueAndSlope:
         """Return the same with slopes."""

@@ -15,6 +15,7 @@ from torch_mmd_losses.fields import arguments
 from torch_mmd_losses.fields.affinities import Affinity
 from torch_mmd_losses.fields.field_sums import field, log_sums
 from torch_mmd_losses.fields.log_kernels import LogKernel, log_kernel, log_sharp_kernel, radial_summands
+from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues
 from torch_mmd_losses.types import NORMALISERS, Normaliser
@@ -182,28 +183,32 @@ def _plain(x: Tensor, sets: Sequence[SampleSet], function: KernelValues, traced:
 def _divided(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, divisor: LogKernel, traced: bool) -> Tensor:
     pulls = []
     for samples, weights, indices in sets:
-        logarithm, _ = log_sums(x, samples, divisor, weights.log(), indices, over_points=False)
-        found = field(x, samples, weights, Affinity(log, logarithm), indices, traced=traced)
+        visits = Visits(x, samples, log, indices)
+        logarithm, _ = log_sums(visits, divisor, weights.log(), over_points=False)
+        found = field(x, samples, weights, Affinity(log, logarithm), indices, traced=traced, visits=visits)
         mass = found.mass
         if divisor is not log:
-            mass = field(x, samples, weights, Affinity(divisor, logarithm), indices, traced=traced).mass
+            affinity = Affinity(divisor, logarithm)
+            mass = field(x, samples, weights, affinity, indices, traced=traced, visits=visits).mass
         pulls.append(found.pull / mass.unsqueeze(-1))
     return pulls[0] - pulls[1]
 
 
 def _balanced(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, traced: bool) -> Tensor:
-    each = [log_sums(x, samples, log, weights.log(), indices) for samples, weights, indices in sets]
+    visits = [Visits(x, samples, log, indices) for samples, _, indices in sets]
+    each = [log_sums(own, log, weights.log()) for own, (_, weights, _) in zip(visits, sets, strict=True)]
     of_rows = torch.logaddexp(each[0][0], each[1][0])
     # A column of a single pair that is left out has no sum.
     of_columns = [columns.masked_fill(columns == -math.inf, 0) for _, columns in each]
     follow = traced or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *sets[0][:2], *sets[1][:2])))
     found = []
-    for (samples, weights, indices), columns in zip(sets, of_columns, strict=True):
+    for (samples, weights, indices), columns, own in zip(sets, of_columns, visits, strict=True):
         if follow:  # the sums whose logarithms are constants to autograd are one, but not their derivatives
             ones = weights.new_ones(()).expand(x.shape[:2])
             sums = field(samples, x, ones, Affinity(log, columns), indices, traced=traced).mass
             weights = weights / torch.where(sums == 0, 1, sums).sqrt()
-        found.append(field(x, samples, weights, Affinity(log, of_rows / 2, columns / 2), indices, traced=traced))
+        affinity = Affinity(log, of_rows / 2, columns / 2)
+        found.append(field(x, samples, weights, affinity, indices, traced=traced, visits=own))
     attraction, repulsion = found
     total = repulsion.mass.unsqueeze(-1) * attraction.pull - attraction.mass.unsqueeze(-1) * repulsion.pull
     if not follow:

@@ -16,10 +16,10 @@ from torch_mmd_losses.fields.affinities import Affinity, all_distances
 from torch_mmd_losses.fields.drift import SampleSet, sets_of_samples
 from torch_mmd_losses.fields.field_sums import Displacements, LogSums, joined
 from torch_mmd_losses.fields.log_kernels import Log, LogKernel
+from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.pairs.pair_functions import Tile
-from torch_mmd_losses.pairs.product_tiles import visit_distances
 from torch_mmd_losses.pairs.tile_distances import TileDistances
 from torch_mmd_losses.precision import full_precision, total_dtype
 
@@ -142,6 +142,7 @@ class _Call:
     ) -> None:
         self.x, self.sets, self.temperatures, self.per_group = x, sets, temperatures, per_group
         self.distance_floor, self.smallest = distance_floor, math.sqrt(affinity_floor)
+        self.visits = [Visits(x, each.samples, self, each.indices) for each in sets]
         self.traced = not reverse_mode_only(x, *[tensor for each in sets for tensor in each[:2]])
 
     def conditioning(self, like: Tensor) -> Conditioning:
@@ -151,7 +152,9 @@ class _Call:
     def normalised_drift(self) -> tuple[Tensor, Tensor]:
         """Return the sum of the normalised drifts `(g, n, d)`, and the unit of the samples, `(g, 1, 1)` or one."""
         weights = torch.cat([each.weights for each in self.sets], -1).to(self.x.dtype)
-        distances = torch.stack([self._sum_of_distances(each) for each in self.sets]).sum(0)
+        distances = torch.stack(
+            [self._sum_of_distances(*each) for each in zip(self.sets, self.visits, strict=True)]
+        ).sum(0)
         scale = self._mean(distances / self.x.shape[1]) / self._mean(weights.sum(-1))
         unit = (scale / math.sqrt(self.x.shape[2])).clamp_min(SMALLEST_SCALE)
         movement = torch.zeros_like(self.x)
@@ -165,14 +168,12 @@ class _Call:
         """Return the mean `(1, 1, 1)` of numbers of groups, or the numbers themselves `(g, 1, 1)`."""
         return (of_groups if self.per_group else of_groups.mean()).view(-1, 1, 1)
 
-    def _sum_of_distances(self, each: SampleSet) -> Tensor:
+    def _sum_of_distances(self, each: SampleSet, visits: Visits) -> Tensor:
         """Return the weighted sum over all pairs of each group, `(g,)`."""
         if self.traced:
             return (self._distances(each) * each.weights.unsqueeze(-2)).sum((-2, -1))
         square = self.distance_floor**2
-        parts = visit_distances(
-            self.x, each.samples, self, each.indices, lambda _, groups: _Distances(each.weights[groups], square)
-        )
+        parts = visits.visit(lambda _, groups: _Distances(each.weights[groups], square))
         return torch.cat([part.total for part in parts])
 
     def _fields(self, scale: Tensor) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -180,23 +181,23 @@ class _Call:
         if self.traced:
             yield from self._traced_fields(scale)
             return
-        sums = [self._log_sums(each, scale) for each in self.sets]
+        sums = [self._log_sums(*each, scale) for each in zip(self.sets, self.visits, strict=True)]
         rows = [torch.logaddexp(a[0], b[0]) / 2 for a, b in zip(*sums, strict=True)]
         fields = [
-            self._displacements(each, scale, rows, [columns / 2 for _, columns in own])
-            for each, own in zip(self.sets, sums, strict=True)
+            self._displacements(each, visits, scale, rows, [columns / 2 for _, columns in own])
+            for each, visits, own in zip(self.sets, self.visits, sums, strict=True)
         ]
         yield from map(list, zip(*fields, strict=True))
 
-    def _log_sums(self, each: SampleSet, scale: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _log_sums(self, each: SampleSet, visits: Visits, scale: Tensor) -> list[tuple[Tensor, Tensor]]:
         def start(distances: TileDistances, groups: slice) -> LogSums:
             ones = torch.zeros_like(distances.b[..., 0])
             return LogSums(distances, self._logs(scale, groups), ones, each.indices, over_points=True)
 
-        return joined([part.totals for part in visit_distances(self.x, each.samples, self, each.indices, start)])
+        return joined([part.totals for part in visits.visit(start)])
 
     def _displacements(
-        self, each: SampleSet, scale: Tensor, rows: Sequence[Tensor], columns: Sequence[Tensor]
+        self, each: SampleSet, visits: Visits, scale: Tensor, rows: Sequence[Tensor], columns: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
         def start(distances: TileDistances, groups: slice) -> Displacements:
             shifts = zip(self._logs(scale, groups), rows, columns, strict=True)
@@ -205,7 +206,7 @@ class _Call:
                 distances, each.weights[groups], affinities, each.indices, self.x.dtype, left_out=self.smallest
             )
 
-        return joined([part.totals for part in visit_distances(self.x, each.samples, self, each.indices, start)])
+        return joined([part.totals for part in visits.visit(start)])
 
     def _logs(self, scale: Tensor, groups: slice) -> list[Log]:
         """Return the logarithms of the kernels of some groups."""
@@ -246,7 +247,7 @@ class _Distances:
 
     def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
         """Add a tile."""
-        distances = sq_dist.clamp_min_(self.square).sqrt_()
+        distances = sq_dist.clamp_min(self.square).sqrt_()
         self.total.add_((distances * self.weights[..., tile.columns]).sum((-2, -1)))
 
 

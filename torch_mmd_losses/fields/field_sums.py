@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torch_mmd_losses.fields.affinities import all_distances
 from torch_mmd_losses.fields.log_kernels import Log, LogKernel
+from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile
 from torch_mmd_losses.pairs.product_tiles import add_gradients, displacements, values_of_tile, visit_distances
@@ -30,25 +31,16 @@ class Field(NamedTuple):
     pull: Tensor
 
 
-def log_sums(
-    points: Tensor,
-    samples: Tensor,
-    log: LogKernel,
-    log_weights: Tensor,
-    indices: Indices,
-    *,
-    over_points: bool = True,
-) -> tuple[Tensor, Tensor]:
+def log_sums(visits: Visits, log: LogKernel, log_weights: Tensor, *, over_points: bool = True) -> tuple[Tensor, Tensor]:
     """Return the logarithms of sums of kernel values over samples `(g, p)`, and over points `(g, n)`, without a graph.
 
     Args:
-        points: `(g, p, d)`.
-        samples: `(g, n, d)`.
+        visits: the pairs of points and samples.
         log: the logarithm of the kernel.
         log_weights: logarithms `(g, n)` of the weights of samples in the sums over samples.
-        indices: what is known of pairs of equal index.
         over_points: whether the second result is wanted.
     """
+    points, samples, indices = visits.points, visits.samples, visits.indices
     with torch.no_grad(), full_precision(points.device):
         if not reverse_mode_only(points, samples):
             logarithms = indices.without(log(all_distances(points, samples, indices)), -math.inf)
@@ -57,8 +49,7 @@ def log_sums(
         def start(distances: TileDistances, groups: slice) -> LogSums:
             return LogSums(distances, [log], log_weights[groups], indices, over_points=over_points)
 
-        parts = visit_distances(points, samples, log, indices, start)
-        return joined([part.totals for part in parts])[0]
+        return joined([part.totals for part in visits.visit(start)])[0]
 
 
 def joined(parts: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
@@ -100,7 +91,14 @@ def _add_logs(total: Tensor, more: Tensor) -> None:
 
 
 def field(
-    points: Tensor, samples: Tensor, weights: Tensor, function: PairFunction, indices: Indices, *, traced: bool
+    points: Tensor,
+    samples: Tensor,
+    weights: Tensor,
+    function: PairFunction,
+    indices: Indices,
+    *,
+    traced: bool,
+    visits: Visits | None = None,
 ) -> Field:
     """Return the sums for `w_ij = f(x_i, y_j) w_j`, in :func:`total_dtype`, differentiable once.
 
@@ -111,11 +109,12 @@ def field(
         function: the values `f`.
         indices: what is known of pairs of equal index.
         traced: leave everything to autograd, with a matrix of all pairs, since the values have trained parameters.
+        visits: visits of the same pairs, if there have been some and the function does not overwrite distances.
     """
     wide = total_dtype(points.device)
     with full_precision(points.device):
         if not traced and reverse_mode_only(points, samples, weights):
-            return Field(*_Field.apply(points, samples, weights, function, indices))  # type: ignore[no-untyped-call]
+            return Field(*_Field.apply(points, samples, weights, function, indices, visits))  # type: ignore[no-untyped-call]
         values = indices.without(function.of_all(points, samples, indices)).to(wide) * weights.unsqueeze(-2).to(wide)
         mass = values.sum(-1)
         centre = samples.detach().mean(-2, keepdim=True)
@@ -132,6 +131,7 @@ class _Field(torch.autograd.Function):
         weights: Tensor,
         function: PairFunction,
         indices: Indices,
+        visits: Visits | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.function, ctx.indices = function, indices
         ctx.set_materialize_grads(False)
@@ -140,7 +140,10 @@ class _Field(torch.autograd.Function):
         def start(distances: TileDistances, groups: slice) -> Displacements:
             return Displacements(distances, weights[groups], [function], indices, points.dtype)
 
-        parts = visit_distances(points, samples, function, indices, start)
+        if visits is None:
+            parts = visit_distances(points, samples, function, indices, start)
+        else:
+            parts = visits.visit(start)
         return joined([part.totals for part in parts])[0]
 
     @staticmethod
@@ -168,7 +171,7 @@ class _Field(torch.autograd.Function):
         with full_precision(points.device):
             add_gradients(scalar, (points, of_mass, of_pull), (samples, weights), (targets[0], None, None), targets[1:])
         narrow = zip(targets, ctx.saved_tensors, strict=True)
-        return *(None if found is None else found.to(tensor.dtype) for found, tensor in narrow), None, None
+        return *(None if found is None else found.to(tensor.dtype) for found, tensor in narrow), None, None, None
 
 
 class Displacements:
@@ -177,7 +180,7 @@ class Displacements:
     Args:
         distances: the way in which distances are computed.
         weights: `(g, n)`.
-        functions: the values.
+        functions: the values. If there are several, they must not overwrite distances.
         indices: what is known of pairs of equal index.
         dtype: dtype of the scores.
         left_out: the value of pairs that are left out.
@@ -202,9 +205,8 @@ class Displacements:
     def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
         """Add a tile."""
         rows, columns = tile.rows, tile.columns
-        last = len(self.functions) - 1
-        for i, (function, (mass, pull)) in enumerate(zip(self.functions, self.totals, strict=True)):
-            values = function.values(sq_dist if i == last else sq_dist.clone(), tile, self.dtype)
+        for function, (mass, pull) in zip(self.functions, self.totals, strict=True):
+            values = function.values(sq_dist, tile, self.dtype)
             if meets and self.indices.distinct:
                 values = values.contiguous()
                 self.indices.in_(values, tile).fill_(self.left_out)

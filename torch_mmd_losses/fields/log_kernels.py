@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.base import Kernel, _Product
 from torch_mmd_losses.kernels.bounded import RBFBKernel
 from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.kernels.inverse_multiquadric import InverseMultiquadricKernel
@@ -85,9 +85,20 @@ def log_kernel(summands: Sequence[RadialSummand], normalise: str, dtype: torch.d
                 f"kernel: expected a kernel with values > 0 for normalise={normalise!r}, got "
                 f"{type(summand.kernel).__name__}"
             )
-        known = _LOGS.get(_definition(summand))
-        terms += _scaled(summand, known(summand.kernel) if known else [_log_of_values(summand, dtype)])
+        terms += _scaled(summand, _logs(summand, normalise, dtype))
     return LogKernel(terms, summands)
+
+
+def _logs(summand: RadialSummand, normalise: str, dtype: torch.dtype) -> list[Log]:
+    kernel: Any = summand.kernel
+    if isinstance(kernel, _Product):
+        return [_total([log_kernel(radial_summands(part), normalise, dtype) for part in kernel.parts])]  # type: ignore[arg-type]
+    known = _LOGS.get(_definition(summand))
+    return known(kernel) if known else [_log_of_values(summand, dtype)]
+
+
+def _total(logs: Sequence[Log]) -> Log:
+    return lambda sq_dist: torch.stack([log(sq_dist) for log in logs]).sum(0)
 
 
 def log_sharp_kernel(summands: Sequence[RadialSummand]) -> LogKernel:
@@ -97,6 +108,8 @@ def log_sharp_kernel(summands: Sequence[RadialSummand]) -> LogKernel:
         known = _SHARP.get(_definition(summand))
         if known is None or (isinstance(summand.kernel, LaplaceKernel) and summand.kernel.floor):
             named = type(summand.kernel).__name__ if known is None else repr(summand.kernel)
+            if isinstance(summand.kernel, _Product):
+                named = "a product of kernels"
             raise TypeError(
                 "kernel: expected an RBFKernel, RBFMix, RBFBKernel, LaplaceKernel without a floor, MaternKernel, "
                 "RationalQuadraticKernel, RationalQuadraticMix or InverseMultiquadricKernel, or sums and multiples of "

@@ -25,6 +25,7 @@ from torch_mmd_losses.kernels.summands import (
     values_and_slopes,
     worst_conditioning,
 )
+from torch_mmd_losses.precision import total_dtype
 
 
 class Tile(NamedTuple):
@@ -142,23 +143,26 @@ class KernelValues:
 
     def of_all(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
         """Return the values of all pairs."""
-        groups = range(points.shape[0])
         if reverse_mode_only(points, samples):
-            everything = Tile(slice(0), slice(0, points.shape[1]), slice(0, samples.shape[1]))
-            pairs = [Pairs(Sample(points[i]), Sample(samples[i]), distinct=False, same=indices.same) for i in groups]
-            return torch.stack([self.of_pairs(each, everything) for each in pairs])
+            return self._one_by_one(self.summands, points, samples, indices)
         parts = []
         if self.radial:
             parts.append(self._of_all_distances(points, samples, indices))
-        for factor, _, function in self.others:
-            values = [function.values(Sample(points[i]), Sample(samples[i])) for i in groups]
-            parts.append(factor * torch.stack(values))
+        if self.others:
+            parts.append(self._one_by_one(self.others, points, samples, indices))
         return reduce(torch.add, parts)
+
+    @staticmethod
+    def _one_by_one(summands: Sequence[Summand], points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+        groups = zip(points, samples, strict=True)
+        pairs = [Pairs(Sample(x), Sample(y), distinct=False, same=indices.same) for x, y in groups]
+        return torch.stack([sum_of_gram_matrices(summands, each) for each in pairs])
 
     def _of_all_distances(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
         dtype = points.dtype
-        if needs_float64(self.radial, points) and points.device.type != "mps":
-            points, samples = points.double(), samples.double()
+        if needs_float64(self.radial, points):
+            wide = total_dtype(points.device)
+            points, samples = points.to(wide), samples.to(wide)
         sq_dist = squared_distances(points, samples)
         if indices.same or indices.distinct:
             sq_dist = sq_dist.masked_fill(equal_indices(sq_dist), 0)
