@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, squared_distances
 from torch_mmd_losses.fields.log_kernels import LogKernel
-from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, value_and_slope_by_autograd
-from torch_mmd_losses.kernels.summands import GramSummand
+from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.pairs.pair_functions import Indices, Tile, equal_indices
 
 
@@ -24,8 +21,6 @@ class Affinity:
     """
 
     factor: float | None = None
-    others: Sequence[GramSummand] = ()
-    has_radial = True
 
     def __init__(self, log: LogKernel, of_points: Tensor, of_samples: Tensor | None = None) -> None:
         self.log, self.of_points, self.of_samples = log, of_points.detach(), None
@@ -39,10 +34,6 @@ class Affinity:
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """Return the affinities in a tile."""
         return self._shifted(self.log(sq_dist), tile).exp_()
-
-    def values_and_slopes(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> ValueAndSlope:
-        """Return the same with slopes."""
-        return value_and_slope_by_autograd(lambda distances: self.values(distances, tile, dtype), sq_dist)
 
     def of_pairs(self, pairs: Pairs, tile: Tile) -> Tensor:
         """Return the affinities in a tile of one group, by operations that autograd follows."""

@@ -140,10 +140,7 @@ class _Field(torch.autograd.Function):
         def start(distances: TileDistances, groups: slice) -> Displacements:
             return Displacements(distances, weights[groups], [function], indices, points.dtype)
 
-        if visits is None:
-            parts = visit_distances(points, samples, function, indices, start)
-        else:
-            parts = visits.visit(start)
+        parts = visits.visit(start) if visits else visit_distances(points, samples, function, indices, start)
         return joined([part.totals for part in parts])[0]
 
     @staticmethod

@@ -9,7 +9,6 @@ from torch_mmd_losses import checks
 from torch_mmd_losses.fields import arguments
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.kernel_products import kernel_products
-from torch_mmd_losses.precision import total_dtype
 
 
 def kernel_sums(
@@ -75,20 +74,3 @@ def kernel_sums(
     ones = torch.ones_like(y[..., :1]) if factors is None else factors.unsqueeze(-1)
     found = kernel_products(x, y, torch.cat([ones, moments], -1), kernel, distinct=distinct).to(x.dtype)
     return found[..., 0].reshape(*groups, -1), found[..., 1:].reshape(*groups, *found.shape[1:-1], x.shape[-1])
-
-
-def weighted_kernel_sums(
-    points: Tensor, samples: Tensor, kernel: Kernel, weights: Tensor | None = None, *, exclude_self: bool = False
-) -> Tensor:
-    """Return the first of the two sums of :func:`kernel_sums`, `(g, p)` in :func:`total_dtype`, for checked arguments.
-
-    Args:
-        points: `(g, p, d)`.
-        samples: `(g, n, d)`.
-        kernel: the kernel.
-        weights: `(g, n)`, or None for ones.
-        exclude_self: leave out the pairs of equal index.
-    """
-    if weights is None:
-        weights = torch.ones(samples.shape[:2], dtype=total_dtype(samples.device), device=samples.device)
-    return kernel_products(points, samples, weights.unsqueeze(-1), kernel, distinct=exclude_self)[..., 0]

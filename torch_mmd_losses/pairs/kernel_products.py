@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, PairFunction, Tile
+from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile
 from torch_mmd_losses.pairs.product_tiles import (
     Gradients,
     Sums,
@@ -25,7 +25,7 @@ from torch_mmd_losses.precision import full_precision, total_dtype
 class Request(NamedTuple):
     """What is summed over which pairs."""
 
-    function: PairFunction
+    function: KernelValues
     indices: Indices
 
 
@@ -216,7 +216,7 @@ def _second_gradients(
 
 
 def _inner(
-    function: PairFunction, indices: Indices, of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile
+    function: KernelValues, indices: Indices, of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile
 ) -> Tensor:
     """Return `<outer, products>` for a tile of one group, differentiable twice."""
     x, outer, y, coefficients = *of_points[:2], *of_samples[:2]

@@ -14,7 +14,6 @@ from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope
 from torch_mmd_losses.kernels.profiles import power_of_two
 from torch_mmd_losses.kernels.summands import (
-    GramSummand,
     Summand,
     by_kind,
     common_exponent,
@@ -81,19 +80,8 @@ class OfDistance(Protocol):
 class PairFunction(OfDistance, Protocol):
     """A function of the pairs of points and samples, which may depend on their indices."""
 
-    @property
-    def others(self) -> Sequence[GramSummand]:
-        """Summands that are not functions of the distance."""
-
-    @property
-    def has_radial(self) -> bool:
-        """Whether there is a part that is a function of the distance."""
-
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
-        """Return the values of that part in a tile, without a graph. It may overwrite the distances."""
-
-    def values_and_slopes(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> ValueAndSlope:
-        """Return the same with the derivatives by the squared distance."""
+        """Return the values in a tile, without a graph: what depends on the distance. It may overwrite distances."""
 
     def of_pairs(self, pairs: Pairs, tile: Tile) -> Tensor:
         """Return the values of a tile of a single group, all parts together, by operations that autograd follows."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.contract import ValueAndSlope
-from torch_mmd_losses.pairs.pair_functions import Indices, OfDistance, PairFunction, Tile
+from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, OfDistance, PairFunction, Tile
 from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import total_dtype
@@ -144,7 +144,7 @@ class Gradients:
         distances: TileDistances,
         coefficients: Tensor,
         outer: Tensor,
-        function: PairFunction,
+        function: KernelValues,
         indices: Indices,
         dtype: torch.dtype,
         wanted: Sequence[bool],
