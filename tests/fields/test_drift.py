@@ -180,6 +180,16 @@ def test_whole_weights_count_as_repeated_samples(normalise):
     assert_close(found, expected)
 
 
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_far_from_the_origin_transforms_see_the_same_field(normalise):
+    fake, real = FAKE.unsqueeze(0) + 1e10, REAL.unsqueeze(0) + 1e10  # in steps of 2e-6
+
+    def field(fake, real):
+        return drift(fake, real, kernel=LaplaceKernel(0.7), normalise=normalise)
+
+    assert_close(torch.func.vmap(field)(fake, real), field(fake, real), rtol=0, atol=1e-8)
+
+
 def test_the_numbers_of_driftxpress():
     case = next(case for case in json.loads(DATA.read_text())["cases"] if case["id"] == "driftxpress_standard")
     scale, d = case["outputs"]["S"], 4

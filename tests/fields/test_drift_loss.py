@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from torch_mmd_losses import LaplaceKernel, drift, drift_loss
 from torch_mmd_losses.pairs import tiles
+from torch_mmd_losses.pairs.tile_distances import TileDistances
 
 DATA = Path(__file__).parents[1] / "data" / "modern-mmd.json"
 
@@ -24,8 +25,9 @@ def official(gen, pos, neg, w_gen, w_pos, w_neg, temperatures):
     n, d = gen.shape[1:]
     dist = (gen.unsqueeze(2) - targets.unsqueeze(1)).square().sum(-1).clamp_min(1e-8).sqrt()
     scale = (dist * w.unsqueeze(1)).mean() / w.mean()
-    x, y = (rows / (scale / d**0.5) for rows in (gen, targets))
-    relative = dist / scale + 100 * torch.eye(n, targets.shape[1], dtype=gen.dtype)
+    unit = (scale / d**0.5).clamp_min(1e-3)
+    x, y = (rows / unit for rows in (gen, targets))
+    relative = dist / scale.clamp_min(1e-3) + 100 * torch.eye(n, targets.shape[1], dtype=gen.dtype)
     total = torch.zeros_like(gen)
     for tau in temperatures:
         logits = -relative / tau
@@ -35,7 +37,7 @@ def official(gen, pos, neg, w_gen, w_pos, w_neg, temperatures):
         c = torch.cat([-away * towards.sum(-1, keepdim=True), towards * away.sum(-1, keepdim=True)], -1)
         force = c @ y - c.sum(-1, keepdim=True) * x
         total += force / force.square().mean().clamp_min(1e-8).sqrt()
-    return total.square().mean((-2, -1)), -2 * total / (scale / d**0.5) / (n * d)
+    return total.square().mean((-2, -1)), -2 * total / unit / (n * d)
 
 
 @pytest.fixture(params=[344, 4], ids=["whole", "tiles"])
@@ -56,6 +58,26 @@ def test_the_numbers_of_public_code(name, per_group):
     if not per_group:  # the unmodified code has distances in float32
         single = drift_loss(fake.float(), real.float())
         assert_close(single, torch.tensor(case["outputs"]["loss_float32_unmodified_code"]), rtol=1e-4, atol=0)
+
+
+@pytest.mark.usefixtures("side")
+@pytest.mark.parametrize("size", [1e-2, 1e-4])
+def test_small_samples_meet_the_floors_of_the_scales(size):
+    gen, pos = size * rows(1, 5, 3), size * rows(1, 6, 3, seed=1, shift=0.5)
+    ones = torch.ones(1, 5).double(), torch.ones(1, 6).double()
+    expected, slopes = official(gen, pos, gen[:, :0], *ones, ones[0][:, :0], (0.02, 0.2))
+    loss = drift_loss(gen.requires_grad_(), pos, temperatures=(0.02, 0.2))
+    assert_close(loss, expected)
+    assert_close(torch.autograd.grad(loss.sum(), gen)[0], slopes)
+
+
+def test_distances_are_computed_once_if_they_are_few(monkeypatch):
+    calls, of = [], TileDistances.of
+    monkeypatch.setattr(TileDistances, "of", lambda *arguments: calls.append(None) or of(*arguments))
+    drift_loss(rows(2, 6, 4), rows(2, 7, 4, seed=1))
+    assert len(calls) == 2  # from real samples, and from negatives
+    drift(rows(6, 4), rows(7, 4, seed=1), kernel=LaplaceKernel())
+    assert len(calls) == 4
 
 
 @pytest.mark.usefixtures("side")
