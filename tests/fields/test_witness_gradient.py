@@ -48,11 +48,11 @@ def test_one_far_sample_leaves_the_field_its_digits():
 
 def test_the_witness_and_its_gradient_have_no_gram_matrix(monkeypatch):
     monkeypatch.setattr(tiles, "CPU_TILE", 32)
-    points, real, fake = (scores(300, 2, seed).float().requires_grad_() for seed in range(3))
+    points, real, fake = (scores(150, 2, seed).float().requires_grad_() for seed in range(3))
     with Largest() as largest:
         field = witness_gradient(points, real=real, fake=fake, kernel=RBFKernel())
         torch.autograd.grad(field.square().sum(), (points, real))
         values = witness(points, real=real, fake=fake, kernel=RBFKernel())
         (gradient,) = torch.autograd.grad(values.sum(), points, create_graph=True)
         torch.autograd.grad(gradient.square().sum(), (points, fake))
-    assert largest.elements < 300 * 10
+    assert largest.elements <= 32 * 32 * 2  # of 45,000 pairs
