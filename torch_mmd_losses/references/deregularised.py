@@ -1,4 +1,4 @@
-r"""The (de)-regularised MMD of Chen et al. to a fixed target: its value and its witness function.
+r"""The (de)-regularised MMD of Chen et al. (2024) to a fixed target: its value and its witness function.
 
 .. math::
 
