@@ -7,7 +7,7 @@ from sizes import Largest
 from torch.testing import assert_close
 
 from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, RBFMix, kernel_sums, mmd2
-from torch_mmd_losses.pairs import tiles
+from torch_mmd_losses.pairs import kernel_products, tiles
 from torch_mmd_losses.pairs.kernel_products import kernel_gradients
 
 
@@ -73,6 +73,7 @@ def test_sums_are_differentiable_twice(name, exclude_self, monkeypatch):
         assert torch.autograd.gradgradcheck(function, arguments)
 
 
+@pytest.mark.usefixtures("side")
 def test_only_the_wanted_gradients_come():
     points, samples, weights = rows(3, 2), rows(4, 2, seed=1), rows(4, seed=2)
     for position in range(3):
@@ -84,6 +85,7 @@ def test_only_the_wanted_gradients_come():
         assert first.shape == second.shape == inputs[position].shape
 
 
+@pytest.mark.usefixtures("side")
 def test_coincident_points_have_no_gradient_of_a_distance():
     points = rows(4, 2).requires_grad_()
     samples = torch.cat([points.detach(), points.detach()[:1] + 1])
@@ -139,7 +141,9 @@ def test_no_group_has_an_influence_on_another(number):
 @pytest.mark.parametrize("far", [0.0, 100.0, 1e7])
 @pytest.mark.parametrize("part", ["one", "all", "sample"])
 @pytest.mark.parametrize("name", ["rbf", "rational_quadratic", "energy", "own_radial"])
-def test_far_rows_leave_the_sums_their_digits(name, part, far):
+@pytest.mark.parametrize("side", [16, 344], ids=["tiles", "whole"])
+def test_far_rows_leave_the_sums_their_digits(name, part, far, side, monkeypatch):
+    monkeypatch.setattr(tiles, "CPU_TILE", side)
     kernel = CASES[name].make()
     points, samples, weights = rows(40, 8).float(), rows(30, 8, seed=1).float(), rows(30, seed=2).float()
     points[: 1 if part == "one" else 40 if part == "all" else 0] += far
@@ -205,6 +209,22 @@ def test_memory_grows_with_rows_and_not_with_pairs(monkeypatch):
         assert largest.elements <= 2 * 64 * 64  # of 60,000 pairs, for two kernels
 
 
+def test_a_small_group_with_gradients_is_computed_whole(monkeypatch):
+    points, samples = rows(6, 3).requires_grad_(), rows(5, 3, seed=1)
+
+    def second(kernel):
+        mass, moment = kernel_sums(points, samples, kernel)
+        (first,) = torch.autograd.grad(mass.square().sum() + moment.sum(), points, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), points)[0]
+
+    whole = second(RBFKernel())
+    monkeypatch.setattr(kernel_products, "add_gradients", None)
+    assert_close(second(RBFKernel()), whole, rtol=0, atol=0)
+    monkeypatch.undo()
+    monkeypatch.setattr(kernel_products, "DENSE_UP_TO", 0)
+    assert_close(second(RBFKernel()), whole)
+
+
 class Trained(Kernel):
     def __init__(self):
         super().__init__()
@@ -250,7 +270,7 @@ def test_half_precision_and_autocast_are_float32():
         assert_close(kernel_sums(points, samples, RBFKernel()), expected)
         leaf = points.clone().requires_grad_()
         mass, _ = kernel_sums(leaf, samples, RBFKernel())
-        (found,) = torch.autograd.grad(mass.sum(), leaf)
+    (found,) = torch.autograd.grad(mass.sum(), leaf)  # outside, as PyTorch asks for
     leaf = points.clone().requires_grad_()
     assert_close(found, torch.autograd.grad(kernel_sums(leaf, samples, RBFKernel())[0].sum(), leaf)[0])
     halves = kernel_sums(points.half(), samples.half(), RBFKernel())

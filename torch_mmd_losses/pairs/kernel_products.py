@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile
+from torch_mmd_losses.pairs.plan import DENSE_UP_TO
 from torch_mmd_losses.pairs.product_tiles import (
     Gradients,
     Sums,
@@ -19,6 +20,7 @@ from torch_mmd_losses.pairs.product_tiles import (
     values_of_tile,
     visit_distances,
 )
+from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import full_precision, total_dtype
 
 
@@ -43,16 +45,29 @@ def kernel_products(
 
     Returns:
         `(g, p, c)` in :func:`total_dtype`, differentiable twice. Under the compiler and in function transforms, and for
-        kernels with trained parameters, there is a whole Gram matrix.
+        kernels with trained parameters, there is a whole Gram matrix. There is one for a small group with gradients,
+        too, because there each operation counts, and second derivatives in tiles take many.
     """
     function = KernelValues(kernel._summands())
     request = Request(function, Indices(distinct, samples is points))
     with full_precision(points.device):
-        if reverse_mode_only(points, samples, coefficients) and not function.is_trained(points):
+        by_hand = reverse_mode_only(points, samples, coefficients) and not function.is_trained(points)
+        if by_hand and not _is_small_and_differentiated(points, samples, coefficients):
             return _Products.apply(points, samples, coefficients, request)  # type: ignore[no-untyped-call]
         wide = total_dtype(points.device)
         gram = request.indices.without(function.of_all(points, samples, request.indices))
         return gram.to(wide) @ coefficients.to(wide)
+
+
+def _is_small_and_differentiated(points: Tensor, samples: Tensor, coefficients: Tensor) -> bool:
+    (groups, p), n = points.shape[:2], samples.shape[1]
+    return (
+        groups == 1
+        and p + n <= DENSE_UP_TO
+        and p * n <= tile_side(None, points.device) ** 2
+        and torch.is_grad_enabled()
+        and (points.requires_grad or samples.requires_grad or coefficients.requires_grad)
+    )
 
 
 def kernel_gradients(points: Tensor, samples: Tensor, weights: Tensor, kernel: Kernel) -> Tensor:
