@@ -5,12 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, TypeVar
 
+import pytest
+import torch
 import torch.multiprocessing as mp
+
+Result = TypeVar("Result")
 
 
 def start(function: Callable[..., None], world: int, *args: Any) -> None:
@@ -47,3 +54,53 @@ def in_a_fork(function: Callable[[], object]) -> int:
 def meeting_file(folder: Path) -> str:
     """Return where the processes of a group find each other: a file of their own, since others may take a free port."""
     return (folder / "meeting").as_uri()
+
+
+def in_threads(
+    monkeypatch: pytest.MonkeyPatch, modules: Sequence[ModuleType], world: int, function: Callable[[int], Result]
+) -> list[Result]:
+    """Call `function(rank)` in threads that stand in for processes, and return the results.
+
+    Args:
+        monkeypatch: undoes what this function does.
+        modules: the modules whose `dist` is replaced by collectives among the threads.
+        world: number of threads.
+        function: what each of them runs.
+    """
+    barrier, slots, rank = threading.Barrier(world), [torch.empty(0)] * world, threading.local()
+
+    def exchange(x: torch.Tensor) -> list[torch.Tensor]:
+        slots[rank.number] = x.detach().clone()
+        barrier.wait()
+        everything = list(slots)
+        barrier.wait()
+        return everything
+
+    def all_gather(out: list[torch.Tensor], x: torch.Tensor) -> None:
+        for mine, theirs in zip(out, exchange(x), strict=True):
+            mine.copy_(theirs)
+
+    def all_reduce(x: torch.Tensor) -> None:
+        x.copy_(torch.stack(exchange(x)).sum(0))
+
+    collectives = SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        get_rank=lambda: rank.number,
+        get_world_size=lambda: world,
+        all_gather=all_gather,
+        all_reduce=all_reduce,
+    )
+    for module in modules:
+        monkeypatch.setattr(module, "dist", collectives)
+
+    def run(number: int) -> Result:
+        rank.number = number
+        try:
+            return function(number)
+        except BaseException:
+            barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(run, range(world)))

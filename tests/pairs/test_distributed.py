@@ -1,7 +1,5 @@
 """Losses of the batches of all processes, in threads that stand in for processes and in gloo processes."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from cases import CASES, KernelCase, scores
-from processes import meeting_file, start
+from processes import in_threads, meeting_file, start
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -36,43 +34,7 @@ def ranks(monkeypatch):
     """Return a function that runs another one in as many threads as there are ranks, with collectives among them."""
 
     def run(world, function):
-        barrier, slots, rank = threading.Barrier(world), [None] * world, threading.local()
-
-        def exchange(x):
-            slots[rank.number] = x.detach().clone()
-            barrier.wait()
-            everything = list(slots)
-            barrier.wait()
-            return everything
-
-        def all_gather(out, x):
-            for mine, theirs in zip(out, exchange(x), strict=True):
-                mine.copy_(theirs)
-
-        def all_reduce(x):
-            x.copy_(torch.stack(exchange(x)).sum(0))
-
-        fake = SimpleNamespace(
-            is_available=lambda: True,
-            is_initialized=lambda: True,
-            get_rank=lambda: rank.number,
-            get_world_size=lambda: world,
-            all_gather=all_gather,
-            all_reduce=all_reduce,
-        )
-        monkeypatch.setattr(distributed, "dist", fake)
-        monkeypatch.setattr(batch_loss, "dist", fake)
-
-        def start(number):
-            rank.number = number
-            try:
-                return function(number)
-            except BaseException:
-                barrier.abort()
-                raise
-
-        with ThreadPoolExecutor(world) as pool:
-            return list(pool.map(start, range(world)))
+        return in_threads(monkeypatch, [distributed, batch_loss], world, function)
 
     return run
 
