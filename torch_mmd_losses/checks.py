@@ -17,6 +17,7 @@ _PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # PyTorch 2.6 has no such dt
 _PLAIN = (Tensor, nn.Parameter)
 _LARGEST_INTEGER = 2**63 - 1
 _LONGEST_DESCRIPTION = 120
+_ROWS_AT_ONCE = 2**14
 
 RANGE = (1e-30, 1e30)
 """The range of hyper-parameters of kernels: their squares and products have all their digits in float64."""
@@ -108,12 +109,28 @@ def scores(name: str, value: object) -> Tensor:
 
     Half precision is converted to float32 here, once, because squared distances of 16-bit scores lose all digits.
     """
+    matrix = rows(name, value)
+    return matrix if matrix.dtype in _PRECISE else matrix.float()
+
+
+def rows(name: str, value: object) -> Tensor:
+    """Return scores `(m,)`, `(m, d)` or `(m, ...)` as a matrix `(m, d)` in their own dtype."""
     matrix = dense(name, value, "scores")
     if matrix.dim() == 0 or matrix.numel() == 0:
         raise ValueError(f"{name}: expected scores of shape (m, d) with m >= 1 and d >= 1, got {tuple(matrix.shape)}")
     if matrix.dim() != 2:
         matrix = matrix.unsqueeze(1) if matrix.dim() == 1 else matrix.flatten(1)
-    return matrix if matrix.dtype in _PRECISE else matrix.float()
+    return matrix
+
+
+def finite(name: str, sample: Tensor) -> None:
+    """Raise if a matrix of scores has no values, or if some of them are not finite."""
+    if sample.is_meta:
+        raise ValueError(f"{name}: expected a tensor with values, got one of shape {tuple(sample.shape)} on meta")
+    # In parts, because a mask of everything takes more memory than large samples in half precision.
+    broken = sum([int(part.isfinite().all(1).logical_not().sum()) for part in sample.split(_ROWS_AT_ONCE)])
+    if broken:
+        raise ValueError(f"{name}: expected finite scores, got NaN or infinity in {broken} of {len(sample)} samples")
 
 
 def dense(name: str, value: object, kind: str) -> Tensor:
@@ -181,6 +198,12 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
     same("dtype", name_a, a, name_b, b)
     same("device", name_a, a, name_b, b)
     return matrix_a, matrix_b
+
+
+def same_columns(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
+    """Raise if two matrices of scores differ in their dimension."""
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"{name_a}, {name_b}: expected the same score dimension d, got {a.shape[1]} and {b.shape[1]}")
 
 
 def same(attribute: str, name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:

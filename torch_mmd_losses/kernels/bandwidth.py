@@ -77,7 +77,8 @@ def median_distance(
     else:
         parts = list(checks.same_space("samples", samples, "other", other))
     for name, part in zip(given, parts, strict=True):
-        _check_values(name, part)
+        # All rows are checked, not only the chosen ones, so that no error depends on the random choice.
+        checks.finite(name, part)
     chosen = _chosen(parts, most, generator)
     if len(chosen) < 2:
         raise ValueError(f"samples: expected at least 2 samples, got {len(chosen)}")
@@ -92,15 +93,6 @@ def median_distance(
             + (f"{close} ({remedy})" if median < LEAST else " (divide the samples by a number)")
         )
     return median
-
-
-def _check_values(name: str, sample: Tensor) -> None:
-    if sample.is_meta:
-        raise ValueError(f"{name}: expected a tensor with values, got one of shape {tuple(sample.shape)} on meta")
-    # All rows are checked, not only the chosen ones, so that no error depends on the random choice.
-    broken = int(sample.isfinite().all(1).logical_not().sum())
-    if broken:
-        raise ValueError(f"{name}: expected finite scores, got NaN or infinity in {broken} of {len(sample)} samples")
 
 
 def _chosen(parts: list[Tensor], most: int, generator: torch.Generator | None) -> Tensor:
