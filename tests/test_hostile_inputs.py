@@ -32,6 +32,7 @@ from torch_mmd_losses import (
     LinearKernel,
     MaternKernel,
     MMDLoss,
+    MMDReference,
     PolynomialKernel,
     RationalQuadraticKernel,
     RationalQuadraticMix,
@@ -86,6 +87,17 @@ def inputs_and_scores():
     """Return samples and the scores of a critic for them."""
     inputs = good().requires_grad_()
     return inputs, inputs.square()
+
+
+def with_parameter():
+    """Return a kernel with a trained parameter."""
+
+    class Trained(RBFKernel):
+        pass
+
+    kernel = Trained()
+    kernel.scale = nn.Parameter(torch.ones(()))
+    return kernel
 
 
 def linear(**options):
@@ -178,6 +190,11 @@ def scaled(method, **given):
     return getattr(ScaledMMDLoss(), method)(**{"real": found, "fake": good(), "inputs": inputs} | given)
 
 
+def reference(**options):
+    """Return a reference."""
+    return MMDReference(good(), K, **options)
+
+
 TAKE_SCORES = {
     "mmd2 real": lambda x: mmd2(x, good(), K),
     "mmd2 fake": lambda x: mmd2(good(), x, K),
@@ -222,6 +239,13 @@ TAKE_SCORES = {
     "gradient_penalty scores": lambda x: gradient_penalty(x, inputs=good().requires_grad_()),
     "l2_penalty outputs[1]": lambda x: l2_penalty(good(), x),
     "median_distance samples": lambda x: median_distance(x, good()),
+    "MMDReference batch": lambda x: reference().update(x),
+    "MMDReference fake": lambda x: reference().mmd2(x),
+    "MMDReference.attraction fake": lambda x: reference().attraction(x),
+    "MMDReference.witness points": lambda x: reference().witness(x, good()),
+    "MMDReference.witness fake": lambda x: reference().witness(good(), x),
+    "MMDReference.sums points": lambda x: reference().sums(x),
+    "MMDReference.error_bound fake": lambda x: reference().error_bound(x),
 }
 
 
@@ -316,6 +340,52 @@ REFUSED = {
         (lambda: median_distance(X, max_samples=2e3), TypeError, "max_samples: expected an integer, got 2000.0 of type float"),
         (lambda: median_distance(X, max_samples=10**400), ValueError, "max_samples: expected an integer < 2**63, got 1000..."),
         (lambda: median_distance(X, generator=0), TypeError, "generator: expected a torch.Generator or None, got 0"),
+    ],
+    "MMDReference": [
+        (lambda: MMDReference(None, K), TypeError, "real: expected a tensor of scores or an iterable of such tensors, got None of type NoneType"),
+        (lambda: MMDReference({"features": X}, K), TypeError, "real: expected a tensor of scores or an iterable of such tensors, got {'features': ... of type dict"),
+        (lambda: MMDReference(X.long(), K), ValueError, "real: expected floating-point scores, got torch.int64"),
+        (lambda: MMDReference([(X, Y)], K), TypeError, "real[0]: expected a tensor of scores, got tuple of length 2; take the scores out"),
+        (lambda: MMDReference([X, X[:, :2]], K), ValueError, "real[0], real[1]: expected the same score dimension d, got 3 and 2"),
+        (lambda: MMDReference([X, X.to("meta")], K), ValueError, "real[1]: expected a tensor with values, got one of shape (8, 3) on meta"),
+        (lambda: MMDReference(X / 0, K), ValueError, "real: expected finite scores, got NaN or infinity in 8 of 8 samples"),
+        (lambda: MMDReference(X, RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel"),
+        (lambda: MMDReference(X, with_parameter()), ValueError, "kernel: expected a kernel without trained parameters, ..., got Trained with some; call kernel.requires_grad_(False)"),
+        (lambda: MMDReference(X, K, kind="exakt"), ValueError, "kind: expected one of 'exact', 'nystrom', 'fourier', got 'exakt'"),
+        (lambda: MMDReference(X, K, generator=0), TypeError, "generator: expected a torch.Generator or None, got 0"),
+        (lambda: MMDReference(X, K, self_rows=1), ValueError, "self_rows: expected an integer >= 2, got 1"),
+        (lambda: MMDReference(X, K, weights=[1.0] * 8), TypeError, "weights: expected a tensor of weights, got list of length 8"),
+        (lambda: MMDReference(X, K, weights=X), ValueError, "weights: expected one weight for each of the 8 rows, shape (8,), got (8, 3)"),
+        (lambda: MMDReference(X, K, weights=torch.ones(8, dtype=int)), ValueError, "weights: expected floating-point weights, got torch.int64"),
+        (lambda: MMDReference(X, K, weights=torch.ones(8) / 0), ValueError, "weights: expected finite weights, got NaN or infinity"),
+        (lambda: MMDReference(X, K, weights=torch.ones(8, device="meta")), ValueError, "real, weights: expected the same device, got cpu and meta"),
+        (lambda: MMDReference(X, K, weights=torch.tensor([1.0, -1.0] * 4)), ValueError, "weights: expected weights whose sum is not zero, got 0 as the sum of weights whose absolute values add up to 8"),
+        (lambda: MMDReference([X], K, weights=torch.ones(8)), TypeError, "weights: expected an iterable with one tensor for each batch of real, got a tensor of shape (8,)"),
+        (lambda: MMDReference([X, X], K, weights=[torch.ones(8)]), ValueError, "weights: expected one tensor for each batch of real, got 1 for more batches"),
+        (lambda: MMDReference([X], K, weights=[torch.ones(8)] * 2), ValueError, "weights: expected one tensor for each batch of real, got more tensors than batches"),
+        (lambda: MMDReference(X, K, kind="nystrom", landmarks=0), ValueError, "landmarks: expected an integer >= 1, got 0"),
+        (lambda: MMDReference(X, K, kind="nystrom", landmarks=2.5), TypeError, "landmarks: expected an integer, got 2.5 of type float"),
+        (lambda: MMDReference(X, K, kind="nystrom", landmarks=X[:, :2]), ValueError, "landmarks, real: expected the same score dimension d, got 2 and 3"),
+        (lambda: MMDReference(iter([X]), K, kind="nystrom"), ValueError, "landmarks: expected a tensor of landmarks, ..., got 4096; a list or a DataLoader can be read twice"),
+        (lambda: MMDReference(X, EnergyKernel(), kind="nystrom"), ValueError, "kernel: expected a positive definite kernel for kind='nystrom', got one whose"),
+        (lambda: MMDReference(X, K, kind="fourier", frequencies=0), ValueError, "frequencies: expected an integer >= 1, got 0"),
+        (lambda: MMDReference(X, LinearKernel(), kind="fourier"), TypeError, "kernel: expected kernels with a known spectral measure for kind='fourier', ..., got LinearKernel"),
+        (lambda: reference().mmd2(X[:, :2]), ValueError, "fake: expected scores of the dimension of the reference, d=3, got d=2"),
+        (lambda: reference().mmd2(X, estimator="u_statistic"), ValueError, "estimator: expected one of 'biased', 'unbiased', got 'u_statistic'"),
+        (lambda: reference().mmd2(X[:1], estimator="unbiased"), ValueError, "fake: expected at least 2 samples for estimator='unbiased', got 1"),
+        (lambda: MMDReference(X[:1], K).mmd2(X, estimator="unbiased"), ValueError, "estimator: expected 'biased' for a reference whose squared weights ..., got 'unbiased'"),
+        (lambda: reference().witness(X, Y.double()), ValueError, "points, fake: expected the same dtype, got torch.float32 and torch.float64"),
+        (lambda: reference().sums(X[:, :2]), ValueError, "points: expected scores of the dimension of the reference, d=3, got d=2"),
+        (lambda: reference(kind="fourier").error_bound(X), TypeError, "kind: expected 'exact' or 'nystrom' for error_bound, got 'fourier'"),
+        (lambda: reference().update(X[:, :2]), ValueError, "real, batch: expected the same score dimension d, got 3 and 2"),
+        (lambda: reference().update(X.double()), ValueError, "real, batch: expected the same dtype, got torch.float32 and torch.float64"),
+        (lambda: reference().update(X, weights=-torch.ones(8)), ValueError, "weights: expected weights whose sum is not zero, got 0 as the sum"),
+        (lambda: reference().shard(0, 2).update(X), ValueError, "batch: expected a whole reference to add rows to, got the shard 0 of 2"),
+        (lambda: reference().shard(0, 2).shard(0, 2), ValueError, "rank, world: expected a whole reference to divide, got the shard 0 of 2"),
+        (lambda: reference().shard(2, 2), ValueError, "rank: expected an integer from 0 to 1, got 2"),
+        (lambda: reference().shard(0.0, 2), TypeError, "rank: expected an integer, got 0.0 of type float"),
+        (lambda: reference().shard(0, 0), ValueError, "world: expected an integer >= 1, got 0"),
+        (lambda: reference().shard(0, 2).mmd2(X), RuntimeError, "world: expected 2 processes, as many as shards, got 1"),
     ],
     "witness": [
         (lambda: witness(X, Y, Z, [K]), TypeError, "kernel: expected a Kernel such as ..., got [RBFKernel(sigma=1.0)]"),

@@ -28,6 +28,7 @@ from torch_mmd_losses.losses.gradient_caching import cached_backward
 from torch_mmd_losses.losses.mmd import MMDLoss
 from torch_mmd_losses.losses.penalties import gradient_penalty, interpolation_points, l2_penalty
 from torch_mmd_losses.losses.scaled import ScaledMMDLoss
+from torch_mmd_losses.references.reference import MMDReference
 from torch_mmd_losses.spectral.norm import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.two_sample.permutation import mmd_test
 from torch_mmd_losses.two_sample.relative import relative_mmd_test
@@ -53,6 +54,7 @@ __all__ = [
     "median_distance",
     # estimators and loss
     "MMDLoss",
+    "MMDReference",
     "ScaledMMDLoss",
     "cached_backward",
     "gradient_constrained_mmd2",

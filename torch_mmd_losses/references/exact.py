@@ -1,0 +1,84 @@
+"""A reference that keeps all rows."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.references.batches import Rows, ones_like_rows
+from torch_mmd_losses.references.form import Form
+from torch_mmd_losses.references.kernel_values import sum_between_different, weighted_sums, weighted_values
+
+
+class AllRows(Form):
+    """All rows in their own dtype, and their weights; no weights stand for ones.
+
+    Args:
+        kernel: the kernel.
+        first: the first rows, which are not copied.
+        self_rows: number of random rows of whose pairs the self term is the mean; None stands for all rows.
+        seed: seed of their choice.
+    """
+
+    rows: Tensor
+    weights: Tensor
+
+    def __init__(self, kernel: Kernel, first: Tensor, *, self_rows: int | None, seed: int) -> None:
+        super().__init__(kernel, first)
+        self.self_rows, self.seed = self_rows, seed
+        self.register_buffer("rows", first[:0])
+        self.register_buffer("weights", ones_like_rows(first[:0]))
+
+    def add(self, rows: Rows) -> None:
+        """Keep the rows."""
+        if len(self.weights) or rows.weights is not None:
+            weights = ones_like_rows(rows.scores) if rows.weights is None else rows.weights
+            self.weights = torch.cat([self._all_weights(), weights.to(self.rows.device)])
+        self.rows = torch.cat([self.rows, rows.scores]) if len(self.rows) else rows.scores
+
+    def examples(self) -> Tensor:
+        """Return all rows."""
+        return self.rows
+
+    def _all_weights(self) -> Tensor:
+        return self.weights if len(self.weights) else ones_like_rows(self.rows)
+
+    def _given_weights(self) -> Tensor | None:
+        return self.weights if len(self.weights) else None
+
+    def attraction(self, points: Tensor) -> Tensor:
+        """Return the mean kernel values, from all pairs."""
+        values = weighted_values(self.kernel, points, self.rows, self._given_weights(), divided=self.divided)
+        return values / self.weight.to(points.device)
+
+    def sums(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean kernel values and the mean of `k(p, r) r`, from all pairs."""
+        values, vectors = weighted_sums(self.kernel, points, self.rows, self._given_weights(), divided=self.divided)
+        weight = self.weight.to(points.device)
+        return values / weight, vectors / weight
+
+    def sum_within(self) -> Tensor:
+        """Return the sum over all pairs, or an unbiased estimate from the pairs of some rows."""
+        rows, weights = self.rows, self._all_weights()
+        if self.self_rows is not None and self.self_rows < len(rows):
+            generator = torch.Generator().manual_seed(self.seed)
+            chosen = torch.randperm(len(rows), generator=generator)[: self.self_rows].to(rows.device)
+            count, some = len(rows), self.self_rows
+            found = sum_between_different(self.kernel, rows[chosen], weights[chosen])
+            return self.diagonal + found * (count * (count - 1) / (some * (some - 1)))
+        return self.diagonal + sum_between_different(self.kernel, rows, weights)
+
+    def error_bound(self, fake: Tensor) -> Tensor:
+        """Return zero."""
+        return fake.new_zeros(())
+
+    def share(self, rank: int, world: int) -> AllRows:
+        """Return every `world`-th row, with the totals of all rows."""
+        self.mean_within("biased")
+        kept = {id(self.rows): self.rows[rank::world].clone(), id(self.weights): self.weights[rank::world].clone()}
+        share = copy.deepcopy(self, kept)
+        share.divided = True
+        return share

@@ -1,0 +1,439 @@
+"""A reference sample that does not change, prepared once for many batches of fake samples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from torch_mmd_losses import checks, usage_warnings
+from torch_mmd_losses.hand_written_gradients import eager_only
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.kernels.hyperparameters import LoadedAsAWhole
+from torch_mmd_losses.pairs import reach
+from torch_mmd_losses.pairs.batch import LOCAL
+from torch_mmd_losses.pairs.distributed import GlobalBatch, refuse
+from torch_mmd_losses.pairs.kernel_products import kernel_products
+from torch_mmd_losses.precision import full_precision
+from torch_mmd_losses.references import row_sums
+from torch_mmd_losses.references.batches import Samples, alike, checked, ones_like_rows
+from torch_mmd_losses.references.building import KINDS, Kind, Options, built
+from torch_mmd_losses.references.form import Form, stand_in
+from torch_mmd_losses.types import Estimator
+
+ESTIMATORS = ("biased", "unbiased")
+
+EXAMINED = 256
+"""Number of rows and of fake samples for which it is examined whether the kernel tells them apart."""
+
+
+class MMDReference(LoadedAsAWhole):
+    r"""A reference sample that does not change, prepared once, from which batches of fake samples get MMD^2.
+
+    In training on fixed features, the real sample is the same in every step. A reference takes all of it: the loss then
+    has none of the noise of a real batch, and the part of the real sample alone is computed once.
+
+    .. math:: \mathrm{MMD}^2 = \sum_{ij} w_i w_j k(r_i, r_j) - 2 \sum_i w_i E\,k(r_i, g) + E\,k(g, g')
+
+    for rows :math:`r` of the reference with weights :math:`w` that are divided by their sum, and fake samples
+    :math:`g`. Pairs of fake samples are always evaluated exactly, except by `kind="fourier"`:
+
+    ===========  ==============================================  =======================================
+    kind         what is kept of N rows                          time of a call with n samples
+    ===========  ==============================================  =======================================
+    `"exact"`    all rows and weights                            :math:`O((N + n) n d)`, memory of a tile
+    `"nystrom"`  M landmarks, two sums for each                  :math:`O((M + n) n d)`
+    `"fourier"`  F frequencies, two means for each               :math:`O(F n d)`, memory :math:`O(F n)`
+    ===========  ==============================================  =======================================
+
+    - `"exact"`: the value and the gradient of :func:`mmd2` with all rows. Rows stay in the dtype and on the device in
+      which they were given, and are converted and moved part by part, so rows in half precision or on the host need not
+      fit into the memory of a GPU in float32. A tensor is not copied: do not change it.
+    - `"nystrom"`: the mean embedding of the rows is projected onto the span of the landmarks :math:`Z`:
+      :math:`E\,k(g, r) \approx k(g, Z)\,\alpha` with :math:`\alpha = (k(Z, Z) + \delta I)^{-1} E\,k(Z, r)`. It is built
+      in float64, and :math:`\delta` is 1e-6 times the mean of the diagonal. :meth:`error_bound` is a certificate. With
+      features :math:`\psi(x) = (k(Z, Z) + \delta I)^{-1/2} k(Z, x)` the same number is
+      :math:`\langle \psi(g), E\,\psi(r) \rangle`.
+    - `"fourier"`: :math:`k(0) / F \sum_f \lvert \varphi_r(\omega_f) - \varphi_g(\omega_f) \rvert^2`, as in
+      :func:`mmd2_fourier`, but with the same frequencies in every call. All three terms use these features, so that
+      equal samples have a distance of zero. A generator can learn to be wrong where these frequencies do not look.
+
+    Sums over rows are float64, so neither the order of the rows nor their division into batches has an influence beyond
+    rounding, except on random choices. Buffers keep their dtype in `.half()` and `.to(dtype)`, and follow the module to
+    other devices. `state_dict` has everything that is kept; a reference of other data and another size loads it, if it
+    was made with the same kind and the same kind of kernel.
+
+    Weights may be negative, for guidance: with weights :math:`\alpha / m` for the rows of :math:`p` and
+    :math:`-(\alpha - 1) / m'` for those of :math:`u`, fake samples are moved towards :math:`\alpha p - (\alpha - 1) u`.
+
+    Args:
+        real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1. Or an
+            iterable of such batches, for example a list or a :class:`torch.utils.data.DataLoader`.
+        kernel: any kernel for `kind="exact"`, a positive definite one for `"nystrom"`, sums and multiples of Gaussian
+            and rational quadratic ones for `"fourier"`. The bounds of an :class:`RBFBKernel` are ignored. The reference
+            has a copy of it, whose numbers must not be changed.
+        kind: `"exact"`, `"nystrom"` or `"fourier"`, see above.
+        landmarks: for `kind="nystrom"`, the landmarks `(M, d)`, for example centres of clusters, or their number. Then
+            they are random rows of `real`, which is read twice if it is an iterable. All rows are taken if there
+            are not more.
+        frequencies: for `kind="fourier"`, the number :math:`F` of frequencies. Each has a cosine and a sine.
+        self_rows: largest number of rows over whose pairs the self term :math:`\sum_{ij} w_i w_j k(r_i, r_j)` is
+            averaged. If there are more rows, so many of them are chosen at random, whatever their order, and the
+            estimate is unbiased. For landmarks it only estimates what they leave out. None stands for all rows for
+            `"exact"`, at a cost of :math:`O(N^2 d)` when the self term is first needed, and for 20,000 for `"nystrom"`.
+            The self term has no influence on gradients.
+        weights: weights `(m,)` of either sign, whose sum is not zero; for an iterable of batches, an iterable with one
+            tensor for each batch. None gives all rows the same weight.
+        generator: source of the random numbers for landmarks, frequencies and `self_rows`. None is PyTorch's default
+            generator.
+
+    Raises:
+        TypeError: if `real` is neither a tensor of scores nor an iterable of them, weights are not tensors in the same
+            way, `kernel` is not a :class:`Kernel`, an option is not an integer where it should be, `generator` is not a
+            :class:`torch.Generator`, or the spectral measure of the kernel is unknown for `"fourier"`.
+        ValueError: if scores or weights are empty, not floating-point, not finite or of different shape, dtype or
+            device; if the sum of weights is zero; if the kernel has trained parameters, or is not positive definite for
+            `"nystrom"`; if `kind` is unknown or an option is out of range; if landmarks should be chosen from an
+            iterator, which can be read only once.
+
+    Warns:
+        UsageWarning: if landmarks leave out more than a quarter of the squared norm of the mean embedding.
+
+    Example:
+        >>> features, fake = torch.randn(2000, 4), torch.randn(100, 4) + 0.5
+        >>> reference = MMDReference(features, RBFKernel(2.0))
+        >>> reference.mmd2(fake)
+        tensor(0.0708)
+        >>> landmarks = MMDReference(features.split(500), RBFKernel(2.0), kind="nystrom", landmarks=200)
+        >>> bool((landmarks.mmd2(fake) - reference.mmd2(fake)).abs() <= 2 * landmarks.error_bound(fake))
+        True
+
+    References:
+        Chatalic et al. (2022), *Nystrom kernel mean embeddings*; Rahimi and Recht (2007). The code of Representation
+        Distribution Matching (arXiv 2607.02375) trains one-step generators with the landmarks' form.
+    """
+
+    form: Form
+
+    def __init__(
+        self,
+        real: Samples,
+        kernel: Kernel,
+        *,
+        kind: Kind = "exact",
+        landmarks: int | Tensor = 4096,
+        frequencies: int = 4096,
+        self_rows: int | None = None,
+        weights: Samples | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_kernel(kernel)
+        checks.one_of("kind", kind, KINDS)
+        checks.random_generator(generator)
+        self.kind = kind
+        self.rank, self.world = 0, 1
+        options = Options(landmarks, frequencies, self_rows, generator)
+        with torch.no_grad():
+            self.form = built(kind, real, weights, kernel, options)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel, a copy of the one that was given."""
+        return self.form.kernel
+
+    @property
+    def self_term(self) -> Tensor:
+        """The mean kernel value of two rows of the reference, with the pairs of a row and itself.
+
+        It is computed when it is first asked for, by this attribute or by :meth:`mmd2`, and kept in the state dict.
+        Read it once before :meth:`mmd2` is compiled or used in a transform of `torch.func`.
+        """
+        return self.form.mean_within("biased")
+
+    def update(self, batch: Tensor, *, weights: Tensor | None = None) -> None:
+        """Add rows to the reference.
+
+        The result is the same as if all rows had been given at once, whatever the order and the sizes of the batches,
+        except for rounding in float64 and for what was chosen from the first rows: landmarks, unless they were given as
+        a tensor. Rows are copied for `kind="exact"`, so pass an iterable to the constructor rather than calling this
+        method many times.
+
+        Args:
+            batch: scores `(m, d)`, of the dtype and on the device of the rows that were given first.
+            weights: weights `(m,)`, on the scale of those that were given before; None stands for ones.
+
+        Raises:
+            TypeError: if an argument is not a tensor.
+            ValueError: if scores or weights are wrong, see :class:`MMDReference`, or if the reference is a shard. The
+                reference is then as it was before.
+        """
+        if self.world > 1:
+            raise ValueError(
+                f"batch: expected a whole reference to add rows to, got the shard {self.rank} of {self.world}"
+            )
+        rows = checked("batch", batch, "weights", weights)
+        alike("real", self.form.like, "batch", rows.scores)
+        with torch.no_grad(), full_precision(rows.scores.device):
+            self.form.include(rows)
+            self.form.ready()
+
+    def mmd2(self, fake: Tensor, *, estimator: Estimator = "biased") -> Tensor:
+        r"""Return MMD^2 between the reference and fake samples.
+
+        .. math::
+
+            \sum_{ij} w_i w_j k(r_i, r_j) - \frac{2}{n} \sum_{ij} w_i k(r_i, g_j)
+            + \frac{1}{n^2} \sum_{ij} k(g_i, g_j)
+
+        with weights that add up to one. The unbiased estimator leaves out the pairs of a sample with itself, and
+        divides by :math:`1 - \sum_i w_i^2` and :math:`n (n - 1)` instead.
+
+        Args:
+            fake: scores `(n, d)` in any floating-point dtype; `(n,)` and `(n, ...)` are flattened from dim 1.
+            estimator: `"biased"` or `"unbiased"`. The first is the default, because losses that are divided by their
+                own value need one that is not almost zero for equal distributions.
+
+        Returns:
+            A scalar, float64 for float64 scores and float32 for all others. Differentiable twice. With
+            `estimator="biased"` it is negative by rounding at most, for a positive definite kernel.
+
+        Raises:
+            TypeError: if `fake` is not a tensor.
+            ValueError: if `fake` has another dimension than the reference, is empty or not floating-point, or has too
+                few samples for the estimator; if the estimator is unknown, or the reference has no two rows with
+                weights that it could be unbiased for.
+            RuntimeError: if the reference is a shard, and there are not as many processes as shards.
+
+        Warns:
+            UsageWarning: if all values of the kernel between some rows and fake samples are zero, or all are
+                :math:`k(a, a)`, as in :func:`mmd2`.
+        """
+        if self.world > 1:
+            return self._joint_mmd2(fake, estimator)
+        fake = self._checked("fake", fake)
+        self._check_estimator(estimator, len(fake))
+        with full_precision(fake.device):
+            value = self.form.mmd2(fake, estimator, LOCAL).to(fake.dtype)
+        if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+            self._warn_of_bandwidth(fake)
+        return value
+
+    forward = mmd2
+
+    @eager_only
+    def _joint_mmd2(self, fake: Tensor, estimator: Estimator) -> Tensor:
+        self._check_processes()
+        try:
+            scores = self._checked("fake", fake)
+            checks.with_values({"fake": scores}, "which the processes exchange")
+            self._check_estimator(estimator, None)
+        except Exception:
+            refuse((fake,))
+            raise
+        with full_precision(scores.device):
+            return self.form.mmd2(scores, estimator, GlobalBatch(stand_in(scores), scores)).to(scores.dtype)
+
+    def attraction(self, fake: Tensor) -> Tensor:
+        r"""Return the mean kernel value of each fake sample with the reference, :math:`\sum_i w_i k(r_i, g)`.
+
+        Args:
+            fake: scores `(n, d)`, see :meth:`mmd2`.
+
+        Returns:
+            Values `(n,)`, in the dtype of :meth:`mmd2` and differentiable twice.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as in :meth:`mmd2`.
+        """
+        with self._announced_errors(fake):
+            fake = self._checked("fake", fake)
+        with full_precision(fake.device):
+            return self.form.attraction(fake).to(fake.dtype)
+
+    def witness(self, points: Tensor, fake: Tensor) -> Tensor:
+        r"""Return the witness function of MMD at points, :math:`\sum_i w_i k(r_i, t) - E\,k(g, t)`.
+
+        Args:
+            points: scores `(p, d)`, see :meth:`mmd2`.
+            fake: scores `(n, d)`, likewise, of the dtype and on the device of `points`.
+
+        Returns:
+            Values `(p,)` of either sign, as in :func:`witness`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as in :meth:`mmd2` and :func:`witness`.
+        """
+        with self._announced_errors(points):
+            points, fake = checks.same_space("points", points, "fake", fake)
+            points = self._checked("points", points)
+        with full_precision(points.device):
+            share = (ones_like_rows(fake) / len(fake)).view(1, -1, 1)
+            of_fake = kernel_products(points.unsqueeze(0), fake.unsqueeze(0), share, self.kernel)[0, :, 0]
+            return (self.form.attraction(points) - of_fake).to(points.dtype)
+
+    def sums(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return the means of `k(t, r)` and `k(t, r) r` over the reference, from which barycentres and drifts follow.
+
+        .. math:: \sum_i w_i k(r_i, t), \qquad \sum_i w_i k(r_i, t)\, r_i
+
+        Args:
+            points: scores `(p, d)`, see :meth:`mmd2`.
+
+        Returns:
+            `(p,)` and `(p, d)`, in the dtype of :meth:`mmd2` and differentiable twice. Those of an approximate
+            reference need not have the sign of the kernel: do not divide by values near zero.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as in :meth:`mmd2`.
+        """
+        with self._announced_errors(points):
+            points = self._checked("points", points)
+        with full_precision(points.device):
+            values, vectors = self.form.sums(points)
+            return values.to(points.dtype), vectors.to(points.dtype)
+
+    def error_bound(self, fake: Tensor) -> Tensor:
+        r"""Return a bound on the error of the mean of :meth:`attraction`.
+
+        The error of :meth:`mmd2` is at most twice as large, if the self term is exact. The bound is zero for
+        `kind="exact"`. For landmarks :math:`Z`, with the mean embeddings :math:`\mu_g = E\,k(Z, g)` and
+        :math:`\mu_r = \sum_i w_i k(Z, r_i)`,
+
+        .. math::
+
+            \lvert E\,k(g, r) - E\,k(g, Z)\,\alpha \rvert \le \sqrt{E\,k(g, g') - \mu_g^T K_\delta^{-1} \mu_g}
+            \sqrt{k_{rr} - \mu_r^T K_\delta^{-1} \mu_r},
+
+        because :math:`I - \Phi^T K_\delta^{-1} \Phi` is positive semi-definite for the feature maps
+        :math:`\Phi` of the landmarks. If the self term :math:`k_{rr}` is an estimate, so is the bound.
+
+        Args:
+            fake: scores `(n, d)`, see :meth:`mmd2`.
+
+        Returns:
+            A scalar >= 0 without a graph.
+
+        Raises:
+            TypeError: if `fake` is not a tensor, or for `kind="fourier"`.
+            ValueError: as in :meth:`mmd2`.
+        """
+        return self.form.error_bound(self._checked("fake", fake).detach())
+
+    def shard(self, rank: int, world: int) -> MMDReference:
+        """Return the part of a reference that one of several processes keeps.
+
+        An exact reference is divided: process `rank` keeps every `world`-th row. Other kinds are small, and each
+        process keeps everything. The samples that :meth:`mmd2` of a shard gets are then those of this process, and the
+        batch is that of all processes of the default group together. The value is the same in all processes. The
+        average of the gradients over the processes, as `DistributedDataParallel` takes it, is its gradient. Every
+        process has to make the same calls, also of :meth:`attraction`, :meth:`witness` and :meth:`sums`, which
+        are evaluated at the points of each process, and differentiate the results equally often.
+
+        Args:
+            rank: number of the process, from 0.
+            world: number of processes.
+
+        Raises:
+            TypeError: if `rank` or `world` is not an integer.
+            ValueError: if one of them is out of range, or the reference is a shard.
+        """
+        world = checks.whole_number("world", world, least=1)
+        rank = checks.whole_number("rank", rank, least=0, most=world - 1)
+        if self.world > 1:
+            raise ValueError(
+                f"rank, world: expected a whole reference to divide, got the shard {self.rank} of {self.world}"
+            )
+        if world == 1:
+            return copy.deepcopy(self)
+        share = copy.copy(self)
+        share._modules = {"form": self.form.share(rank, world)}
+        share.rank, share.world = rank, world
+        return share
+
+    def get_extra_state(self) -> Tensor:
+        """Return the kind, the rank and the number of processes, for `state_dict`."""
+        return torch.tensor([KINDS.index(self.kind), self.rank, self.world], device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the rank and the number of processes, for `load_state_dict`."""
+        _, self.rank, self.world = state.tolist()
+        self.form.divided = self.world > 1
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
+        state = state_dict.get(f"{prefix}_extra_state")
+        if isinstance(state, Tensor):
+            kind, rank, world = state.tolist()
+            if KINDS[kind] != self.kind:
+                raise ValueError(f"state of MMDReference: expected kind={self.kind!r}, got kind={KINDS[kind]!r}")
+            if self.world > 1 and (rank, world) != (self.rank, self.world):
+                raise ValueError(
+                    f"state of MMDReference: expected the shard {self.rank} of {self.world}, got {rank} of {world}"
+                )
+        super()._load_from_state_dict(cast(Any, state_dict), prefix, *arguments)
+
+    def extra_repr(self) -> str:
+        """Return the kind, for `repr`."""
+        return f"kind={self.kind!r}" + (f", rank={self.rank}, world={self.world}" if self.world > 1 else "")
+
+    def _checked(self, name: str, scores: Tensor) -> Tensor:
+        matrix = checks.scores(name, scores)
+        dimension = self.form.like.shape[1]
+        if matrix.shape[1] != dimension:
+            raise ValueError(
+                f"{name}: expected scores of the dimension of the reference, d={dimension}, got d={matrix.shape[1]}"
+            )
+        self.form.ready()
+        return matrix
+
+    def _warn_of_bandwidth(self, fake: Tensor) -> None:
+        """Warn if the kernel does not tell some rows and fake samples apart."""
+        rows = self.form.examples()[:EXAMINED]
+        if not (reach.is_readable(fake) and reach.is_readable(rows)):
+            return
+        rows, fake = rows.to(fake), fake.detach()[:EXAMINED]
+        if reach.has_one_value(self.kernel, rows, fake):
+            usage_warnings.warn(
+                "one kernel value",
+                "MMDReference: expected kernel values between zero and the peak of the kernel, got the same value for "
+                f"all pairs: {reach.explanation(self.kernel, rows, fake, of_discriminator=False)}",
+            )
+
+    def _check_estimator(self, estimator: Estimator, count: int | None) -> None:
+        checks.one_of("estimator", estimator, ESTIMATORS)
+        if estimator == "biased":
+            return
+        if count is not None and count < 2:
+            raise ValueError(f"fake: expected at least 2 samples for estimator='unbiased', got {count}")
+        if not self.form.has_pairs:
+            raise ValueError(
+                "estimator: expected 'biased' for a reference whose squared weights do not add up to less than the "
+                "square of their sum, got 'unbiased'"
+            )
+
+    @contextmanager
+    def _announced_errors(self, points: object) -> Iterator[None]:
+        """Tell the other processes about any error in the block, if they would wait for the points of this one."""
+        if not self.form.divided:
+            yield
+            return
+        self._check_processes()
+        try:
+            yield
+        except Exception:
+            row_sums.refuse(points)
+            raise
+
+    def _check_processes(self) -> None:
+        """Raise in all processes if they do not have one shard each."""
+        is_alone = not (dist.is_available() and dist.is_initialized())
+        rank, world = (0, 1) if is_alone else (dist.get_rank(), dist.get_world_size())
+        if world != self.world:
+            raise RuntimeError(f"world: expected {self.world} processes, as many as shards, got {world}")
+        if rank != self.rank:
+            raise RuntimeError(f"rank: expected process {self.rank} for the shard {self.rank}, got process {rank}")

@@ -1,0 +1,64 @@
+"""Sums of kernel values at points together with their gradients, in one visit of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile
+from torch_mmd_losses.pairs.product_tiles import displacements, visit_distances
+from torch_mmd_losses.pairs.tile_distances import TileDistances
+from torch_mmd_losses.precision import total_dtype
+
+Parts = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+"""Returns rows `(m, d)` in parts, each with its weights `(m,)`."""
+
+
+def is_fast(kernel: Kernel) -> bool:
+    """Return whether a kernel is a function of the distance, of which slopes are known."""
+    return not KernelValues(kernel._summands()).others
+
+
+def values_and_gradients(
+    kernel: Kernel, points: Tensor, parts: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Return the sums `(p,)` of `w k(p, r)` over all rows and their gradients `(p, d)`, in :func:`total_dtype`.
+
+    Args:
+        kernel: a kernel of the distance.
+        points: points `(p, d)`.
+        parts: the rows and their weights.
+    """
+    function = KernelValues(kernel._summands())
+    values = torch.zeros(len(points), dtype=total_dtype(points.device), device=points.device)
+    gradients = torch.zeros_like(points, dtype=values.dtype)
+    for rows, weights in parts:
+        start = partial(_Visitor, weights, function, points.dtype)
+        (visitor,) = visit_distances(
+            points.unsqueeze(0), rows.unsqueeze(0), function, Indices(distinct=False, same=False), start
+        )
+        values += visitor.values
+        gradients += visitor.gradients
+    return values, gradients
+
+
+class _Visitor:
+    def __init__(
+        self, weights: Tensor, function: KernelValues, dtype: torch.dtype, distances: TileDistances, groups: slice
+    ) -> None:
+        self.x, self.y, self.far = distances.a[0], distances.b[0], distances.far
+        self.weights, self.function, self.dtype = weights.to(self.x.dtype), function, dtype
+        self.values = torch.zeros(len(self.x), dtype=total_dtype(self.x.device), device=self.x.device)
+        self.gradients = torch.zeros_like(self.x, dtype=self.values.dtype)
+
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+        """Add a tile."""
+        value, slope, rate = self.function.values_and_slopes(sq_dist[0], tile, self.dtype)
+        weights = self.weights[tile.columns]
+        self.values[tile.rows].add_(value @ weights)
+        pulls = displacements(slope.mul_(weights), self.x[tile.rows], self.y[tile.columns], self.far)
+        self.gradients[tile.rows].add_(pulls, alpha=-2 * rate)
