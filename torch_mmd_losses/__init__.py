@@ -28,6 +28,7 @@ from torch_mmd_losses.losses.gradient_caching import cached_backward
 from torch_mmd_losses.losses.mmd import MMDLoss
 from torch_mmd_losses.losses.penalties import gradient_penalty, interpolation_points, l2_penalty
 from torch_mmd_losses.losses.scaled import ScaledMMDLoss
+from torch_mmd_losses.references.distance_quantiles import distance_quantiles
 from torch_mmd_losses.references.reference import MMDReference
 from torch_mmd_losses.spectral.norm import conv_spectral_norm, spectral_norms
 from torch_mmd_losses.two_sample.permutation import mmd_test
@@ -51,6 +52,7 @@ __all__ = [
     "RBFMix",
     "RationalQuadraticKernel",
     "RationalQuadraticMix",
+    "distance_quantiles",
     "median_distance",
     # estimators and loss
     "MMDLoss",
