@@ -25,6 +25,7 @@ import global_batch
 import loss_time
 import memory
 import peers
+import reference_forms
 import roofline
 import spectral_norm_error
 import spectral_norm_time
@@ -45,6 +46,7 @@ QUESTIONS: tuple[ModuleType, ...] = (
     counts,
     global_batch,
     estimator_error,
+    reference_forms,
     spectral_norm_time,
     spectral_norm_error,
     compile_time,

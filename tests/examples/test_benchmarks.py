@@ -29,6 +29,7 @@ QUESTIONS = [
     "counts",
     "global_batch",
     "estimator_error",
+    "reference_forms",
     "spectral_norm_time",
     "spectral_norm_error",
     "compile_time",
@@ -100,6 +101,20 @@ def test_records_of_a_quick_run_do_not_replace_real_ones(benchmarks):
     parser = benchmarks.common.reader("")
     assert benchmarks.common.folder_of(parser.parse_args([])) == BENCHMARKS / "results"
     assert benchmarks.common.folder_of(parser.parse_args(["--quick"])) == ROOT / "build" / "benchmarks"
+
+
+def test_a_reference_has_no_error_but_that_of_its_form(benchmarks, quick):
+    _, records = benchmarks.common.read(benchmarks.reference_forms, quick)
+    errors = {(r["width"], r["form"]): r["error"] for r in records}
+    for width in benchmarks.reference_forms.WIDTHS:
+        assert errors[width, "`mmd2`, all rows"] == 0
+        assert errors[width, "exact"] < 1e-5
+        assert errors[width, "4096 frequencies"] < errors[width, "1024 frequencies"]
+    names = [form.name for form in benchmarks.reference_forms.forms(2000)]
+    assert names[3:5] == ["256 landmarks", "1024 landmarks"]
+    needed, seconds = benchmarks.reference_forms.needs("256 landmarks", 2000, 4, 0)
+    assert needed >= 0
+    assert seconds > 0
 
 
 def test_large_samples_can_be_left_out(benchmarks):
