@@ -10,6 +10,7 @@ from torch_mmd_losses.fields.drift_loss import drift_loss
 from torch_mmd_losses.fields.kernel_sums import kernel_sums
 from torch_mmd_losses.fields.witness_gradient import witness_gradient
 from torch_mmd_losses.gradient_constrained.mmd2 import gradient_constrained_mmd2
+from torch_mmd_losses.groups.mmd2 import grouped_mmd2
 from torch_mmd_losses.kernels.bandwidth import median_distance
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.bounded import RBFBKernel
@@ -60,6 +61,7 @@ __all__ = [
     "ScaledMMDLoss",
     "cached_backward",
     "gradient_constrained_mmd2",
+    "grouped_mmd2",
     "mmd2",
     "mmd2_and_variance",
     "mmd2_blocks",

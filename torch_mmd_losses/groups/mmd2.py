@@ -1,0 +1,152 @@
+"""MMD^2 of many groups in one call."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses import checks
+from torch_mmd_losses.groups.call import Tensors
+from torch_mmd_losses.groups.values import group_values
+from torch_mmd_losses.groups.weights import is_readable, with_checked_weights
+from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.kernels.summands import by_kind
+from torch_mmd_losses.precision import full_precision
+from torch_mmd_losses.types import Estimator
+
+
+def grouped_mmd2(
+    real: Tensor,
+    fake: Tensor,
+    kernel: Kernel,
+    *,
+    scale: Tensor | None = None,
+    estimator: Estimator = "biased",
+    real_weights: Tensor | None = None,
+    fake_weights: Tensor | None = None,
+) -> Tensor:
+    r"""Estimate the squared maximum mean discrepancy of many groups of samples, each group by itself.
+
+    For each group :math:`g` with real scores :math:`x_i`, fake scores :math:`y_i` and scale :math:`s_g`,
+
+    .. math::
+
+        \mathrm{MMD}_g^2 = \sum_{i, j} w_i w_j\, k(x_i, x_j) - 2 \sum_{i, j} w_i u_j\, k(x_i, y_j)
+            + \sum_{i, j} u_i u_j\, k(y_i, y_j), \qquad k(a, b) = f(\lVert a - b \rVert^2 / s_g^2),
+
+    where the weights :math:`w_i` and :math:`u_i` are those given, divided by their sum, or :math:`1 / m` and
+    :math:`1 / n`. The unbiased estimator leaves out the pairs of a sample with itself, and divides the sums within a
+    sample by :math:`1 - \sum_i w_i^2` and :math:`1 - \sum_i u_i^2`. Without weights and scale, the values are those of
+    :func:`mmd2` for each group.
+
+    Groups do not influence one another: NaN or infinite scores in one group leave values and gradients of the others
+    as they are, and so do scores that are far apart. Only the last digits may depend on how many groups there are,
+    because they are processed in chunks.
+
+    Groups of up to 512 real and fake samples together are evaluated many at a time, larger ones tile by tile. Memory is
+    a few times that of the scores. For kernels with trained parameters, under `torch.compile` and in function
+    transforms, memory grows with the number of pairs.
+
+    Args:
+        real: scores `(*G, m, d)` in any floating-point dtype, with any number of dimensions for the groups.
+        fake: scores `(*G, n, d)`, likewise.
+        kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
+        scale: numbers `(*G,)` from 1e-30 to 1e30 by which the distances in each group are divided. None leaves the
+            distances as they are. The kernel must be a function of the distance.
+        estimator: the pairs to average over, see :func:`mmd2`. With weights, `"u_statistic"` is not defined.
+        real_weights: weights >= 0 of the real samples `(*G, m)`, of any sum; None gives all samples the same weight.
+            A sample of weight zero counts as left out, but its scores must be finite.
+        fake_weights: weights of the fake samples `(*G, n)`, likewise.
+
+    Returns:
+        Values `(*G,)`, float64 for float64 scores and float32 for all others. Half-precision scores are computed in
+        float32, and so are float32 scores under autocast. Differentiable twice with respect to the scores, the scale
+        and the weights.
+
+    Raises:
+        TypeError: if scores, scale or weights are not tensors, or `kernel` is not a :class:`Kernel`.
+        ValueError: if scores are empty, not floating-point, or too few for the estimator; if real and fake scores
+            differ in their groups, dimension, dtype or device; if the estimator is unknown, or not defined with
+            weights; if the scale or the weights have another shape or device, or numbers that are out of range; if a
+            scale comes with a kernel that is not a function of the distance. On devices other than a CPU, under
+            `torch.compile` and in function transforms, numbers are not checked: a group with a scale that is not
+            positive, with negative weights or without any has the value NaN.
+
+    Example:
+        >>> real, fake = torch.randn(256, 4, 3), torch.randn(256, 4, 3) + 1
+        >>> values = grouped_mmd2(real, fake, RBFKernel(sigma=1.0), scale=torch.full((256,), 2.0))
+        >>> values.shape
+        torch.Size([256])
+        >>> torch.allclose(values[0], mmd2(real[0], fake[0], RBFKernel(sigma=2.0), estimator="biased"))
+        True
+
+    References:
+        Zhou et al. (2025), Inductive Moment Matching: groups of a few samples, each with a scale and a weight of its
+        own. Gretton et al. (2012), Lemma 6, for the estimators.
+    """
+    check_kernel(kernel)
+    real, fake = _checked_groups(real, fake)
+    groups, (m, d), n = tuple(real.shape[:-2]), real.shape[-2:], fake.shape[-2]
+    checks.sample_sizes(m, n, estimator)
+    tensors = Tensors(real.reshape(-1, m, d), fake.reshape(-1, n, d))
+    if scale is not None:
+        tensors = tensors._replace(scale=_checked_scale(scale, kernel, groups, real.device))
+    with full_precision(real.device):
+        if real_weights is not None or fake_weights is not None:
+            tensors = with_checked_weights(tensors, real_weights, fake_weights, groups, estimator)
+        return group_values(kernel, tensors, estimator).to(real.dtype).reshape(groups)
+
+
+def _checked_groups(real: object, fake: object) -> tuple[Tensor, Tensor]:
+    """Return both arguments in float64 if they are float64, else in float32, after checking that they go together."""
+    a, b = _grouped_scores("real", real), _grouped_scores("fake", fake)
+    if a.shape[:-2] != b.shape[:-2]:
+        raise ValueError(
+            f"real, fake: expected the same groups, got {tuple(a.shape[:-2])} and {tuple(b.shape[:-2])} (shapes "
+            f"{tuple(a.shape)} and {tuple(b.shape)})"
+        )
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(
+            f"real, fake: expected the same score dimension d, got {a.shape[-1]} and {b.shape[-1]} (shapes "
+            f"{tuple(a.shape)} and {tuple(b.shape)})"
+        )
+    checks.same("dtype", "real", a, "fake", b)
+    checks.same("device", "real", a, "fake", b)
+    single = a.dtype not in (torch.float32, torch.float64)
+    return (a.float(), b.float()) if single else (a, b)
+
+
+def _grouped_scores(name: str, value: object) -> Tensor:
+    scores = checks.dense(name, value, "scores")
+    if scores.dim() < 2 or not scores.numel():
+        raise ValueError(
+            f"{name}: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got {tuple(scores.shape)}"
+        )
+    return scores
+
+
+def _checked_scale(scale: object, kernel: Kernel, groups: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the scale of each group as `(G,)`."""
+    given = checks.dense("scale", scale, "numbers")
+    others = by_kind(kernel._summands())[1]
+    if others:
+        raise ValueError(
+            f"scale: expected None for kernels that are not functions of the distance, such as "
+            f"{type(others[0].kernel).__name__}, got a tensor of shape {tuple(given.shape)}"
+        )
+    if given.shape != groups:
+        raise ValueError(f"scale: expected one number for each group, of shape {groups}, got {tuple(given.shape)}")
+    if given.device != device:
+        raise ValueError(f"scale: expected numbers on the device of the scores, {device}, got {given.device}")
+    flat = given.reshape(-1)
+    if not is_readable(given):
+        return torch.where(flat > 0, flat, math.nan)
+    lowest, highest = checks.RANGE
+    wrong = ~((flat >= lowest) & (flat <= highest))
+    if bool(wrong.any()):
+        raise ValueError(
+            f"scale: expected numbers from {lowest:g} to {highest:g}, got {float(flat[wrong][0].detach()):g}"
+        )
+    return flat

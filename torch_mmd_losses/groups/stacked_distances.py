@@ -1,0 +1,196 @@
+"""Squared distances of many small groups at once, each group with the precision that its own scores need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.distances import (
+    CLEAR,
+    FLOAT32_LIMIT,
+    FLOAT32_ROOM,
+    FLOAT32_SQUARES,
+    FLOAT64_LIMIT,
+    SINGULAR,
+    differences_squared,
+)
+from torch_mmd_losses.kernels.contract import LARGEST, SMALLEST, Conditioning
+from torch_mmd_losses.precision import total_dtype
+
+Numbers = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class StackedDistances(NamedTuple):
+    """Stacked scores of some groups, and their squared distances.
+
+    Attributes:
+        groups: indices of the groups `(g,)`; None stands for all groups.
+        kept: places in `groups` of those for which the distances are meant, and right; None stands for all of them.
+        stack: real and fake scores `(g, m + n, d)`, around the centre of each group unless `far`.
+        sq_dist: squared distances `(g, m + n, m + n)`, in units of the squared scale of each group.
+        near: whether all distances are so small that kernel values should be computed relative to their peak.
+        far: whether not even float64 can expand the distances, so that gradients should be sums of differences too.
+    """
+
+    groups: Tensor | None
+    kept: Tensor | None
+    stack: Tensor
+    sq_dist: Tensor
+    near: bool
+    far: bool
+
+
+class Demands(NamedTuple):
+    """What the kernel and the scale of each group ask of its distances: numbers on the host, one for each group.
+
+    Attributes:
+        unit: square of the scale.
+        steepness: see :class:`Conditioning`, for distances without the scale.
+        elasticity: the same for all groups.
+        is_moderate: see :class:`Conditioning`.
+        near: squared distance, without the scale, up to which values should be computed relative to their peak.
+    """
+
+    unit: Numbers
+    steepness: Numbers
+    elasticity: float
+    is_moderate: Mask
+    near: Numbers
+
+    @classmethod
+    def of(cls, groups: int, conditioning: Conditioning, near: float, scale: Tensor | None) -> Demands:
+        """Return the demands of all groups."""
+        scales = np.ones(groups) if scale is None else scale.detach().double().numpy()
+        moderate = conditioning.is_moderate & (scales >= SMALLEST) & (scales <= LARGEST)
+        unit = np.square(scales)
+        return cls(unit, conditioning.steepness / unit, conditioning.elasticity, moderate, near * unit)
+
+    def chosen(self, groups: npt.NDArray[np.intp]) -> Demands:
+        """Return the demands of some groups."""
+        return Demands(
+            self.unit[groups], self.steepness[groups], self.elasticity, self.is_moderate[groups], self.near[groups]
+        )
+
+    def right_in_float32(self, largest: Numbers, sq_dist: Tensor) -> Mask:
+        """Return for which groups distances that were expanded in float32 have all their digits.
+
+        Args:
+            largest: the largest squared norm in each group.
+            sq_dist: the distances.
+        """
+        enough = self.is_moderate & (largest * self.steepness <= FLOAT32_LIMIT)
+        bound = CLEAR * self.elasticity * float(np.finfo(np.float32).eps)
+        if enough.all() or bound >= 4:  # no distance is above four times the largest squared norm
+            return enough
+        smallest, highest = FLOAT32_SQUARES
+        room = np.isposinf(self.steepness) | (largest * self.steepness <= FLOAT32_ROOM)
+        close = sq_dist <= torch.from_numpy(bound * largest).to(sq_dist.dtype).view(-1, 1, 1)
+        clear = (close.sum((1, 2)) <= sq_dist.shape[1]).numpy()  # a score is at distance zero from itself
+        return enough | (self.is_moderate & room & (smallest <= largest) & (largest <= highest) & clear)
+
+    def right_in_float64(self, largest: Numbers) -> Mask:
+        """Return for which groups distances may be expanded in float64. If scores are not finite, they may."""
+        product = largest * np.where(np.isposinf(self.steepness), SINGULAR / self.unit, self.steepness)
+        return np.logical_not((product > FLOAT64_LIMIT) & (product < math.inf))
+
+    def are_near(self, largest: Numbers) -> Mask:
+        """Return which groups have only distances up to `near`."""
+        return (self.near > 0) & (4 * largest <= self.near)
+
+
+def stacked_distances(
+    real: Tensor, fake: Tensor, scale: Tensor | None, conditioning: Conditioning, near: float
+) -> Iterator[StackedDistances]:
+    """Yield the distances of all groups, those of equal demands together.
+
+    On a CPU, the host reads how far the scores of each group are from their centre, and decides for each group by
+    itself: a group with far scores does not change the digits of the others. On other devices reading would be a
+    synchronisation. There everything is expanded in :func:`total_dtype`.
+
+    Args:
+        real: scores `(g, m, d)`.
+        fake: scores `(g, n, d)`.
+        scale: unit of the distances of each group `(g,)`, or None.
+        conditioning: of the kernel.
+        near: squared distance up to which kernel values should be computed relative to their peak, in squared units of
+            `scale`.
+    """
+    if not real.is_cpu:
+        stack = _centred(torch.cat([real, fake], 1).to(total_dtype(real.device)))
+        yield StackedDistances(None, None, stack, _in_units(_expanded(stack @ stack.mT), scale), near=False, far=False)
+        return
+    with np.errstate(all="ignore"):
+        demands = Demands.of(len(real), conditioning, near, scale)
+        left = np.arange(len(real))
+        if real.dtype == torch.float32 and demands.is_moderate.any():
+            stack = _centred(torch.cat([real, fake], 1))
+            gram = stack @ stack.mT
+            largest = _largest(gram)
+            sq_dist = _expanded(gram)
+            right = demands.right_in_float32(largest, sq_dist)
+            yield from _by_nearness(None, right, demands.are_near(largest), stack, _in_units(sq_dist, scale))
+            left = np.flatnonzero(~right)
+            if not left.size:
+                return
+            demands = demands.chosen(left)
+        groups = torch.from_numpy(left)
+        rows = torch.cat([real[groups], fake[groups]], 1).double()
+        stack = _centred(rows.clone())
+        gram = stack @ stack.mT
+        largest = _largest(gram)
+        right = demands.right_in_float64(largest)
+        sq_dist = _in_units(_expanded(gram), None if scale is None else scale[groups])
+        yield from _by_nearness(groups, right, demands.are_near(largest), stack, sq_dist)
+        far = torch.from_numpy(np.flatnonzero(~right))
+        if len(far):
+            rows, groups = rows[far], groups[far]  # not around the centre, which rounds too
+            sq_dist = _in_units(differences_squared(rows, rows), None if scale is None else scale[groups])
+            yield StackedDistances(groups, None, rows, sq_dist, near=False, far=True)
+
+
+def _by_nearness(
+    groups: Tensor | None, right: Mask, near: Mask, stack: Tensor, sq_dist: Tensor
+) -> Iterator[StackedDistances]:
+    """Yield the distances once for near groups and once for all others, if there are any.
+
+    All groups are in both, since the last digits of a result may depend on its place in a tensor: so those of a group
+    do not depend on what the others need.
+    """
+    kinds = [(is_near, right & (near == is_near)) for is_near in (True, False)]
+    kinds = [(is_near, chosen) for is_near, chosen in kinds if chosen.any()]
+    for i, (is_near, chosen) in enumerate(kinds):
+        kept = None if chosen.all() else torch.from_numpy(np.flatnonzero(chosen))
+        own = sq_dist if i + 1 == len(kinds) else sq_dist.clone()  # the kernel overwrites it
+        yield StackedDistances(groups, kept, stack, own, near=is_near, far=False)
+
+
+def _centred(stack: Tensor) -> Tensor:
+    """Move the centre of each group to zero, in place."""
+    return stack.sub_(stack.mean(1, keepdim=True))
+
+
+def _expanded(gram: Tensor) -> Tensor:
+    """Return the squared distances, given the inner products of scores around their centre."""
+    squares = gram.diagonal(dim1=1, dim2=2)  # from the product, so that equal scores are at distance zero
+    return torch.sub(squares.unsqueeze(1), gram, alpha=2).add_(squares.unsqueeze(2)).clamp_min_(0)
+
+
+def _largest(gram: Tensor) -> Numbers:
+    """Return the largest squared norm in each group."""
+    largest: Numbers = gram.diagonal(dim1=1, dim2=2).amax(1).numpy().astype(np.float64)
+    return largest
+
+
+def _in_units(sq_dist: Tensor, scale: Tensor | None) -> Tensor:
+    """Divide squared distances by the squared scale of each group, in place."""
+    if scale is None:
+        return sq_dist
+    factor = scale.detach().to(total_dtype(scale.device)).square().reciprocal()
+    return sq_dist.mul_(factor.to(sq_dist.dtype).view(-1, 1, 1))
