@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks, usage_warnings
+from torch_mmd_losses.groups.call import Tensors
+from torch_mmd_losses.groups.values import group_values
+from torch_mmd_losses.groups.weights import with_checked_weights
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs import reach
 from torch_mmd_losses.pairs.objective import GENERATOR
@@ -21,6 +24,8 @@ def mmd2(
     *,
     estimator: Estimator = "unbiased",
     tile_size: int | None = None,
+    real_weights: Tensor | None = None,
+    fake_weights: Tensor | None = None,
 ) -> Tensor:
     r"""Estimate the squared maximum mean discrepancy between real and fake scores.
 
@@ -40,6 +45,16 @@ def mmd2(
     positive. The value is never clamped, because a negative value has a correct gradient too. Rounding can make the
     biased estimate negative by a few units in the last place of the mean kernel values.
 
+    With weights :math:`w_i` of the real and :math:`u_i` of the fake samples, which are divided by their sum, the means
+    are weighted. The biased estimator is the MMD between two weighted sets of samples,
+
+    .. math::
+
+        \sum_{i, j} w_i w_j\, k(x_i, x_j) - 2 \sum_{i, j} w_i u_j\, k(x_i, y_j) + \sum_{i, j} u_i u_j\, k(y_i, y_j),
+
+    and the unbiased one replaces the sums within a group by
+    :math:`\sum_{i \ne j} w_i w_j\, k(x_i, x_j) / (1 - \sum_i w_i^2)`. The `"u_statistic"` has no weights.
+
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
@@ -47,16 +62,22 @@ def mmd2(
         estimator: the pairs to average over, see the table.
         tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
             tiles need less memory.
+        real_weights: weights >= 0 of the real samples `(m,)`, of any sum; None gives all
+            samples the same weight. A sample of weight zero counts as left out, but its scores must be finite.
+        fake_weights: weights of the fake samples `(n,)`, likewise.
 
     Returns:
         A scalar, float64 for float64 scores and float32 for all others. Half-precision scores are computed in float32,
-        and so are float32 scores under autocast. Differentiable twice with respect to both arguments.
+        and so are float32 scores under autocast. Differentiable twice with respect to scores and weights.
 
     Raises:
-        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel`, or `tile_size` is not an integer.
+        TypeError: if scores or weights are not tensors, `kernel` is not a :class:`Kernel`, or `tile_size` is not an
+            integer.
         ValueError: if scores are empty, not floating-point, or too few for the estimator; if real and fake scores are
             not equally many for `"u_statistic"`; if they differ in dimension, dtype or device; if the estimator is
-            unknown, or `tile_size` is below 1.
+            unknown, or not defined with weights; if `tile_size` is below 1; if weights have another shape or device,
+            are negative, infinite or NaN, or all zero. On devices other than a CPU, under `torch.compile` and in
+            function transforms, the numbers are not checked, and wrong weights give NaN.
 
     Warns:
         UsageWarning: if all kernel values are zero, or all are :math:`k(a, a)`, so that the value says nothing. Only
@@ -76,11 +97,29 @@ def mmd2(
     real, fake = checks.same_space("real", real, "fake", fake)
     checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
     tile_size = checks.tile_size(tile_size)
+    if real_weights is not None or fake_weights is not None:
+        return _weighted(real, fake, kernel, estimator, tile_size, real_weights, fake_weights)
     with full_precision(real.device):
         (value,) = objective_values(kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=tile_size)
     if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
         _warn_of_bandwidth(kernel, real, fake)
     return value
+
+
+def _weighted(
+    real: Tensor,
+    fake: Tensor,
+    kernel: Kernel,
+    estimator: Estimator,
+    tile_size: int | None,
+    real_weights: Tensor | None,
+    fake_weights: Tensor | None,
+) -> Tensor:
+    """Return the estimate from weighted samples, as that of a single group."""
+    tensors = Tensors(real.unsqueeze(0), fake.unsqueeze(0))
+    with full_precision(real.device):
+        weighted = with_checked_weights(tensors, real_weights, fake_weights, (), estimator)
+        return group_values(kernel, weighted, estimator, tile_size)[0].to(real.dtype)
 
 
 def _warn_of_bandwidth(kernel: Kernel, real: Tensor, fake: Tensor) -> None:
