@@ -24,6 +24,7 @@ import floor
 import global_batch
 import loss_time
 import memory
+import modern
 import peers
 import reference_forms
 import roofline
@@ -55,6 +56,7 @@ QUESTIONS: tuple[ModuleType, ...] = (
     two_sample_power,
     two_sample_time,
     variance_levels,
+    modern,
 )
 
 DOCS = Path(__file__).parents[2] / "docs"

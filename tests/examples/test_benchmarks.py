@@ -13,7 +13,8 @@ import pytest
 import torch
 from processes import start
 
-from torch_mmd_losses import RBFKernel, mmd2
+import torch_mmd_losses
+from torch_mmd_losses import RBFKernel, grouped_mmd2, mmd2
 
 # They start processes and measure.
 pytestmark = pytest.mark.xdist_group("processes")
@@ -38,6 +39,7 @@ QUESTIONS = [
     "two_sample_power",
     "two_sample_time",
     "variance_levels",
+    "modern",
 ]
 
 
@@ -78,8 +80,8 @@ def test_all_targets_are_on_the_page_also_if_not_measured(quick):
     page = (quick / "benchmarks.md").read_text(encoding="utf-8")
     rows = page.partition("## Targets")[2].partition("\n## ")[0].strip().splitlines()[2:]
     # Times of the losses, peers, the floor, memory, counts, shares of a global batch, spectral norms: times and errors,
-    # the time to compile, shares of a training step.
-    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2 + 2 + 3 + 2 + 2
+    # the time to compile, shares of a training step, groups.
+    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2 + 2 + 3 + 2 + 2 + 3
     assert all(row.endswith("| not measured |") for row in rows if "best eager peer" not in row)
 
 
@@ -292,6 +294,34 @@ def test_a_small_loss_takes_few_launches_away_from_the_cpu(benchmarks):
     work = benchmarks.by_hand.step(lambda x, y: mmd2(x, y, RBFKernel(4.0)), real, fake)
     assert benchmarks.counts.count(work).operators <= benchmarks.counts.MOST_OPERATORS
     assert real.grad.shape == (64, 16)
+
+
+# The same for one forward and backward of `grouped_mmd2` with one chunk of groups, `(operators, away from the CPU)`.
+GROUP_LIMITS = {
+    ("RBFKernel", "none"): (39, 37),
+    ("RBFKernel", "scale"): (55, 47),
+    ("LaplaceKernel", "scale"): (63, 51),
+    ("RBFKernel", "real_weights"): (63, 50),
+}
+
+
+@pytest.mark.parametrize(("kernel", "option"), GROUP_LIMITS)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_groups_take_no_more_operators_than_they_did(benchmarks, kernel, option, device):
+    real = torch.randn(8, 4, 16, device=device)
+    fake = torch.randn(8, 4, 16, device=device).requires_grad_()
+    options = {"scale": torch.ones(8, device=device), "real_weights": torch.ones(8, 4, device=device)}
+    chosen = {name: value for name, value in options.items() if name == option}
+    made = getattr(torch_mmd_losses, kernel)()
+    work = benchmarks.by_hand.step(lambda x, y: grouped_mmd2(x, y, made, **chosen).sum(), real, fake)
+    assert benchmarks.counts.count(work).operators <= GROUP_LIMITS[kernel, option][device == "meta"]
+
+
+def test_the_losses_of_groups_that_are_timed_are_the_same(benchmarks):
+    real, fake = torch.randn(3, 5, 4).double(), torch.randn(3, 6, 4).double()
+    values = {name: loss(real, fake) for name, loss in benchmarks.modern.losses_of_groups(2.0).items()}
+    for value in values.values():
+        torch.testing.assert_close(value, values["autograd"])
 
 
 def test_both_losses_take_less_than_two(benchmarks):

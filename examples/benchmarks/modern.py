@@ -1,0 +1,147 @@
+"""How long do the forms of MMD in one-step generation take, beside the dense code that such work carries?
+
+Each part of the question is a function of `PARTS` that measures, with one that makes a table of its records. A record
+names its part.
+
+"Batched autograd" is what one writes by hand for many groups: three batched matrix products for the distances, the
+exponential, means, and autograd. "Loop" is `mmd2` for each group. Times are those of value and gradient with respect to
+the fake samples, for a Gaussian kernel; geomloss is called with whole batches of groups, and left out if it is not
+installed.
+
+Freed memory is kept here, as in all benchmarks. With glibc's default allocator, batched autograd takes about twice as
+long for large groups, because each Gram matrix is new memory, and `grouped_mmd2` takes as long as here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from common import Options, Record, Target, main, markdown, medians, progress
+from torch import Tensor
+
+from torch_mmd_losses import RBFKernel, grouped_mmd2, mmd2
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""A function of real samples `(groups, n, d)` and fake samples, one value for each group."""
+
+GROUPS = ((256, 4, 3072), (256, 64, 256), (64, 512, 64))
+QUICK_GROUPS = ((3, 4, 5), (2, 300, 2))
+
+OVER_AUTOGRAD = {(256, 4, 3072): 1.0, (256, 64, 256): 1.0, (64, 512, 64): 0.35}
+"""The largest share of the time of batched autograd, for each number of groups, samples and dimensions."""
+
+
+class Part(NamedTuple):
+    """One part of the question."""
+
+    measure: Callable[[Options], list[Record]]
+    table: Callable[[list[Record]], str]
+    targets: Callable[[list[Record]], list[Target]]
+
+
+def batched_autograd(sigma: float) -> Loss:
+    """Return the biased MMD^2 of each group by batched matrix products and autograd."""
+
+    def mean(a: Tensor, b: Tensor) -> Tensor:
+        squares = a.square().sum(2, keepdim=True) + b.square().sum(2).unsqueeze(1)
+        return torch.exp(torch.baddbmm(squares, a, b.mT, alpha=-2) * (-0.5 / sigma**2)).mean((1, 2))
+
+    return lambda real, fake: mean(real, real) - 2 * mean(real, fake) + mean(fake, fake)
+
+
+def losses_of_groups(sigma: float) -> dict[str, Loss]:
+    """Return the losses to time."""
+    kernel = RBFKernel(sigma)
+
+    def loop(real: Tensor, fake: Tensor) -> Tensor:
+        pairs = zip(real.unbind(), fake.unbind(), strict=True)
+        return torch.stack([mmd2(x, y, kernel, estimator="biased") for x, y in pairs])
+
+    found: dict[str, Loss] = {
+        "ours": lambda real, fake: grouped_mmd2(real, fake, kernel),
+        "loop": loop,
+        "autograd": batched_autograd(sigma),
+    }
+    try:
+        geomloss: Any = importlib.import_module("geomloss")
+    except ImportError:
+        return found
+    half: Any = geomloss.SamplesLoss("gaussian", blur=sigma, backend="tensorized")
+    return found | {"geomloss": lambda real, fake: 2 * half(real, fake)}
+
+
+def measure_groups(options: Options) -> list[Record]:
+    """Return a record for each number of groups, times in seconds."""
+    records = []
+    for groups, n, d in QUICK_GROUPS if options.quick else GROUPS:
+        progress("grouped", groups, n, d)
+        generator = torch.Generator().manual_seed(options.seed)
+        real = torch.randn(groups, n, d, generator=generator)
+        fake = (1.1 * torch.randn(groups, n, d, generator=generator) + 0.1).requires_grad_()
+
+        def step(loss: Loss, real: Tensor = real, fake: Tensor = fake) -> Callable[[], None]:
+            def run() -> None:
+                fake.grad = None
+                loss(real, fake).sum().backward()
+
+            return run
+
+        steps = {name: step(loss) for name, loss in losses_of_groups(d**0.5).items()}
+        records.append({"groups": groups, "n": n, "d": d, **medians(steps, options.seconds)})
+    return records
+
+
+def over_autograd(record: Record) -> float:
+    """Return the time of `grouped_mmd2` as a share of that of batched autograd."""
+    return float(record["ours"] / record["autograd"])
+
+
+def table_of_groups(records: list[Record]) -> str:
+    """Return a line for each number of groups."""
+    header = ["groups of n + n, d", "`grouped_mmd2` [ms]", "/ batched autograd", "/ loop of `mmd2`", "/ geomloss"]
+    rows = []
+    for r in records:
+        beside_geomloss = f"{r['ours'] / r['geomloss']:.2f}" if "geomloss" in r else "not installed"
+        ratios = [f"{over_autograd(r):.2f}", f"{r['ours'] / r['loop']:.2f}", beside_geomloss]
+        rows.append([f"{r['groups']} of {r['n']} + {r['n']}, {r['d']}", f"{r['ours'] * 1e3:.3g}", *ratios])
+    return markdown(header, rows)
+
+
+def targets_of_groups(records: list[Record]) -> list[Target]:
+    """Return the promised ratios."""
+    found = {(r["groups"], r["n"], r["d"]): over_autograd(r) for r in records}
+    return [
+        Target(f"`grouped_mmd2` / batched autograd, {groups} of {n} + {n}, {d}", limit, found.get((groups, n, d)))
+        for (groups, n, d), limit in OVER_AUTOGRAD.items()
+    ]
+
+
+PARTS = {"grouped": Part(measure_groups, table_of_groups, targets_of_groups)}
+
+
+def of_part(records: Iterable[Record], name: str) -> list[Record]:
+    """Return the records of one part."""
+    return [record for record in records if record["part"] == name]
+
+
+def measure(options: Options) -> list[Record]:
+    """Return the records of all parts."""
+    return [{"part": name, **record} for name, part in PARTS.items() for record in part.measure(options)]
+
+
+def table(records: list[Record]) -> str:
+    """Return a table for each part that was measured."""
+    return "\n\n".join(part.table(own) for name, part in PARTS.items() if (own := of_part(records, name)))
+
+
+def targets(records: list[Record]) -> list[Target]:
+    """Return the promises of all parts."""
+    return [target for name, part in PARTS.items() for target in part.targets(of_part(records, name))]
+
+
+if __name__ == "__main__":
+    main(sys.modules[__name__])
