@@ -48,6 +48,7 @@ from torch_mmd_losses import (
     drift_loss,
     gradient_constrained_mmd2,
     gradient_penalty,
+    grouped_mmd2,
     interpolation_points,
     kernel_sums,
     l2_penalty,
@@ -205,6 +206,8 @@ TAKE_SCORES = {
     "mmd2_blocks fake": lambda x: mmd2_blocks(good(), x, K, block_size=2),
     "mmd2_fourier real": lambda x: mmd2_fourier(x, good(), K, frequencies=2),
     "mmd2_fourier fake": lambda x: mmd2_fourier(good(), x, K, frequencies=2),
+    "grouped_mmd2 real": lambda x: grouped_mmd2(x, good(), K),
+    "grouped_mmd2 fake": lambda x: grouped_mmd2(good(), x, K),
     "witness scores": lambda x: witness(x, good(), good(), K),
     "witness real": lambda x: witness(good(), x, good(), K),
     "witness_gradient points": lambda x: witness_gradient(x, real=good(), fake=good(), kernel=K),
@@ -254,6 +257,8 @@ TAKE_SCORES = {
 @pytest.mark.parametrize("place", TAKE_SCORES)
 def test_what_is_no_tensor_of_scores_is_refused(place, kind):
     make, error, text = NO_SCORES[kind]
+    if place.startswith("grouped_mmd2"):
+        text = text.replace("(m, d)", "(*G, m, d)")
     check(lambda: TAKE_SCORES[place](make()), error, f"{place.split()[1]}: {text}")
 
 
@@ -296,6 +301,39 @@ REFUSED = {
         (lambda: mmd2(X, Y, K, tile_size=True), TypeError, "tile_size: expected an integer, got True of type bool"),
         (lambda: mmd2(X, Y, K, tile_size=torch.tensor(2)), TypeError, "tile_size: expected an integer, got a tensor of shape () of type Tensor"),
         (lambda: mmd2(X, Y, K, tile_size=2**63), ValueError, "tile_size: expected an integer < 2**63, got 9223372036854775808"),
+        (lambda: mmd2(X, Y, K, real_weights=[1.0] * 8), TypeError, "real_weights: expected a tensor of weights, got list of length 8"),
+        (lambda: mmd2(X, Y, K, real_weights=0.5), TypeError, "real_weights: expected a tensor of weights, got float"),
+        (lambda: mmd2(X, Y, K, fake_weights=torch.ones(8).long()), ValueError, "fake_weights: expected floating-point weights, got torch.int64"),
+        (lambda: mmd2(X, Y, K, fake_weights=torch.ones(8).to_sparse()), ValueError, "fake_weights: expected weights in a dense tensor, got the layout torch.sparse_coo"),
+        (lambda: mmd2(X, Y, K, real_weights=torch.ones(7)), ValueError, "real_weights: expected weights of shape (8,), one for each sample, got (7,)"),
+        (lambda: mmd2(X, Y, K, real_weights=torch.ones(8, 1)), ValueError, "real_weights: expected weights of shape (8,), one for each sample, got (8, 1)"),
+        (lambda: mmd2(X, Y, K, real_weights=torch.ones(8, device="meta")), ValueError, "real_weights: expected weights on the device of the scores, cpu, got meta"),
+        (lambda: mmd2(X, Y, K, real_weights=-torch.ones(8)), ValueError, "real_weights: expected finite weights >= 0, not all zero, got -1"),
+        (lambda: mmd2(X, Y, K, fake_weights=torch.zeros(8)), ValueError, "fake_weights: expected finite weights >= 0, not all zero, got weights that sum to 0"),
+        (lambda: mmd2(X, Y, K, fake_weights=torch.ones(8) * math.nan), ValueError, "fake_weights: expected finite weights >= 0, not all zero, got nan"),
+        (lambda: mmd2(X, Y, K, real_weights=torch.eye(8)[0]), ValueError, "real_weights: expected at least 2 samples of weight > 0 for estimator='unbiased', ..., got 1"),
+        (lambda: mmd2(X, Y, K, estimator="u_statistic", real_weights=torch.ones(8)), ValueError, "estimator: expected 'unbiased' or 'biased' with weights, got 'u_statistic'"),
+    ],
+    "grouped_mmd2": [
+        (lambda: grouped_mmd2(X, Y, RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel, not an instance"),
+        (lambda: grouped_mmd2(X[:, 0], Y, K), ValueError, "real: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got (8,)"),
+        (lambda: grouped_mmd2(X[:0, None], Y[:0, None], K), ValueError, "real: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got (0, 1, 3)"),
+        (lambda: grouped_mmd2(X, Y[None], K), ValueError, "real, fake: expected the same groups, got () and (1,) (shapes (8, 3) and (1, 8, 3))"),
+        (lambda: grouped_mmd2(X, good(d=2), K), ValueError, "real, fake: expected the same score dimension d, got 3 and 2 (shapes (8, 3) and (8, 2))"),
+        (lambda: grouped_mmd2(X, Y.double(), K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float64"),
+        (lambda: grouped_mmd2(X, Y.to("meta"), K), ValueError, "real, fake: expected the same device, got cpu and meta"),
+        (lambda: grouped_mmd2(good(1), X, K, estimator="unbiased"), ValueError, "real, fake: expected at least 2 samples each for estimator='unbiased', ..., got 1 and 8"),
+        (lambda: grouped_mmd2(good(6), X, K, estimator="u_statistic"), ValueError, "real, fake: expected equally many samples for estimator='u_statistic', got 6 and 8"),
+        (lambda: grouped_mmd2(X, Y, K, estimator="v"), ValueError, "estimator: expected one of 'unbiased', 'u_statistic', 'biased', got 'v'"),
+        (lambda: grouped_mmd2(X, Y, K, scale=2.0), TypeError, "scale: expected a tensor of numbers, got float"),
+        (lambda: grouped_mmd2(X, Y, K, scale=torch.tensor(2)), ValueError, "scale: expected floating-point numbers, got torch.int64"),
+        (lambda: grouped_mmd2(X[None], Y[None], K, scale=torch.tensor(2.0)), ValueError, "scale: expected one number for each group, of shape (1,), got ()"),
+        (lambda: grouped_mmd2(X, Y, K, scale=torch.ones((), device="meta")), ValueError, "scale: expected numbers on the device of the scores, cpu, got meta"),
+        (lambda: grouped_mmd2(X, Y, K, scale=torch.tensor(0.0)), ValueError, "scale: expected numbers from 1e-30 to 1e+30, got 0"),
+        (lambda: grouped_mmd2(X, Y, K, scale=torch.tensor(math.nan)), ValueError, "scale: expected numbers from 1e-30 to 1e+30, got nan"),
+        (lambda: grouped_mmd2(X, Y, LinearKernel(), scale=torch.tensor(1.0)), ValueError, "scale: expected None for kernels that are not functions of the distance, such as LinearKernel, got a tensor of shape ()"),
+        (lambda: grouped_mmd2(X, Y, K, fake_weights=torch.ones(7)), ValueError, "fake_weights: expected weights of shape (8,), one for each sample, got (7,)"),
+        (lambda: grouped_mmd2(X, Y, K, estimator="u_statistic", fake_weights=torch.ones(8)), ValueError, "estimator: expected 'unbiased' or 'biased' with weights, got 'u_statistic'"),
     ],
     "mmd2_and_variance": [
         (lambda: mmd2_and_variance(good(3), X, K), ValueError, "real, fake: expected at least 4 samples each, got 3 and 8"),
