@@ -114,17 +114,55 @@ class Learned(Kernel):
         return torch.exp(-sq_dist * torch.exp(-2 * self.log_sigma) / 2)
 
 
-def test_trained_kernels(ranks):
+class LearnedScale(Kernel):
+    """A trained kernel that is no function of the distance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def forward(self, a, b):
+        return (a @ b.T * self.log_sigma + 1) ** 2
+
+
+class CustomOperation(Kernel):
+    """A trained kernel whose parameter is seen by a custom autograd function alone."""
+
+    class Squared(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, outer):
+            return 2 * ctx.saved_tensors[0] * outer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def from_sq_dist(self, sq_dist):
+        return torch.exp(-sq_dist * self.Squared.apply(self.log_sigma))
+
+
+def trainable():
+    return RBFKernel(1.3, trainable=True).double()
+
+
+@pytest.mark.parametrize("make", [Learned, LearnedScale, CustomOperation, trainable])
+def test_trained_kernels(ranks, make):
     real, fake = batches(UNEQUAL[0], 1), batches(UNEQUAL[1], 2)
-    kernels = [Learned() for _ in range(3)]
+    kernels = [make() for _ in range(3)]
 
     def process(rank):
-        value = MMDLoss(kernels[rank] + LinearKernel(), 0.4, global_batch=True).discriminator(real[rank], fake[rank])
+        loss = MMDLoss(kernels[rank] + LinearKernel(), 0.4, global_batch=True, tile_size=2)
+        value = loss.discriminator(real[rank], fake[rank])
         value.backward()
         return value
 
     found = ranks(3, process)
-    one, all_real, all_fake = Learned(), joint(real), joint(fake)
+    one, all_real, all_fake = make(), joint(real), joint(fake)
     value = MMDLoss(one + LinearKernel(), 0.4).discriminator(all_real, all_fake)
     value.backward()
     assert_close(torch.stack(found), value.expand(3))
@@ -139,7 +177,7 @@ def test_trained_kernels_cannot_be_differentiated_twice(ranks):
     def process(rank):
         value = MMDLoss(Learned(), global_batch=True).generator(real[rank], fake[rank])
         (gradient,) = torch.autograd.grad(value, fake[rank], create_graph=True)
-        with pytest.raises(RuntimeError, match="once_differentiable"):
+        with pytest.raises(RuntimeError, match="global_batch: expected a trained kernel to be differentiated once"):
             gradient.sum().backward()
 
     ranks(3, process)

@@ -9,7 +9,7 @@ from torch_mmd_losses.pairs.batch import LOCAL, LocalBatch
 from torch_mmd_losses.pairs.objective import GENERATOR
 from torch_mmd_losses.pairs.plan import DENSE_UP_TO, make_plan
 
-WAYS = ("dense", "tiled", "tiled_by_autograd", "by_autograd")
+WAYS = ("dense", "tiled", "tiled_by_autograd", "trained", "by_autograd")
 
 
 class Trained(Kernel):
@@ -25,7 +25,11 @@ def ways(kernel, *, m=4, batch=LOCAL):
     """Return the way of each summand, by the name of its class."""
     real, fake, options = torch.zeros(m, 2), torch.zeros(4, 2), {"objectives": [GENERATOR], "tile_size": None}
     plan = make_plan(kernel._summands(), real, fake, "unbiased", batch=batch, **options)
-    return {type(summand.kernel).__name__: way for way in WAYS for summand in getattr(plan, way)}
+    return {type(summand.kernel).__name__: way for way in WAYS for summand in summands_of(plan, way)}
+
+
+def summands_of(plan, way):
+    return plan.trained.summands() if way == "trained" else getattr(plan, way)
 
 
 @pytest.mark.parametrize("kernel", [RBFKernel(), RBFMix(), RBFBKernel(), InverseMultiquadric()])
@@ -51,11 +55,12 @@ def test_each_summand_goes_its_own_way():
         "Trained": "by_autograd",
     }
     assert ways(kernel) == expected
-    assert ways(kernel, m=600) == expected | {"RBFKernel": "tiled"}
+    assert ways(kernel, m=600) == expected | {"RBFKernel": "tiled", "Trained": "trained"}
 
 
 def test_a_trained_kernel_that_is_frozen_is_like_any_other():
     assert ways(Trained().requires_grad_(False)) == {"Trained": "dense"}
+    assert ways(Trained().requires_grad_(False), m=600) == {"Trained": "tiled"}
 
 
 def test_everything_is_left_to_autograd_in_a_function_transform():
@@ -64,8 +69,8 @@ def test_everything_is_left_to_autograd_in_a_function_transform():
     def record(scores):
         summands, options = (RBFKernel() + Cubic())._summands(), {"objectives": [GENERATOR], "tile_size": None}
         plan = make_plan(summands, scores, scores, "biased", batch=LOCAL, **options)
-        found.append([len(getattr(plan, way)) for way in WAYS])
+        found.append([len(summands_of(plan, way)) for way in WAYS])
         return scores.sum()
 
     torch.func.grad(record)(torch.zeros(3, 2))
-    assert found == [[0, 0, 0, 2]]
+    assert found == [[0, 0, 0, 0, 2]]

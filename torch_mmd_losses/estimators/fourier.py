@@ -117,6 +117,11 @@ def mmd2_fourier(
     linear = [summand for summand in summands if type(summand.kernel) is LinearKernel]
     others = [summand for summand in summands if type(summand.kernel) is not LinearKernel]
     for summand in others:
+        if spectral_measure.is_trained(summand):
+            raise TypeError(
+                f"kernel: expected fixed hyper-parameters, from which frequencies are drawn, got {summand.kernel!r}; "
+                "train a kernel with mmd2 or mmd2_blocks"
+            )
         if not spectral_measure.is_known(summand):
             raise TypeError(
                 "kernel: expected an RBFKernel, RBFMix, RBFBKernel, RationalQuadraticKernel, RationalQuadraticMix, "

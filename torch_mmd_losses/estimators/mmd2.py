@@ -68,7 +68,8 @@ def mmd2(
 
     Returns:
         A scalar, float64 for float64 scores and float32 for all others. Half-precision scores are computed in float32,
-        and so are float32 scores under autocast. Differentiable twice with respect to scores and weights.
+        and so are float32 scores under autocast. Differentiable twice with respect to scores, weights and the
+        parameters of the kernel.
 
     Raises:
         TypeError: if scores or weights are not tensors, `kernel` is not a :class:`Kernel`, or `tile_size` is not an

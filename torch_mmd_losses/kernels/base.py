@@ -57,8 +57,21 @@ class Kernel(Hyperparameters):
     The hyper-parameters of the library's kernels are Python floats and exact in every precision: `.half()` does not
     round them, they do not belong to a device, and `state_dict` stores them as float64 extra state. Assignments are
     checked as in `__init__`. Numbers from 1e-30 to 1e30 are accepted. `load_state_dict` changes all parts of a sum, or
-    none if it raises an error. Tensors are refused, because only kernels that you write yourself can have trained
-    parameters.
+    none if it raises an error. Tensors are refused.
+
+    **Trained kernels.** With `trainable=True`, the hyper-parameters of :class:`RBFKernel`, :class:`RBFMix`,
+    :class:`RationalQuadraticKernel` and :class:`RationalQuadraticMix` are trained. Their logarithms are then the
+    parameters of the module, so they stay positive: `kernel.log_sigma` is a :class:`torch.nn.Parameter`, and
+    `kernel.sigma` is the tensor `kernel.log_sigma.exp()`. Assignments such as `kernel.sigma = 2.0` write into the
+    parameter, which an optimiser keeps. Numbers from 1e-9 to 1e9 are accepted. To train only the bandwidths of a
+    mixture, call `kernel.log_weights.requires_grad_(False)`. As in other modules, the parameters have the default
+    dtype, move with `.to()`, are rounded by `.half()`, and are stored in `state_dict`. The states of fixed and of
+    trained kernels are not exchangeable.
+
+    A kernel that you write yourself is trained through all tensors that require gradients in `from_sq_dist` or
+    `forward`: parameters of the module, other leaves, or tensors computed before the call. In large batches its memory
+    grows with the number of samples, as that of a fixed kernel does. If `forward` maps the scores through a network,
+    the network runs once for each tile. It is faster to map the scores first, `mmd2(net(real), net(fake), kernel)`.
 
     Example:
         >>> class InverseMultiquadric(Kernel):
@@ -207,13 +220,19 @@ class Kernel(Hyperparameters):
     def _function(self) -> Profile | GramFunction:
         """Return the function that the passes evaluate: by default, the profile that `from_sq_dist` defines."""
         slope = hand_written(type(self).from_sq_dist)
-        if slope is None:
+        if slope is None or self._trainable:
             value = self._checked_from_sq_dist
-            return Profile(
+            profile = Profile(
                 value,
                 partial(value_and_slope_by_autograd, value),
                 self._limits,
                 partial(conditioning_by_autograd, self.from_sq_dist),
+            )
+            if slope is None or slope.steps is None:
+                return profile
+            conditioning = slope.conditioning
+            return profile._replace(
+                conditioning=lambda like: conditioning(self._as_numbers(), like), steps=partial(slope.steps, self)
             )
         return Profile(
             self.from_sq_dist,

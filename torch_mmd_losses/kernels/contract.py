@@ -64,6 +64,18 @@ class ValueAndSlope(NamedTuple):
     rate: float
 
 
+class ValueSlopeAndSteps(NamedTuple):
+    """Kernel values with their slope, and the derivatives of their sum.
+
+    Attributes:
+        mapped: values and slopes.
+        steps: the derivatives with respect to the logarithms of the hyper-parameters, in their order.
+    """
+
+    mapped: ValueAndSlope
+    steps: Sequence[Tensor]
+
+
 class Profile(NamedTuple):
     """A kernel of the distance, `k(a, b) = f(|a - b|^2)`."""
 
@@ -91,6 +103,8 @@ class Profile(NamedTuple):
     Other functions with an excess are logarithmically convex, so that half the peak is reached no sooner than by the
     exponential with their steepness.
     """
+    steps: Callable[[Tensor], ValueSlopeAndSteps] | None = None
+    """Returns `f` with its derivatives, also with respect to trained hyper-parameters, without a graph."""
 
 
 class ColumnRange(NamedTuple):
@@ -169,7 +183,8 @@ def conditioning_by_autograd(value: Callable[[Tensor], Tensor], like: Tensor) ->
             values = checked_values("", found, zero.shape, zero.device)
         except (TypeError, ValueError):
             return Conditioning()
-        slope = float(torch.autograd.grad(values, zero)[0]) if values.requires_grad else 0.0
+        # Values that require gradients need not depend on the distance, if the kernel has trained parameters.
+        slope = float(torch.autograd.grad(values, zero, materialize_grads=True)[0]) if values.requires_grad else 0.0
     peak = float(values.detach())
     steepness = -slope / peak if peak else math.inf
     return Conditioning(abs(steepness) if math.isfinite(steepness) else math.inf)
@@ -186,6 +201,7 @@ class HandWritten(NamedTuple):
     exponent: Callable[[Any], float] | None
     excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None
     near: Callable[[Any], float] | None
+    steps: Callable[[Any, Tensor], ValueSlopeAndSteps] | None
 
 
 def with_slope(
@@ -195,6 +211,7 @@ def with_slope(
     exponent: Callable[[Any], float] | None = None,
     excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None = None,
     near: Callable[[Any], float] | None = None,
+    steps: Callable[[Any, Tensor], ValueSlopeAndSteps] | None = None,
 ) -> Callable[[Method], Method]:
     """Attach a hand-written slope to a `from_sq_dist` method.
 
@@ -207,8 +224,9 @@ def with_slope(
         exponent: see :attr:`Profile.exponent`.
         excess_and_slope: see :attr:`Profile.excess_and_slope`.
         near: see :attr:`Profile.near`.
+        steps: see :attr:`Profile.steps`.
     """
-    functions = HandWritten(value_and_slope, conditioning, exponent, excess_and_slope, near)
+    functions = HandWritten(value_and_slope, conditioning, exponent, excess_and_slope, near, steps)
 
     def attach(method: Method) -> Method:
         method.hand_written = functions  # type: ignore[attr-defined]

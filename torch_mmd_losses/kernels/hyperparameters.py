@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,11 @@ from torch import Tensor, nn
 from torch_mmd_losses import checks
 
 _EXTRA_STATE = "_extra_state"
+
+_Value = TypeVar("_Value")
+
+TRAINABLE_RANGE = (1e-9, 1e9)
+"""The range of hyper-parameters that training starts from: with room on both sides, their squares fit into float32."""
 
 
 class LoadedAsAWhole(nn.Module):
@@ -33,16 +39,65 @@ class Hyperparameters(LoadedAsAWhole):
 
     A subclass lists their names in `_hyperparameters` and assigns them in `__init__`, each a number or a tuple of
     numbers. Later assignments are checked like the first assignment.
+
+    A subclass that calls :meth:`_make_trainable` at the end of `__init__` can be trained instead. The parameters are
+    then the logarithms, `log_sigma` for `sigma`, and `sigma` is a tensor that is computed from its logarithm.
     """
 
     _hyperparameters: tuple[str, ...] = ()
+    _trainable = False
+
+    def _make_trainable(self, trainable: bool) -> None:
+        """Replace all hyper-parameters by trained parameters, their logarithms, if `trainable`."""
+        if not checks.flag("trainable", trainable):
+            return
+        for name, numbers in self._numbers():
+            value = self._within_trainable_range(name, self.__dict__.pop(name))
+            logarithms = torch.tensor(numbers, dtype=torch.float64, device="cpu").log()
+            initial = logarithms if isinstance(value, tuple) else logarithms[0]
+            # On the default device and in the default dtype, as the parameters of other modules.
+            self.register_parameter(_log(name), nn.Parameter(torch.empty(initial.shape).copy_(initial)))
+        self._trainable = True
+
+    def _logarithms(self) -> list[Tensor]:
+        """Return the parameters of a trained kernel, in the order of its hyper-parameters."""
+        return [getattr(self, _log(name)) for name in self._hyperparameters]
+
+    def _as_numbers(self) -> SimpleNamespace:
+        """Return the hyper-parameters of a trained kernel as numbers, which the host reads."""
+        values = {name: getattr(self, name).detach().tolist() for name in self._hyperparameters}
+        return SimpleNamespace(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+    def _within_trainable_range(self, name: str, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if isinstance(value, tuple):
+            return tuple(
+                checks.hyperparameter(f"{name}[{i}]", number, TRAINABLE_RANGE) for i, number in enumerate(value)
+            )
+        return checks.hyperparameter(name, value, TRAINABLE_RANGE)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in vars(cls).get("_hyperparameters", ()):
+            setattr(cls, name, _Trained(name))
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in self._hyperparameters and name in self.__dict__:
+        if name in self._hyperparameters and (self._trainable or name in self.__dict__):
             # A tensor is refused too: if it was meant to be trained, it would get no gradient.
-            value = self._converted(name, value)
+            value = _hinted(self._converted, name, value)
+            if self._trainable:
+                self._set_trained(name, value)
+                return
             self._check(dict(self._numbers()) | {name: value if isinstance(value, tuple) else (value,)})
         super().__setattr__(name, value)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def _set_trained(self, name: str, value: float | tuple[float, ...]) -> None:
+        """Write a number into its parameter, which stays the one that an optimiser knows."""
+        parameter = getattr(self, _log(name))
+        new = torch.tensor(self._within_trainable_range(name, value), dtype=torch.float64, device="cpu").log()
+        if new.shape != parameter.shape:
+            raise ValueError(f"{name}: expected {len(parameter)} numbers, as before, got {len(new)}")
+        parameter.copy_(new)
 
     def get_extra_state(self) -> Tensor:
         """Return a checksum of the hyper-parameters' names, then their numbers, in float64, for `state_dict`."""
@@ -68,6 +123,11 @@ class Hyperparameters(LoadedAsAWhole):
             raise ValueError(f"state of {type(self).__name__}: expected numbers, got a tensor on the meta device")
         wanted = self._numbers()
         checksum, *numbers = state.flatten().tolist() or [None]
+        if self._trainable and numbers:
+            raise ValueError(
+                f"state of {type(self).__name__}: expected one that was saved with trainable=True, got one of fixed "
+                "hyper-parameters; assign these to a kernel with trainable=True"
+            )
         if checksum != self._checksum() or len(numbers) != sum(len(values) for _, values in wanted):
             raise ValueError(
                 f"state of {type(self).__name__}: expected {[name for name, _ in wanted]} with "
@@ -96,20 +156,78 @@ class Hyperparameters(LoadedAsAWhole):
 
     def extra_repr(self) -> str:
         """Return the hyper-parameters, for `repr`."""
-        return ", ".join(f"{name}={getattr(self, name)}" for name in self._hyperparameters)
+        shown = [f"{name}={_shown(getattr(self, name))}" for name in self._hyperparameters]
+        return ", ".join([*shown, "trainable=True"] if self._trainable else shown)
 
     def _numbers(self) -> list[tuple[str, tuple[float, ...]]]:
-        """Return the name and the numbers of each hyper-parameter."""
-        pairs = ((name, getattr(self, name)) for name in self._hyperparameters)
+        """Return the name and the numbers of each hyper-parameter that is not trained."""
+        pairs = ((name, getattr(self, name)) for name in self._fixed())
         return [(name, value if isinstance(value, tuple) else (value,)) for name, value in pairs]
 
+    def _fixed(self) -> tuple[str, ...]:
+        return () if self._trainable else self._hyperparameters
+
     def _checksum(self) -> float:
-        return float(zlib.crc32(",".join(self._hyperparameters).encode()))
+        return float(zlib.crc32(",".join(self._fixed()).encode()))
 
     def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
         """Return a new value of a hyper-parameter, a number or a tuple as before, or raise."""
-        several = isinstance(getattr(self, name), tuple)
+        old = getattr(self, name)
+        several = isinstance(old, tuple) or (isinstance(old, Tensor) and old.dim() > 0)
         return checks.hyperparameters(name, value) if several else checks.hyperparameter(name, value)
 
     def _check(self, values: dict[str, tuple[float, ...]]) -> None:
         """Raise if the hyper-parameters contradict each other."""
+
+
+class _Trained:
+    """The value of a trained hyper-parameter. A number is an attribute of the instance, which goes before."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, kernel: Any, owner: type) -> Any:  # noqa: ANN401
+        if kernel is None:
+            return self
+        if not kernel._trainable:
+            raise AttributeError(self.name)
+        logarithm = getattr(kernel, _log(self.name))
+        return logarithm.to(torch.promote_types(logarithm.dtype, torch.float32)).exp()
+
+
+def number(name: str, value: object) -> float:
+    """Return a hyper-parameter that can be trained, see :func:`torch_mmd_losses.checks.hyperparameter`."""
+    return _hinted(checks.hyperparameter, name, value)
+
+
+def numbers(name: str, values: object) -> tuple[float, ...]:
+    """Return several of them, see :func:`torch_mmd_losses.checks.hyperparameters`."""
+    return _hinted(checks.hyperparameters, name, values)
+
+
+def _hinted(check: Callable[[str, object], _Value], name: str, value: object) -> _Value:
+    """Return `check(name, value)`; if a tensor was refused, say how a hyper-parameter is trained."""
+    try:
+        return check(name, value)
+    except TypeError as error:
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        if not any(isinstance(part, Tensor) for part in parts):
+            raise
+        raise TypeError(
+            f"{error}; RBFKernel, RBFMix, RationalQuadraticKernel and RationalQuadraticMix are trained with numbers "
+            "and trainable=True, other kernels as subclasses of Kernel with parameters of their own"
+        ) from None
+
+
+def _log(name: str) -> str:
+    return f"log_{name}"
+
+
+def _shown(value: object) -> object:
+    """Return a hyper-parameter for `repr`, to six digits if it is a tensor."""
+    if not isinstance(value, Tensor):
+        return value
+    if type(value) is not Tensor or value.is_meta:  # a fake tensor has no value either
+        return "..."
+    rounded = [float(f"{number:.6g}") for number in value.detach().flatten().tolist()]
+    return tuple(rounded) if value.dim() else rounded[0]

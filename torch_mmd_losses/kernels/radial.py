@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.kernels import profiles
+from torch_mmd_losses.kernels import hyperparameters, profiles, trained_profiles
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, is_moderate, with_slope
 from torch_mmd_losses.kernels.summands import weighted_sum
@@ -22,9 +23,10 @@ class RBFKernel(Kernel):
     Args:
         sigma: bandwidth, in the units of the scores, from 1e-30 to 1e30. Other libraries call :math:`\sigma^2`,
             :math:`2 \sigma^2` or :math:`\gamma = 1 / (2 \sigma^2)` the bandwidth.
+        trainable: whether to train the bandwidth, see :class:`Kernel`.
 
     Raises:
-        TypeError: if `sigma` is not a real number.
+        TypeError: if `sigma` is not a real number, or `trainable` is not a bool.
         ValueError: if `sigma` is out of range.
 
     Example:
@@ -37,19 +39,24 @@ class RBFKernel(Kernel):
 
     _hyperparameters = ("sigma",)
 
-    def __init__(self, sigma: float = 1.0) -> None:
+    def __init__(self, sigma: float = 1.0, *, trainable: bool = False) -> None:
         super().__init__()
-        self.sigma = checks.hyperparameter("sigma", sigma)
+        self.sigma: float | Tensor = hyperparameters.number("sigma", sigma)
+        self._make_trainable(trainable)
 
     @with_slope(
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
         conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2, is_moderate=is_moderate(self.sigma)),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
         excess_and_slope=lambda self, sq_dist: profiles.gaussian_excess_with_slope(sq_dist, self.sigma),
+        steps=lambda self, sq_dist: trained_profiles.gaussian_with_steps(sq_dist, self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
-        return profiles.gaussian(sq_dist, self.sigma)
+        sigma: Any = self.sigma
+        if self._trainable:
+            return trained_profiles.gaussian(sq_dist, sigma)
+        return profiles.gaussian(sq_dist, sigma)
 
 
 class RBFMix(Kernel):
@@ -61,9 +68,10 @@ class RBFMix(Kernel):
         sigmas: bandwidths, each from 1e-30 to 1e30. The defaults are those of Wang et al. (2019), Section 5.1. Li et
             al. (2017) use (1, 2, 4, 8, 16).
         weights: one number from 1e-30 to 1e30 for each bandwidth. None gives each kernel the weight 1.
+        trainable: whether to train bandwidths and weights, see :class:`Kernel`.
 
     Raises:
-        TypeError: if `sigmas` or `weights` is not a sequence of real numbers.
+        TypeError: if `sigmas` or `weights` is not a sequence of real numbers, or `trainable` is not a bool.
         ValueError: if one of them is empty or has a number out of range, or if their lengths differ.
 
     Example:
@@ -81,18 +89,21 @@ class RBFMix(Kernel):
         sigmas: Sequence[float] = (1.0, math.sqrt(2.0), 2.0, 2.0 * math.sqrt(2.0), 4.0),
         *,
         weights: Sequence[float] | None = None,
+        trainable: bool = False,
     ) -> None:
         super().__init__()
-        self.sigmas = checks.hyperparameters("sigmas", sigmas)
-        self.weights = checks.mixture_weights(weights, len(self.sigmas))
+        several = hyperparameters.numbers("sigmas", sigmas)
+        self.sigmas: tuple[float, ...] | Tensor = several
+        self.weights: tuple[float, ...] | Tensor = checks.mixture_weights(weights, len(several))
+        self._make_trainable(trainable)
 
-    def _value_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
+    def _value_and_slope(self: Any, sq_dist: Tensor) -> ValueAndSlope:
         return weighted_sum(profiles.gaussians_with_slopes(sq_dist, self.sigmas, self.weights))
 
-    def _conditioning(self, like: Tensor) -> Conditioning:
+    def _conditioning(self: Any, like: Tensor) -> Conditioning:
         return _conditioning_of_gaussians(self.sigmas, self.weights)
 
-    def _excess_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
+    def _excess_and_slope(self: Any, sq_dist: Tensor) -> ValueAndSlope:
         parts = zip(self.sigmas, self.weights, strict=True)
         return weighted_sum(
             (weight, profiles.gaussian_excess_with_slope(sq_dist.clone(), sigma)) for sigma, weight in parts
@@ -102,10 +113,15 @@ class RBFMix(Kernel):
         _value_and_slope,
         conditioning=_conditioning,
         excess_and_slope=_excess_and_slope,
+        steps=lambda self, sq_dist: trained_profiles.gaussians_with_steps(sq_dist, self.sigmas, self.weights),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
-        parts = zip(self.sigmas, self.weights, strict=True)
+        sigmas: Any = self.sigmas
+        weights: Any = self.weights
+        if self._trainable:
+            return trained_profiles.gaussians(sq_dist, sigmas, weights)
+        parts = zip(sigmas, weights, strict=True)
         return torch.stack([weight * profiles.gaussian(sq_dist, sigma) for sigma, weight in parts]).sum(0)
 
 
@@ -128,9 +144,10 @@ class RationalQuadraticKernel(Kernel):
             the Gaussian kernel with `sigma=length_scale`.
         length_scale: length scale :math:`\ell`, in the units of the scores, from 1e-30 to 1e30. It scales distances
             as the `sigma` of :class:`RBFKernel` does. The papers have no length scale, which is the default of 1.
+        trainable: whether to train both, see :class:`Kernel`.
 
     Raises:
-        TypeError: if an argument is not a real number.
+        TypeError: if an argument is not a real number, or `trainable` is not a bool.
         ValueError: if an argument is out of range.
 
     Example:
@@ -146,12 +163,13 @@ class RationalQuadraticKernel(Kernel):
 
     _hyperparameters = ("alpha", "length_scale")
 
-    def __init__(self, alpha: float = 1.0, length_scale: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, length_scale: float = 1.0, *, trainable: bool = False) -> None:
         super().__init__()
-        self.alpha = checks.hyperparameter("alpha", alpha)
-        self.length_scale = checks.hyperparameter("length_scale", length_scale)
+        self.alpha: float | Tensor = hyperparameters.number("alpha", alpha)
+        self.length_scale: float | Tensor = hyperparameters.number("length_scale", length_scale)
+        self._make_trainable(trainable)
 
-    def _conditioning(self, like: Tensor) -> Conditioning:
+    def _conditioning(self: Any, like: Tensor) -> Conditioning:
         moderate = self.alpha >= profiles.SMALLEST_SHAPE and is_moderate(self.length_scale)
         return Conditioning(0.5 / self.length_scale**2, self.alpha, moderate)
 
@@ -161,10 +179,17 @@ class RationalQuadraticKernel(Kernel):
         excess_and_slope=lambda self, sq_dist: profiles.rational_quadratic_excess_with_slope(
             sq_dist, self.alpha, self.length_scale
         ),
+        steps=lambda self, sq_dist: trained_profiles.rational_quadratic_with_steps(
+            sq_dist, self.alpha, self.length_scale
+        ),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
-        return profiles.rational_quadratic(sq_dist, self.alpha, self.length_scale)
+        alpha: Any = self.alpha
+        length: Any = self.length_scale
+        if self._trainable:
+            return trained_profiles.rational_quadratic(sq_dist, alpha, length)
+        return profiles.rational_quadratic(sq_dist, alpha, length)
 
 
 class RationalQuadraticMix(Kernel):
@@ -180,9 +205,11 @@ class RationalQuadraticMix(Kernel):
         weights: one number from 1e-30 to 1e30 for each shape parameter. None gives each kernel the weight 1.
         length_scale: length scale :math:`\ell` of all kernels, in the units of the scores, from 1e-30 to 1e30. For
             several length scales, add up kernels.
+        trainable: whether to train shape parameters, weights and the length scale, see :class:`Kernel`.
 
     Raises:
-        TypeError: if `alphas` or `weights` is not a sequence of real numbers, or `length_scale` is not a real number.
+        TypeError: if `alphas` or `weights` is not a sequence of real numbers, `length_scale` is not a real number, or
+            `trainable` is not a bool.
         ValueError: if a sequence is empty, if a number is out of range, or if the lengths of the sequences differ.
 
     Example:
@@ -201,24 +228,27 @@ class RationalQuadraticMix(Kernel):
         *,
         weights: Sequence[float] | None = None,
         length_scale: float = 1.0,
+        trainable: bool = False,
     ) -> None:
         super().__init__()
-        self.alphas = checks.hyperparameters("alphas", alphas)
-        self.weights = checks.mixture_weights(weights, len(self.alphas))
-        self.length_scale = checks.hyperparameter("length_scale", length_scale)
+        several = hyperparameters.numbers("alphas", alphas)
+        self.alphas: tuple[float, ...] | Tensor = several
+        self.weights: tuple[float, ...] | Tensor = checks.mixture_weights(weights, len(several))
+        self.length_scale: float | Tensor = hyperparameters.number("length_scale", length_scale)
+        self._make_trainable(trainable)
 
-    def _value_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
+    def _value_and_slope(self: Any, sq_dist: Tensor) -> ValueAndSlope:
         parts = zip(self.alphas, self.weights, strict=True)
         return weighted_sum(
             (weight, profiles.rational_quadratic_with_slope(sq_dist, alpha, self.length_scale))
             for alpha, weight in parts
         )
 
-    def _conditioning(self, like: Tensor) -> Conditioning:
+    def _conditioning(self: Any, like: Tensor) -> Conditioning:
         moderate = min(self.alphas) >= profiles.SMALLEST_SHAPE and is_moderate(self.length_scale, *self.weights)
         return Conditioning(0.5 / self.length_scale**2, max(self.alphas), moderate)
 
-    def _excess_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
+    def _excess_and_slope(self: Any, sq_dist: Tensor) -> ValueAndSlope:
         parts = zip(self.alphas, self.weights, strict=True)
         return weighted_sum(
             (weight, profiles.rational_quadratic_excess_with_slope(sq_dist, alpha, self.length_scale))
@@ -229,11 +259,19 @@ class RationalQuadraticMix(Kernel):
         _value_and_slope,
         conditioning=_conditioning,
         excess_and_slope=_excess_and_slope,
+        steps=lambda self, sq_dist: trained_profiles.rational_quadratics_with_steps(
+            sq_dist, self.alphas, self.weights, self.length_scale
+        ),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
-        parts = zip(self.alphas, self.weights, strict=True)
-        values = [weight * profiles.rational_quadratic(sq_dist, alpha, self.length_scale) for alpha, weight in parts]
+        alphas: Any = self.alphas
+        weights: Any = self.weights
+        length: Any = self.length_scale
+        if self._trainable:
+            return trained_profiles.rational_quadratics(sq_dist, alphas, weights, length)
+        parts = zip(alphas, weights, strict=True)
+        values = [weight * profiles.rational_quadratic(sq_dist, alpha, length) for alpha, weight in parts]
         return torch.stack(values).sum(0)
 
 

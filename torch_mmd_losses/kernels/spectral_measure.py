@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.bounded import RBFBKernel
+from torch_mmd_losses.kernels.hyperparameters import Hyperparameters
 from torch_mmd_losses.kernels.inverse_multiquadric import InverseMultiquadricKernel
 from torch_mmd_losses.kernels.matern import LaplaceKernel, MaternKernel
 from torch_mmd_losses.kernels.radial import RationalQuadraticKernel, RationalQuadraticMix, RBFKernel, RBFMix
@@ -54,6 +55,11 @@ def is_known(summand: Summand) -> bool:
     """Return whether the library knows the spectral measure of a summand."""
     has_floor = isinstance(summand.kernel, LaplaceKernel) and summand.kernel.floor > 0
     return isinstance(summand, RadialSummand) and _definition(summand) in _COMPONENTS and not has_floor
+
+
+def is_trained(summand: Summand) -> bool:
+    """Return whether the hyper-parameters of a summand are tensors, to which random frequencies pass no gradient."""
+    return isinstance(summand.kernel, Hyperparameters) and summand.kernel._trainable
 
 
 def components(summand: Summand) -> list[Component]:

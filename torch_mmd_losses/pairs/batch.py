@@ -24,7 +24,8 @@ class WeightedBlock(NamedTuple):
         block: the pairs.
         pairs: number of pairs in the mean, including those of other blocks.
         value_weight: weight of the block's sum in the value of the mean.
-        gradient_weight: weight of the block's gradients.
+        gradient_weight: weight of the block's gradients with respect to scores.
+        parameter_weight: weight of the block's gradients with respect to parameters of the kernel.
     """
 
     group: Group
@@ -34,6 +35,7 @@ class WeightedBlock(NamedTuple):
     pairs: int
     value_weight: float = 1.0
     gradient_weight: float = 1.0
+    parameter_weight: float = 1.0
 
     def pairs_of(self, a: Sample, b: Sample, row: int = 0, column: int = 0) -> Pairs:
         """Return the pairs of a tile, or of the whole block.

@@ -94,11 +94,12 @@ class GlobalBatch:
         def block(group: Group, a: int, b: int, distinct: bool, value: float, gradient: float) -> WeightedBlock:
             pairs = Block(samples[a], samples[b], starts[a], distinct=distinct, same=b == a + 2, symmetric=False)
             rows, columns = (m, n)[a], (m, n)[b - 2]
-            return WeightedBlock(group, a, b, pairs, number_of_pairs(rows, columns, distinct=distinct), value, gradient)
+            count = number_of_pairs(rows, columns, distinct=distinct)
+            return WeightedBlock(group, a, b, pairs, count, value, gradient, gradient / 2)
 
         # Over all processes, a pair within a sample occurs in both orders, each with a gradient for its row, so a local
         # score gets both gradients here. A cross pair is evaluated by the process of its real score and by the process
-        # of its fake score, and counts once.
+        # of its fake score, and counts once. Parameters of a kernel get the gradient of each pair once.
         return [
             block("real", 0, 2, within, value=1, gradient=2),
             block("cross", 0, 3, aligned, value=1, gradient=1),
@@ -125,7 +126,7 @@ class GlobalBatch:
         for row in zip(*(added for _, added in contributions), strict=True):
             shares = list(zip((block for block, _ in contributions), row, strict=True))
             values.append(torch.stack([block.value_weight * added.detach() for block, added in shares]).sum())
-            pulls.append(torch.stack([block.gradient_weight / 2 * added for block, added in shares]).sum())
+            pulls.append(torch.stack([block.parameter_weight * added for block, added in shares]).sum())
         totals = self.totals(torch.stack(values))
         return tuple(
             value + self.gradient_factor * (pull - pull.detach()) for value, pull in zip(totals, pulls, strict=True)

@@ -13,7 +13,7 @@ from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.columns import selected
 from torch_mmd_losses.kernels.contract import OfColumns
 from torch_mmd_losses.kernels.summands import Summand
-from torch_mmd_losses.pairs import by_autograd, hand_written
+from torch_mmd_losses.pairs import by_autograd, hand_written, trained
 from torch_mmd_losses.pairs.batch import LOCAL, Batch
 from torch_mmd_losses.pairs.objective import Objective
 from torch_mmd_losses.pairs.plan import make_plan
@@ -57,11 +57,13 @@ def _values(
     batch: Batch,
 ) -> tuple[Tensor, ...]:
     plan = make_plan(summands, real, fake, estimator, objectives=objectives, tile_size=tile_size, batch=batch)
-    if not (plan.by_autograd or plan.of_columns):
+    if not (plan.by_autograd or plan.of_columns or plan.trained.tensors):
         return hand_written.values(plan, real, fake)
     parts = []
     if plan.dense or plan.tiled or plan.tiled_by_autograd:
         parts.append(hand_written.values(plan, real, fake))
+    if plan.trained.tensors:
+        parts.append(trained.values(plan, real, fake))
     if plan.by_autograd:
         parts.append(by_autograd.values(plan, plan.by_autograd, real, fake))
     for factor, _, function in plan.of_columns:

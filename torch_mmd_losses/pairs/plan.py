@@ -8,9 +8,18 @@ from typing import NamedTuple
 from torch import Tensor
 
 from torch_mmd_losses import hand_written_gradients
-from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, has_closed_form, is_trained
+from torch_mmd_losses.kernels.summands import (
+    GramSummand,
+    RadialSummand,
+    Summand,
+    by_kind,
+    has_closed_form,
+    is_trained,
+)
+from torch_mmd_losses.kernels.trained_tensors import trained_tensors
 from torch_mmd_losses.pairs.batch import Batch
 from torch_mmd_losses.pairs.objective import Objective
+from torch_mmd_losses.pairs.trained_sums import NOTHING, Trained
 from torch_mmd_losses.types import Estimator
 
 DENSE_UP_TO = 512
@@ -18,7 +27,7 @@ DENSE_UP_TO = 512
 
 
 class Plan(NamedTuple):
-    """Everything about a call except the scores. Every summand is in one of the first five lists."""
+    """Everything about a call except the scores. Every summand is in one of the first six fields."""
 
     dense: Sequence[RadialSummand]
     """Kernels of the distance in small batches: one matrix of all distances, gradients written by hand."""
@@ -26,6 +35,8 @@ class Plan(NamedTuple):
     """Kernels of the distance in large batches: tile by tile, gradients written by hand."""
     tiled_by_autograd: Sequence[GramSummand]
     """Other kernels: tile by tile, gradients by autograd within a tile."""
+    trained: Trained
+    """Kernels with trained parameters in large batches: tile by tile, with gradients for the parameters."""
     by_autograd: Sequence[Summand]
     """All remaining kernels: whole Gram matrices or closed forms, differentiated by autograd."""
     of_columns: Sequence[GramSummand]
@@ -50,8 +61,8 @@ def make_plan(
 
     Hand-written gradients are used where plain reverse-mode autograd with respect to the scores is all that follows.
     Under `torch.compile` and in function transforms, which must see each operation, everything is left to autograd.
-    Summands with trained parameters are left to autograd too, since the library has no hand-written gradients for the
-    parameters, and so are summands whose sums have a closed form, which needs no Gram matrix.
+    So are summands whose sums have a closed form, which needs no Gram matrix, and summands with trained parameters in
+    small batches.
 
     In a small batch, the time of a loss depends on the number of operations, which a single dense matrix keeps low.
     Large batches, and batches of several processes, are evaluated in tiles. Their memory grows with the number of
@@ -62,20 +73,30 @@ def make_plan(
     others: list[GramSummand] = []
     left: list[Summand] = []
     of_columns: list[GramSummand] = []
+    trained: list[Summand] = []
+    tensors: dict[int, Tensor] = {}
+    is_small = batch.is_local and real.shape[0] + fake.shape[0] <= DENSE_UP_TO
     for summand in summands:
         if isinstance(summand, GramSummand) and summand.function.of_columns is not None:
             of_columns.append(summand)
-        elif not by_hand or has_closed_form(summand) or is_trained(summand, real):
+        elif not by_hand or has_closed_form(summand):
             left.append(summand)
+        elif is_trained(summand, real):
+            found = None if is_small else trained_tensors(summand, real)
+            if found is None:
+                left.append(summand)
+            else:
+                trained.append(summand)
+                tensors |= {id(tensor): tensor for tensor in found}
         elif isinstance(summand, RadialSummand):
             radial.append(summand)
         else:
             others.append(summand)
-    is_small = batch.is_local and real.shape[0] + fake.shape[0] <= DENSE_UP_TO
     return Plan(
         radial if is_small else [],
         [] if is_small else radial,
         others,
+        Trained(*by_kind(trained), tuple(tensors.values())) if trained else NOTHING,
         left,
         of_columns,
         objectives,

@@ -1,0 +1,213 @@
+"""Kernels of the library with trained hyper-parameters."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from cases import scores
+from torch import nn
+from torch.testing import assert_close
+
+from torch_mmd_losses import (
+    EnergyKernel,
+    LinearKernel,
+    MMDLoss,
+    PolynomialKernel,
+    RationalQuadraticKernel,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    ScaledMMDLoss,
+    gradient_constrained_mmd2,
+    mmd2,
+    mmd2_blocks,
+    mmd2_fourier,
+    mmd_test,
+    witness,
+)
+from torch_mmd_losses.kernels import trained_profiles
+
+KERNELS = {
+    "RBFKernel": (RBFKernel, {"sigma": 2.0}),
+    "RBFMix": (RBFMix, {"sigmas": (0.5, 2.0), "weights": (0.25, 3.0)}),
+    "RationalQuadraticKernel": (RationalQuadraticKernel, {"alpha": 0.7, "length_scale": 3.0}),
+    "RationalQuadraticMix": (
+        RationalQuadraticMix,
+        {"alphas": (0.5, 20.0), "weights": (0.25, 3.0), "length_scale": 3.0},
+    ),
+}
+
+every_kernel = pytest.mark.parametrize(("kind", "numbers"), KERNELS.values(), ids=KERNELS)
+
+
+@every_kernel
+def test_a_trained_kernel_starts_as_the_fixed_one(kind, numbers):
+    fixed, trained = kind(**numbers), kind(**numbers, trainable=True)
+    real, fake = scores(6, 2, 1).float(), scores(5, 2, 2).float()
+    assert_close(trained(real, fake), fixed(real, fake))
+    assert_close(mmd2(real, fake, trained), mmd2(real, fake, fixed))
+    assert repr(trained) == f"{repr(fixed)[:-1]}, trainable=True)"
+    assert not list(fixed.parameters())
+    for name, number in numbers.items():
+        logarithm = getattr(trained, f"log_{name}")
+        assert isinstance(logarithm, nn.Parameter)
+        assert logarithm.dtype == torch.get_default_dtype()
+        assert_close(getattr(trained, name), torch.tensor(number))
+        assert getattr(trained, name).requires_grad
+    assert [name for name, _ in trained.named_parameters()] == [f"log_{name}" for name in numbers]
+
+
+@every_kernel
+def test_copies_pickles_and_states_keep_trained_numbers(kind, numbers, tmp_path):
+    kernel = kind(**numbers, trainable=True)
+    with torch.no_grad():
+        for parameter in kernel.parameters():
+            parameter.add_(0.3)
+    torch.save(kernel.state_dict(), tmp_path / "kernel.pt")
+    fresh = kind(**numbers, trainable=True)
+    fresh.load_state_dict(torch.load(tmp_path / "kernel.pt", weights_only=True))
+    for other in (copy.deepcopy(kernel), pickle.loads(pickle.dumps(kernel)), fresh):
+        assert repr(other) == repr(kernel)
+        for mine, theirs in zip(other.parameters(), kernel.parameters(), strict=True):
+            assert mine is not theirs
+            assert_close(mine, theirs, rtol=0, atol=0)
+
+
+@every_kernel
+def test_states_of_fixed_kernels_are_refused(kind, numbers):
+    fixed, trained = kind(**numbers), kind(**numbers, trainable=True)
+    before = copy.deepcopy(trained.state_dict())
+    with pytest.raises(ValueError, match=f"state of {kind.__name__}: expected one that was saved with trainable=True"):
+        trained.load_state_dict(fixed.state_dict())
+    assert_close(trained.state_dict(), before)
+    with pytest.raises(ValueError, match=f"state of {kind.__name__}: expected .* got 0 numbers"):
+        fixed.load_state_dict(trained.state_dict())
+
+
+def test_an_assignment_writes_into_the_parameter():
+    kernel = RBFMix((1.0, 2.0), trainable=True)
+    parameter = kernel.log_sigmas
+    kernel.sigmas = (3, 4)
+    assert kernel.log_sigmas is parameter
+    assert_close(kernel.sigmas, torch.tensor([3.0, 4.0]))
+    for name, value, error, message in [
+        ("sigmas", (1, 2, 3), ValueError, "sigmas: expected 2 numbers, as before, got 3"),
+        ("sigmas", (1, -2), ValueError, r"sigmas\[1\]: expected a number > 0, got -2"),
+        ("sigmas", (1, 1e-20), ValueError, r"sigmas\[1\]: expected a number between 1e-09 and 1e\+09, got 1e-20"),
+        ("sigmas", 1.0, TypeError, "sigmas: expected a sequence of numbers > 0, got 1.0"),
+        ("sigmas", torch.ones(2), TypeError, "sigmas: expected a sequence .*trainable=True"),
+        ("log_sigmas", 1.0, TypeError, "cannot assign"),
+    ]:
+        with pytest.raises(error, match=message):
+            setattr(kernel, name, value)
+    assert_close(kernel.sigmas, torch.tensor([3.0, 4.0]))
+
+
+def test_wrong_arguments_are_refused():
+    for make, error, message in [
+        (lambda: RBFKernel(trainable=1), TypeError, "trainable: expected True or False, got 1 of type int"),
+        (lambda: RBFKernel(1e-10, trainable=True), ValueError, "sigma: expected a number between 1e-09 and 1e"),
+        (lambda: RBFKernel(nn.Parameter(torch.ones(()))), TypeError, "sigma: .*numbers and trainable=True"),
+        (lambda: RBFMix(torch.ones(2)), TypeError, "sigmas: .*numbers and trainable=True"),
+        (lambda: RBFMix([torch.ones(()), 1.0]), TypeError, r"sigmas\[0\]: .*numbers and trainable=True"),
+        (lambda: RationalQuadraticKernel(length_scale=torch.ones(())), TypeError, "length_scale: .*trainable=True"),
+        (lambda: RationalQuadraticMix(torch.ones(2)), TypeError, "alphas: .*trainable=True"),
+        (lambda: RBFKernel(True), TypeError, "sigma: expected a real number, got True of type bool$"),
+        (lambda: RBFBKernel(trainable=True), TypeError, "trainable"),
+        (lambda: RBFKernel(trainable=True).tau, AttributeError, "'RBFKernel' object has no attribute 'tau'"),
+        (lambda: RBFKernel.__new__(RBFKernel).sigma, AttributeError, "'RBFKernel' object has no attribute 'sigma'"),
+        (lambda: RBFKernel.sigma.missing, AttributeError, "missing"),
+    ]:
+        with pytest.raises(error, match=message):
+            make()
+
+
+def test_modules_move_and_round_the_parameters():
+    kernel, real, fake = RBFKernel(3.0, trainable=True), scores(6, 2, 1), scores(5, 2, 2)
+    expected = mmd2(real, fake, RBFKernel(3.0))
+    assert_close(mmd2(real, fake, kernel), expected, rtol=1e-5, atol=1e-7)  # the logarithm is a float32 number
+    half = copy.deepcopy(kernel).half()
+    assert half.sigma.dtype == torch.float32
+    assert_close(mmd2(real, fake, half), expected, rtol=1e-2, atol=1e-4)
+    assert repr(copy.deepcopy(kernel).to("meta")) == "RBFKernel(sigma=..., trainable=True)"
+    assert copy.deepcopy(kernel).double().sigma.dtype == torch.float64
+    with torch.device("meta"):
+        assert RBFKernel(trainable=True).log_sigma.is_meta
+
+
+def test_a_frozen_kernel_is_like_any_other():
+    kernel, real, fake = RBFKernel(2.0, trainable=True).requires_grad_(False), scores(6, 2, 1), scores(5, 2, 2)
+    value = mmd2(real.requires_grad_(), fake, kernel)
+    assert_close(value, mmd2(real, fake, RBFKernel(2.0)), rtol=1e-6, atol=1e-8)
+    value.backward()
+    assert kernel.log_sigma.grad is None
+
+
+def test_sums_and_multiples_train_their_parts():
+    kernel = RBFKernel(2.0, trainable=True)
+    total = 3 * (kernel + EnergyKernel()) + LinearKernel()
+    assert [id(p) for p in total.parameters()] == [id(kernel.log_sigma)]
+    mmd2(scores(6, 2, 1), scores(5, 2, 2), total).backward()
+    (expected,) = torch.autograd.grad(mmd2(scores(6, 2, 1), scores(5, 2, 2), kernel), kernel.log_sigma)
+    assert_close(kernel.log_sigma.grad, 3 * expected)
+
+
+@every_kernel
+def test_derivatives_by_hand_are_those_of_autograd(kind, numbers):
+    kernel = kind(**numbers, trainable=True).double()
+    sq_dist = scores(5, 6).square() * 4
+    points = sq_dist.clone().requires_grad_()
+    total = kernel.from_sq_dist(points).sum()
+    slope, *steps = torch.autograd.grad(total, [points, *kernel._logarithms()])
+    found = kernel._function().steps(sq_dist)
+    assert_close(found.mapped.value, kernel.from_sq_dist(sq_dist).detach())
+    assert_close(found.mapped.slope * found.mapped.rate, slope)
+    assert_close(tuple(found.steps), tuple(steps))
+
+
+@every_kernel
+def test_derivatives_by_hand_read_nothing_where_that_is_a_synchronisation(kind, numbers, monkeypatch):
+    kernel = kind(**numbers, trainable=True).double()
+    sq_dist = scores(5, 6).square() * 4
+    expected = kernel._function().steps(sq_dist)
+    monkeypatch.setattr(trained_profiles, "_scalars", lambda tensor: tensor.detach().reshape(-1).unbind())
+    found = kernel._function().steps(sq_dist)
+    assert_close(found.mapped.value, expected.mapped.value)
+    assert_close(found.mapped.slope * found.mapped.rate, expected.mapped.slope * expected.mapped.rate)
+    assert_close(tuple(found.steps), tuple(expected.steps))
+
+
+@every_kernel
+def test_all_functions_take_trained_kernels(kind, numbers):
+    fixed, trained = kind(**numbers), kind(**numbers, trainable=True).double()
+    real, fake = scores(6, 2, 1).requires_grad_(), scores(6, 2, 2)
+
+    def generator():
+        return torch.Generator().manual_seed(0)
+
+    for function in (
+        lambda kernel: mmd2_blocks(real, fake, kernel, block_size=3).value,
+        lambda kernel: witness(fake, real, fake, kernel).sum(),
+        lambda kernel: mmd_test(real, fake, kernel, permutations=9, generator=generator()).statistic,
+        lambda kernel: gradient_constrained_mmd2(real, fake, kernel),
+        lambda kernel: MMDLoss(kernel).terms(real, fake).k_rr,
+        lambda kernel: ScaledMMDLoss(kernel).discriminator(real=2 * real, fake=fake, inputs=real),
+    ):
+        value, expected = function(trained), function(fixed)
+        assert_close(value, expected, rtol=1e-6, atol=1e-9)
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value, [trained._logarithms()[0]])
+            assert gradient.abs().max() > 1e-9
+
+
+def test_random_features_refuse_trained_kernels():
+    with pytest.raises(TypeError, match=r"kernel: expected fixed hyper-parameters, .* got RBFKernel\(sigma=1.0, train"):
+        mmd2_fourier(scores(6, 2, 1), scores(5, 2, 2), RBFKernel(trainable=True), frequencies=8)
+
+
+def test_kernels_that_are_not_trained_say_so_by_their_arguments():
+    for kind in (LinearKernel, EnergyKernel, PolynomialKernel, RBFBKernel):
+        with pytest.raises(TypeError, match="trainable"):
+            kind(trainable=True)

@@ -1,0 +1,75 @@
+"""Second derivatives of losses with trained kernels, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.distances import Sample
+from torch_mmd_losses.kernels import trained_tensors
+from torch_mmd_losses.pairs.batch import WeightedBlock
+from torch_mmd_losses.pairs.by_autograd import pair_sum
+from torch_mmd_losses.pairs.objective import Objective
+from torch_mmd_losses.pairs.tiles import tiles
+from torch_mmd_losses.pairs.trained_sums import Trained
+
+
+def add_hessian_product(
+    products: Sequence[Tensor | None],
+    kernels: Trained,
+    objective: Objective,
+    blocks: Sequence[WeightedBlock],
+    samples: Sequence[Tensor],
+    directions: Sequence[Tensor | None],
+    side: int,
+) -> None:
+    """Add the derivatives of `<gradient of a loss, directions>` to `products`.
+
+    Args:
+        products: for real scores, fake scores and each tensor of the kernels, the tensor to add to; None if the
+            derivative is not wanted.
+        kernels: the kernels.
+        objective: the loss.
+        blocks: the blocks of pairs of a local batch.
+        samples: the scores.
+        directions: the directions for the same gradients; None stands for zero.
+        side: number of rows and columns of a tile.
+    """
+    stand_ins = trained_tensors.stand_ins_of(kernels.tensors)
+    for part in blocks:
+        weight = getattr(objective.weights, part.group) / part.pairs
+        block = part.block
+        for rows, columns in tiles(block, side) if weight else ():
+            sides = [(part.a, rows), (part.b, columns)]
+            if block.symmetric and rows == columns:
+                del sides[1]
+            times = len(sides) if block.symmetric else 1  # the tile below the diagonal is the transpose
+            scores = [samples[sample][place].detach().requires_grad_() for sample, place in sides]
+            leaves = [*scores, *stand_ins]
+            along = [directions[sample] for sample, _ in sides]
+            steps = [v if v is None else v[place] for v, (_, place) in zip(along, sides, strict=True)]
+            steps += directions[2:]
+            if all(step is None for step in steps):
+                continue
+            with torch.enable_grad():
+                first = Sample(scores[0])
+                last = first if len(scores) == 1 else Sample(scores[-1])
+                pairs = part.pairs_of(first, last, rows.start, columns.start)
+                with trained_tensors.replaced(kernels.tensors, stand_ins):
+                    sums = [
+                        summand.factor * pair_sum(summand, pairs, part.group, objective.bounds)
+                        for summand in kernels.summands()
+                    ]
+                slopes = torch.autograd.grad(torch.stack(sums).sum(), leaves, create_graph=True, materialize_grads=True)
+                moved = [(slope * step).sum() for slope, step in zip(slopes, steps, strict=True) if step is not None]
+                total = torch.stack(moved).sum()
+                if not total.requires_grad:  # of a kernel that is linear in its parameters
+                    continue
+                found = torch.autograd.grad(total, leaves, materialize_grads=True)
+            targets = [products[sample] for sample, _ in sides]
+            places = [t if t is None else t[place] for t, (_, place) in zip(targets, sides, strict=True)]
+            for target, product in zip([*places, *products[2:]], found, strict=True):
+                if target is not None:
+                    target.add_(product, alpha=weight * times)
