@@ -10,7 +10,7 @@ import torch
 from cases import CASES, KernelCase, scores
 from hypothesis import given
 from hypothesis import strategies as st
-from sizes import Largest
+from sizes import Alive, Largest
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
@@ -18,6 +18,7 @@ from torch_mmd_losses import (
     Kernel,
     LinearKernel,
     PolynomialKernel,
+    RationalQuadraticMix,
     RBFKernel,
     RBFMix,
     mmd2,
@@ -182,6 +183,27 @@ def test_second_derivatives(case: KernelCase, tile_size):
     )
 
 
+def test_a_trained_bandwidth_finds_more_power():
+    def samples(seed, noise):
+        """Return points near those of a grid, which only a bandwidth below its spacing tells from others."""
+        return (scores(96, 2, seed, scale=2.0).round() + scores(96, 2, seed + 1, scale=noise)).float()
+
+    def ratio(kernel, seed):
+        estimate = mmd2_and_variance(samples(seed, 0.1), samples(seed + 2, 0.45), kernel, tile_size=48)
+        return estimate.value / estimate.variance.sqrt()
+
+    kernel = RBFKernel(sigma=0.6, trainable=True)
+    optimiser = torch.optim.Adam(kernel.parameters(), lr=0.1)
+    for step in range(20):
+        optimiser.zero_grad()
+        (-ratio(kernel, 100 + 4 * step)).backward()
+        optimiser.step()
+    assert 0.05 < kernel.sigma < 0.2
+    for seed in (1, 5, 9):  # of samples that it was not trained on
+        assert ratio(RBFKernel(0.6), seed) < 0.5
+        assert ratio(kernel, seed) > 3
+
+
 @every_tile
 def test_kernels_are_trained_for_power(tile_size):
     class Trained(Kernel):
@@ -264,10 +286,121 @@ def test_memory_is_that_of_the_scores_and_a_tile():
     saved = []
     with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         estimate = mmd2_and_variance(real, fake, RBFMix() + EnergyKernel(), tile_size=tile)
+    with largest:
         estimate.variance.backward()
     assert largest.elements <= 6 * tile * tile  # the parts of the mixture and their sum
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in saved}
     assert sum(storages.values()) <= 16 * m * real.element_size()
+
+
+class Holding(Kernel):
+    """A kernel of a tensor that is no parameter of it."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = [width]
+
+    def from_sq_dist(self, sq_dist):
+        return torch.exp(-sq_dist / self.width[0].square()) * self.width[0]
+
+
+class Deep(Kernel):
+    """A kernel of features."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = torch.nn.Linear(3, 2).double()
+        self.base = RBFKernel(trainable=True).double()
+
+    def forward(self, a, b):
+        return self.base(self.net(a), self.net(b))
+
+
+class Custom(Kernel):
+    """A kernel whose parameter a custom autograd function hides."""
+
+    class Squared(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, outer):
+            return 2 * ctx.saved_tensors[0] * outer
+
+    def __init__(self):
+        super().__init__()
+        self.rate = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    def from_sq_dist(self, sq_dist):
+        with torch._C.DisableTorchFunction():  # earlier versions of PyTorch do not show custom functions to modes
+            rate = self.Squared.apply(self.rate)
+        return torch.exp(-sq_dist * rate)
+
+
+class Sometimes(Custom):
+    """A kernel with a parameter for far pairs alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.far = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    def from_sq_dist(self, sq_dist):
+        value = torch.exp(-sq_dist * self.rate)
+        return value * torch.where(sq_dist > 4, self.far, 1.0) if (sq_dist > 4).any() else value
+
+
+def holding():
+    weight = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    width = 2 * weight
+    return Holding(width), [weight, width]
+
+
+def with_parameters(make):
+    kernel = make().double()
+    return kernel, list(kernel.parameters())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        holding,
+        lambda: with_parameters(Deep),
+        lambda: with_parameters(Custom),
+        lambda: with_parameters(Sometimes),
+        lambda: with_parameters(lambda: RationalQuadraticMix((0.5, 2.0), trainable=True) + EnergyKernel()),
+    ],
+    ids=["tensor", "deep", "custom function", "sometimes", "RationalQuadraticMix"],
+)
+def test_tiles_change_no_derivative_of_trained_kernels(make):
+    def derivatives(tile_size):
+        kernel, leaves = make()
+        inputs = [scores(9, 3, 1).requires_grad_(), scores(7, 3, 2).requires_grad_(), *leaves]
+        estimate = mmd2_and_variance(*inputs[:2], kernel, tile_size=tile_size)
+        value = estimate.value + estimate.variance.log()
+        first = torch.autograd.grad(value, inputs, create_graph=True)
+        along = sum((x * torch.arange(x.numel()).view(x.shape).cos()).sum() for x in first)
+        return value, *first, *torch.autograd.grad(along, inputs)
+
+    for mine, theirs in zip(derivatives(3), derivatives(None), strict=True):
+        assert_close(mine, theirs, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_memory_grows_with_the_number_of_samples(second):
+    kernel, peaks = RBFKernel(trainable=True), []
+    for n in (96, 192):
+        real, fake = scores(n, 3, 1).requires_grad_(), scores(n, 3, 2).requires_grad_()
+        with Alive() as alive:
+            variance = mmd2_and_variance(real, fake, kernel, tile_size=48).variance
+            found = torch.autograd.grad(variance, [real, fake, *kernel.parameters()], create_graph=second)
+            if second:
+                sum(gradient.square().sum() for gradient in found).backward()
+        peaks.append(alive.bytes)
+    # Whole Gram matrices, and the graphs of all tiles, would take four times as much.
+    assert peaks[1] < 1.7 * peaks[0]
 
 
 def test_wrong_arguments_are_refused():

@@ -6,23 +6,24 @@ if a function of one sample is added to the kernel, as MMD^2 does. For the linea
 such a function can be far larger than all the rest. Most of it is therefore subtracted from the kernel values first, so
 that they keep their digits.
 
-Gram matrices are evaluated tile by tile, and evaluated again in the backward pass. Memory therefore grows with the
-number of samples, except for one number for each row of each tile.
+Gram matrices are evaluated tile by tile, and evaluated again for derivatives, see :mod:`gram_sums`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.estimators import gram_sums
+from torch_mmd_losses.estimators.gram_sums import Centre, centred_gram
 from torch_mmd_losses.kernels.summands import Summand, sum_of_gram_matrices
+from torch_mmd_losses.kernels.trained_tensors import UnknownTensorError
 from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
 
@@ -31,22 +32,6 @@ LEAST = 4
 
 REFERENCE = 64
 """Number of samples whose mean kernel values are subtracted."""
-
-
-class Centre(NamedTuple):
-    """Constants whose subtraction leaves small numbers of kernel values: `k(a, b) - rows(a) - columns(b) - rest`.
-
-    Attributes:
-        rows: mean kernel value of each row's score with the reference scores, `(m,)`.
-        columns: the same for each column, `(n,)`.
-        rest: about the mean of what remains, a scalar.
-        overall: mean kernel value of the reference scores, a scalar, which the blocks of an estimate have in common.
-    """
-
-    rows: Tensor
-    columns: Tensor
-    rest: Tensor
-    overall: Tensor
 
 
 class GramStatistics(NamedTuple):
@@ -143,7 +128,7 @@ def weighted_sums(
     for own, other in tiles(block, side):
         on_diagonal = symmetric and own == other
         means = constants.rows[own], constants.columns[other], constants.rest
-        gram = _centred_gram(summands, on_diagonal, a[own], b[other], *means)
+        gram = centred_gram(summands, on_diagonal, a[own], b[other], *means)
         sums[own] += gram @ weights[other]
         if symmetric and not on_diagonal:
             sums[other] += weights[own] @ gram
@@ -163,45 +148,33 @@ def variance_of_effects(effects: Tensor, errors: Sequence[tuple[GramStatistics, 
 
 def _sums(summands: Sequence[Summand], block: Block, constants: Centre, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sums of a Gram matrix over its columns `(m,)` and over its rows `(n,)`, and the sum of squares."""
+    several = max(block.a.shape[0], block.b.shape[0]) > side
+    if several and torch.is_grad_enabled() and hand_written_gradients.reverse_mode_only(block.a, block.b):
+        tensors = gram_sums.tensors_of(summands, block.a)
+        if tensors is not None:
+            with suppress(UnknownTensorError):
+                return gram_sums.sums(gram_sums.GramTiles(summands, tensors, block, constants, side))
+    return _sums_by_autograd(summands, block, constants, side)
+
+
+def _sums_by_autograd(
+    summands: Sequence[Summand], block: Block, constants: Centre, side: int
+) -> tuple[Tensor, Tensor, Tensor]:
     a, b = block.a, block.b
     rows = list(_zeros(a).split(side))
     columns = rows if block.symmetric else list(_zeros(b).split(side))
     squares = a.new_zeros((), dtype=total_dtype(a.device))
-    several = max(a.shape[0], b.shape[0]) > side
-    recompute = several and torch.is_grad_enabled() and hand_written_gradients.reverse_mode_only(a, b)
     for own, other in tiles(block, side):
         i, j = own.start // side, other.start // side
-        on_diagonal = block.symmetric and i == j
         means = constants.rows[own], constants.columns[other], constants.rest
-        work = partial(_tile, summands, on_diagonal)
-        found = (
-            checkpoint(work, a[own], b[other], *means, use_reentrant=False, preserve_rng_state=False)
-            if recompute
-            else work(a[own], b[other], *means)
-        )
-        rows[i] = rows[i] + found[0]
+        gram = centred_gram(summands, block.symmetric and i == j, a[own], b[other], *means)
+        rows[i] = rows[i] + gram.sum(1)
         twice = block.symmetric and i != j  # the tile below the diagonal is the transpose of this one
         if twice or not block.symmetric:
-            columns[j] = columns[j] + found[1]
-        squares = squares + (2 if twice else 1) * found[2]
+            columns[j] = columns[j] + gram.sum(0)
+        squares = squares + (2 if twice else 1) * gram.square().sum()
     return torch.cat(rows), torch.cat(columns), squares
 
 
 def _zeros(scores: Tensor) -> Tensor:
     return scores.new_zeros(scores.shape[0], dtype=total_dtype(scores.device))
-
-
-def _tile(
-    summands: Sequence[Summand], same: bool, a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, rest: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    gram = _centred_gram(summands, same, a, b, rows, columns, rest)
-    return gram.sum(1), gram.sum(0), gram.square().sum()
-
-
-def _centred_gram(
-    summands: Sequence[Summand], same: bool, a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, rest: Tensor
-) -> Tensor:
-    pairs = Pairs(Sample(a), Sample(b), distinct=same, same=same)
-    gram = sum_of_gram_matrices(summands, pairs).to(total_dtype(a.device))
-    gram = gram - (rows + rest).unsqueeze(1) - columns
-    return gram - gram.diag().diag() if same else gram

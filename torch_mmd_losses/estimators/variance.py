@@ -38,14 +38,15 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     To maximise the power of a test, maximise :math:`value / \sqrt{variance}` over the parameters of the kernel, or of
     the network that computes the scores, on samples other than those of the test.
 
-    Time is :math:`O((m + n)^2 d)`. Memory, gradients included, is
-    :math:`O((m + n) d + t^2 + (m + n)^2 / t)` for tiles of :math:`t` rows. It is :math:`O((m + n)^2)` under
-    `torch.compile` and in function transforms.
+    Time is :math:`O((m + n)^2 d)`. Memory, first and second derivatives included, is :math:`O((m + n) d + t^2)` for
+    tiles of :math:`t` rows, also for trained kernels. It is :math:`O((m + n)^2)` under `torch.compile` and in function
+    transforms.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
-        kernel: any kernel, also with trained parameters. The bounds of an :class:`RBFBKernel` are ignored.
+        kernel: any kernel, also with trained parameters, see :class:`Kernel`. The bounds of an :class:`RBFBKernel` are
+            ignored.
         tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
             tiles need less memory.
 
