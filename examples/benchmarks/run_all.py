@@ -30,6 +30,7 @@ import reference_forms
 import roofline
 import spectral_norm_error
 import spectral_norm_time
+import trained_kernels
 import training_step
 import two_sample_power
 import two_sample_time
@@ -44,6 +45,7 @@ QUESTIONS: tuple[ModuleType, ...] = (
     peers,
     floor,
     memory,
+    trained_kernels,
     counts,
     global_batch,
     estimator_error,

@@ -27,6 +27,7 @@ QUESTIONS = [
     "peers",
     "floor",
     "memory",
+    "trained_kernels",
     "counts",
     "global_batch",
     "estimator_error",
@@ -79,9 +80,9 @@ def test_every_question_leaves_records_and_a_section_of_the_page(benchmarks, qui
 def test_all_targets_are_on_the_page_also_if_not_measured(quick):
     page = (quick / "benchmarks.md").read_text(encoding="utf-8")
     rows = page.partition("## Targets")[2].partition("\n## ")[0].strip().splitlines()[2:]
-    # Times of the losses, peers, the floor, memory, counts, shares of a global batch, spectral norms: times and errors,
-    # the time to compile, shares of a training step, groups.
-    assert len(rows) == 16 + 2 + 3 + 10 + 1 + 2 + 2 + 3 + 2 + 2 + 3
+    # Times of the losses, peers, the floor, memory, trained kernels, counts, shares of a global batch, spectral norms:
+    # times and errors, the time to compile, shares of a training step, groups.
+    assert len(rows) == 16 + 2 + 3 + 10 + 6 + 1 + 2 + 2 + 3 + 2 + 2 + 3
     assert all(row.endswith("| not measured |") for row in rows if "best eager peer" not in row)
 
 
@@ -251,6 +252,19 @@ def test_memory_is_measured_until_it_would_be_too_much(benchmarks, monkeypatch):
     assert "not run (about 26844)" in table
     assert "(100000, 64) took 2 s of one core." in table
     assert all(target.met for target in memory.targets(records))
+
+
+def test_trained_kernels_are_held_against_fixed_ones(benchmarks):
+    trained = benchmarks.trained_kernels
+    fixed = {"n": 16384, "d": 64, "job": "RBF", "fixed": "RBF", "bytes": 10e6, "seconds": 2.0}
+    records = [fixed, {**fixed, "job": "RBF, trainable", "bytes": 12e6, "seconds": 3.0}]
+    assert trained.ratios(records) == {("RBF, trainable", 16384): (1.5, 1.2)}
+    assert [target.measured for target in trained.targets(records)] == [1.5, 1.2, None, None, None, None]
+    assert trained.table(records).splitlines()[-1].endswith("| 3 | 1.50 | 12 | 1.20 |")
+    kinds = trained.jobs(4)
+    assert set(trained.LARGE) | set(trained.SMALL) == set(kinds)
+    for name, (_, _, make) in kinds.items():
+        assert bool(list(make().parameters())) == (name != kinds[name][0])
 
 
 def test_what_is_counted_is_what_computes(benchmarks):
