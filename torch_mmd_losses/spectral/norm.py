@@ -176,7 +176,7 @@ def conv_spectral_norm(
             weight=weight,
             spatial_dims=0 if method == "matrix" else spatial_dims(layer),
             n_power_iterations=iterations,
-            scale=nn.Parameter(weight.new_tensor(factor)) if learned else factor,
+            scale=nn.Parameter(weight.new_full((), factor)) if learned else factor,
             eps=smallest,
         )
         IterationHook.remove(layer, name)  # left by an earlier normalisation that has been removed

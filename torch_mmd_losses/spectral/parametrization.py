@@ -58,9 +58,9 @@ class SpectralNorm(nn.Module):
         self._weight_like = weight.detach().new_empty(0)
         self._default_operator = operator
         self.register_buffer("v", torch.empty(0, device=weight.device))
-        self.register_buffer("fingerprint", torch.tensor(NO_FINGERPRINT, device=weight.device))
+        self.register_buffer("fingerprint", torch.full((), NO_FINGERPRINT, device=weight.device))
         if isinstance(operator, operators.ConvolutionOperator) and operator.transposed:
-            self.register_buffer("output_padding", torch.tensor(operator.output_padding, device=weight.device))
+            self.register_buffer("output_padding", _on(weight.device, operator.output_padding))
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the normalised weight in the dtype of the trained weight, protected from in-place changes."""
@@ -178,7 +178,7 @@ class SpectralNorm(nn.Module):
             default: operators.ConvolutionOperator = self._default_operator  # type: ignore[assignment]
             self.operator = default if padding is None else default._replace(output_padding=list(padding))
             with torch.inference_mode(False):
-                self.output_padding = torch.tensor(self.operator.output_padding, device=self.output_padding.device)
+                self.output_padding = _on(self.output_padding.device, self.operator.output_padding)
 
     def extra_repr(self) -> str:
         """Return the shape of `v` and the options for the printed form of the layer."""
@@ -230,6 +230,11 @@ class SpectralNorm(nn.Module):
             default: operators.ConvolutionOperator = self._default_operator  # type: ignore[assignment]
             padding = torch.tensor(default.output_padding, device="cpu")
             state_dict.setdefault(prefix + "output_padding", padding)
+
+
+def _on(device: torch.device, numbers: Sequence[int]) -> Tensor:
+    """Return numbers as a tensor on a device, without making the host wait for it."""
+    return torch.tensor(numbers, device="cpu").to(device, non_blocking=True)
 
 
 def _in_backward() -> bool:
