@@ -47,7 +47,7 @@ help:
 	@echo "make smoke       20 iterations of all presets with their real networks, on generated images; JOBS=2 at a time"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
 	@echo "make test-quick  the package's tests alone, without the slow ones and with few random examples each"
-	@echo "make paper-test  tests that need torchvision, torch-fidelity, Lightning or other MMD libraries, in an environment of their own"
+	@echo "make paper-test  tests that need torchvision, a CUDA build of PyTorch (no GPU) or other libraries, in an environment of their own"
 	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html"
 	@echo "make wheel-test  build the wheel and run the tests against it, outside this directory"
