@@ -1,5 +1,9 @@
 """Hypothesis profiles: examples are derived from the test, so that a run says the same on every machine."""
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
 import pytest
 import torch
 from hypothesis import settings
@@ -37,3 +41,31 @@ def _seed() -> None:
 def _forget_warnings() -> None:
     """Let each test be warned of its own mistakes, whatever ran before it."""
     usage_warnings._warned.clear()
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """Return where tests marked `gpu` run: on a GPU, or on a CPU if `GPU_TESTS_ON` says so, as in rehearsals."""
+    device = torch.device(os.environ.get("GPU_TESTS_ON", "cuda"))
+    if device.type == "cuda" and not GPU:
+        pytest.skip("needs a CUDA device")
+    return device
+
+
+@pytest.fixture
+def without_synchronisation(gpu: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """Return a context in which PyTorch raises an error where the host waits for the GPU."""
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        if gpu.type != "cuda":
+            yield
+            return
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return context

@@ -145,13 +145,12 @@ def test_the_default_generator_is_that_of_torch():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gives_the_same_number():
+def test_a_gpu_gives_the_same_number(gpu):
     samples, other = scores(50, 3).float(), scores(30, 3, 1).float()
     for most in (2000, 20):
         here, there = (
             median_distance(samples.to(device), other.to(device), max_samples=most, generator=cpu(0))
-            for device in ("cpu", "cuda")
+            for device in ("cpu", gpu)
         )
         assert there == pytest.approx(here, rel=1e-14)
 

@@ -303,23 +303,20 @@ def test_makes_no_host_synchronisation(case: KernelCase):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_equals_cpu_without_synchronisation():
+def test_cuda_equals_cpu_without_synchronisation(gpu, without_synchronisation):
     real, fake = scores(64, 16, 1).float(), scores(64, 16, 2).float()
     loss = MMDLoss(RBFMix(), -1.0)
     expected = loss.both(real, fake)
-    real, fake = real.cuda(), fake.cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    real, fake = real.to(gpu), fake.to(gpu)
+    with without_synchronisation():
         value = loss.both(real, fake)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert_close([x.cpu() for x in value], list(expected), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_loss_with_its_gradient_fits_into_a_cuda_graph():
+def test_a_loss_with_its_gradient_fits_into_a_cuda_graph(gpu):
+    if gpu.type != "cuda":
+        pytest.skip("CPUs have no CUDA graphs")
     real, fake = scores(64, 16, 1).float().cuda(), scores(64, 16, 2).float().cuda().requires_grad_()
     loss, kernel_launches = MMDLoss(RBFBKernel()), torch.cuda.CUDAGraph()
     with torch.cuda.stream(torch.cuda.Stream()):
