@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import spectral_norm_time as norms
@@ -60,12 +61,11 @@ LIMITS = {"loss": 0.01, "normalisation": 0.05}
 """The largest share of a step that a part may take."""
 
 
-def make_gan(loss: str, norm: str, width: int, seed: int) -> GAN:
-    """Return both networks of the CIFAR-10 experiment with a loss and a spectral norm."""
+def make_gan(loss: str, norm: str, width: int, seed: int, **settings: Any) -> GAN:  # noqa: ANN401
+    """Return both networks of the CIFAR-10 experiment with a loss and a spectral norm, on a CPU by default."""
     own = norm if norm in ("conv", "pico") else "none"
-    gan = GAN(
-        resolved(Configuration(dataset="fake", loss=loss, width=width, batch_size=BATCH, seed=seed, normalisation=own))
-    )
+    chosen = {"batch_size": BATCH, "device": "cpu", **settings}
+    gan = GAN(resolved(Configuration(dataset="fake", loss=loss, width=width, seed=seed, normalisation=own, **chosen)))
     if norm == "pytorch":
         for layer in gan.discriminator:
             if hasattr(layer, "weight"):
