@@ -89,7 +89,7 @@ def _add_part(
         for side in walk.sides:
             side.add_constant(peak_value(plan.radial, a), part.distinct)
     within = one.within()[part.a] if part.is_within else None
-    factor = value.new_tensor(part.factor) if within is None else within[0] * part.factor
+    factor = value.new_full((), part.factor) if within is None else within[0] * part.factor
     total = walk.sides[0].total()
     value.add_(factor * total)
     for side in walk.sides:
