@@ -148,8 +148,14 @@ def _centre(rows: Tensor) -> Tensor:
 
 def _with_largest(a: Tensor, b: Tensor) -> tuple[Tensor, float]:
     """Return the expansion of the squared distances, and the largest squared norm around the centre."""
-    distances, left, right = _expanded(a, b)
-    return distances, float(torch.maximum(left.detach().amax(), right.detach().amax()))
+    if torch.is_grad_enabled():
+        distances, left, right = _expanded(a, b)
+        return distances, float(torch.maximum(left.detach().amax(), right.detach().amax()))
+    left, right = centred(a, b)  # the same with fewer passes over the distances
+    squares_left, squares_right = left.square().sum(-1), right.square().sum(-1)
+    sums = squares_left.unsqueeze(-1) + squares_right.unsqueeze(-2)
+    distances = sums.sub_(left @ right.mT, alpha=2).clamp_min_(0)
+    return distances, float(torch.maximum(squares_left.amax(), squares_right.amax()))
 
 
 class Sample:
@@ -176,14 +182,25 @@ class Pairs:
         distinct: leave out the pairs of equal index, `j = i + shift`.
         same: whether a pair of equal index consists of a score and itself.
         shift: see `distinct`. It may differ from zero if `a` and `b` are parts of larger samples.
+        float32_limit: see :data:`FLOAT32_LIMIT`.
     """
 
-    def __init__(self, a: Sample, b: Sample, *, distinct: bool, same: bool, shift: int = 0) -> None:
+    def __init__(
+        self,
+        a: Sample,
+        b: Sample,
+        *,
+        distinct: bool,
+        same: bool,
+        shift: int = 0,
+        float32_limit: float = FLOAT32_LIMIT,
+    ) -> None:
         self.a = a
         self.b = b
         self.distinct = distinct
         self.same = same
         self.shift = shift
+        self.float32_limit = float32_limit
         self._sq_dists: dict[str, tuple[Tensor, float]] = {}
         self._mask: Tensor | None = None
 
@@ -212,7 +229,7 @@ class Pairs:
         steepness, _, is_moderate = conditioning(a)
         if a.dtype == torch.float32 and is_moderate and steepness < math.inf:
             distances, largest = self._computed("float32", lambda: _with_largest(a, b))
-            if largest * steepness <= FLOAT32_LIMIT:
+            if largest * steepness <= self.float32_limit:
                 return distances
         distances, largest = self._computed("float64", lambda: _with_largest(*widened(a, b)))
         if not is_expandable(largest, steepness):

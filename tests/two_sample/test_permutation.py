@@ -21,7 +21,7 @@ from torch_mmd_losses import (
     mmd2,
     mmd_test,
 )
-from torch_mmd_losses.two_sample import division_sums, permutation
+from torch_mmd_losses.two_sample import division_sums, permutation, screening, weighted_products
 
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 seeds = st.integers(0, 10**6)
@@ -87,9 +87,9 @@ def test_statistic_equals_mmd2(case: KernelCase):
 
 
 @pytest.fixture
-def screening(monkeypatch):
+def screen_all(monkeypatch):
     """Screen small samples, too, which would take longer in normal use."""
-    monkeypatch.setattr(division_sums, "SCREENED_FROM", 0)
+    monkeypatch.setattr(screening, "SCREENED_FROM", 0)
 
 
 def normal(m, n):
@@ -189,7 +189,7 @@ def in_float64(real, fake, kernel, count):
 
 @pytest.mark.parametrize("draw", SCREENED, ids=lambda draw: draw.__name__)
 @pytest.mark.parametrize("name", COMPARED)
-def test_screening_does_not_change_p_values(name, draw, screening):
+def test_screening_does_not_change_p_values(name, draw, screen_all):
     count, kernel = 149, COMPARED[name]()
     for m, n, tile_size in ((30, 31, None), (50, 12, 17)):
         real, fake = draw(m, n)
@@ -198,15 +198,15 @@ def test_screening_does_not_change_p_values(name, draw, screening):
 
 
 @pytest.mark.parametrize("products", [torch.bfloat16, torch.float32])
-def test_p_values_do_not_depend_on_the_dtype_of_the_products(products, screening, monkeypatch):
-    monkeypatch.setattr(division_sums, "_product_dtype", lambda _: products)
+def test_p_values_do_not_depend_on_the_dtype_of_the_products(products, screen_all, monkeypatch):
+    monkeypatch.setattr(weighted_products, "product_dtype", lambda _: products)
     for draw in (normal, tied, float64):
         real, fake = draw(60, 40)
         p_value = mmd_test(real, fake, permutations=149, generator=seeded()).p_value
         assert float(p_value) == pytest.approx(in_float64(real, fake, None, 149), abs=1e-12)
 
 
-def test_screened_rounding_errors_of_equal_values_do_not_count(screening, monkeypatch):
+def test_screened_rounding_errors_of_equal_values_do_not_count(screen_all, monkeypatch):
     corners = 100 * torch.eye(500)
     assert mmd_test(corners[:300], corners[300:], permutations=199, generator=seeded(1)).p_value == 1
     # Not even without a margin for them, since sums in float32 are not mixed with exact ones.
@@ -218,25 +218,81 @@ def test_screened_rounding_errors_of_equal_values_do_not_count(screening, monkey
 
 @pytest.mark.parametrize(("m", "n"), [(40, 40), (64, 9), (5, 70)])
 @pytest.mark.parametrize("side", [16, 100])
-@pytest.mark.parametrize("products", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float32, torch.int8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_screened_sums_are_within_their_bounds(m, n, side, products, dtype, monkeypatch):
-    monkeypatch.setattr(division_sums, "_product_dtype", lambda _: products)
+    as_integers = products == torch.int8
+    monkeypatch.setattr(weighted_products, "has_fast_integers", lambda _: as_integers)
+    if as_integers:
+        monkeypatch.setattr(weighted_products, "LEAST_DIRECTIONS", 0.0)
+    else:
+        monkeypatch.setattr(weighted_products, "product_dtype", lambda _: products)
     kernels = [CASES[name].make() for name in ("rbf", "energy", "polynomial", "sum_with_linear")] + [RBFKernel(20.0)]
     pooled = scores(m + n, 3, 1, shift=2.0).to(dtype)
     labels = permutation._divisions(m, n, 300, seeded(), torch.device("cpu"))
-    screened, bounds = division_sums.screened_sums(kernels, pooled, labels, m, side)
+    screened, bounds = screening.screened_sums(kernels, pooled, labels, m, side)
     exact = division_sums.exact_sums(kernels, pooled, labels, side)
     errors = (screened.real_pairs - exact.real_pairs).abs()
     assert (bounds[:, 0] == 0).all()
     assert (errors[:, 1:] < bounds[:, 1:]).all()
-    # Most errors are a tenth of the bounds in bfloat16, and the bounds are small compared with the sums' deviations.
+    # Most errors are a tenth of the bounds, and the bounds are small compared with the sums' deviations.
     assert (errors[:, 1:].square().mean(1).sqrt() < 0.2 * bounds[:, 1:].mean(1)).all()
     unit = permutation._deviation(exact, m).squeeze(1) / permutation._slope(m, n)
-    assert (bounds[:, 1:].mean(1) < 0.1 * unit).all()
+    assert as_integers or (bounds[:, 1:].mean(1) < 0.1 * unit).all()
     assert (errors[:, 0] < 1e-4 * unit).all()
     for found, expected in zip(screened[1:], exact[1:], strict=True):
         assert_close(found, expected, rtol=1e-5 if dtype == torch.float32 else 1e-6, atol=0)
+
+
+@pytest.mark.slow
+def test_p_values_of_a_hundred_cases_are_those_in_float64(screen_all, monkeypatch):
+    in_integers = []
+    of_integers = weighted_products.of_integers
+    monkeypatch.setattr(weighted_products, "has_fast_integers", lambda _: True)
+    monkeypatch.setattr(
+        weighted_products, "of_integers", lambda *args: in_integers.append(args[0]) or of_integers(*args)
+    )
+    draws = (normal, tied, one_dimension_of_ties, duplicates, moved)
+    for case in range(100):
+        generator = seeded(case)
+        m, n, d = (
+            int(torch.randint(low, high, (), generator=generator)) for low, high in ((60, 100), (60, 100), (1, 9))
+        )
+        real, fake = (torch.randn(size, d, generator=generator) for size in (m, n))
+        real, fake = (real, fake + 0.2) if case % 2 else draws[case // 2 % len(draws)](m, n)
+        p_value = mmd_test(real, fake, permutations=99, generator=seeded()).p_value
+        assert float(p_value) == pytest.approx(in_float64(real, fake, None, 99), abs=1e-12), case
+    assert len(in_integers) > 50
+
+
+def test_weights_of_integers_nearly_add_up_to_zero():
+    for m, n in ((4, 4), (5, 4), (1000, 1001), (4000, 333), (100_000, 70_711)):
+        real, fake = weighted_products.integer_weights(m, n)
+        assert 1 <= real <= 127
+        assert -127 <= fake <= -1
+        assert (real * m + fake * n) ** 2 <= real**2 * m + fake**2 * n
+    assert weighted_products.integer_weights(4, 10_000) is None
+    assert weighted_products.integer_weights(10_000, 4) is None
+
+
+def test_integers_only_where_their_errors_are_small_and_nearly_normal():
+    noise = scores(300, 300, 1)
+    noise = (noise + noise.T).fill_diagonal_(0)
+    factor = weighted_products.integer_factor(noise, 8000)
+    assert_close(factor, float(127 / noise.abs().amax()))
+    few_values = torch.randint(3, (300,), generator=seeded())
+    few_values = scores(3, 3, 2)[few_values][:, few_values]
+    assert weighted_products.integer_factor((few_values + few_values.T).fill_diagonal_(0), 8000) is None
+    assert weighted_products.integer_factor(noise**9, 8000) is None  # a few large values
+    assert weighted_products.integer_factor(torch.zeros(30, 30).double(), 8000) is None
+
+
+def test_integers_only_where_they_are_fast(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    for fast in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda fast=fast: fast)
+        assert weighted_products.has_fast_integers(torch.device("cpu")) is fast
+        assert not weighted_products.has_fast_integers(torch.device("cuda"))
 
 
 def test_few_sums_are_exact(monkeypatch):
@@ -252,7 +308,7 @@ def test_few_sums_are_exact(monkeypatch):
 
 
 @pytest.mark.parametrize("factor", [2.0**-330, 2.0**-100, 2.0**100, 2.0**250])
-def test_screening_of_values_out_of_the_range_of_float32(factor, screening):
+def test_screening_of_values_out_of_the_range_of_float32(factor, screen_all):
     real, fake = scores(30, 2, 1), scores(35, 2, 2, shift=0.2)
     expected, found = (
         mmd_test(unit * real, unit * fake, LinearKernel(), permutations=149, generator=seeded())
@@ -268,7 +324,7 @@ def test_screening_of_values_out_of_the_range_of_float32(factor, screening):
 def test_screens_where_that_is_possible_and_saves_time():
     def can_screen(device="cpu", d=16, count=1000, kernels=5):
         pooled, labels = torch.empty(200, d, device=device), torch.empty(count, 200)
-        return division_sums.can_screen([RBFKernel()] * kernels, pooled, labels)
+        return screening.can_screen([RBFKernel()] * kernels, pooled, labels)
 
     assert can_screen()
     assert not can_screen(device="meta")
@@ -283,8 +339,8 @@ def test_products_in_bfloat16_only_where_they_are_fast(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, fast=fast: fast)
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-        assert division_sums._product_dtype(cpu) == division_sums._product_dtype(gpu) == dtype
-    assert division_sums._product_dtype(torch.device("mps")) == torch.float32
+        assert weighted_products.product_dtype(cpu) == weighted_products.product_dtype(gpu) == dtype
+    assert weighted_products.product_dtype(torch.device("mps")) == torch.float32
 
 
 @given(m=st.integers(1, 6), n=st.integers(1, 6), count=st.integers(1, 20), at_once=st.integers(1, 50), seed=seeds)
@@ -294,6 +350,13 @@ def test_divisions_have_the_right_sizes(m, n, count, at_once, seed):
         labels = permutation._divisions(m, n, count, seeded(seed), torch.device("cpu"))
     assert labels.shape == (count, m + n)
     assert (labels.sum(1) == m).all()
+
+
+@pytest.mark.parametrize("m", [1, 2, 50, 99])
+def test_the_number_that_divides_is_found_wherever_it_is(m):
+    keys = torch.rand(200, 100, dtype=torch.float64, generator=seeded())
+    for numbers in (keys, keys**4, 1 - keys**4):  # far from where it is expected, too
+        assert_close(permutation._mth_smallest(numbers, m), numbers.kthvalue(m, 1, keepdim=True).values, rtol=0, atol=0)
 
 
 def test_every_division_is_drawn_equally_often():
@@ -460,7 +523,7 @@ def test_memory_is_that_of_the_permutations_and_a_tile(count):
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
 @pytest.mark.parametrize("screened_from", [0, math.inf])
 def test_broken_scores_have_no_p_value(kernel, broken, screened_from, monkeypatch):
-    monkeypatch.setattr(division_sums, "SCREENED_FROM", screened_from)
+    monkeypatch.setattr(screening, "SCREENED_FROM", screened_from)
     real, fake = scores(6, 2, 1), scores(5, 2, 2)
     real[3, 1] = broken
     assert mmd_test(real, fake, kernel, permutations=19).p_value.isnan()
