@@ -31,3 +31,13 @@ Normaliser = Literal["none", "rows", "rows_and_columns", "sharp"]
 """What the weights of a drift are divided by, see :func:`torch_mmd_losses.drift`."""
 
 NORMALISERS: tuple[str, ...] = get_args(Normaliser)
+
+TestStatistic = Literal["max", "fuse"]
+"""How :func:`torch_mmd_losses.mmd_test` makes one statistic of several kernels."""
+
+TEST_STATISTICS: tuple[str, ...] = get_args(TestStatistic)
+
+Features = Literal["nystrom", "fourier"]
+"""The features that :func:`torch_mmd_losses.mmd_test` makes of a kernel."""
+
+FEATURES: tuple[str, ...] = get_args(Features)

@@ -5,8 +5,9 @@ a level of 0.05, that the distributions differ: of equal distributions how often
 One standard error of a share is at most 0.04, but the tests share their samples, so differences between them are more
 accurate. Shares do not depend on the machine. Times are the process's CPU time for a test of equal distributions.
 
-`mmd_test` is asked with its default, the largest of five standardised MMD^2, and with the Gaussian kernel of
-alibi-detect, whose bandwidth is a median of the real samples. A peer that is not installed is left out.
+`mmd_test` is asked with its default, the largest of five standardised MMD^2, with the statistic of MMD-FUSE and its default
+kernels, and with the Gaussian kernel of alibi-detect, whose bandwidth is a median of the real samples. A peer that is not
+installed is left out.
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ def ours(real: Tensor, fake: Tensor) -> bool:
     return bool(mmd_test(real, fake, permutations=PERMUTATIONS).p_value <= LEVEL)
 
 
+def fused(real: Tensor, fake: Tensor) -> bool:
+    """Return the verdict of this library with the statistic of MMD-FUSE."""
+    return bool(mmd_test(real, fake, statistic="fuse", permutations=PERMUTATIONS).p_value <= LEVEL)
+
+
 def ours_with_its_kernel(real: Tensor, fake: Tensor) -> bool:
     """Return the verdict of this library with the kernel of alibi-detect."""
     kernel = RBFKernel(median_bandwidth(real))
@@ -121,7 +127,11 @@ def alibi_detect(real: Tensor, fake: Tensor) -> bool:
 
 def tests() -> dict[str, Test]:
     """Return the tests that can be run here, this library's first."""
-    found: dict[str, Test] = {"`mmd_test`": ours, "`mmd_test`, same kernel": ours_with_its_kernel}
+    found: dict[str, Test] = {
+        "`mmd_test`": ours,
+        "`mmd_test`, fuse": fused,
+        "`mmd_test`, same kernel": ours_with_its_kernel,
+    }
     try:
         bare(DETECTOR)
     except ModuleNotFoundError:

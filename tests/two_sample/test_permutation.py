@@ -21,7 +21,14 @@ from torch_mmd_losses import (
     mmd2,
     mmd_test,
 )
-from torch_mmd_losses.two_sample import division_sums, permutation, screening, weighted_products
+from torch_mmd_losses.two_sample import (
+    default_kernels,
+    division_sums,
+    permutation,
+    screening,
+    statistics,
+    weighted_products,
+)
 
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 seeds = st.integers(0, 10**6)
@@ -43,11 +50,11 @@ def test_statistics_of_all_divisions_equal_mmd2(case: KernelCase, size, m, n):
     pooled, kernel = scores(m + n, 2, 1), case.make()
     labels = every_division(m, n)
     sums = division_sums.exact_sums([EnergyKernel(), kernel], pooled, labels, size)
-    statistics, _ = permutation._mmd2(sums, m, pooled.dtype)
+    values, _ = statistics.mmd2(sums, m, n, pooled.dtype)
     expected = torch.stack([mmd2(pooled[row], pooled[~row], kernel) for row in labels])
     tolerance = 1e-10 if case.smooth else 1e-6
-    assert_close(statistics[1], expected, rtol=1e-9, atol=tolerance)
-    deviation = permutation._deviation(sums, m)
+    assert_close(values[1], expected, rtol=1e-9, atol=tolerance)
+    deviation = statistics.deviation(sums, m, n)
     assert_close(deviation[1, 0], expected.std(correction=0), rtol=1e-9, atol=tolerance)
 
 
@@ -55,7 +62,7 @@ def of_all_divisions(pooled, m):
     """Return the divisions, and the statistic that is the default's for each of them, by its definition."""
     median, labels = torch.pdist(pooled).median(), every_division(m, len(pooled) - m)
     standardised = []
-    for factor in permutation.BANDWIDTHS:
+    for factor in default_kernels.BANDWIDTHS:
         kernel = RBFKernel(factor * float(median) / math.sqrt(2))
         values = torch.stack([mmd2(pooled[row], pooled[~row], kernel) for row in labels])
         standardised.append((values - values.mean()) / values.std(correction=0))
@@ -182,7 +189,7 @@ def in_float64(real, fake, kernel, count):
     pooled = torch.cat([real, fake]).to(torch.promote_types(real.dtype, torch.float32))[order]
     if kernel is None:
         pooled = torch.ldexp(pooled, -torch.frexp(pooled.abs().amax()).exponent)
-    kernels = permutation._gaussians(permutation._bandwidth(pooled)) if kernel is None else [kernel]
+    kernels = default_kernels.gaussians(pooled) if kernel is None else [kernel]
     grams = [each(pooled, pooled) for each in kernels]
     return oracles.permutation_p_value(grams, labels, pooled.dtype, standardised=kernel is None)
 
@@ -210,7 +217,7 @@ def test_screened_rounding_errors_of_equal_values_do_not_count(screen_all, monke
     corners = 100 * torch.eye(500)
     assert mmd_test(corners[:300], corners[300:], permutations=199, generator=seeded(1)).p_value == 1
     # Not even without a margin for them, since sums in float32 are not mixed with exact ones.
-    monkeypatch.setattr(permutation, "ROUGH", 1.0)
+    monkeypatch.setattr(statistics, "ROUGH", 1.0)
     equal = torch.full((180, 200), 0.1)
     test = mmd_test(equal[:150], equal[150:], LinearKernel(), permutations=499, generator=seeded(1), tile_size=100)
     assert test.p_value == 1
@@ -237,7 +244,7 @@ def test_screened_sums_are_within_their_bounds(m, n, side, products, dtype, monk
     assert (errors[:, 1:] < bounds[:, 1:]).all()
     # Most errors are a tenth of the bounds, and the bounds are small compared with the sums' deviations.
     assert (errors[:, 1:].square().mean(1).sqrt() < 0.2 * bounds[:, 1:].mean(1)).all()
-    unit = permutation._deviation(exact, m).squeeze(1) / permutation._slope(m, n)
+    unit = statistics.deviation(exact, m, n).squeeze(1) / statistics.slope(m, n)
     assert as_integers or (bounds[:, 1:].mean(1) < 0.1 * unit).all()
     assert (errors[:, 0] < 1e-4 * unit).all()
     for found, expected in zip(screened[1:], exact[1:], strict=True):
@@ -298,7 +305,7 @@ def test_integers_only_where_they_are_fast(monkeypatch):
 def test_few_sums_are_exact(monkeypatch):
     real, fake = scores(200, 8, 1).float(), scores(300, 8, 2).float()
     needed = []
-    monkeypatch.setattr(permutation, "exact_sums", lambda *args: needed.append(args[-1]) or exact(*args))
+    monkeypatch.setattr(statistics, "exact_sums", lambda *args: needed.append(args[-1]) or exact(*args))
     exact = division_sums.exact_sums
     p_value = mmd_test(real, fake, generator=seeded()).p_value
     assert 0.05 < p_value < 0.95
@@ -456,8 +463,8 @@ def test_tiles_do_not_show(seed, tile):
 def test_default_bandwidth_is_that_of_the_median_of_all():
     pooled = torch.tensor([[0.0], [0.0], [3.0], [4.0]])
     # Distances that are not zero: 1, 3, 3, 4, 4.
-    assert permutation._bandwidth(pooled) == pytest.approx(3 / math.sqrt(2))
-    assert permutation._bandwidth(torch.zeros(4, 1)) == 1
+    assert default_kernels.gaussians(pooled)[3].sigma == pytest.approx(3 / math.sqrt(2))
+    assert default_kernels.gaussians(torch.zeros(4, 1))[3].sigma == pytest.approx(1 / math.sqrt(2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -34,8 +34,10 @@ class GramSums(NamedTuple):
     """Sums `w K w` over the pairs of two real samples, `(r, B + 1)`; `w` is the mask of the real samples."""
     pairs_with_real: Tensor
     """Sums `w K 1` over the pairs of a real sample and any sample, `(r, B + 1)`."""
-    rows: Tensor
-    """Sums `K 1` of the rows, `(r, N)`."""
+    all_pairs: Tensor
+    """Sums `1 K 1` over all pairs, `(r,)`."""
+    row_squares: Tensor
+    """Sums of the squares of `K 1`, the sums of the rows, `(r,)`."""
     squares: Tensor
     """Sums of the squared entries, `(r,)`."""
 
@@ -62,7 +64,7 @@ def exact_sums(
             sums[i] += 2 * (left @ gram).mul_(right).sum(1)
     for i, found in enumerate(sums):
         real_pairs[i, slice(None) if needed is None else needed[i].to(labels.device)] = found
-    return GramSums(real_pairs, over_real(rows, labels, side), rows, squares)
+    return GramSums(real_pairs, over_real(rows, labels, side), rows.sum(1), rows.square().sum(1), squares)
 
 
 def zeros(kernels: Sequence[Kernel], pooled: Tensor, *shape: int) -> Tensor:
@@ -129,10 +131,12 @@ def uncentred(
     size = labels.shape[1]
     all_effects = effects.sum(1, keepdim=True)
     rows_over_real, effects_over_real = over_real(torch.stack([rows, effects]), labels, side)
+    of_kernel = rows + (size - 2) * effects + all_effects
     return GramSums(
         real_pairs=of_centred + 2 * (m - 1) * effects_over_real,
         pairs_with_real=rows_over_real + (size - 2) * effects_over_real + m * all_effects,
-        rows=rows + (size - 2) * effects + all_effects,
+        all_pairs=of_kernel.sum(1),
+        row_squares=of_kernel.square().sum(1),
         squares=squares
         + 4 * (effects * rows).sum(1)
         + 2 * (size - 2) * effects.square().sum(1)

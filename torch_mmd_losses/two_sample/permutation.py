@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
+from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.kernels.radial import RBFKernel
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.results import TwoSampleTest
-from torch_mmd_losses.two_sample.division_sums import GramSums, exact_sums
-from torch_mmd_losses.two_sample.screening import can_screen, screened_sums
+from torch_mmd_losses.two_sample import feature_maps
+from torch_mmd_losses.two_sample.default_kernels import collection, gaussians
+from torch_mmd_losses.two_sample.feature_maps import FeatureMap
+from torch_mmd_losses.two_sample.statistics import FUSE, MAX, PLAIN, evaluate, of_sums, threshold
+from torch_mmd_losses.types import FEATURES, TEST_STATISTICS, Features, TestStatistic
 
 MEDIAN_OF = 1000
 """Number of samples whose pairwise distances, half a million, the median is taken over."""
 
-BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Bandwidths of the default kernels, in units of the median distance over the root of two."""
+FEATURE_COUNT = 1000
+"""Number of features of each kernel, if none is given."""
 
 AT_ONCE = 2**22
 """Number of random numbers that are drawn at once for the permutations: 32 MB."""
-
-ROUGH = 256.0
-"""Bound on the rounding errors of screened kernel values, as a multiple of the estimate for exact ones.
-
-It matters only if nearly all kernel values are equal, so that differences of MMD^2 are rounding errors.
-"""
 
 
 @torch.no_grad()
 def mmd_test(
     real: Tensor,
     fake: Tensor,
-    kernel: Kernel | None = None,
+    kernel: Kernel | Sequence[Kernel] | None = None,
     *,
+    statistic: TestStatistic = "max",
+    features: Features | Callable[[Tensor], Tensor] | None = None,
+    feature_count: int | None = None,
     permutations: int = 999,
     generator: torch.Generator | None = None,
     tile_size: int | None = None,
@@ -56,7 +56,16 @@ def mmd_test(
 
     :math:`c` is the median distance between all samples, real and fake together, or between 1000 random samples if
     there are more. Distances of zero do not count. :math:`\sigma_k` is exact: it is computed from the Gram matrix, not
-    estimated from the random divisions.
+    estimated from the random divisions. A sequence of kernels takes the place of the five.
+
+    With `statistic="fuse"` the statistic is that of MMD-FUSE, a soft maximum over all kernels. Kernels are weighed by
+    the size of their values, not by the deviations of their estimates:
+
+    .. math:: \log \frac{1}{r} \sum_k \exp\Bigl(\sqrt{l (l - 1)}\, \widehat{\mathrm{MMD}}{}_k^2 \Big/
+        \sqrt{\textstyle\sum_{i \ne j} k(z_i, z_j)^2 / (l (l - 1))}\Bigr), \quad l = \min(m, n),
+
+    for the pooled samples :math:`z`. Without kernels, ten Gaussian kernels are used, whose :math:`\sigma` are in equal
+    steps from half the 5 % quantile of the distances to twice the 95 % quantile.
 
     Under the null hypothesis, all samples are drawn independently from the same distribution, so it does not matter
     which samples are called real. The statistic is therefore compared with the statistics of :math:`B` random
@@ -79,10 +88,28 @@ def mmd_test(
     again in float64. So the p-value is that of a test in float64. This takes a second evaluation of the kernels and, on
     a GPU, synchronisations.
 
+    With `features`, the kernel is :math:`k(a, b) = \langle \psi(a), \psi(b) \rangle` for :math:`M` features
+    :math:`\psi`. The statistic is then :math:`\lVert \bar\psi(x) - \bar\psi(y) \rVert^2`, the squared distance of the
+    mean features, without the products of a sample with itself: it is unbiased, and is that of the test with the
+    kernel :math:`\langle \psi(a), \psi(b) \rangle`, so the test has the same level. Time is
+    :math:`O(N M (B + M + d))` and memory is :math:`O(N (d + B))`. Nyström features approximate the kernel best near the
+    samples; Fourier features are faster. For both, the test approximates the one with the kernel, and its level is
+    exact whatever the error of the approximation.
+
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
-        kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored. None stands for the five Gaussian kernels.
+        kernel: any kernel, or a list or tuple of kernels. The bounds of an :class:`RBFBKernel` are ignored. None stands
+            for the default kernels of the statistic.
+        statistic: how several kernels make one statistic: "max" or "fuse". With "max", one kernel that is not in a
+            sequence is not divided by its deviation.
+        features: "nystrom" for features from the kernel values with random samples of both groups, "fourier" for
+            cosines and sines at random frequencies of the kernel, for the kernels of :func:`mmd2_fourier` without
+            :class:`LinearKernel`, or a function that maps scores `(n, d)` to features `(n, M)`. It is called with parts
+            of the pooled samples, so the features of a sample may depend on that sample only, and has to be chosen
+            without looking at which samples are real. None computes all kernel values.
+        feature_count: number of features of each kernel, :math:`M >= 2`, with "nystrom" or "fourier"; an even number
+            for "fourier", at most the number of samples for "nystrom". None stands for 1000, or the number of samples.
         permutations: number of permutations, :math:`B`. 999 are enough for levels of 0.05 and 0.01.
         generator: source of the random numbers. None is PyTorch's default generator for the device of the scores; a
             generator on the CPU gives the same numbers on every device.
@@ -94,110 +121,138 @@ def mmd_test(
         all others; the p-value is float64 (float32 on MPS).
 
     Raises:
-        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel`, `permutations` or `tile_size` is not an
-            integer, or `generator` is not a :class:`torch.Generator`.
+        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel` or a sequence of them, `features` is
+            none of the above, a kernel has no known spectral measure for "fourier", `permutations`, `tile_size` or
+            `feature_count` is not an integer, or `generator` is not a :class:`torch.Generator`.
         ValueError: if scores are empty, not floating-point, or fewer than two; if they differ in dimension, dtype or
-            device; if they are on the meta device and `kernel` is None; if `permutations` or `tile_size` is below 1.
+            device; if they are on the meta device and their values are needed; if `permutations` or `tile_size` is
+            below 1; if `statistic` is unknown; if `kernel` or `feature_count` contradicts `features`; if features have
+            the wrong shape, or a kernel is not positive definite with "nystrom".
 
     Example:
         >>> real, fake = torch.randn(100, 2), torch.randn(80, 2) + 0.7
         >>> mmd_test(real, fake, generator=torch.Generator().manual_seed(0)).p_value
         tensor(0.0010, dtype=torch.float64)
 
+        >>> real, fake = torch.randn(20_000, 2), 1.05 * torch.randn(20_000, 2)
+        >>> mmd_test(real, fake, features="fourier", feature_count=100, permutations=99).p_value
+        tensor(0.0100, dtype=torch.float64)
+
     References:
-        Gretton et al. (2012), Section 5; Phipson and Smyth (2010) for the p-value; Schrab et al. (2023) and Biggs et
-        al. (2023) for tests with several kernels at once; Székely and Rizzo (2014) for :math:`\tilde K`, the centred
-        Gram matrix that :math:`\sigma_k` comes from (see the page on theory).
+        Gretton et al. (2012), Section 5; Phipson and Smyth (2010) for the p-value; Schrab et al. (2023) for tests with
+        several kernels at once; Biggs et al. (2023) for "fuse"; Chatalic et al. (2025) for tests with Nyström features;
+        Székely and Rizzo (2014) for :math:`\tilde K`, the centred Gram matrix that :math:`\sigma_k` comes from (see the
+        page on theory).
     """
-    if kernel is not None:
-        check_kernel(kernel)
+    kernels = _checked_kernels(kernel)
+    checks.one_of("statistic", statistic, TEST_STATISTICS)
+    _checked_features(features, feature_count, kernels)
     count = checks.whole_number("permutations", permutations, least=1)
     checks.random_generator(generator)
     tile_size = checks.tile_size(tile_size)
     real, fake = checks.same_space("real", real, "fake", fake)
     m, n = real.shape[0], fake.shape[0]
     checks.enough_samples({"real": real, "fake": fake}, least=2)
-    if kernel is None:
+    by_default = kernels is None and not callable(features)
+    if by_default:
         checks.with_values({"real": real, "fake": fake}, "from which the bandwidths are computed if kernel is None")
+    if features is not None:
+        checks.with_values({"real": real, "fake": fake}, "of which features are made")
     device = real.device
     # In a random order, neither rounding nor the samples for the median depend on which samples are real.
     order = torch.rand(
         m + n, dtype=torch.float64, generator=generator, device=_random_device(generator, device)
     ).argsort()
     pooled = torch.cat([real, fake])[order.to(device)]
-    if kernel is None:
+    if by_default:
         # Scaling by a power of two is exact. Afterwards no distance is too large or too small to be squared.
         pooled = torch.ldexp(pooled, -torch.frexp(pooled.abs().amax()).exponent)
     labels = torch.cat([(order < m).unsqueeze(0), _divisions(m, n, count, generator, device)]).to(device)
     with full_precision(device):
-        kernels = _gaussians(_bandwidth(pooled[:MEDIAN_OF])) if kernel is None else [kernel]
-        statistics = _statistics(kernels, pooled, labels, m, tile_side(tile_size, device), standardised=kernel is None)
-    largest = statistics.values.amax(0)
-    as_large = largest >= statistics.threshold()
+        if kernels is None and by_default:
+            kernels = (gaussians if statistic == "max" else collection)(pooled[:MEDIAN_OF])
+        rule = FUSE if statistic == "fuse" else PLAIN if callable(features) or isinstance(kernel, Kernel) else MAX
+        if features is None:
+            found = evaluate(kernels or [], pooled, labels, m, tile_side(tile_size, device), rule)
+        else:
+            maps = _feature_maps(features, feature_count, kernels, pooled, generator)
+            found = of_sums(feature_maps.feature_sums(maps, pooled, labels), labels, m, pooled.dtype, rule)
+    statistics = rule.combined(found.values)
+    as_large = statistics >= threshold(found, rule)
     # No statistic compares as >= NaN, so without this check NaN in the samples would give the smallest p-value.
-    p_value = torch.where(largest.isfinite().all(), as_large.to(largest.dtype).mean(), torch.nan)
-    return TwoSampleTest(largest[0].to(real.dtype), p_value)
+    p_value = torch.where(statistics.isfinite().all(), as_large.to(statistics.dtype).mean(), torch.nan)
+    return TwoSampleTest(statistics[0].to(real.dtype), p_value)
 
 
-class _Statistics(NamedTuple):
-    """The statistics of `r` kernels for all divisions; the largest of a division is the statistic of the test."""
-
-    values: Tensor
-    """Statistics `(r, B + 1)`, MMD^2 over `unit`; the first division is the observed one."""
-    rounding: Tensor
-    """Estimates of their rounding errors, `(r, 1)`."""
-    unit: Tensor
-    """The standard deviations of MMD^2, or ones, `(r, 1)`."""
-
-    def threshold(self) -> Tensor:
-        """Return the number from which the statistic of a division counts as equal to the observed one or larger."""
-        return self.values[:, 0].amax() - self.rounding.max()
-
-
-def _statistics(
-    kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor, m: int, side: int, *, standardised: bool
-) -> _Statistics:
-    """Return statistics that are exact, up to rounding, wherever they are needed for the comparison with the threshold.
-
-    Only statistics that may be on the wrong side of the threshold are computed in float64.
-    """
-    if not can_screen(kernels, pooled, labels):
-        return _of_sums(exact_sums(kernels, pooled, labels, side), m, pooled.dtype, standardised=standardised)
-    screened, error = screened_sums(kernels, pooled, labels, m, side)
-    statistics = _of_sums(screened, m, pooled.dtype, standardised=standardised)
-    needed = _needed(statistics, error * _slope(m, len(pooled) - m)).cpu()
-    used = needed.any(1).nonzero()[:, 0]
-    exact = exact_sums([kernels[i] for i in used], pooled, labels, side, needed[used])
-    needed, used = needed.to(labels.device), used.to(labels.device)
-    exact = exact._replace(real_pairs=torch.where(needed[used], exact.real_pairs, screened.real_pairs[used]))
-    sums = GramSums(*(old.index_copy(0, used, new) for old, new in zip(screened, exact, strict=True)))
-    found = _of_sums(sums, m, pooled.dtype, standardised=standardised)
-    # A screened sum over real pairs needs the screened sums of the rows: errors that they share cancel in MMD^2.
-    return found._replace(values=torch.where(needed, found.values, statistics.values))
+def _checked_kernels(kernel: object) -> list[Kernel] | None:
+    """Return the kernels of a test, None for those that are the default."""
+    if kernel is None or not isinstance(kernel, (list, tuple)):
+        if kernel is not None:
+            check_kernel(kernel)
+        return None if kernel is None else [cast(Kernel, kernel)]
+    for i, each in enumerate(kernel):
+        if not isinstance(each, Kernel):
+            raise TypeError(
+                f"kernel[{i}]: expected a Kernel such as RBFKernel(sigma=1.0), got {checks.described(each)}"
+            )
+    if not kernel:
+        raise ValueError("kernel: expected at least one Kernel, got an empty sequence")
+    return list(kernel)
 
 
-def _of_sums(sums: GramSums, m: int, score_dtype: torch.dtype, *, standardised: bool) -> _Statistics:
-    values, rounding = _mmd2(sums, m, score_dtype)
-    if not standardised:
-        return _Statistics(values, rounding, torch.ones_like(rounding))
-    # If all kernel values are nearly equal, the deviation is rounding error, so the divisor is at least `rounding`.
-    unit = torch.maximum(_deviation(sums, m), rounding)
-    return _Statistics(values / unit, rounding / unit, unit)
+def _checked_features(features: object, feature_count: object, kernels: Sequence[Kernel] | None) -> None:
+    """Raise if the options on features are wrong or contradict each other."""
+    is_function = callable(features) and not isinstance(features, Kernel)
+    if features is None or is_function:
+        if feature_count is not None:
+            raise ValueError(
+                "feature_count: expected None unless features is 'nystrom' or 'fourier', got "
+                f"{checks.described(feature_count)}"
+            )
+        if is_function and kernels is not None:
+            raise ValueError(
+                "kernel: expected None with a function as features, whose inner products are the kernel, got "
+                f"{checks.described(kernels[0] if len(kernels) == 1 else kernels)}"
+            )
+        return
+    if not isinstance(features, str):
+        raise TypeError(
+            f"features: expected 'nystrom', 'fourier' or a function of scores, got {checks.described(features)}"
+        )
+    checks.one_of("features", features, FEATURES)
+    if feature_count is not None:
+        number = checks.whole_number("feature_count", feature_count, least=2)
+        if features == "fourier" and number % 2:
+            raise ValueError(
+                f"feature_count: expected an even number, a cosine and a sine for each frequency, got {number}"
+            )
+    if features == "fourier":
+        for summand in (summand for kernel in kernels or [] for summand in kernel._summands()):
+            if not spectral_measure.is_known(summand):
+                raise TypeError(
+                    "kernel: expected kernels with a known spectral measure for features='fourier', see mmd2_fourier, "
+                    f"got {type(summand.kernel).__name__}"
+                )
 
 
-def _needed(screened: _Statistics, error: Tensor) -> Tensor:
-    """Return which statistics `(r, B + 1)` have to be exact, given bounds on the errors of MMD^2.
-
-    These are the observed ones that may be the largest, and those of other divisions that may be on either side of the
-    threshold, unless the statistic of another kernel and the same division is certainly above it.
-    """
-    margin = error / screened.unit + ROUGH * screened.rounding
-    least, most = screened.values - margin, screened.values + margin
-    threshold = screened.threshold()
-    above, below = (least >= threshold).any(0), most < threshold
-    needed = ~(above | below)
-    needed[:, 0] = ~(most[:, 0] < least[:, 0].amax())
-    return needed
+def _feature_maps(
+    features: str | FeatureMap,
+    feature_count: int | None,
+    kernels: Sequence[Kernel] | None,
+    pooled: Tensor,
+    generator: torch.Generator | None,
+) -> list[FeatureMap]:
+    """Return the map for each kernel, or the one of the user."""
+    if not isinstance(features, str):
+        return [feature_maps.checked(features)]
+    if features == "fourier":
+        count = feature_count or FEATURE_COUNT
+        return [feature_maps.fourier(kernel, count, pooled, generator) for kernel in kernels or []]
+    # The order of the pooled samples is random, so the landmarks do not depend on which samples are real.
+    count = feature_count or min(FEATURE_COUNT, len(pooled))
+    if count > len(pooled):
+        raise ValueError(f"feature_count: expected at most {len(pooled)}, the number of samples, got {count}")
+    return [feature_maps.nystrom(kernel, pooled[:count]) for kernel in kernels or []]
 
 
 def _random_device(generator: torch.Generator | None, device: torch.device) -> torch.device:
@@ -230,60 +285,3 @@ def _mth_smallest(keys: Tensor, m: int) -> Tensor:
         rank = m - 1 - np.count_nonzero(below)
         found[i] = np.partition(near, rank)[rank] if 0 <= rank < len(near) else np.partition(row, m - 1)[m - 1]
     return found
-
-
-def _bandwidth(pooled: Tensor) -> float:
-    """Return the median distance over the root of two, or 1 if all samples are equal and any bandwidth will do."""
-    distances = torch.pdist(pooled)
-    apart = distances[(distances > 0) & distances.isfinite()]
-    return float(apart.median()) / 2**0.5 if apart.numel() else 1.0
-
-
-def _gaussians(sigma: float) -> list[Kernel]:
-    return [RBFKernel(factor * sigma) for factor in BANDWIDTHS]
-
-
-def _mmd2(sums: GramSums, m: int, score_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return MMD^2 `(r, B + 1)` for each kernel and division, and an estimate `(r, 1)` of its rounding error.
-
-    The sums of kernel values of the three groups are `w K w`, `w K 1 - w K w` and `1 K 1 - 2 w K 1 + w K w`.
-    """
-    real_pairs, pairs_with_real, rows, _ = sums
-    size = rows.shape[1]
-    n = size - m
-    all_pairs = rows.sum(1, keepdim=True)
-    real = real_pairs / (m * (m - 1))
-    cross = (pairs_with_real - real_pairs) / (m * n)
-    fake = (all_pairs - 2 * pairs_with_real + real_pairs) / (n * (n - 1))
-    largest_real, largest_cross, largest_fake = (mean.abs().amax(1, keepdim=True) for mean in (real, cross, fake))
-    scale = largest_real + 2 * largest_cross + largest_fake
-    return real - 2 * cross + fake, scale * _relative_rounding(score_dtype, rows.dtype, size)
-
-
-def _slope(m: int, n: int) -> float:
-    """Return the derivative of MMD^2 with respect to the sum over the real pairs, given the sums of all rows."""
-    size = m + n
-    return (size - 1) * (size - 2) / (m * (m - 1) * n * (n - 1))
-
-
-def _deviation(sums: GramSums, m: int) -> Tensor:
-    r"""Return the standard deviation `(r, 1)` of MMD^2 for each kernel, over all divisions and not only those drawn.
-
-    The U-centred Gram matrix :math:`\tilde K` has a zero diagonal, and each of its rows sums to zero. The standard
-    deviation is the root of
-
-    .. math:: \frac{2 (N - 1) (N - 2)}{N (N - 3)\, m (m - 1)\, n (n - 1)} \sum_{i \ne j} \tilde K_{ij}^2
-
-    since MMD^2 is `(N - 1) (N - 2) / (m (m - 1) n (n - 1))` times the sum of :math:`\tilde K` over the real pairs.
-    """
-    size = sums.rows.shape[1]
-    n = size - m
-    all_pairs = sums.rows.sum(1)
-    centred = sums.squares - 2 / (size - 2) * sums.rows.square().sum(1) + all_pairs**2 / ((size - 1) * (size - 2))
-    factor = 2 * (size - 1) * (size - 2) / (size * (size - 3) * m * (m - 1) * n * (n - 1))
-    return (factor * centred.clamp_min(0)).sqrt().unsqueeze(1)
-
-
-def _relative_rounding(score_dtype: torch.dtype, sum_dtype: torch.dtype, size: int) -> float:
-    # The errors of kernel values are independent, so the error of a mean over pairs falls with the number of samples.
-    return 64 * max(torch.finfo(sum_dtype).eps, torch.finfo(score_dtype).eps / size)
