@@ -5,9 +5,9 @@ a level of 0.05, that the distributions differ: of equal distributions how often
 One standard error of a share is at most 0.04, but the tests share their samples, so differences between them are more
 accurate. Shares do not depend on the machine. Times are the process's CPU time for a test of equal distributions.
 
-`mmd_test` is asked with its default, the largest of five standardised MMD^2, with the statistic of MMD-FUSE and its default
-kernels, and with the Gaussian kernel of alibi-detect, whose bandwidth is a median of the real samples. A peer that is not
-installed is left out.
+`mmd_test` is asked with its default, the largest of five standardised MMD^2, with the statistic of MMD-FUSE and its
+default kernels, and with the Gaussian kernel of alibi-detect, whose bandwidth is a median of the real samples. A peer
+that is not installed is left out.
 """
 
 from __future__ import annotations
