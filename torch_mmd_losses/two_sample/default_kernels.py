@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.matern import LaplaceKernel
 from torch_mmd_losses.kernels.radial import RBFKernel
 
 BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
@@ -23,11 +24,15 @@ def gaussians(pooled: Tensor) -> list[Kernel]:
 
 
 def collection(pooled: Tensor) -> list[Kernel]:
-    """Return kernels from half the 5 % quantile of the distances between the samples to twice the 95 % quantile."""
+    """Return kernels from half the 5 % quantile of the distances between the samples to twice the 95 % quantile.
+
+    The Laplace kernels are those of the Euclidean distance, not of the 1-norm as in MMD-FUSE, so that all kernels share
+    the distances.
+    """
     distances = _distances(pooled).sort().values
     least, most = (float(distances[int(len(distances) * share)]) for share in (0.05, 0.95))
     widths = torch.linspace(least / 2, 2 * most, FUSED, dtype=torch.float64, device="cpu").tolist()
-    return [RBFKernel(width) for width in widths]
+    return [RBFKernel(width) for width in widths] + [LaplaceKernel(width / 2**0.5) for width in widths]
 
 
 def _distances(pooled: Tensor) -> Tensor:

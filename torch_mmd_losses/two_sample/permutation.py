@@ -67,8 +67,9 @@ def mmd_test(
     .. math:: \log \frac{1}{r} \sum_k \exp\Bigl(\sqrt{l (l - 1)}\, \widehat{\mathrm{MMD}}{}_k^2 \Big/
         \sqrt{\textstyle\sum_{i \ne j} k(z_i, z_j)^2 / (l (l - 1))}\Bigr), \quad l = \min(m, n),
 
-    for the pooled samples :math:`z`. Without kernels, ten Gaussian kernels are used, whose :math:`\sigma` are in equal
-    steps from half the 5 % quantile of the distances to twice the 95 % quantile.
+    for the pooled samples :math:`z`. Without kernels, these are ten Gaussian kernels with bandwidths
+    :math:`h` in equal steps from half the 5 % quantile of the distances to twice the 95 % quantile, and ten Laplace
+    kernels :math:`\exp(-\sqrt 2 \lVert a - b \rVert / h)`.
 
     Under the null hypothesis, all samples are drawn independently from the same distribution, so it does not matter
     which samples are called real. The statistic is therefore compared with the statistics of :math:`B` random
