@@ -46,7 +46,7 @@ class RBFKernel(Kernel):
 
     @with_slope(
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
-        conditioning=lambda self, _: Conditioning(0.5 / self.sigma**2, is_moderate=is_moderate(self.sigma)),
+        conditioning=lambda self, _: _conditioning_of_gaussians((self.sigma,), (1.0,)),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
         excess_and_slope=lambda self, sq_dist: profiles.gaussian_excess_with_slope(sq_dist, self.sigma),
         steps=lambda self, sq_dist: trained_profiles.gaussian_with_steps(sq_dist, self.sigma),
