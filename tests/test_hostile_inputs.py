@@ -415,6 +415,7 @@ REFUSED = {
         (lambda: MMDReference(X, RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel"),
         (lambda: MMDReference(X, with_parameter()), ValueError, "kernel: expected a kernel without trained parameters, ..., got Trained with some; call kernel.requires_grad_(False)"),
         (lambda: MMDReference(X, K, kind="exakt"), ValueError, "kind: expected one of 'exact', 'nystrom', 'fourier', got 'exakt'"),
+        (lambda: MMDReference(X, K, landmarks=Y), ValueError, "kind: expected 'nystrom' for given landmarks, got 'exact'"),
         (lambda: MMDReference(X, K, generator=0), TypeError, "generator: expected a torch.Generator or None, got 0"),
         (lambda: MMDReference(X, K, self_rows=1), ValueError, "self_rows: expected an integer >= 2, got 1"),
         (lambda: MMDReference(X, K, weights=[1.0] * 8), TypeError, "weights: expected a tensor of weights, got list of length 8"),

@@ -8,7 +8,7 @@ import torch
 from sizes import Largest
 from torch.testing import assert_close
 
-from torch_mmd_losses import LaplaceKernel, drift, drift_loss
+from torch_mmd_losses import LaplaceKernel, UsageWarning, drift, drift_loss
 from torch_mmd_losses.pairs import tiles
 from torch_mmd_losses.pairs.tile_distances import TileDistances
 
@@ -172,3 +172,11 @@ def test_transforms_autocast_and_half_precision():
         assert_close(drift_loss(fake.float(), real.float()), drift_loss(fake, real).float())
     halves = drift_loss(fake.half(), real.half())
     assert_close(halves, drift_loss(fake.half().float(), real.half().float()))
+
+
+def test_negatives_that_take_the_place_of_fake_samples_are_warned_of():
+    fake, real, others = torch.randn(6, 2), torch.randn(7, 2), torch.randn(5, 2)
+    with pytest.warns(UsageWarning, match=r"nothing keeps fake samples apart. Pass negatives=torch.cat"):
+        drift_loss(fake, real, negatives=others)
+    drift_loss(fake, real, negatives=others, exclude_self=False)
+    drift_loss(fake, real, negatives=torch.cat([fake, others]), exclude_self=True)

@@ -241,11 +241,26 @@ class Growing:
         return z.sum(1, keepdim=True).repeat(1, self.columns).requires_grad_()
 
 
+def test_a_loss_without_any_gradient_is_warned_of(real, noise):
+    def loss(fake):
+        value = mmd2(real, fake, KERNEL, estimator="biased")
+        return value / value
+
+    with pytest.warns(UsageWarning, match="gradients of exactly zero for all features.*detach the divisor"):
+        cached_backward(noise.split(4), network(), loss)
+
+
 Z = torch.zeros(4, 3)
 MODULE = nn.Linear(3, 2)
 USES = {
     "encode": ((Z.split(2), None, torch.sum), TypeError, "encode: expected a function, got None"),
     "loss": ((Z.split(2), MODULE, 3), TypeError, "loss: expected a function, got 3"),
+    "a tensor": ((Z, MODULE, torch.sum), ValueError, "chunks: expected parts of a batch, .*, got a tensor of shape"),
+    "loss of a pair": (
+        (Z.split(2), MODULE, lambda x: (x.sum(), {})),
+        TypeError,
+        "loss: expected a scalar tensor.*to log",
+    ),
     "no chunk": (([], MODULE, torch.sum), ValueError, "chunks: expected at least one chunk, got none"),
     "no tensor": (
         (Z.split(2), lambda z: 1.0, torch.sum),

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.distances import widened
 from torch_mmd_losses.fields import arguments
 from torch_mmd_losses.fields.affinities import Affinity, all_distances
@@ -89,6 +89,10 @@ def drift_loss(
         One loss `(*G,)` for each group, float64 for float64 samples and float32 for all others. Differentiable once,
         with respect to `fake` alone.
 
+    Warns:
+        UsageWarning: if `negatives` are given without `exclude_self`: they take the place of the fake samples, so
+            nothing keeps those apart.
+
     Raises:
         TypeError: if samples or weights are not tensors, or an option is of the wrong type.
         ValueError: if samples are empty or not floating-point, or differ in groups, dimension, dtype or device; if
@@ -105,6 +109,13 @@ def drift_loss(
     References:
         Deng et al. (2026), Algorithm 2, Sections A.6 and A.7, and the function `drift_loss` of their code.
     """
+    if negatives is not None and exclude_self is None:
+        usage_warnings.warn(
+            "negatives alone",
+            "drift_loss: expected negatives that contain the fake samples, as in the authors' code, got negatives that "
+            "take their place, so that nothing keeps fake samples apart. Pass negatives=torch.cat([fake, negatives], "
+            "-2) with exclude_self=True, or exclude_self=False if you mean it",
+        )
     taus = checks.hyperparameters("temperatures", temperatures)
     floors = arguments.floor("distance_floor", distance_floor), arguments.floor("affinity_floor", affinity_floor)
     x, sets, groups = sets_of_samples(fake, real, negatives, real_weights, negative_weights, exclude_self, signed=False)

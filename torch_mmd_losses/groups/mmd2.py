@@ -50,7 +50,8 @@ def grouped_mmd2(
     transforms, memory grows with the number of pairs.
 
     Args:
-        real: scores `(*G, m, d)` in any floating-point dtype, with any number of dimensions for the groups.
+        real: scores `(*G, m, d)` in any floating-point dtype, with any number of dimensions for the groups. Flatten
+            the values of a sample first, for example images `(G, m, c, h, w)` by `x.flatten(2)`.
         fake: scores `(*G, n, d)`, likewise.
         kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
         scale: numbers `(*G,)` from 1e-30 to 1e30 by which the distances in each group are divided. None leaves the
@@ -137,7 +138,10 @@ def _checked_scale(scale: object, kernel: Kernel, groups: tuple[int, ...], devic
             f"{type(others[0].kernel).__name__}, got a tensor of shape {tuple(given.shape)}"
         )
     if given.shape != groups:
-        raise ValueError(f"scale: expected one number for each group, of shape {groups}, got {tuple(given.shape)}")
+        raise ValueError(
+            f"scale: expected one number for each group, of shape {groups}, got {tuple(given.shape)}; scores are "
+            "(*G, n, d), so flatten the values of a sample, x.flatten(2) for images (G, n, c, h, w)"
+        )
     if given.device != device:
         raise ValueError(f"scale: expected numbers on the device of the scores, {device}, got {given.device}")
     flat = given.reshape(-1)

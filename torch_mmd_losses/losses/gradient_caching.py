@@ -59,7 +59,8 @@ def cached_backward(
         encode: returns the features `(n, ...)` of a chunk, floating-point, or a dictionary of such tensors, for example
             those of several encoders. Both passes run under the autocast of the caller.
         loss: returns the loss, a scalar, given the features of all chunks, concatenated along dim 0: a tensor or a
-            dictionary, as `encode` returns them. It may depend on parameters of its own.
+            dictionary, as `encode` returns them. It may depend on parameters of its own. It is called once, so it can
+            write what you want to log into a dictionary of yours.
         scaler: scales the loss before it is differentiated. Call `scaler.step(optimizer)` afterwards.
         no_sync: returns a context in which gradients are not averaged over processes, such as the `no_sync` of a
             network in :class:`torch.nn.parallel.DistributedDataParallel`. All chunks but the last run in it. For a
@@ -71,13 +72,14 @@ def cached_backward(
     Raises:
         TypeError: if `encode`, `loss` or `no_sync` cannot be called, if `encode` returns anything else, if `loss` does
             not return a tensor, or if `scaler` has no `scale`.
-        ValueError: if there is no chunk, if features are not floating-point or have no dimension, if `encode` returns
-            other names or shapes for one chunk than for another or in one pass than in the other, or if the loss is not
-            a scalar or does not depend on the features.
+        ValueError: if `chunks` is a tensor, or there is no chunk; if features are not floating-point or have no
+            dimension; if `encode` returns other names or shapes for one chunk than for another or in one pass than in
+            the other; if the loss is not a scalar or does not depend on the features.
+        RuntimeError: if gradients are disabled.
 
     Warns:
-        UsageWarning: if `encode` uses BatchNorm in training mode, or if the features of the two passes differ. Only the
-            first call from each place in the code is examined.
+        UsageWarning: if `encode` uses BatchNorm in training mode, if the features of the two passes differ, or if the
+            gradient of the loss is exactly zero. Only the first call from each place in the code is examined.
 
     Example:
         >>> generator, encoder = torch.nn.Linear(8, 32), torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.ReLU())
@@ -100,6 +102,10 @@ def cached_backward(
         raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {checks.described(scaler)}")
     if not torch.is_grad_enabled():
         raise RuntimeError("cached_backward: expected a call with gradients enabled, got one under torch.no_grad()")
+    if isinstance(chunks, Tensor):
+        raise ValueError(
+            f"chunks: expected parts of a batch, such as noise.split(256), got a tensor of shape {tuple(chunks.shape)}"
+        )
     parts = list(chunks)
     if not parts:
         raise ValueError("chunks: expected at least one chunk, got none")
@@ -113,6 +119,8 @@ def cached_backward(
             states.append(_RandomState(chunk))
             features.append(_features(encode(chunk), i))
     value, gradients = _loss_with_gradients(loss, features, scaler)
+    if examined:
+        _warn_of_no_gradient(gradients)
     after = _RandomState(parts)
     last = len(parts) - 1
     for i, (chunk, state) in enumerate(zip(parts, states, strict=True)):
@@ -181,7 +189,10 @@ def _loss_with_gradients(
     whole = {name: torch.cat([each[name] for each in features]).detach().requires_grad_() for name in names}
     value: object = loss(whole[ALONE] if names == [ALONE] else whole)
     if not isinstance(value, Tensor):
-        raise TypeError(f"loss: expected a scalar tensor, got {checks.described(value)}")
+        raise TypeError(
+            f"loss: expected a scalar tensor, got {checks.described(value)}. It is called once, so write what you want "
+            "to log into a dictionary of yours"
+        )
     if value.ndim:
         raise ValueError(f"loss: expected a scalar, got a tensor of shape {tuple(value.shape)}")
     if value.requires_grad:
@@ -226,6 +237,16 @@ def _warn_of_other_features(first: Features, second: Features) -> None:
                 "gradients are wrong. Draw noise of generators of your own before, as part of the chunks, and keep "
                 "encode from changing what it uses",
             )
+
+
+def _warn_of_no_gradient(gradients: Sequence[Mapping[str, Tensor]]) -> None:
+    if not any(bool(gradient.any()) for chunk in gradients for gradient in chunk.values()):
+        usage_warnings.warn(
+            "no gradient of features",
+            "cached_backward: expected a loss with gradients, got gradients of exactly zero for all features. If the "
+            "kernel does not reach from any sample to another, choose its bandwidth near the median distance of the "
+            "features. If the loss is divided by itself, detach the divisor",
+        )
 
 
 def _warn_of_batch_norm(encode: object) -> None:

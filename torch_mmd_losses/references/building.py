@@ -41,6 +41,8 @@ def built(kind: Kind, real: Samples, weights: Samples | None, kernel: Kernel, op
     if self_rows is not None:
         self_rows = checks.whole_number("self_rows", self_rows, least=2)
     frequencies = checks.whole_number("frequencies", options.frequencies, least=1)
+    if kind != "nystrom" and isinstance(options.landmarks, Tensor):
+        raise ValueError(f"kind: expected 'nystrom' for given landmarks, got {kind!r}")
     landmarks = _landmarks(real, options) if kind == "nystrom" else None
     batches = in_batches("real", real, weights)
     first = next(batches)

@@ -98,8 +98,8 @@ class MMDReference(LoadedAsAWhole):
             :class:`torch.Generator`, or the spectral measure of the kernel is unknown for `"fourier"`.
         ValueError: if scores or weights are empty, not floating-point, not finite or of different shape, dtype or
             device; if the sum of weights is zero; if the kernel has trained parameters, or is not positive definite for
-            `"nystrom"`; if `kind` is unknown or an option is out of range; if landmarks should be chosen from an
-            iterator, which can be read only once.
+            `"nystrom"`; if `kind` is unknown or does not take the given landmarks, or an option is out of range; if
+            landmarks should be chosen from an iterator, which can be read only once.
 
     Warns:
         UsageWarning: if landmarks leave out more than a quarter of the squared norm of the mean embedding.
