@@ -8,6 +8,10 @@ exponential, means, and autograd. "Loop" is `mmd2` for each group. Times are tho
 the fake samples, for a Gaussian kernel; geomloss is called with whole batches of groups, and left out if it is not
 installed.
 
+Dense code for fields makes whole matrices of the pairs, whose size the table names; ours needs the memory of a tile.
+For gradient caching, the network has eight layers of 512 units. The activations kept are the most bytes that autograd
+holds at a time, without parameters.
+
 Freed memory is kept here, as in all benchmarks. With glibc's default allocator, batched autograd takes about twice as
 long for large groups, because each Gram matrix is new memory, and `grouped_mmd2` takes as long as here.
 """
@@ -19,6 +23,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import modern_caching
+import modern_fields
 import torch
 from common import Options, Record, Target, main, markdown, medians, progress
 from torch import Tensor
@@ -120,7 +126,11 @@ def targets_of_groups(records: list[Record]) -> list[Target]:
     ]
 
 
-PARTS = {"grouped": Part(measure_groups, table_of_groups, targets_of_groups)}
+PARTS = {
+    "grouped": Part(measure_groups, table_of_groups, targets_of_groups),
+    "fields": Part(modern_fields.measure, modern_fields.table, lambda records: []),
+    "caching": Part(modern_caching.measure, modern_caching.table, modern_caching.targets),
+}
 
 
 def of_part(records: Iterable[Record], name: str) -> list[Record]:

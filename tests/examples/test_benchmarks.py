@@ -81,8 +81,8 @@ def test_all_targets_are_on_the_page_also_if_not_measured(quick):
     page = (quick / "benchmarks.md").read_text(encoding="utf-8")
     rows = page.partition("## Targets")[2].partition("\n## ")[0].strip().splitlines()[2:]
     # Times of the losses, peers, the floor, memory, trained kernels, counts, shares of a global batch, spectral norms:
-    # times and errors, the time to compile, shares of a training step, groups.
-    assert len(rows) == 16 + 2 + 3 + 10 + 6 + 1 + 2 + 2 + 3 + 2 + 2 + 3
+    # times and errors, the time to compile, shares of a training step, groups, gradient caching.
+    assert len(rows) == 16 + 2 + 3 + 10 + 6 + 1 + 2 + 2 + 3 + 2 + 2 + 3 + 1
     assert all(row.endswith("| not measured |") for row in rows if "best eager peer" not in row)
 
 
@@ -336,6 +336,24 @@ def test_the_losses_of_groups_that_are_timed_are_the_same(benchmarks):
     values = {name: loss(real, fake) for name, loss in benchmarks.modern.losses_of_groups(2.0).items()}
     for value in values.values():
         torch.testing.assert_close(value, values["autograd"])
+
+
+def test_the_fields_that_are_timed_are_the_same(benchmarks):
+    fake, real = torch.randn(3, 5, 4).double(), torch.randn(3, 6, 4).double()
+    for ours, dense in sys.modules["modern_fields"].fields(2.0).values():
+        torch.testing.assert_close(ours(fake, real), dense(fake, real))
+
+
+def test_cached_gradients_are_those_of_the_whole_batch_and_keep_the_activations_of_a_chunk(benchmarks):
+    caching = sys.modules["modern_caching"]
+    model = caching.network()
+    gradients, kept = [], []
+    for step in caching.steps(model, 64, 8, 0).values():
+        kept.append(caching.Saved(model)(step))
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert kept[0] > 64 * caching.WIDTH * caching.LAYERS * 4
+    assert kept[1] < 0.3 * kept[0]
 
 
 def test_both_losses_take_less_than_two(benchmarks):

@@ -17,6 +17,12 @@ from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, is_mo
 from torch_mmd_losses.kernels.summands import weighted_sum
 
 
+@lru_cache(maxsize=32)
+def _conditioning_of_gaussians(sigmas: tuple[float, ...], weights: tuple[float, ...]) -> Conditioning:
+    slopes = [0.5 * weight / sigma**2 for sigma, weight in zip(sigmas, weights, strict=True)]
+    return Conditioning(sum(slopes) / sum(weights), is_moderate=is_moderate(*sigmas, *weights))
+
+
 class RBFKernel(Kernel):
     r"""Gaussian kernel, :math:`k(a, b) = \exp(-\lVert a - b \rVert^2 / (2 \sigma^2))`, with values in (0, 1].
 
@@ -123,12 +129,6 @@ class RBFMix(Kernel):
             return trained_profiles.gaussians(sq_dist, sigmas, weights)
         parts = zip(sigmas, weights, strict=True)
         return torch.stack([weight * profiles.gaussian(sq_dist, sigma) for sigma, weight in parts]).sum(0)
-
-
-@lru_cache(maxsize=32)
-def _conditioning_of_gaussians(sigmas: tuple[float, ...], weights: tuple[float, ...]) -> Conditioning:
-    slopes = [0.5 * weight / sigma**2 for sigma, weight in zip(sigmas, weights, strict=True)]
-    return Conditioning(sum(slopes) / sum(weights), is_moderate=is_moderate(*sigmas, *weights))
 
 
 class RationalQuadraticKernel(Kernel):
