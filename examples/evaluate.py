@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
             if not options.quiet:
                 print(*(f"{name:22}{value:.6g}" for name, value in result["metrics"].items()), sep="\n")
             print(f"Result: {out}")
-    except (CheckpointError, FileExistsError, MissingDataError, ModuleNotFoundError, ValueError) as error:
+    except (CheckpointError, MissingDataError, ModuleNotFoundError, OSError, ValueError) as error:
         reader.error(str(error))
     return out
 

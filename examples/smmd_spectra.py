@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dcgan.atomic import replacing
+from dcgan.reading import DamagedFileError
 from dcgan.record import read_log
 from smmd.record import SPECTRA
 from smmd.spectra import draw
@@ -19,7 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--out", type=Path, help=f"the picture ({SPECTRA}.png in the folder)")
     options = parser.parse_args(arguments)
     out: Path = options.out or options.run / f"{SPECTRA}.png"
-    lines = read_log(options.run / f"{SPECTRA}.jsonl")
+    try:
+        lines = read_log(options.run / f"{SPECTRA}.jsonl")
+    except DamagedFileError as error:
+        parser.error(str(error))
     if not lines:
         parser.error(f"run: there are no singular values in {options.run}")
     with replacing(out) as partial:

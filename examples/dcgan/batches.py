@@ -91,8 +91,10 @@ class Batches:
         """Go to a position that :meth:`state_dict` returned.
 
         Raises:
-            ValueError: if it is one in another number of images.
+            ValueError: if it is one in another number of images, or not a position.
         """
+        if not all(type(number) is int and number >= 0 for number in state.values()):
+            raise ValueError(f"batches: expected numbers >= 0, got {state}")
         if state["images"] != len(self._images):
             raise ValueError(
                 f"it was trained with a data set of {state['images']:,} images, and this one has {len(self._images):,}"

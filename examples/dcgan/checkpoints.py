@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dcgan.atomic import PARTIAL, replacing
+from dcgan.reading import DamagedFileError, read_tensors
 
 KEPT = 2
 """How many checkpoints stay: the newest, and the one before in case that is damaged."""
@@ -47,7 +48,10 @@ class Checkpoints:
         """
         path = self.folder / _NAME.format(iteration)
         with replacing(path) as partial:
-            torch.save({"format": FORMAT, "iteration": iteration} | state, partial)
+            try:
+                torch.save({"format": FORMAT, "iteration": iteration} | state, partial)
+            except RuntimeError as error:  # so PyTorch calls it if the disk is full
+                raise OSError(next(iter(str(error).splitlines()), "")) from error
         self._tidy(iteration)
         return path
 
@@ -81,20 +85,24 @@ def load(path: Path) -> State:
     """Return the state in a checkpoint, on the CPU.
 
     Raises:
-        CheckpointError: if it cannot be read, or is none.
+        CheckpointError: if it cannot be read, is not one, or holds numbers that are not finite.
     """
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint {path}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read, it is truncated or no checkpoint: {_first_line(error)}"
-        ) from error
+        state = read_tensors(path)
+    except DamagedFileError as error:
+        raise CheckpointError(f"{path} cannot be read, it is truncated or no checkpoint: {error}") from error
     if not isinstance(state, dict) or "format" not in state:
         raise CheckpointError(f"{path} is no checkpoint of these scripts")
     if state["format"] != FORMAT:
         raise CheckpointError(f"{path} is a {state['format']!r}; this version reads {FORMAT!r}")
+    iteration = state.get("iteration")
+    if type(iteration) is not int or iteration < 0:
+        raise CheckpointError(f"{path} is damaged: expected an iteration >= 0, got {iteration!r}")
+    lost = next(_not_finite(state), None)
+    if lost is not None:
+        raise CheckpointError(f"{path} cannot be used: numbers in {lost} are not finite")
     return state
 
 
@@ -102,5 +110,11 @@ def _iteration(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _not_finite(part: object, name: str = "") -> Iterator[str]:
+    """Yield the names of tensors in which a number is infinite or NaN."""
+    if isinstance(part, torch.Tensor):
+        if not part.isfinite().all():
+            yield name.removeprefix(".")
+    elif isinstance(part, dict | list | tuple):
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from _not_finite(value, f"{name}.{key}")

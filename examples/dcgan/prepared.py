@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from dcgan.atomic import replacing
-from dcgan.sources import Source, make_source
+from dcgan.atomic import replacing, write_text
+from dcgan.reading import DamagedFileError
+from dcgan.sources import Source, listing, make_source
 
 REPORT_EVERY = 10_000
 """Images from one report to the next."""
@@ -37,18 +37,36 @@ def load(
         return np.asarray(make_source(dataset, root, size=size, channels=channels, split=split))
     path = root / "prepared" / f"{dataset}{'' if split == 'train' else f'-{split}'}-{'x'.join(map(str, shape))}.npy"
     make = partial(make_source, dataset, root, size=size, channels=channels, split=split)
-    return stored(path, shape, make, report)
+    return stored(path, shape, make, report, listing(root) if dataset == "folder" else None)
 
 
-def stored(path: Path, shape: tuple[int, ...], make: Callable[[], Source], report: Report) -> NDArray[np.uint8]:
+def stored(
+    path: Path, shape: tuple[int, ...], make: Callable[[], Source], report: Report, files: str | None = None
+) -> NDArray[np.uint8]:
     """Return the images `(n, *shape)` of an array, mapped from the disk; at first make their source, and write them.
 
+    Args:
+        path: the array.
+        shape: of an image.
+        make: makes the source.
+        report: is told how far the preparation is.
+        files: a digest of the files that the source reads, to notice when they change; None if they do not.
+
     Raises:
-        ValueError: if the array is not one of such images.
+        ValueError: if the array is not one of such images, or was made of other files.
     """
+    noted = path.with_suffix(".files")
     if not path.exists():
-        write(make(), shape, path, report)
-    images = np.load(path, mmap_mode="r")
+        source = make()
+        if files is not None:  # before the array: an array without it would be taken for one of other files
+            write_text(noted, files)
+        write(source, shape, path, report)
+    elif files is not None and (not noted.exists() or noted.read_text(encoding="utf-8") != files):
+        raise ValueError(f"{path} was prepared from other images than are there now; delete it to have it made anew")
+    try:
+        images = np.load(path, mmap_mode="r")
+    except (EOFError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged ({error}); delete it to have it made anew") from error
     if images.dtype != np.uint8 or images.shape[1:] != shape:
         raise ValueError(f"{path} holds {images.dtype} of shape {images.shape}; delete it to have it made anew")
     return images
@@ -57,10 +75,11 @@ def stored(path: Path, shape: tuple[int, ...], make: Callable[[], Source], repor
 def write(source: Source, shape: tuple[int, ...], path: Path, report: Report) -> None:
     """Write all images of a source, of one shape each, as an array `(n, *shape)` that is complete or not there."""
     count = len(source)
-    with replacing(path) as partial:
-        images = open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *shape))
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    # Written, not mapped: the system ends a process that writes to mapped memory while the disk is full.
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
         for index in range(count):
-            images[index] = source[index]
+            file.write(np.broadcast_to(source[index], shape).tobytes())
             if (index + 1) % REPORT_EVERY == 0 or index + 1 == count:
                 report(f"Preparing {path}: {index + 1:,} of {count:,} images")
-        images.flush()

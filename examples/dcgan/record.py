@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dcgan.atomic import replacing, write_text
+from dcgan.atomic import PARTIAL, append_text, replacing, write_text
 from dcgan.batches import to_pixels
 from dcgan.board import Board
 from dcgan.fields import to_json
 from dcgan.gan import GAN, Step, gradient_norm
 from dcgan.precision import SMALLEST_SCALE
+from dcgan.reading import read_lines
 from torch_mmd_losses import MMDLoss, ScaledMMDLoss, spectral_norms
 
 SAMPLES = 64
@@ -52,6 +53,7 @@ class Record:
         iteration: the iteration that the run goes on from; what was logged after it is dropped.
 
     Raises:
+        DamagedFileError: if a line of a log is damaged.
         MissingBoardError: if it is to be written for TensorBoard, which is not installed.
     """
 
@@ -59,6 +61,10 @@ class Record:
         self._folder = folder
         self._noise = noise
         self._board = Board(folder / "tensorboard", iteration) if configuration.tensorboard else None
+        # The lock of the folder is held, so that these are of processes that were killed.
+        for name in ("samples/*", "configuration.json.*", "*.jsonl.*"):
+            for partial in folder.glob(f"{name}{PARTIAL}"):
+                partial.unlink()
         write_text(folder / "configuration.json", to_json(configuration) + "\n")
         for log in folder.glob("*.jsonl"):
             kept = [line for line in read_log(log) if line["iteration"] <= iteration]
@@ -72,8 +78,7 @@ class Record:
 
     def append(self, name: str, line: Line) -> None:
         """Append a line with its `iteration` to a log of another name."""
-        with (self._folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_text(self._folder / f"{name}.jsonl", json.dumps(line) + "\n")
 
     def draw(self, gan: Artist) -> None:
         """Save a sheet of samples of the same noise as ever."""
@@ -85,11 +90,12 @@ class Record:
 
 
 def read_log(path: Path) -> list[Line]:
-    """Return the lines of a log, none if it is not there; a last one that was cut short is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Return the lines of a log, none if it is not there; a last one that was cut short is left out.
+
+    Raises:
+        DamagedFileError: if a line is damaged.
+    """
+    return read_lines(path, growing=True, iteration=int) if path.exists() else []
 
 
 def measure(gan: GAN, step: Step, images_per_second: float) -> Line:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dcgan.atomic import NotWrittenError
 from dcgan.board import MissingBoardError
 from dcgan.checkpoints import CheckpointError
 from dcgan.experiment import WANG, Experiment
 from dcgan.fields import to_json
+from dcgan.locks import InUseError, owned
 from dcgan.options import Reader
 from dcgan.presets import PRESETS
 from dcgan.processes import Group, joined
@@ -21,6 +24,9 @@ from dcgan.record import NotFiniteError
 from dcgan.sources import MissingDataError
 from dcgan.training import ResumeError, Training
 from torch_mmd_losses import UsageWarning
+
+_REFUSALS = (CheckpointError, InUseError, MissingBoardError, MissingDataError, OSError, ResumeError, ValueError)
+"""Errors before the first iteration whose messages say all."""
 
 
 def main(preset: str, description: str, arguments: Sequence[str] | None = None) -> Path:
@@ -37,13 +43,14 @@ def train(reader: Reader, experiment: Experiment[Any, Any, Any], arguments: Sequ
     # The number of scores is an option of the command line, and the log has the share of saturated pairs.
     warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
     configuration, run = reader.read(arguments)
-    with joined(configuration.device or "cpu") as group:
+    with joined(configuration.device or "cpu") as group, ExitStack() as stack:
         say = print if group.first else _say_nothing
         if run.dry_run:
             say(to_json(configuration))
             return run.out
         try:
             group.all_do(lambda: _check_device(configuration.device, group))
+            group.all_do(lambda: stack.enter_context(owned(run.out)) if group.first else None)
             training = Training(
                 configuration,
                 run.out,
@@ -53,7 +60,7 @@ def train(reader: Reader, experiment: Experiment[Any, Any, Any], arguments: Sequ
                 group=group,
                 experiment=experiment,
             )
-        except (CheckpointError, MissingBoardError, MissingDataError, ResumeError, ValueError) as error:
+        except _REFUSALS as error:
             if group.first:
                 reader.refuse(str(error))
             sys.exit(2)
@@ -61,6 +68,10 @@ def train(reader: Reader, experiment: Experiment[Any, Any, Any], arguments: Sequ
             signal = training.run()
         except NotFiniteError as error:
             sys.exit(str(error) if group.first else 1)
+        except NotWrittenError as error:
+            if group.count > 1:
+                raise  # without waiting for the others, which the launcher ends
+            sys.exit(f"{error}. Make room, then continue with the same options and --resume auto")
         if signal is not None:
             iteration = training.gan.iteration
             say(f"Interrupted after iteration {iteration:,}; continue with the same options and --resume auto")
@@ -71,7 +82,8 @@ def train(reader: Reader, experiment: Experiment[Any, Any, Any], arguments: Sequ
 
 def _check_device(device: str, group: Group) -> None:
     try:
-        torch.empty(1, device=group.device(device))
+        if torch.empty(1, device=group.device(device)).is_meta:
+            raise ValueError("device: expected one that computes, such as cpu or cuda; got meta")
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"device: {str(error).splitlines()[0]}") from error
 

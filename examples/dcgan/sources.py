@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcgan.idx import read_images
+from dcgan.reading import DamagedFileError
 
 Pixels = NDArray[np.uint8]
 
@@ -62,7 +64,12 @@ class Pictures:
         return len(self._items)
 
     def __getitem__(self, index: int) -> Pixels:
-        fitted = np.asarray(self._fit(self._read(self._items[index]).convert(self._mode)))
+        item = self._items[index]
+        try:
+            with self._read(item) as image:
+                fitted = np.asarray(self._fit(image.convert(self._mode)))
+        except OSError as error:
+            raise DamagedFileError(f"{item} cannot be read as an image: {error}") from error
         return np.atleast_3d(fitted).transpose(2, 0, 1)
 
 
@@ -163,6 +170,13 @@ def folder(root: Path, size: int, channels: int) -> Source:
     return Pictures(files, Image.open, fit_shorter_side(size), channels)
 
 
+def listing(root: Path) -> str | None:
+    """Return a digest of the names, sizes and times of the images in a folder; None if there are none."""
+    found = [(path, path.stat()) for path in sorted(_pictures(root))]
+    lines = [f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n" for path, status in found]
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest() if lines else None
+
+
 def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Source:
     """Return images of 4 x 4 squares of random colours, always the same ones."""
     squares = np.random.default_rng(seed).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
@@ -191,10 +205,14 @@ def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _picture_files(root: Path) -> list[Path]:
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    files = sorted(_pictures(root))
     if not files:
         raise MissingDataError(f"There are no images ({', '.join(PICTURES)}) in {root}.")
     return files
+
+
+def _pictures(root: Path) -> Iterator[Path]:
+    return (path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
 
 
 def _expect(path: Path, advice: str) -> None:

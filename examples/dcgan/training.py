@@ -17,6 +17,7 @@ from dcgan.checkpoints import CheckpointError, Checkpoints, State, load
 from dcgan.experiment import WANG, Experiment
 from dcgan.fields import changes, from_settings
 from dcgan.interruption import Interruption
+from dcgan.locks import is_empty
 from dcgan.prepared import Report
 from dcgan.processes import ALONE, Group
 from dcgan.progress import Progress
@@ -63,9 +64,10 @@ class Training:
         self.configuration = configuration
         self.group = group
         self.checkpoints = Checkpoints(folder / "checkpoints", configuration.keep_every)
+        self._origin = ""
         state = group.first_does(lambda: self._find(folder, resume))
-        if state is not None and not force:
-            self._check_unchanged(state)
+        if state is not None:
+            self._check_unchanged(state, force=force)
         images = self._images(report=_silent if quiet else print)
         self.batches = experiment.batches(images, configuration, group)
         randomness.seed(configuration.seed)
@@ -140,12 +142,20 @@ class Training:
 
     def _find(self, folder: Path, resume: str | None) -> State | None:
         if resume is None:
-            if folder.exists() and any(folder.iterdir()):
+            if not is_empty(folder):
                 raise ResumeError(f"{folder} is not empty; choose another --out, or continue its run by --resume auto")
             return None
         if resume != "auto":
+            own = (folder.resolve(), self.checkpoints.folder.resolve())
+            if not is_empty(folder) and Path(resume).resolve().parent not in own:
+                raise ResumeError(
+                    f"{folder} is not empty, and {resume} is not a checkpoint of the run in it, whose checkpoints and "
+                    "logs would be lost; choose another --out"
+                )
+            self._origin = resume
             return load(Path(resume))
         state, complaints = self.checkpoints.newest()
+        self._origin = f"the newest that can be read in {self.checkpoints.folder}"
         for complaint in complaints:
             print(f"Warning: {complaint}", file=sys.stderr)
         if state is None and complaints:
@@ -157,8 +167,11 @@ class Training:
             self.gan.load_state_dict(state)
             self.batches.load_state_dict(state["batches"])
             randomness.restore(state["random"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"The checkpoint does not fit this configuration: {error}") from error
+        except Exception as error:  # of any type, since the state may be anything
+            reason = f"there is no {error}" if isinstance(error, KeyError) else error
+            raise CheckpointError(
+                f"The checkpoint does not fit this configuration: {reason} ({self._origin})"
+            ) from error
 
     def _save(self, step: Any) -> None:  # noqa: ANN401
         # A checkpoint of networks that are lost would push out one that can be used.
@@ -173,11 +186,20 @@ class Training:
         }
         self.checkpoints.save(self.gan.iteration, state)
 
-    def _check_unchanged(self, state: State) -> None:
+    def _check_unchanged(self, state: State, *, force: bool) -> None:
+        own = self.experiment.name
+        if state.get("experiment", own) != own:
+            raise CheckpointError(
+                f"The checkpoint is of the experiment {state['experiment']!r}, expected {own!r} ({self._origin})"
+            )
+        if force:
+            return
         try:
             before = from_settings(self.experiment.settings, state.get("configuration"))
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"The configuration in the checkpoint cannot be used: {error}") from error
+            raise CheckpointError(
+                f"The configuration in the checkpoint cannot be used: {error} ({self._origin})"
+            ) from error
         found = changes(before, self.configuration)
         if found:
             raise ResumeError(

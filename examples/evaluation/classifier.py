@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from dcgan.atomic import replacing
+from dcgan.reading import DamagedFileError, read_tensors
 from torch import Tensor, nn
 
 FORMAT = "torch-mmd-losses classifier 1"
@@ -58,9 +58,9 @@ def load(path: Path) -> tuple[Classifier, dict[str, Any]]:
         ValueError: if the file is none that :func:`save` wrote.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"features: {path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+        state = read_tensors(path)
+    except DamagedFileError as error:
+        raise ValueError(f"features: {path} cannot be read as weights: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"features: {path} is no {FORMAT!r}, which examples/classifier.py writes")
     network = Classifier(**state["shape"])

@@ -60,10 +60,14 @@ def find(path: Path) -> Checkpoint:
         run = next((folder for folder in path.parents if (folder / "configuration.json").exists()), path.parent)
     state = load(path)
     name = state.get("experiment", WANG.name)  # which older checkpoints do not name
-    if name not in EXPERIMENTS:
+    if not isinstance(name, str) or name not in EXPERIMENTS:
         raise ValueError(f"run: expected a checkpoint of {' or '.join(EXPERIMENTS)}, got one of {name}")
     experiment = EXPERIMENTS[name]
-    return Checkpoint(path, run, state, experiment, from_settings(experiment.settings, state.get("configuration")))
+    try:
+        configuration = from_settings(experiment.settings, state.get("configuration"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"run: the configuration in {path} cannot be used: {error}") from error
+    return Checkpoint(path, run, state, experiment, configuration)
 
 
 def generate(
@@ -72,11 +76,14 @@ def generate(
     """Return images of noise that depends on the seed only.
 
     Raises:
-        ValueError: if the generator puts out what is no finite number.
+        ValueError: if the generator is not one of the configuration, or puts out what is no finite number.
     """
     experiment = checkpoint.experiment
     generator = experiment.generator(checkpoint.configuration)
-    generator.load_state_dict(checkpoint.state[WEIGHTS[weights]])
+    try:
+        generator.load_state_dict(checkpoint.state[WEIGHTS[weights]])
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"run: the {weights} generator in {checkpoint.path} cannot be used: {error}") from error
     generator.to(device).eval()
     noise = experiment.noise(checkpoint.configuration, count, torch.Generator().manual_seed(seed))
     parts = []

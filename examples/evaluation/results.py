@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dcgan.atomic import write_text
+from dcgan.reading import DamagedFileError, read_json
 
 from evaluation.comparison import Comparison
 from evaluation.features import Features
@@ -46,9 +47,6 @@ def name(comparison: Comparison, features: Features, count: int) -> str:
 
 def _read(path: Path) -> Result:
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return read_json(path, metrics=dict, provenance=dict)
+    except DamagedFileError as error:
         raise ValueError(f"{path} is no result of examples/evaluate.py: {error}") from error
-    if not isinstance(result, dict) or not {"metrics", "provenance"} <= result.keys():
-        raise ValueError(f"{path} is no result of examples/evaluate.py: it has no metrics and provenance")
-    return result

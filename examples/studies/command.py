@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dcgan import prepared
+from dcgan.atomic import NotWrittenError
+from dcgan.reading import DamagedFileError
 from dcgan.sources import SPLITS, MissingDataError
 from evaluation.arguments import integer
 from sweeps.attempt import Recipe, Result
@@ -19,7 +21,8 @@ from sweeps.plan import Pair, Run
 from sweeps.workers import SignalledError, Workers
 
 from studies import costs, logs, protocol, results, sheets
-from studies.report import report
+from studies.report import check, report
+from studies.tables.losses import FLOOR
 
 EXAMPLES = Path(__file__).parents[1]
 
@@ -32,8 +35,11 @@ def main(description: str, arguments: Sequence[str]) -> int:
     parser = _parser(description)
     options = parser.parse_args(arguments)
     options.refuse = parser.error
-    actions = {"run": run, "list": list_runs, "export": export, "cost": cost, "report": report}
-    return actions[options.action](options)
+    actions = {"run": run, "list": list_runs, "export": export, "cost": cost, "report": write_report}
+    try:
+        return actions[options.action](options)
+    except (DamagedFileError, NotWrittenError) as error:
+        parser.error(str(error))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,6 +110,17 @@ def cost(options: argparse.Namespace) -> int:
     return 0
 
 
+def write_report(options: argparse.Namespace) -> int:
+    """Write the report, unless raw logs are missing and the user does not know that."""
+    check(options)
+    names = [*(f"{each.name}.jsonl" for each in _waiting(options, _planned(options))), costs.FILE, FLOOR]
+    missing = [name for name in names if not (options.raw / name).exists()]
+    if missing and not options.partial:
+        listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        options.refuse(f"raw: {len(missing)} files are missing in {options.raw}: {listed}; --partial goes without them")
+    return report(options)
+
+
 def _planned(options: argparse.Namespace, *, whole: bool = True) -> list[Run]:
     """Return the runs in the order of the questions, as far as they are decided."""
     questions = protocol.QUESTIONS
@@ -165,5 +182,8 @@ def _parser(description: str) -> argparse.ArgumentParser:
     found["cost"].add_argument("--turns", type=integer(1), default=40, help="iterations of each setting (%(default)s)")
     found["report"].add_argument(
         "--root", type=Path, default=EXAMPLES.parent, help="where README.md and docs are (the repository)"
+    )
+    found["report"].add_argument(
+        "--partial", action="store_true", help="report on what there is if raw logs are missing"
     )
     return parser

@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from dcgan.atomic import write_text
+from dcgan.reading import DamagedFileError, has, read_json, read_lines
 from dcgan.record import read_log
 from sweeps.folders import Folder, Status
 
 Line = dict[str, Any]
 
-KINDS = ("run", "training", "evaluation")
+NEEDED: dict[str, dict[str, type]] = {
+    "run": {"settings": dict, "status": str},
+    "training": {"iteration": int},
+    "evaluation": {"iteration": int, "metrics": dict},
+}
+"""The kinds of lines, and what each has at least."""
+
+KINDS = tuple(NEEDED)
 
 ORIGIN = ("checkpoint", "images", "extractor", "seed", "versions", "machine", "date", "command")
 """What a raw log keeps of the provenance of an evaluation."""
@@ -34,13 +42,13 @@ def lines(folder: Folder) -> Iterator[Line]:
         "status": outcome.status.value,
         "message": outcome.message,
         "iteration": outcome.iteration,
-        "configuration": json.loads((folder.path / "configuration.json").read_text(encoding="utf-8")),
+        "configuration": read_json(folder.path / "configuration.json"),
     }
     for line in read_log(folder.path / "log.jsonl"):
         yield {"kind": "training", **_rounded(line)}
     evaluations = sorted((folder.path / "evaluations").glob("*.json"))
     for path in evaluations:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path, metrics=dict, provenance=dict, class_shares=dict)
         origin = result["provenance"]
         yield {
             "kind": "evaluation",
@@ -70,11 +78,21 @@ def export(folder: Folder, to: Path, *, evaluation: str) -> bool:
 
 
 def read(path: Path) -> dict[str, list[Line]]:
-    """Return the lines of a raw log by their kinds."""
+    """Return the lines of a raw log by their kinds.
+
+    Raises:
+        DamagedFileError: if a line is damaged or missing.
+    """
     found: dict[str, list[Line]] = {kind: [] for kind in KINDS}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        parsed = json.loads(line)
-        found[parsed.pop("kind")].append(parsed)
+    for number, line in enumerate(read_lines(path, kind=str), 1):
+        kind = line.pop("kind")
+        if kind not in NEEDED or not has(line, NEEDED[kind]):
+            raise DamagedFileError(
+                f"{path}, line {number}: expected the entries of a line of a kind, got {kind}: {line}"
+            )
+        found[kind].append(line)
+    if len(found["run"]) != 1 or (found["run"][0]["status"] != Status.DIVERGED.value and not found["evaluation"]):
+        raise DamagedFileError(f"{path}: expected one run, with evaluations unless it diverged; lines are missing")
     return found
 
 

@@ -38,14 +38,18 @@ BLOCK = re.compile(r"(?<=<!-- table of the study -->\n\n).*?(?=\n<!-- its end --
 """Where the table of losses stands in the README."""
 
 
-def report(options: argparse.Namespace) -> int:
-    """Write all tables and pictures, and return the exit status."""
-    root: Path = options.root
+def check(options: argparse.Namespace) -> None:
+    """Refuse folders that cannot be those of the raw logs and of the documentation."""
     # Tables of nothing would take the place of those that are there.
     if not results.any_known(options.raw):
         options.refuse(f"raw: there are no raw logs of runs in {options.raw}")
-    if not (root / "README.md").is_file():
-        options.refuse(f"root: there is no README.md in {root}")
+    if not (options.root / "README.md").is_file():
+        options.refuse(f"root: there is no README.md in {options.root}")
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write all tables and pictures, and return the exit status."""
+    root: Path = options.root
     for name, text in fragments(options.raw).items():
         write_text(root / "docs" / "_study" / f"{name}.md", text)
     readme = root / "README.md"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from dcgan.reading import read_lines
 
 from studies.costs import FILE
 from studies.protocol import Setting
@@ -25,7 +26,7 @@ class Cost(NamedTuple):
 def costs(raw: Path) -> Mapping[Setting, Cost]:
     """Return what was measured, by setting."""
     path = raw / FILE
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
+    lines = read_lines(path, settings=dict, milliseconds=float) if path.exists() else ()
     return {tuple(line["settings"].items()): Cost(line["milliseconds"], line["share_of_loss"]) for line in lines}
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from dcgan.locks import locked
+
 from sweeps.devices import Place
 from sweeps.folders import Folder, Outcome, Status
-from sweeps.locks import locked
 from sweeps.plan import Run
 from sweeps.processes import Ended, Processes
 

@@ -6,9 +6,11 @@ import argparse
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from dcgan.atomic import write_text
+from dcgan.atomic import NotWrittenError, naming, write_text
+from dcgan.reading import DamagedFileError
 
 from sweeps import figure
 from sweeps.attempt import Recipe, Result
@@ -28,7 +30,11 @@ BUSY = 3
 def main(description: str, arguments: Sequence[str]) -> int:
     """Do what a command line says, and return the exit status."""
     options = read(description, arguments)
-    return {"run": run, "list": list_runs, "collect": collect}[options.action](options)
+    refuse: Callable[[str], NoReturn] = options.refuse
+    try:
+        return {"run": run, "list": list_runs, "collect": collect}[options.action](options)
+    except (DamagedFileError, NotWrittenError) as error:
+        refuse(str(error))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,8 +58,9 @@ def run(options: argparse.Namespace) -> int:
         options.refuse(f"evaluate: there is no {options.evaluator}")
     _check(options, recipe, runs)
     for each in runs:
-        if recipe.folder(each).description() is None:
-            recipe.folder(each).describe(recipe.description(each))
+        with naming(recipe.folder(each).path):
+            if recipe.folder(each).description() is None:
+                recipe.folder(each).describe(recipe.description(each))
     jobs = options.jobs or len(places)
     _say(f"{_count(mine, options)}; {jobs} at a time")
     try:

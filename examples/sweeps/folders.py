@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dcgan.atomic import write_text
-
-from sweeps.locks import is_locked
+from dcgan.locks import is_locked
+from dcgan.reading import DamagedFileError, read_json
+from dcgan.record import read_log
 
 Description = dict[str, Any]
 """What decides how a run ends: study, script, settings and options."""
@@ -79,7 +80,7 @@ class Folder:
 
     def description(self) -> Description | None:
         """Return what was written down last, or None."""
-        return self._read(DESCRIPTION)
+        return self._read(DESCRIPTION, study=str, script=str, settings=dict, options=list)
 
     def begin(self, description: Description) -> None:
         """Write down what is trained from now on, and drop how that ended before."""
@@ -95,10 +96,13 @@ class Folder:
 
         A training that outlived its sweep has ended if it left a checkpoint of its last iteration.
         """
-        saved = self._read(OUTCOME)
-        if saved is not None:
+        saved = self._read(OUTCOME, status=str)
+        if saved is None:
+            return self._left()
+        try:
             return Outcome(**{**saved, "status": Status(saved["status"])})
-        return self._left()
+        except (TypeError, ValueError) as error:
+            raise DamagedFileError(f"{self.path / OUTCOME}: expected how a run ended, got {saved}: {error}") from error
 
     def keep(self) -> None:
         """Write down how the training ended if only what it left tells: its checkpoints may be deleted one day."""
@@ -126,10 +130,8 @@ class Folder:
 
     def iteration(self) -> int:
         """Return how far the training is by its log, which may be a little farther than its last checkpoint."""
-        path = self.path / "log.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]
-        return int(json.loads(whole[-1])["iteration"]) if whole else 0
+        lines = read_log(self.path / "log.jsonl")
+        return int(lines[-1]["iteration"]) if lines else 0
 
     def evaluation(self, iteration: int, pattern: str = "*.json") -> Evaluation | None:
         """Return an evaluation of the state after an iteration, or None if there is none.
@@ -137,7 +139,7 @@ class Folder:
         Of several whose files' names match the pattern, it is the one whose name is last by its letters.
         """
         for path in sorted((self.path / "evaluations").glob(pattern), reverse=True):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, metrics=dict, provenance=dict)
             of = content["provenance"].get("checkpoint", {}).get("iteration", iteration)
             if of == iteration:
                 return Evaluation(path.name, _finite_numbers(content["metrics"]))
@@ -147,12 +149,9 @@ class Folder:
         names = (path.name for path in (self.path / "checkpoints").glob("*"))
         return [int(found[1]) for name in names if (found := re.fullmatch(r"iteration-(\d+)\.pt", name))]
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _read(self, name: str, **needed: type) -> dict[str, Any] | None:
         path = self.path / name
-        if not path.exists():
-            return None
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
+        return read_json(path, **needed) if path.exists() else None
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_text(self.path / name, json.dumps(content, indent=2) + "\n")

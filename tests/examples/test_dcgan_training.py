@@ -100,6 +100,7 @@ def test_a_run_leaves_its_configuration_a_log_samples_and_two_checkpoints(finish
     assert files == {
         "configuration.json",
         "log.jsonl",
+        "training.lock",
         *(f"samples/iteration-{iteration:08d}.png" for iteration in (0, 10, 20)),
         *(f"checkpoints/iteration-{iteration:08d}.pt" for iteration in (10, 20)),
     }

@@ -570,7 +570,8 @@ def test_each_data_set_has_its_table_and_the_floor_its_row(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "none of them has results"), ("{", "is no result"), ("{}", "no metrics and")]
+    ("content", "message"),
+    [(None, "none of them has results"), ("{", "is no result"), ("{}", "expected an object with metrics")],
 )
 def test_a_table_of_nothing_is_refused(
     content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

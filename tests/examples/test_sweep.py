@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import sweep
 from dcgan import losses, options, presets
+from dcgan.locks import is_locked, locked
 from hypothesis import given
 from hypothesis import strategies as st
 from stubs import TRAIN
@@ -26,7 +27,6 @@ from sweeps.attempt import understood
 from sweeps.devices import place
 from sweeps.folders import Evaluation, Folder, Outcome, Status
 from sweeps.grids import RATES, STUDIES
-from sweeps.locks import is_locked, locked
 from sweeps.plan import plan, share, text
 from sweeps.processes import Ended
 from sweeps.results import Row

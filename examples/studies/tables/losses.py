@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from dcgan.reading import read_json
 from sweeps.summary import NONE, markdown
 
 from studies import cells, protocol, results
@@ -24,5 +24,5 @@ def table(raw: Path) -> str:
 
 
 def _floor(path: Path) -> list[str]:
-    metrics = [json.loads(path.read_text(encoding="utf-8"))["metrics"]] if path.exists() else []
+    metrics = [read_json(path, metrics=dict)["metrics"]] if path.exists() else []
     return ["floor: training images", NONE, *cells.metrics(metrics), NONE, NONE]
