@@ -29,6 +29,7 @@ from torch_mmd_losses.losses.gradient_caching import cached_backward
 from torch_mmd_losses.losses.mmd import MMDLoss
 from torch_mmd_losses.losses.penalties import gradient_penalty, interpolation_points, l2_penalty
 from torch_mmd_losses.losses.scaled import ScaledMMDLoss
+from torch_mmd_losses.references.balance import ratio_to_real, relative
 from torch_mmd_losses.references.distance_quantiles import distance_quantiles
 from torch_mmd_losses.references.reference import MMDReference
 from torch_mmd_losses.spectral.norm import conv_spectral_norm, spectral_norms
@@ -66,6 +67,8 @@ __all__ = [
     "mmd2_and_variance",
     "mmd2_blocks",
     "mmd2_fourier",
+    "ratio_to_real",
+    "relative",
     "witness",
     # fields
     "drift",

@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.precision import total_dtype
+from torch_mmd_losses.references import deregularised
 from torch_mmd_losses.references.batches import Rows, ones_like_rows
 from torch_mmd_losses.references.form import Form
 from torch_mmd_losses.references.kernel_values import sum_between_different, weighted_sums, weighted_values
+
+FACTORISED = 2**14
+"""Largest number of rows whose kernel matrix is factorised: 2 GB in float64."""
 
 
 class AllRows(Form):
@@ -74,6 +79,17 @@ class AllRows(Form):
     def error_bound(self, fake: Tensor) -> Tensor:
         """Return zero."""
         return fake.new_zeros(())
+
+    def regularised_on(self, device: torch.device, lambda_: float) -> deregularised.Factor:
+        """Return the factor of the kernel matrix of all rows."""
+        if len(self.rows) > FACTORISED:
+            raise ValueError(
+                f"real: expected at most {FACTORISED} rows for drmmd2 with kind='exact', which factorises their kernel "
+                f"matrix, got {len(self.rows)}; use kind='nystrom'"
+            )
+        rows = self.rows.to(device, total_dtype(device))
+        weights = self._all_weights().to(rows) / self.weight.to(rows)
+        return deregularised.of_rows(rows, weights, self.kernel, lambda_)
 
     def share(self, rank: int, world: int) -> AllRows:
         """Return every `world`-th row, with the totals of all rows."""

@@ -17,6 +17,7 @@ from torch_mmd_losses.pairs.batch import Batch
 from torch_mmd_losses.pairs.objective import Objective, Weights
 from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision, total_dtype
+from torch_mmd_losses.references import deregularised
 from torch_mmd_losses.references.batches import Rows, ones_like_rows
 from torch_mmd_losses.references.kernel_values import values_within
 from torch_mmd_losses.types import Estimator
@@ -61,6 +62,7 @@ class Form(LoadedAsAWhole, ABC):
             self.register_buffer(name, zero.clone())
         self.register_buffer("within", zero.clone().fill_(math.nan))
         self.divided = False
+        self._regularised: deregularised.Factor | None = None
         self.has_pairs = self._is_ready = self._knows_within = False
 
     # What a form defines
@@ -84,6 +86,10 @@ class Form(LoadedAsAWhole, ABC):
     @abstractmethod
     def error_bound(self, fake: Tensor) -> Tensor:
         """Return a bound on the error of the mean of `attraction` over the fake samples."""
+
+    @abstractmethod
+    def regularised_on(self, device: torch.device, lambda_: float) -> deregularised.Factor:
+        """Return what the deregularised MMD needs, on a device, or raise."""
 
     @abstractmethod
     def examples(self) -> Tensor:
@@ -110,6 +116,7 @@ class Form(LoadedAsAWhole, ABC):
         self.diagonal += (weights.square() @ values_within(self.kernel, rows.scores)).to(there)
         self.add(rows)
         self.within.fill_(math.nan)
+        self._regularised = None
         self._is_ready = self._knows_within = False
 
     def ready(self) -> None:
@@ -148,6 +155,30 @@ class Form(LoadedAsAWhole, ABC):
                 self.within.copy_(self.sum_within())
         self._knows_within = True
 
+    def regularised(self, lambda_: float, device: torch.device) -> deregularised.Factor:
+        """Return what the deregularised MMD needs, computed anew if the last call was for something else."""
+        kept = self._regularised
+        if kept is None or kept.lambda_ != lambda_ or kept.basis.device != device:
+            kept = self._find_regularised(lambda_, device)
+        return kept
+
+    @eager_only
+    @torch.no_grad()
+    def _find_regularised(self, lambda_: float, device: torch.device) -> deregularised.Factor:
+        if in_function_transform():
+            raise RuntimeError(
+                "lambda_: expected a call outside of function transforms such as torch.func.grad before the first one "
+                f"inside with the same number, got none with {lambda_:g}"
+            )
+        if bool((self.squares > 0) & (self.weight.abs() < self.sizes * (1 - CANCELLED))):
+            raise ValueError(
+                "weights: expected weights >= 0 for drmmd2, whose covariance needs them, got weights of both signs"
+            )
+        self._regularised = None  # frees memory for the next one
+        with full_precision(device):
+            self._regularised = self.regularised_on(device, lambda_)
+        return self._regularised
+
     def repulsion(self, fake: Tensor, estimator: Estimator, batch: Batch) -> Tensor:
         """Return the mean kernel value of two fake samples."""
         (value,) = objective_values(self.kernel, stand_in(fake), fake, estimator, objectives=[WITHIN_FAKE], batch=batch)
@@ -179,6 +210,7 @@ class Form(LoadedAsAWhole, ABC):
             if isinstance(found, Tensor):
                 self._buffers[name] = torch.empty(found.shape, dtype=found.dtype, device=kept.device)
         super()._load_from_state_dict(cast(Any, state_dict), prefix, *arguments)
+        self._regularised = None
         self._is_ready = self._knows_within = False
 
 

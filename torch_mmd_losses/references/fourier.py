@@ -11,6 +11,7 @@ from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.pairs.batch import Batch
 from torch_mmd_losses.precision import total_dtype
+from torch_mmd_losses.references import deregularised
 from torch_mmd_losses.references.batches import Rows
 from torch_mmd_losses.references.form import Form
 from torch_mmd_losses.references.kernel_values import chunks
@@ -114,6 +115,10 @@ class Waves(Form):
             "features hold for samples that do not depend on the frequencies, and a generator that is trained with "
             "them does. Compare with mmd2(real, fake, kernel) on some rows instead"
         )
+
+    def regularised_on(self, device: torch.device, lambda_: float) -> deregularised.Factor:
+        """Raise: there are no points whose kernel functions span those of the rows."""
+        raise TypeError("kind: expected 'exact' or 'nystrom' for drmmd2, got 'fourier'")
 
     def share(self, rank: int, world: int) -> Waves:
         """Return a copy: each process keeps all frequencies."""

@@ -11,6 +11,7 @@ from torch_mmd_losses import usage_warnings
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.pairs.batch import LOCAL
 from torch_mmd_losses.precision import full_precision, total_dtype
+from torch_mmd_losses.references import deregularised
 from torch_mmd_losses.references.batches import Rows
 from torch_mmd_losses.references.form import Form
 from torch_mmd_losses.references.kernel_values import (
@@ -176,6 +177,17 @@ class Landmarks(Form):
             solved = torch.linalg.solve_triangular(self.factor, mu.unsqueeze(1), upper=False)
             of_fake = self.repulsion(scores, "biased", LOCAL) - solved.square().sum()
         return (of_fake.clamp_min(0) * self.missed()).sqrt().to(fake)
+
+    def regularised_on(self, device: torch.device, lambda_: float) -> deregularised.Factor:
+        """Return the factor of the covariance of the chosen rows, projected onto the span of the landmarks."""
+        landmarks = self.landmarks.to(device, total_dtype(device))
+        within = self.mean_within("biased").to(landmarks)
+        means = (self.mu / self.weight).to(landmarks)
+        # Weights of one sign may all be negative.
+        rows = Rows(self.chosen, self.chosen_weights.abs())
+        return deregularised.of_landmarks(
+            landmarks, self.factor.to(landmarks), means, within, rows, self.kernel, lambda_
+        )
 
     def share(self, rank: int, world: int) -> Landmarks:
         """Return a copy: each process keeps all landmarks."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.hand_written_gradients import eager_only
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.kernels.hyperparameters import LoadedAsAWhole
 from torch_mmd_losses.pairs import reach
 from torch_mmd_losses.pairs.batch import LOCAL
 from torch_mmd_losses.pairs.distributed import GlobalBatch, refuse
@@ -23,7 +22,8 @@ from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.references import row_sums
 from torch_mmd_losses.references.batches import Samples, alike, checked, ones_like_rows
 from torch_mmd_losses.references.building import KINDS, Kind, Options, built
-from torch_mmd_losses.references.form import Form, stand_in
+from torch_mmd_losses.references.deregularised_reference import DeregularisedReference
+from torch_mmd_losses.references.form import stand_in
 from torch_mmd_losses.types import Estimator
 
 ESTIMATORS = ("biased", "unbiased")
@@ -32,7 +32,7 @@ EXAMINED = 256
 """Number of rows and of fake samples for which it is examined whether the kernel tells them apart."""
 
 
-class MMDReference(LoadedAsAWhole):
+class MMDReference(DeregularisedReference):
     r"""A reference sample that does not change, prepared once, from which batches of fake samples get MMD^2.
 
     In training on fixed features, the real sample is the same in every step. A reference takes all of it: the loss then
@@ -117,8 +117,6 @@ class MMDReference(LoadedAsAWhole):
         Chatalic et al. (2022), *Nystrom kernel mean embeddings*; Rahimi and Recht (2007). The code of Representation
         Distribution Matching (arXiv 2607.02375) trains one-step generators with the landmarks' form.
     """
-
-    form: Form
 
     def __init__(
         self,
