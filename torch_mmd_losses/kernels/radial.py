@@ -17,10 +17,17 @@ from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, is_mo
 from torch_mmd_losses.kernels.summands import weighted_sum
 
 
-@lru_cache(maxsize=32)
 def _conditioning_of_gaussians(sigmas: tuple[float, ...], weights: tuple[float, ...]) -> Conditioning:
+    # The compiler warns of functions with a cache.
+    return (_conditioning if torch.compiler.is_compiling() else _kept_conditioning)(sigmas, weights)
+
+
+def _conditioning(sigmas: tuple[float, ...], weights: tuple[float, ...]) -> Conditioning:
     slopes = [0.5 * weight / sigma**2 for sigma, weight in zip(sigmas, weights, strict=True)]
     return Conditioning(sum(slopes) / sum(weights), is_moderate=is_moderate(*sigmas, *weights))
+
+
+_kept_conditioning = lru_cache(maxsize=32)(_conditioning)
 
 
 class RBFKernel(Kernel):
