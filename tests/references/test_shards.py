@@ -34,10 +34,10 @@ def ranks(monkeypatch):
 
 def whole(kind, count=13, **options):
     """Return a reference before it is divided."""
-    return MMDReference(
-        scores(count, 3, 1), RBFKernel() + 0.1 * LinearKernel() if kind == "exact" else RBFKernel(),
-        kind=kind, landmarks=scores(5, 3, 4), frequencies=20, **options,
-    )  # fmt: skip
+    if kind == "nystrom":
+        options["landmarks"] = scores(5, 3, 4)
+    kernel = RBFKernel() + 0.1 * LinearKernel() if kind == "exact" else RBFKernel()
+    return MMDReference(scores(count, 3, 1), kernel, kind=kind, frequencies=20, **options)
 
 
 def parts(seed):
