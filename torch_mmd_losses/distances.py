@@ -110,13 +110,22 @@ def widened(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a, b
 
 
-def distance_factors(a: Tensor, b: Tensor, factor: float = 1) -> tuple[Tensor, Tensor]:
+def squared_norms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the squared norms `(..., m, 1)` and `(..., n, 1)` of both sets of rows."""
+    squares = a.square().sum(-1, keepdim=True)
+    return squares, squares if a is b else b.square().sum(-1, keepdim=True)
+
+
+def distance_factors(
+    a: Tensor, b: Tensor, factor: float = 1, squares: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Return two matrices whose product is `factor` times the squared distances between rows of `a` and `b`.
 
     The product is `left @ right.mT` for `left` `(..., m, d + 2)` and `right` `(..., n, d + 2)`. No further pass over
     the distances is needed to add the squared norms. The rows should be centred, see :func:`squared_distances`.
+    `squares` are the :func:`squared_norms`, if they are known already.
     """
-    squares_a, squares_b = a.square().sum(-1, keepdim=True), b.square().sum(-1, keepdim=True)
+    squares_a, squares_b = squares or squared_norms(a, b)
     left = torch.cat([-2 * factor * a, squares_a, torch.full_like(squares_a, factor)], -1)
     right = torch.cat([b, torch.full_like(squares_b, factor), squares_b], -1)
     return left, right

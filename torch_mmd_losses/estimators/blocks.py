@@ -24,6 +24,7 @@ from torch_mmd_losses.kernels.summands import (
     worst_conditioning,
 )
 from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
+from torch_mmd_losses.pairs.tiles import tiles_at_once
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.results import BlockEstimate
 from torch_mmd_losses.types import ESTIMATORS, Estimator
@@ -32,7 +33,10 @@ TOGETHER_UP_TO = 256
 """Block size up to which many blocks in one product are faster than one after the other."""
 
 AT_ONCE = 2**18
-"""Kernel values or scores of one chunk of blocks: 1 MB in float32, which stays in the second-level cache of a core."""
+"""Kernel values or scores of one chunk of blocks: 1 MB in float32, which stays in the second-level cache of a core.
+
+Several threads take larger chunks, of up to 8 MB.
+"""
 
 
 class _Group(NamedTuple):
@@ -192,7 +196,8 @@ def _in_pieces(
     size, d = real.shape[1:]
     values = torch.zeros(real.shape[0], dtype=total_dtype(real.device), device=real.device)
     towards = tuple(torch.zeros_like(scores) for scores in (real, fake)) if gradients else ()
-    at_once = max(1, AT_ONCE // (size * max(size, d)))
+    several = tiles_at_once(None, real.device, share=2)
+    at_once = max(1, several * AT_ONCE // (size * max(size, d)))
     for pieces in zip(*(scores.split(at_once) for scores in (real, fake, values, *towards)), strict=True):
         for group in groups:
             _add_group(summands, group, pieces[:2], pieces[2], pieces[3:])

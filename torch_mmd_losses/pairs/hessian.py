@@ -23,6 +23,7 @@ def add_hessian_product(
     samples: Sequence[Tensor],
     directions: Sequence[Tensor],
     side: int,
+    at_once: int,
 ) -> None:
     """Add the derivatives of `<gradient of a loss, direction>` with respect to the scores to `products`.
 
@@ -34,11 +35,12 @@ def add_hessian_product(
         samples: the scores of all samples.
         directions: for each sample, the direction for its gradient, a tensor of the same shape.
         side: number of rows and columns of a tile.
+        at_once: how many tiles an operator takes at once.
     """
     for part in blocks:
         weight = getattr(objective.weights, part.group) / part.pairs * part.gradient_weight
         block = part.block
-        for rows, columns in tiles(block, side):
+        for rows, columns in tiles(block, side, at_once):
             sides = [(part.a, rows), (part.b, columns)]
             if block.symmetric and rows == columns:
                 del sides[1]

@@ -15,12 +15,15 @@ from torch_mmd_losses.kernels.contract import UNBOUNDED
 from torch_mmd_losses.kernels.summands import GramSummand, Summand, gram_matrix, has_closed_form
 from torch_mmd_losses.pairs.batch import Batch, WeightedBlock
 from torch_mmd_losses.pairs.by_autograd import pair_sum
-from torch_mmd_losses.pairs.tiles import tile_side, tiles
+from torch_mmd_losses.pairs.tiles import tile_side, tiles, tiles_at_once
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import GROUPS, Bounds, Estimator, Group
 
 SATURATED = 0.01
 """A pair counts as saturated if its kernel value, relative to the peak, is this close to zero or to one."""
+
+SHARE = 4
+"""See `share` of :func:`tiles_at_once`: values, peaks and masks are matrices of their own."""
 
 
 def mean_values(
@@ -38,7 +41,7 @@ def mean_values(
     The means are those of the kernel without bounds. With `bounds`, a pair outside the limits counts as saturated. The
     fraction is NaN if a score is not finite, which no comparison would show.
     """
-    side = tile_side(tile_size, real.device)
+    side, at_once = tile_side(tile_size, real.device), tiles_at_once(tile_size, real.device, SHARE)
     samples = batch.samples(real, fake)
     totals = torch.zeros(len(GROUPS) + 1, dtype=total_dtype(real.device), device=real.device)
     counts = {}
@@ -52,7 +55,7 @@ def mean_values(
         for summand in closed:
             total = pair_sum(summand, whole, part.group, "none")
             totals[place].add_(total, alpha=summand.factor * part.value_weight)
-        for rows, columns in tiles(part.block, side) if part.value_weight else ():
+        for rows, columns in tiles(part.block, side, at_once) if part.value_weight else ():
             pairs, times = _tile(part, rows, columns)
             masks = []
             for summand in tiled:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from torch_mmd_losses.distances import (
     differences_squared,
     distance_factors,
     is_expandable,
+    squared_norms,
     widened,
 )
 from torch_mmd_losses.kernels.contract import Conditioning
@@ -32,6 +32,7 @@ class TileDistances:
         b: scores `(..., n, d)`, likewise.
         factor: the distances are multiplied by it, unless it is None.
         far: sum up squared differences, instead of expanding them.
+        squares: the squared norms of the scores, if they are known.
         bound: largest squared norm and elasticity, for a check of each tile, or None.
         largest: largest squared norm, if the distances are in float32 and the host knows it.
     """
@@ -43,12 +44,13 @@ class TileDistances:
         factor: float | None,
         *,
         far: bool,
+        squares: tuple[Tensor, Tensor] | None = None,
         bound: tuple[float, float] | None = None,
         largest: float = math.inf,
     ) -> None:
         self.a, self.b, self.factor, self.far, self.bound, self.largest = a, b, factor, far, bound, largest
         if not far:
-            self.left, self.right = distance_factors(a, b, factor or 1)
+            self.left, self.right = distance_factors(a, b, factor or 1, squares)
 
     def of(self, rows: slice, columns: slice) -> Tensor:
         """Return the distances of a tile."""
@@ -88,27 +90,30 @@ def ways_of_distances(
         return
     is_single = a.dtype == torch.float32
     left, right = centred(a, b)
-    largest = _largest(left, right)
+    squares = squared_norms(left, right)
+    largest = _largest(squares)
     if not is_moderate:
         pass  # float32 has no room
     elif is_single and largest * steepness <= FLOAT32_LIMIT:
-        yield TileDistances(left, right, factor, far=False, largest=largest)
+        yield TileDistances(left, right, factor, far=False, squares=squares, largest=largest)
     elif is_single and can_be_clear(largest, steepness, elasticity):
-        yield TileDistances(left, right, factor, far=False, bound=(largest, elasticity), largest=largest)
+        bound = (largest, elasticity)
+        yield TileDistances(left, right, factor, far=False, squares=squares, bound=bound, largest=largest)
     if is_single:
         a, b = widened(a, b)
         left, right = centred(a, b)
-        largest = _largest(left, right)
+        squares = squared_norms(left, right)
+        largest = _largest(squares)
     if is_expandable(largest, steepness):
-        yield TileDistances(left, right, factor, far=False)
+        yield TileDistances(left, right, factor, far=False, squares=squares)
     else:
         yield TileDistances(a, b, factor, far=True)  # not around the centre, which rounds too
 
 
-def _largest(a: Tensor, b: Tensor) -> float:
-    """Return the largest squared norm of the rows. In NumPy, because this number only steers the host."""
-    sets = (a,) if a is b else (a, b)
-    return max([max(np.einsum("...d,...d->...", scores.numpy(), scores.numpy()).ravel().tolist()) for scores in sets])
+def _largest(squares: tuple[Tensor, Tensor]) -> float:
+    """Return the largest squared norm."""
+    first, second = squares
+    return max(float(first.max()), float(second.max())) if first is not second else float(first.max())
 
 
 def differences_weighted(slope: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ def sums_with_gradients(
     *,
     wanted: Wanted,
     side: int,
+    at_once: int,
 ) -> list[SumWithGradients]:
     """Return the sum of a kernel over a block of pairs for each choice of limits. Equal choices are computed once.
 
@@ -78,10 +79,11 @@ def sums_with_gradients(
         limits: the choices, each with limits of the squared distance for every radial summand.
         wanted: which gradients to return.
         side: number of rows and columns of a tile.
+        at_once: how many tiles an operator takes at once.
     """
     choices = list(dict.fromkeys(limits))
     if radial and choices:
-        sums = _radial_sums(radial, block, choices, wanted=wanted, side=side)
+        sums = _radial_sums(radial, block, choices, wanted=wanted, side=side, at_once=at_once)
     else:
         sums = [SumWithGradients.zeros(block, wanted) for _ in choices]
     for summand in others if choices else ():
@@ -93,7 +95,13 @@ def sums_with_gradients(
 
 
 def _radial_sums(
-    summands: Sequence[RadialSummand], block: Block, limits: Sequence[tuple[Limits, ...]], *, wanted: Wanted, side: int
+    summands: Sequence[RadialSummand],
+    block: Block,
+    limits: Sequence[tuple[Limits, ...]],
+    *,
+    wanted: Wanted,
+    side: int,
+    at_once: int,
 ) -> list[SumWithGradients]:
     dtype, unbounded = block.a.dtype, len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
     factor = common_exponent(summands) if unbounded else None
@@ -102,12 +110,12 @@ def _radial_sums(
     for distances in ways:  # pragma: no branch (the last way is always right)
         accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
         excess = are_near(summands, conditioning, distances.largest, block.a)
-        for rows, columns in tiles(block, side):
+        for rows, columns in tiles(block, side, at_once, merged=True):
             sq_dist = distances.of(rows, columns)
-            diagonal = block.meets_diagonal(rows, columns)
+            diagonal, zeros = block.meets_diagonal(rows, columns), 0
             if diagonal and block.same:
-                block.diagonal(sq_dist, rows, columns).zero_()
-            if not distances.are_right(sq_dist, zeros=sq_dist.shape[0] if diagonal and block.same else 0):
+                zeros = len(block.diagonal(sq_dist, rows, columns).zero_())
+            if not distances.are_right(sq_dist, zeros=zeros):
                 break  # start anew, more precisely
             for i, choice in enumerate(limits):
                 if factor is None:
@@ -139,14 +147,19 @@ class _Accumulator:
         self.to_b = self.to_a if self.symmetric else _Gradient(b, a, far) if wanted[1] else None
 
     def add(self, rows: slice, columns: slice, mapped: ValueAndSlope) -> None:
-        twice = self.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
         value, slope, rate = mapped
+        height = above = value.shape[0]
+        if self.symmetric:  # rows above the square on the diagonal stand for columns below it too
+            above = min(rows.stop, columns.start) - rows.start
         row_sums = value.sum(1)
-        self.values[rows].add_(row_sums, alpha=2 if twice else 1)
+        self.values[rows].add_(row_sums, alpha=2 if self.symmetric and above == height else 1)
+        if 0 < above < height:
+            self.values[rows][:above].add_(row_sums[:above])
         if self.to_a is not None:
             self.to_a.add(rows, columns, slope, row_sums if slope is value else slope.sum(1), rate)
-        if self.to_b is not None and (twice or not self.symmetric):
-            self.to_b.add(columns, rows, slope.T, slope.sum(0), rate)
+        if self.to_b is not None and above:
+            upper = slope[:above] if above < height else slope
+            self.to_b.add(columns, slice(rows.start, rows.start + above), upper.T, upper.sum(0), rate)
 
     def result(self, dtype: torch.dtype) -> SumWithGradients:
         factor = 4.0 if self.symmetric else 2.0  # a pair within a set counts in both orders

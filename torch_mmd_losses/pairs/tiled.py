@@ -11,8 +11,11 @@ from torch_mmd_losses.kernels.summands import Summand
 from torch_mmd_losses.pairs.hessian import add_hessian_product
 from torch_mmd_losses.pairs.plan import Plan
 from torch_mmd_losses.pairs.tile_sums import sums_with_gradients
-from torch_mmd_losses.pairs.tiles import tile_side
+from torch_mmd_losses.pairs.tiles import tile_side, tiles_at_once
 from torch_mmd_losses.precision import total_dtype
+
+SHARE_WITH_GRAPH = 4
+"""See `share` of :func:`tiles_at_once`: autograd keeps about four times as many matrices as one pass overwrites."""
 
 
 def values_and_gradients(
@@ -29,7 +32,8 @@ def values_and_gradients(
     Returns:
         Scalars in :func:`total_dtype`, and gradients with one row for each wanted score, real scores first.
     """
-    batch, objectives, side = plan.batch, plan.objectives, tile_side(plan.tile_size, real.device)
+    batch, objectives = plan.batch, plan.objectives
+    side, at_once = tile_side(plan.tile_size, real.device), tiles_at_once(plan.tile_size, real.device)
     samples = batch.samples(real, fake)
     values = torch.zeros(len(objectives), dtype=total_dtype(real.device), device=real.device)
     sizes = [len(scores) if want else 0 for scores, want in zip((real, fake), wanted, strict=True)]
@@ -40,7 +44,9 @@ def values_and_gradients(
         weights = [getattr(objective.weights, part.group) / part.pairs for objective in objectives]
         used = [i for i, weight in enumerate(weights) if weight and (part.value_weight or any(sides))]
         limits = [tuple(s.profile.limits(part.group, objectives[i].bounds) for s in plan.tiled) for i in used]
-        sums = sums_with_gradients(plan.tiled, plan.tiled_by_autograd, part.block, limits, wanted=sides, side=side)
+        sums = sums_with_gradients(
+            plan.tiled, plan.tiled_by_autograd, part.block, limits, wanted=sides, side=side, at_once=at_once
+        )
         for i, found in zip(used, sums, strict=True):
             values[i].add_(found.total, alpha=weights[i] * part.value_weight)
             for sample, gradient in ((part.a, found.to_a), (part.b, found.to_b)):
@@ -71,6 +77,7 @@ def hessian_products(
         along: a direction for the gradient with respect to real and to fake scores; None stands for zero.
     """
     batch, side = plan.batch, tile_side(plan.tile_size, real.device)
+    at_once = tiles_at_once(plan.tile_size, real.device, SHARE_WITH_GRAPH)
     samples = batch.samples(real, fake)
     blocks = batch.blocks(samples, plan.estimator)
     summands: list[Summand] = [*plan.tiled, *plan.tiled_by_autograd]
@@ -78,5 +85,5 @@ def hessian_products(
     for objective, factor in zip(plan.objectives, outer, strict=True):
         steps = (torch.zeros_like(x) if v is None else factor * v for x, v in zip((real, fake), along, strict=True))
         directions = batch.gather(*steps)
-        add_hessian_product(products, summands, objective, blocks, samples, directions, side)
+        add_hessian_product(products, summands, objective, blocks, samples, directions, side, at_once)
     return tuple(product if product is None else product * batch.gradient_factor for product in products)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,16 @@ CPU_TILE = 344
 
 GPU_TILE = 4096
 """Rows and columns of a tile on other devices: 64 MB, enough work for a kernel to be worth its launch."""
+
+AT_ONCE = 16
+"""Number of tiles that an operator takes at once if several threads share it: 8 MB in float32.
+
+Each thread waits for the others at the start and the end of an operator, for microseconds on an idle machine and for
+milliseconds beside busy processes. Few large operators wait less.
+"""
+
+WIDTH_STEP = 8
+"""The width of tiles for several threads is a multiple of this number."""
 
 
 class Block(NamedTuple):
@@ -53,9 +64,55 @@ def tile_side(tile_size: int | None, device: torch.device) -> int:
     return tile_size or (CPU_TILE if device.type == "cpu" else GPU_TILE)
 
 
-def tiles(block: Block, side: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of each tile; of a symmetric block, only the tiles on and above the diagonal."""
+def tiles_at_once(tile_size: int | None, device: torch.device, share: int = 1) -> int:
+    """Return how many tiles an operator should take at once, so that each thread of this process has enough to do.
+
+    A single thread takes one tile, which stays in its cache. So do GPUs, and calls with a `tile_size`. Work that keeps
+    many matrices in memory takes only one in `share` tiles of what other work takes.
+    """
+    if tile_size is not None or device.type != "cpu" or torch.get_num_threads() == 1:
+        return 1
+    return max(1, AT_ONCE // share)
+
+
+def tiles(block: Block, side: int, at_once: int = 1, *, merged: bool = False) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and columns of each tile; of a symmetric block, only the tiles on and above the diagonal.
+
+    Tiles on the diagonal of a symmetric block are square. The others are higher than wide if `at_once` is above 1: two
+    threads speed up a product with many rows and few columns more than its transpose.
+
+    Args:
+        block: the pairs.
+        side: number of rows and columns of a tile if `at_once` is 1.
+        at_once: the tiles are up to this number of times as large.
+        merged: join a tile on the diagonal of a symmetric block with the tile above it. The last rows of the joint tile
+            are then a square on the diagonal.
+    """
     m, n = block.a.shape[0], block.b.shape[0]
-    for row in range(0, m, side):
-        for column in range(row if block.symmetric else 0, n, side):
-            yield slice(row, min(row + side, m)), slice(column, min(column + side, n))
+    width = side if at_once == 1 else _even_width(block, side, at_once)
+    highest = max(1, at_once * side**2 // width**2)  # in widths
+    for column in range(0, n, width):
+        columns = slice(column, min(column + width, n))
+        stop = m
+        if block.symmetric:
+            stop = columns.stop if merged else columns.start
+        # In a symmetric block, a multiple of the width does not cut a square.
+        cells = -(-stop // width)
+        height = width * -(-cells // -(-cells // highest)) if cells else width
+        for row in range(0, stop, height):
+            yield slice(row, min(row + height, stop)), columns
+        if block.symmetric and not merged:
+            yield columns, columns
+
+
+def _even_width(block: Block, side: int, at_once: int) -> int:
+    """Return a width for which all tiles of a block are about equally wide."""
+    m, n = block.a.shape[0], block.b.shape[0]
+    widest = side * max(1, math.isqrt(at_once // 4))
+    if not block.symmetric or n <= 2 * side:
+        # A small symmetric block is one square: its lower half costs less than a second tile.
+        widest = max(widest, at_once * side**2 // m)
+    width = -(-n // -(-n // widest))
+    width += -width % WIDTH_STEP
+    # Rows that lie a multiple of a large power of two apart share few places of a cache.
+    return min(width + WIDTH_STEP if width % (8 * WIDTH_STEP) == 0 else width, n)
