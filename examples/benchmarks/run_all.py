@@ -30,6 +30,7 @@ import reference_forms
 import roofline
 import spectral_norm_error
 import spectral_norm_time
+import threads
 import trained_kernels
 import training_step
 import two_sample_power
@@ -47,6 +48,7 @@ QUESTIONS: tuple[ModuleType, ...] = (
     memory,
     trained_kernels,
     counts,
+    threads,
     global_batch,
     estimator_error,
     reference_forms,
@@ -65,12 +67,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 MARK = "<!-- Everything below is written by examples/benchmarks/run_all.py. -->\n"
 
 
-def conditions(run: Record) -> str:
+def conditions(run: Record, cores: str = "one") -> str:
     """Return where, when, with what and how records were made."""
     versions = ", ".join(f"{package} {version}" for package, version in run["versions"].items())
     return (
-        f"`{run['command']}` on one of {run['cores']} cores of {run['processor']} ({run['system']}), {run['date']}; "
-        f"{versions}."
+        f"`{run['command']}` on {cores} of {run['cores']} cores of {run['processor']} ({run['system']}), "
+        f"{run['date']}; {versions}."
     )
 
 
@@ -79,7 +81,7 @@ def section(question: ModuleType, run: Record, records: list[Record], picture: P
     parts = [f"## {title(question)}"]
     if picture is not None:
         parts.append(f"![{title(question)}](_static/{picture.name})")
-    return "\n\n".join([*parts, question.table(records), conditions(run)])
+    return "\n\n".join([*parts, question.table(records), conditions(run, getattr(question, "CORES", "one"))])
 
 
 def table_of_targets(found: Sequence[Target]) -> str:
