@@ -41,10 +41,12 @@ def block_of(m: int, n: int, *, symmetric: bool) -> tiles.Block:
 
 @pytest.mark.parametrize("at_once", [1, 2, 5, 16])
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (3, 100), (100, 3), (64, 64), (100, 61), (61, 203)])
-def test_tiles_cover_every_pair_once_and_are_not_too_large(m, n, at_once):
+@pytest.mark.parametrize("threads", [2, 64])
+def test_tiles_cover_every_pair_once_and_are_not_too_large(m, n, at_once, threads, with_threads):
     side = 10
     found = torch.zeros(m, n)
-    for rows, columns in tiles.tiles(block_of(m, n, symmetric=False), side, at_once):
+    block = block_of(m, n, symmetric=False)
+    for rows, columns in with_threads(threads, lambda: list(tiles.tiles(block, side, at_once))):
         found[rows, columns] += 1
         assert found[rows, columns].numel() <= at_once * (side + 2 * tiles.WIDTH_STEP) ** 2
     assert (found == 1).all()
@@ -53,10 +55,12 @@ def test_tiles_cover_every_pair_once_and_are_not_too_large(m, n, at_once):
 @pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("at_once", [1, 2, 5, 16])
 @pytest.mark.parametrize("n", [1, 19, 24, 61, 203])
-def test_tiles_of_a_symmetric_block_end_in_squares_on_the_diagonal(n, at_once, merged):
+@pytest.mark.parametrize("threads", [2, 64])
+def test_tiles_of_a_symmetric_block_end_in_squares_on_the_diagonal(n, at_once, merged, threads, with_threads):
     side = 10
     found = torch.zeros(n, n)
-    for rows, columns in tiles.tiles(block_of(n, n, symmetric=True), side, at_once, merged=merged):
+    block = block_of(n, n, symmetric=True)
+    for rows, columns in with_threads(threads, lambda: list(tiles.tiles(block, side, at_once, merged=merged))):
         found[rows, columns] += 1
         assert found[rows, columns].numel() <= at_once * (side + 2 * tiles.WIDTH_STEP) ** 2
         on_diagonal = rows.stop > columns.start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,6 +20,9 @@ AT_ONCE = 16
 Each thread waits for the others at the start and the end of an operator, for microseconds on an idle machine and for
 milliseconds beside busy processes. Few large operators wait less.
 """
+
+MANY_THREADS = 8
+"""Number of threads from which on tiles are twice as wide."""
 
 WIDTH_STEP = 8
 """The width of tiles for several threads is a multiple of this number."""
@@ -108,7 +110,8 @@ def tiles(block: Block, side: int, at_once: int = 1, *, merged: bool = False) ->
 def _even_width(block: Block, side: int, at_once: int) -> int:
     """Return a width for which all tiles of a block are about equally wide."""
     m, n = block.a.shape[0], block.b.shape[0]
-    widest = side * max(1, math.isqrt(at_once // 4))
+    # Tiles of a symmetric block are no higher than the block: only wider ones are large enough for many threads.
+    widest = side if torch.get_num_threads() < MANY_THREADS or at_once < 8 else 2 * side
     if not block.symmetric or n <= 2 * side:
         # A small symmetric block is one square: its lower half costs less than a second tile.
         widest = max(widest, at_once * side**2 // m)
