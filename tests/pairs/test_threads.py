@@ -88,7 +88,7 @@ def test_one_thread_takes_the_tiles_that_it_always_took():
         assert found == expected
 
 
-@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 16), (64, 16)])
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 4), (4, 8), (64, 16)])
 def test_several_threads_take_several_tiles_at_once(threads, expected, with_threads):
     assert with_threads(threads, lambda: tiles.tiles_at_once(None, CPU)) == expected
     assert with_threads(threads, lambda: tiles.tiles_at_once(None, CPU, 4)) == max(1, expected // 4)

@@ -15,11 +15,14 @@ GPU_TILE = 4096
 """Rows and columns of a tile on other devices: 64 MB, enough work for a kernel to be worth its launch."""
 
 AT_ONCE = 16
-"""Number of tiles that an operator takes at once if several threads share it: 8 MB in float32.
+"""Largest number of tiles that an operator takes at once if several threads share it: 8 MB in float32.
 
 Each thread waits for the others at the start and the end of an operator, for microseconds on an idle machine and for
 milliseconds beside busy processes. Few large operators wait less.
 """
+
+A_THREAD = 2
+"""Number of tiles for each thread. With more, matrices are so large that an allocator returns them to the system."""
 
 MANY_THREADS = 8
 """Number of threads from which on tiles are twice as wide."""
@@ -72,9 +75,10 @@ def tiles_at_once(tile_size: int | None, device: torch.device, share: int = 1) -
     A single thread takes one tile, which stays in its cache. So do GPUs, and calls with a `tile_size`. Work that keeps
     many matrices in memory takes only one in `share` tiles of what other work takes.
     """
-    if tile_size is not None or device.type != "cpu" or torch.get_num_threads() == 1:
+    threads = torch.get_num_threads()
+    if tile_size is not None or device.type != "cpu" or threads == 1:
         return 1
-    return max(1, AT_ONCE // share)
+    return max(1, min(AT_ONCE, A_THREAD * threads) // share)
 
 
 def tiles(block: Block, side: int, at_once: int = 1, *, merged: bool = False) -> Iterator[tuple[slice, slice]]:
