@@ -246,8 +246,17 @@ def test_a_loss_without_any_gradient_is_warned_of(real, noise):
         value = mmd2(real, fake, KERNEL, estimator="biased")
         return value / value
 
-    with pytest.warns(UsageWarning, match="gradients of exactly zero for all features.*detach the divisor"):
+    with pytest.warns(
+        UsageWarning, match="gradients of exactly zero for all features.*detach the divisor, as relative"
+    ):
         cached_backward(noise.split(4), network(), loss)
+
+
+def test_no_number_is_read_where_the_host_may_not(real, noise, monkeypatch):
+    from torch_mmd_losses.pairs import reach
+
+    monkeypatch.setattr(reach, "is_readable", lambda *_: False)
+    cached_backward(noise.split(4), network(), lambda fake: fake.sum() * 0)
 
 
 Z = torch.zeros(4, 3)

@@ -14,6 +14,7 @@ from torch.utils import _pytree
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from torch_mmd_losses import checks, usage_warnings
+from torch_mmd_losses.pairs import reach
 
 Chunk = TypeVar("Chunk")
 
@@ -119,6 +120,7 @@ def cached_backward(
             states.append(_RandomState(chunk))
             features.append(_features(encode(chunk), i))
     value, gradients = _loss_with_gradients(loss, features, scaler)
+    examined = examined and reach.is_readable(*features[0].values())
     if examined:
         _warn_of_no_gradient(gradients)
     after = _RandomState(parts)
@@ -245,7 +247,7 @@ def _warn_of_no_gradient(gradients: Sequence[Mapping[str, Tensor]]) -> None:
             "no gradient of features",
             "cached_backward: expected a loss with gradients, got gradients of exactly zero for all features. If the "
             "kernel does not reach from any sample to another, choose its bandwidth near the median distance of the "
-            "features. If the loss is divided by itself, detach the divisor",
+            "features. If the loss is divided by itself, detach the divisor, as relative(loss) does",
         )
 
 
