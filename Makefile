@@ -50,7 +50,7 @@ help:
 	@echo "make paper-test  tests that need torchvision, a CUDA build of PyTorch (no GPU) or other libraries, in an environment of their own"
 	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html"
-	@echo "make wheel-test  build the wheel and run the tests against it, outside this directory"
+	@echo "make wheel-test  build the wheel and run the quick tests against it, outside this directory"
 	@echo "make clean       remove .venv and everything built"
 
 demo: $(VENV)/examples.done
@@ -122,7 +122,7 @@ wheel-test: $(VENV)/dev.done
 	$$install --constraint $(VENV)/torch.txt "$$wheel[dev,examples]"; \
 	cd "$$tree"; \
 	"$$python" -c "import torch_mmd_losses as m; print('testing', m.__file__); assert 'site-packages' in m.__file__"; \
-	$(TESTING) "$$python" -m pytest $(IN_PARALLEL) $(OF_PACKAGE) tests
+	$(TESTING) "$$python" -m pytest $(IN_PARALLEL) $(OF_PACKAGE) -m "not slow" --hypothesis-profile quick tests
 
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
