@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 Result = TypeVar("Result")
@@ -27,6 +28,18 @@ def start(function: Callable[..., None], world: int, *args: Any) -> None:
     """
     multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.nn.parallel", "torch.distributed.fsdp"])
     mp.start_processes(function, args, nprocs=world, start_method="forkserver")
+
+
+def leave() -> None:
+    """End a process of a group once all of them have come here, at the end of the function that :func:`start` calls.
+
+    The process ends at once. Otherwise the end of a function that has a network in `DistributedDataParallel` can wait
+    for ever: its destructor ends the group with Python's lock held, while a thread of gloo waits for this lock.
+    """
+    dist.barrier()  # a process that leaves early aborts the others
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def in_a_fork(function: Callable[[], object]) -> int:

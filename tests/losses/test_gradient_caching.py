@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 import torch.distributed as dist
-from processes import meeting_file, start
+from processes import leave, meeting_file, start
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -169,7 +169,7 @@ def _train_on_a_share(rank, meeting, target, noise, loss_kind, folder):
         fake.split(2 + rank), module, lambda scores: loss.generator(real=real, fake=scores), no_sync=module.no_sync
     )
     torch.save((value, grads(module.module)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from cases import CASES, KernelCase, scores
-from processes import in_threads, meeting_file, start
+from processes import in_threads, leave, meeting_file, start
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -399,8 +399,7 @@ def train(rank: int, world: int, meeting: str, folder: str) -> None:
     loss.discriminator(*found_scores, inputs=real).backward()
     found["scaled"] = [p.grad for p in model.parameters()]
     torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow

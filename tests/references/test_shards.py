@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from cases import scores
-from processes import in_threads, meeting_file, start
+from processes import in_threads, leave, meeting_file, start
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -193,7 +193,7 @@ def _train(rank: int, world: int, meeting: str, folder: str) -> None:
     noise = scores(8, 3, 30).split((3, 5))[rank]
     reference.mmd2(network(noise)).backward()
     torch.save([parameter.grad for parameter in network.parameters()], Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow
