@@ -42,6 +42,8 @@ from torch_mmd_losses import (
     mmd2_blocks,
     mmd2_fourier,
     mmd_test,
+    ratio_to_real,
+    relative,
     relative_mmd_test,
     spectral_norms,
     witness,
@@ -283,6 +285,7 @@ CALLS: dict[str, dict[str, Call]] = {
         "low rank": Call(lambda s: gradient_constrained_mmd2(s.real, s.fake, RBFMix(), rank=20), 1),
         "features": Call(lambda s: gradient_constrained_mmd2(s.real, s.fake, RBF, features=features), 1),
     },
+    "relative": {"": Call(lambda s: relative(mmd2(s.real, s.fake, RBF, estimator="biased")), 1)},
     "grouped_mmd2": {
         **{
             f"{count} groups, {name}": Call(
@@ -352,6 +355,10 @@ READING: dict[str, tuple[str, Callable[[Samples], object]]] = {
     "distance_quantiles": (
         "samples are checked, and a seed is drawn",
         lambda s: distance_quantiles(s.real, s.fake),
+    ),
+    "ratio_to_real": (
+        "a reference is checked when it is made",
+        lambda s: ratio_to_real(MMDReference(s.real.detach(), RBF), s.fake, s.real),
     ),
     "median_distance": ("it returns a Python number", lambda s: median_distance(s.real, s.fake)),
     "mmd_test": ("without a kernel, bandwidths are the median distance", lambda s: mmd_test(s.real, s.fake)),

@@ -100,3 +100,10 @@ def test_the_number_of_pairs_of_a_block(shift, distinct):
     block = Block(torch.zeros(4, 1), torch.zeros(6, 1), shift, distinct=distinct, same=True, symmetric=False)
     left_out = sum(1 for i in range(4) for j in range(6) if j == i + shift) if distinct else 0
     assert block.pairs() == 24 - left_out
+
+
+def test_a_sum_with_a_kernel_without_an_excess_is_evaluated_as_it_is():
+    kernel = LaplaceKernel(300.0) + InverseMultiquadric()
+    real, fake = scores(6, 2, 1), scores(5, 2, 2, shift=0.3)
+    assert_close(mmd2(real.float(), fake.float(), kernel).double(), mmd2(real, fake, kernel), rtol=0, atol=1e-6)
+    assert not are_near(kernel._summands(), worst_conditioning(kernel._summands(), real.float()), 1.0, real.float())

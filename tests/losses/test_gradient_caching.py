@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from torch_mmd_losses import MMDLoss, RBFKernel, UsageWarning, cached_backward, mmd2
+from torch_mmd_losses.losses import gradient_caching
 
 KERNEL = RBFKernel(3.0)
 
@@ -65,6 +66,29 @@ def test_both_passes_have_the_same_dropout_and_leave_the_generator_as_one_would(
     assert_close(torch.rand(1), then, rtol=0, atol=0)
     assert_close(found, expected.detach(), rtol=1e-12, atol=1e-14)
     assert_close(grads(chunked), grads(whole), rtol=1e-12, atol=1e-14)
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says that it is on a GPU."""
+
+    device = torch.device("cuda", 1)
+
+
+def test_the_states_of_the_generators_of_devices_are_saved_and_restored(real, noise, monkeypatch):
+    # There is no GPU here: PyTorch's own functions for their states are replaced by ones that take notes.
+    saved, restored = [], []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cpu"))
+    monkeypatch.setattr(
+        gradient_caching, "get_device_states", lambda *found: (saved.append([type(x) for x in found]), [len(saved)])
+    )
+    monkeypatch.setattr(gradient_caching, "set_device_states", lambda *state, device_type: restored.append(state[1]))
+    module = network()
+    chunks = [part.as_subclass(OnGPU) for part in noise.split(5)]
+    cached_backward(chunks, lambda z: module(z.as_subclass(torch.Tensor)), lambda fake: mmd2(real, fake, KERNEL))
+    # The states before each chunk, and after the loss.
+    assert saved == [[OnGPU, torch.Tensor], [OnGPU, torch.Tensor], [OnGPU, OnGPU, torch.Tensor]]
+    assert restored == [[1], [2], [3]]
 
 
 def test_random_numbers_of_the_loss_come_once(real, noise):

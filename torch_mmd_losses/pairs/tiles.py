@@ -75,8 +75,10 @@ def tiles_at_once(tile_size: int | None, device: torch.device, share: int = 1) -
     A single thread takes one tile, which stays in its cache. So do GPUs, and calls with a `tile_size`. Work that keeps
     many matrices in memory takes only one in `share` tiles of what other work takes.
     """
+    if tile_size is not None or device.type != "cpu" or torch.compiler.is_compiling():
+        return 1
     threads = torch.get_num_threads()
-    if tile_size is not None or device.type != "cpu" or threads == 1:
+    if threads == 1:
         return 1
     return max(1, min(AT_ONCE, A_THREAD * threads) // share)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -98,7 +99,8 @@ def shared_sq_dist(summands: Sequence[RadialSummand], pairs: Pairs) -> Tensor:
     """Return the squared distances for kernels of the library, in the dtype of the scores unless that has no room."""
     conditioning = worst_conditioning(summands, pairs.a.scores)
     sq_dist = pairs.sq_dist(lambda _: conditioning, by_hand=True)
-    return sq_dist.to(pairs.a.scores.dtype) if conditioning.is_moderate else sq_dist
+    has_room = conditioning.is_moderate and conditioning.steepness < math.inf
+    return sq_dist.to(pairs.a.scores.dtype) if has_room else sq_dist
 
 
 def gaussian_sigma(summands: Sequence[Summand]) -> float | None:
