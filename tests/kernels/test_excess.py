@@ -107,3 +107,16 @@ def test_a_sum_with_a_kernel_without_an_excess_is_evaluated_as_it_is():
     real, fake = scores(6, 2, 1), scores(5, 2, 2, shift=0.3)
     assert_close(mmd2(real.float(), fake.float(), kernel).double(), mmd2(real, fake, kernel), rtol=0, atol=1e-6)
     assert not are_near(kernel._summands(), worst_conditioning(kernel._summands(), real.float()), 1.0, real.float())
+
+
+def test_a_sum_is_near_up_to_where_each_kernel_is():
+    kernel = LaplaceKernel(300.0) + RBFKernel(30.0)
+    summands, like = kernel._summands(), torch.zeros(1, 2)
+    conditioning = worst_conditioning(summands, like)
+    # Half the peak of the Gaussian is at a squared distance of 2 log(2) 30^2, four times the largest squared norm.
+    half = 2 * math.log(2) * 30**2 / 4
+    assert are_near(summands, conditioning, 0.99 * half, like)
+    assert not are_near(summands, conditioning, 1.01 * half, like)
+    real, fake = scores(6, 2, 1), scores(5, 2, 2, shift=0.3)
+    value = mmd2(real.float(), fake.float(), kernel).double()
+    assert_close(value, mmd2(real, fake, kernel), rtol=1e-4, atol=0)
