@@ -357,7 +357,7 @@ READING: dict[str, tuple[str, Callable[[Samples], object]]] = {
         lambda s: distance_quantiles(s.real, s.fake),
     ),
     "ratio_to_real": (
-        "a reference is checked when it is made",
+        "a reference is checked when it is made, and a denominator that is only rounding is refused",
         lambda s: ratio_to_real(MMDReference(s.real.detach(), RBF), s.fake, s.real),
     ),
     "median_distance": ("it returns a Python number", lambda s: median_distance(s.real, s.fake)),

@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -147,6 +148,13 @@ def environment(*, kept: bool) -> dict[str, str]:
     """Return that of a new process whose allocator keeps freed memory, or else is as users have it."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     return {**plain, **KEPT} if kept else plain
+
+
+def printed_by(script: str, *arguments: object) -> Any:  # noqa: ANN401
+    """Return what a benchmark prints as JSON for `--one ARGUMENTS`, in a new process with the allocator of users."""
+    command = [sys.executable, script, "--one", json.dumps(arguments)]
+    finished = subprocess.run(command, env=environment(kept=False), stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(finished.stdout)
 
 
 def progress(*what: object) -> None:

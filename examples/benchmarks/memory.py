@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from by_hand import Loss, Pair, kernels, plain, samples, step
-from common import Options, Record, Target, cpu_seconds, environment, main, markdown, progress
+from common import Options, Record, Target, cpu_seconds, main, markdown, printed_by, progress
 from torch import Tensor
 
 from torch_mmd_losses import Kernel, MMDLoss, mmd2
@@ -123,9 +122,7 @@ def peak_of(job: str, n: int, d: int, seed: int) -> Peak:
 
 def in_new_process(job: str, n: int, d: int, seed: int) -> Peak:
     """Return what a job needs, measured in a new process with the allocator as users have it."""
-    command = [sys.executable, __file__, "--one", json.dumps([job, n, d, seed])]
-    finished = subprocess.run(command, env=environment(kept=False), stdout=subprocess.PIPE, check=True, text=True)
-    return Peak(*json.loads(finished.stdout))
+    return Peak(*printed_by(__file__, job, n, d, seed))
 
 
 def measure(options: Options) -> list[Record]:

@@ -12,13 +12,12 @@ a million rows.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from common import Options, Record, cpu_seconds, environment, main, markdown, medians, progress
+from common import Options, Record, cpu_seconds, main, markdown, medians, printed_by, progress
 from memory import peak
 from torch import Tensor
 
@@ -146,9 +145,7 @@ def needs(name: str, n: int, d: int, seed: int) -> tuple[float, float]:
 
 def in_new_process(*arguments: object) -> list[float]:
     """Return :func:`needs`, measured in a new process with the allocator as users have it."""
-    command = [sys.executable, __file__, "--one", json.dumps(arguments)]
-    finished = subprocess.run(command, env=environment(kept=False), stdout=subprocess.PIPE, check=True, text=True)
-    found: list[float] = json.loads(finished.stdout)
+    found: list[float] = printed_by(__file__, *arguments)
     return found
 
 

@@ -12,13 +12,12 @@ in a process of its own, which also measures its memory (see `memory`).
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 
 import torch
 from by_hand import ALPHAS, bandwidths, samples
-from common import Options, Record, Target, environment, main, markdown, progress
+from common import Options, Record, Target, main, markdown, printed_by, progress
 from memory import Peak, peak
 from torch import Tensor, nn
 
@@ -123,9 +122,7 @@ def peak_of(job: str, n: int, d: int, seed: int) -> Peak:
 
 def in_new_process(job: str, n: int, d: int, seed: int) -> Peak:
     """Return what a job needs, measured in a new process with the allocator as users have it."""
-    command = [sys.executable, __file__, "--one", json.dumps([job, n, d, seed])]
-    finished = subprocess.run(command, env=environment(kept=False), stdout=subprocess.PIPE, check=True, text=True)
-    return Peak(*json.loads(finished.stdout))
+    return Peak(*printed_by(__file__, job, n, d, seed))
 
 
 def measure(options: Options) -> list[Record]:

@@ -76,7 +76,7 @@ def generate(
     """Return images of noise that depends on the seed only.
 
     Raises:
-        ValueError: if the generator is not one of the configuration, or puts out what is no finite number.
+        ValueError: if the weights do not fit the configuration's generator, or if images have NaN or infinite values.
     """
     experiment = checkpoint.experiment
     generator = experiment.generator(checkpoint.configuration)
@@ -91,7 +91,7 @@ def generate(
         for part in noise.split(batch_size):
             images = experiment.centred(generator(part.to(device)))
             if not images.isfinite().all():
-                raise ValueError(f"The generator in {checkpoint.path} puts out what is no finite number")
+                raise ValueError(f"The generator in {checkpoint.path} returns images with NaN or infinite values")
             parts.append(to_pixels(images).cpu())
     return torch.cat(parts).numpy()
 

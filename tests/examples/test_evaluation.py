@@ -139,7 +139,7 @@ def test_a_generator_that_is_lost_is_refused(run: Path):
     broken = found._replace(
         state={**found.state, "averaged": {name: value * math.nan for name, value in state.items()}}
     )
-    with pytest.raises(ValueError, match="puts out what is no finite number"):
+    with pytest.raises(ValueError, match="The generator in .* returns images with NaN or infinite values"):
         images.generate(broken, "averaged", 0, 4, 4, CPU)
 
 

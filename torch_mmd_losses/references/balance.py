@@ -94,14 +94,15 @@ def ratio_to_real(reference: MMDReference, fake: Tensor, held_out: Tensor) -> Te
         held_out: as many real samples, likewise, chosen at random from samples that are not in the reference.
 
     Returns:
-        A scalar >= 0 except for rounding, differentiable with respect to `fake`. To compute the denominator only once,
-        divide `reference.mmd2(fake)` by a stored `reference.mmd2(held_out)`.
+        A scalar >= 0 except for rounding, differentiable with respect to `fake`. Each call reads the denominator from
+        the device and so waits for a GPU. To compute it only once, divide `reference.mmd2(fake)` by a stored
+        `reference.mmd2(held_out)`.
 
     Raises:
         TypeError: if `reference` is not an :class:`MMDReference` or a sample is not a tensor.
         ValueError: if samples are wrong, see :meth:`MMDReference.mmd2`, or differ in number, dtype or device; if the
-            reference is a shard, or if MMD^2 of the held-out samples is zero but for rounding, as for the reference
-            itself.
+            reference is a shard; or if MMD^2 of the held-out samples is zero up to rounding, as it is for the rows of
+            the reference themselves.
 
     Example:
         >>> features = torch.randn(1200, 16)
@@ -128,6 +129,6 @@ def ratio_to_real(reference: MMDReference, fake: Tensor, held_out: Tensor) -> Te
     if not bool(floor > smallest):
         raise ValueError(
             "held_out: expected real samples that are not the rows of the reference, got samples whose MMD^2 of "
-            f"{float(floor):.3g} is zero but for rounding"
+            f"{float(floor):.3g} is zero up to rounding"
         )
     return reference.mmd2(fake) / floor
