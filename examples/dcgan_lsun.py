@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import sys
 
-from dcgan import script
-
-
-def main(arguments: Sequence[str] | None = None) -> Path:
-    """Do what the command line says, and return the folder of the run."""
-    return script.main("lsun", __doc__, arguments)
-
+from wang2019.train import main
 
 if __name__ == "__main__":
-    main()
+    main(["lsun", *sys.argv[1:]])

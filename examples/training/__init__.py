@@ -1,0 +1,5 @@
+"""What the training scripts share: settings, a run's folder, checkpoints, data sets and batches."""
+
+from training.requirements import need
+
+need("lightning_fabric", "tqdm", "tyro")

@@ -1,0 +1,88 @@
+"""The checkpoints of a run: complete or not there, the newest two and milestones kept, and refused if damaged."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import RefusedError
+from training.files import PARTIAL
+
+State = dict[str, Any]
+"""What loads with `weights_only=True`: tensors, numbers, strings, and containers of them."""
+
+KEPT = 2
+"""How many stay: the newest, and the one before in case that is damaged."""
+
+
+def path_of(folder: Path, iteration: int) -> Path:
+    """Return where the checkpoint of an iteration is."""
+    return folder / f"iteration-{iteration:08d}.pt"
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder."""
+    found = (path for path in folder.glob("iteration-*.pt") if re.fullmatch(r"iteration-\d{8,}", path.stem))
+    return sorted(found, key=iteration_of, reverse=True)
+
+
+def iteration_of(path: Path) -> int:
+    """Return the iteration in the name of a checkpoint."""
+    return int(path.stem.rpartition("-")[2])
+
+
+def read(path: Path) -> State:
+    """Return a checkpoint, on the CPU.
+
+    `torch.load` does not look at the checksums in a file, so that a flipped bit would be loaded as another number.
+
+    Raises:
+        RefusedError: if it is not there, damaged, no checkpoint of these scripts, or has numbers that are not finite.
+    """
+    if not path.is_file():
+        raise RefusedError(f"There is no checkpoint {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage leads to errors of any kind
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RefusedError(f"{path} cannot be read, it is truncated or no checkpoint: {reason}") from error
+    if damaged:
+        raise RefusedError(f"{path} cannot be read: {damaged} does not match its checksum")
+    if not isinstance(state, dict) or not {"paper", "configuration", "iteration"} <= state.keys():
+        raise RefusedError(f"{path} is no checkpoint of these scripts")
+    if type(state["iteration"]) is not int or state["iteration"] < 0:
+        raise RefusedError(f"{path} is damaged: expected an iteration >= 0, got {state['iteration']!r}")
+    lost = next(_not_finite(state), None)
+    if lost is not None:
+        raise RefusedError(f"{path} cannot be used: numbers in {lost} are not finite")
+    return state
+
+
+def tidy(folder: Path, iteration: int, keep_every: int | None) -> None:
+    """Delete all checkpoints but the newest two up to an iteration and the multiples of `keep_every`.
+
+    Later ones belong to a run that was abandoned for an earlier checkpoint.
+    """
+    paths = newest_first(folder)
+    earlier = [path for path in paths if iteration_of(path) <= iteration]
+    milestones = [path for path in earlier if keep_every and iteration_of(path) % keep_every == 0]
+    for path in [*folder.glob(f"*{PARTIAL}"), *paths]:
+        if path not in earlier[:KEPT] + milestones:
+            path.unlink(missing_ok=True)
+
+
+def _not_finite(part: object, name: str = "") -> Iterator[str]:
+    """Yield the names of tensors in which a number is infinite or NaN."""
+    if isinstance(part, torch.Tensor):
+        if not part.isfinite().all():
+            yield name.removeprefix(".")
+    elif isinstance(part, dict | list | tuple):
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from _not_finite(value, f"{name}.{key}")

@@ -1,0 +1,80 @@
+"""Files that are complete or not there, and errors about damaged ones that name the file and the line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from training.errors import RefusedError
+
+Line = dict[str, Any]
+
+PARTIAL = ".partial"
+"""How the name of a file ends while it is written."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a file to write, which takes the place of `path` once it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is complete or as it was before."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_lines(path: Path, lines: list[Line]) -> None:
+    """Write JSON lines."""
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_json(path: Path, **needed: type) -> Line:
+    """Return the object in a file, with the types of entries that it must have.
+
+    Raises:
+        RefusedError: if it is damaged.
+    """
+    return _parsed(path.read_bytes(), str(path), needed)
+
+
+def read_lines(path: Path, *, growing: bool = False, **needed: type) -> list[Line]:
+    """Return the objects of a file of JSON lines, with the types of entries that each must have.
+
+    Args:
+        path: the file; there are no lines if it is not there.
+        growing: leave out a last line without its end, which a process that was killed has left.
+        needed: the entries.
+
+    Raises:
+        RefusedError: if a line is damaged.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    if growing and lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    return [_parsed(line, f"{path}, line {number}", needed) for number, line in enumerate(lines, 1)]
+
+
+def _parsed(text: bytes, where: str, needed: dict[str, type]) -> Line:
+    shown = text.decode(errors="replace").strip()[:60]
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise RefusedError(f"{where}: expected JSON, got {shown!r}: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in needed.items()):
+        entries = ", ".join(f"{name} ({kind.__name__})" for name, kind in needed.items()) or "entries"
+        raise RefusedError(f"{where}: expected an object with {entries}, got {shown!r}")
+    return content

@@ -1,0 +1,238 @@
+"""The data sets, read by torchvision and fitted as the authors fitted them: images as tensors of unsigned bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from training.errors import RefusedError
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where the Debian package dataset-fashion-mnist puts its files."""
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+"""Files that count as images in a folder."""
+
+Fit = Callable[[Any], Any]
+"""Gives a PIL image its size."""
+
+
+class Pixels(Dataset[Tensor]):
+    """Images in memory.
+
+    Args:
+        images: bytes `(n, channels, height, width)`.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        """Return a batch at once."""
+        return self.images[indices]
+
+
+class Pictures(Dataset[Tensor]):
+    """Images that are read when they are asked for.
+
+    Args:
+        items: what to read the images from.
+        read: makes a PIL image of an item.
+        fit: gives it its size.
+        channels: 3 for colours, 1 for grey.
+    """
+
+    def __init__(self, items: Sequence[Any], read: Callable[[Any], Any], fit: Fit, channels: int = 3) -> None:
+        self._items, self._read, self._fit = items, read, fit
+        self._mode = "RGB" if channels == 3 else "L"
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Tensor:
+        from torchvision.transforms.functional import pil_to_tensor
+
+        try:
+            with self._read(self._items[index]) as image:
+                return pil_to_tensor(self._fit(image.convert(self._mode)))
+        except OSError as error:
+            raise RefusedError(f"{self._items[index]} cannot be read as an image: {error}") from error
+
+
+def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "train") -> Dataset[Tensor]:
+    """Return the images `(channels, size, size)` of a data set.
+
+    Args:
+        dataset: `cifar10`, `stl10`, `celeba`, `lsun`, `fashion-mnist`, `folder` or `fake`.
+        root: where the data sets are; for `folder`, the folder itself.
+        size: height and width of the images.
+        channels: 3 for colours, 1 for grey.
+        split: `train` for the images that a GAN learns from, `test` for others, which not every data set has.
+
+    Raises:
+        RefusedError: if it is not there, has no such split, or cannot be read; the message says what to do.
+    """
+    if dataset == "fake":
+        return fake(size, channels, seed=int(split == "test"))
+    if dataset == "folder" and split == "train":
+        return Pictures(files(root), _open, shorter_side(size), channels)
+    reader = {"train": _TRAIN, "test": _TEST}[split].get(dataset)
+    if reader is None:
+        raise RefusedError(f"split: {dataset} has no {split} split; {', '.join(_TEST)} have one")
+    return reader(root)
+
+
+def cifar10(root: Path, *, train: bool = True) -> Pixels:
+    """Return the 50,000 training images of CIFAR-10, or the 10,000 test images."""
+    _expect(
+        root / "cifar-10-batches-py",
+        f"Download cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it in {root}.",
+    )
+    images = torchvision().CIFAR10(root, train=train).data
+    return Pixels(torch.from_numpy(images).permute(0, 3, 1, 2))
+
+
+def stl10(root: Path, *, split: str = "unlabeled") -> Pictures:
+    """Return the 100,000 unlabeled images of STL-10, or the 8,000 test images, reduced from 96 to 48 pixels."""
+    _expect(
+        root / "stl10_binary" / f"{split}_X.bin",
+        f"Download stl10_binary.tar.gz from https://cs.stanford.edu/~acoates/stl10/ and unpack it in {root}.",
+    )
+    return Pictures(torchvision().STL10(root, split=split), _first, shorter_side(48))
+
+
+def celeba(root: Path, fit: Fit | None = None) -> Pictures:
+    """Return all 202,599 aligned images of CelebA, reduced to 72 x 88 pixels, of which the middle 64 x 64 remain."""
+    folder = root / "celeba" / "img_align_celeba"
+    _expect(
+        folder,
+        "Download img_align_celeba.zip (Align&Cropped Images) from "
+        f"https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack it in {folder.parent}.",
+    )
+    return Pictures(files(folder), _open, fit or middle(64, of=(88, 72)))
+
+
+def lsun(root: Path) -> Pictures:
+    """Return the 3,033,042 training images of LSUN bedrooms, the shorter side reduced to 64 pixels, and cropped."""
+    _expect(
+        root / "bedroom_train_lmdb",
+        "Download bedroom_train_lmdb.zip by https://github.com/fyu/lsun (python download.py -c bedroom) "
+        f"and unpack it in {root}; to read it, install lmdb.",
+    )
+    return Pictures(torchvision().LSUN(str(root), classes=["bedroom_train"]), _first, shorter_side(64))
+
+
+def fashion_mnist(root: Path, *, train: bool = True) -> Pixels:
+    """Return the images of Fashion-MNIST, 60,000 or 10,000, with a margin of 2 pixels, which makes them 32 x 32."""
+    return Pixels(torch.nn.functional.pad(fashion_mnist_data(root, train=train).data, [2] * 4)[:, None])
+
+
+def fashion_mnist_data(root: Path, *, train: bool) -> Any:  # noqa: ANN401
+    """Return torchvision's Fashion-MNIST, unpacked from Debian's files if the folder has none of its own.
+
+    Raises:
+        RefusedError: if neither is there.
+    """
+    raw = root / "FashionMNIST" / "raw"
+    datasets = torchvision()
+    packed = [*root.glob("*-ubyte.gz"), *DEBIAN_FASHION_MNIST.glob("*-ubyte.gz")]
+    for file in packed:
+        if not (raw / file.stem).exists():
+            raw.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=raw) as scratch:  # so that a file is complete or not there
+                datasets.utils.extract_archive(str(file), scratch)
+                (Path(scratch) / file.stem).replace(raw / file.stem)
+    _expect(
+        raw / "train-images-idx3-ubyte",
+        "Download the four files from https://github.com/zalandoresearch/fashion-mnist and put them into "
+        f"{root}; or, on Debian: apt install dataset-fashion-mnist.",
+    )
+    return datasets.FashionMNIST(root, train=train)
+
+
+def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Pixels:
+    """Return images of 4 x 4 squares of random colours, always the same ones."""
+    squares = np.random.default_rng(seed).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
+    return Pixels(torch.from_numpy(squares.repeat(size // 4, axis=2).repeat(size // 4, axis=3)))
+
+
+def files(root: Path) -> list[Path]:
+    """Return the images in a folder and in those below it, by name.
+
+    Raises:
+        RefusedError: if there are none.
+    """
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    if not found:
+        raise RefusedError(f"There are no images ({', '.join(PICTURES)}) in {root}.")
+    return found
+
+
+def shorter_side(size: int) -> Fit:
+    """Return what scales the shorter side of an image to `size` and cuts off both ends of the longer one."""
+    return middle(size, of=size)
+
+
+def middle(size: int, of: int | tuple[int, int]) -> Fit:
+    """Return what scales an image to `of`, height and width or the shorter side, and takes `size` x `size` pixels."""
+    torchvision()
+    from torchvision.transforms import v2
+
+    scale = v2.Resize(of, v2.InterpolationMode.LANCZOS)
+    return v2.Compose([scale, v2.CenterCrop(size)])
+
+
+def torchvision() -> Any:  # noqa: ANN401
+    """Return torchvision's data sets.
+
+    Raises:
+        RefusedError: if torchvision cannot be imported.
+    """
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise RefusedError(f"Reading this data set needs torchvision, which cannot be imported: {error}") from error
+    return datasets
+
+
+def _open(path: Path) -> Any:  # noqa: ANN401
+    from PIL import Image
+
+    return Image.open(path)
+
+
+def _first(item: Sequence[Any]) -> Any:  # noqa: ANN401
+    return item[0]
+
+
+def _expect(path: Path, advice: str) -> None:
+    if not path.exists():
+        raise RefusedError(f"There is no {path}. {advice}")
+
+
+_TRAIN: dict[str, Callable[[Path], Dataset[Tensor]]] = {
+    "cifar10": cifar10,
+    "stl10": stl10,
+    "celeba": celeba,
+    "lsun": lsun,
+    "fashion-mnist": fashion_mnist,
+}
+
+_TEST: dict[str, Callable[[Path], Dataset[Tensor]]] = {
+    "cifar10": lambda root: cifar10(root, train=False),
+    "stl10": lambda root: stl10(root, split="test"),
+    "fashion-mnist": lambda root: fashion_mnist(root, train=False),
+}

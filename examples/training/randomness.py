@@ -1,0 +1,47 @@
+"""What is random in a training but for the order of the images; a checkpoint holds it, so that runs resume exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+
+class Randomness:
+    """A generator for the noise, which all processes start alike, and PyTorch's global ones.
+
+    Args:
+        fabric: the processes.
+        seed: where both start.
+    """
+
+    def __init__(self, fabric: Fabric, seed: int) -> None:
+        self._fabric = fabric
+        self._share = slice(fabric.global_rank, None, fabric.world_size)
+        fabric.seed_everything(seed, verbose=False)
+        self.generator = torch.Generator(fabric.device).manual_seed(seed)
+
+    def normal(self, count: int, dimension: int) -> Tensor:
+        """Return this process's share `(count / processes, dimension)` of standard normal noise."""
+        return torch.randn(count, dimension, generator=self.generator, device=self._fabric.device)[self._share]
+
+    def uniform(self, count: int, dimension: int) -> Tensor:
+        """Return this process's share `(count / processes, dimension)` of noise that is uniform between -1 and 1."""
+        return torch.rand(count, dimension, generator=self.generator, device=self._fabric.device)[self._share] * 2 - 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all states."""
+        return {
+            "noise": self.generator.get_state(),
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to states; those of GPUs only where there are as many."""
+        self.generator.set_state(state["noise"].cpu())
+        torch.set_rng_state(state["cpu"].cpu())
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])

@@ -1,0 +1,278 @@
+"""The folder of a run while a training has it: lock, settings, log, samples, checkpoints, and the end by a signal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import torch
+from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from training import checkpoints
+from training.batches import to_pixels
+from training.checkpoints import State
+from training.errors import InterruptedBySignalError, RefusedError, StoppedError
+from training.files import PARTIAL, Line, read_lines, replacing, write_lines, write_text
+from training.launch import agreed
+from training.settings import Settings, changes, saved, to_json
+
+LOCK = "training.lock"
+
+SAMPLES = 64
+"""Images on a sheet of samples."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+ASK_EVERY = 10
+"""Iterations after which several processes ask each other whether one of them got a signal."""
+
+
+class Run:
+    """The folder of a run, of which one training at a time is the writer. Only the first process writes.
+
+    Args:
+        fabric: the processes.
+        settings: those of the training; they name the folder.
+        paper: says whose networks are in a checkpoint.
+        images: how many there are to learn from.
+
+    Raises:
+        RefusedError: if another training has the folder, or if its content does not fit.
+    """
+
+    def __init__(self, fabric: Fabric, settings: Settings, *, paper: str, images: int) -> None:
+        self._fabric, self._settings = fabric, settings
+        self._folder, self._checkpoints = settings.out, settings.out / "checkpoints"
+        self._about = {"paper": paper, "configuration": saved(settings), "images": images}
+        self._lock = FileLock(self._folder / LOCK, timeout=0)
+        self._signal = 0
+        self._saved = -1
+        self._watch = (0, time.perf_counter())
+
+    def __enter__(self) -> Run:
+        agreed(self._fabric, self._acquire)
+        self._handlers: dict[int, Any] = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._lock.release()
+
+    def resume(self, state: State) -> None:
+        """Put the checkpoint that is asked for, if there is one, into networks, optimisers and the rest of a state.
+
+        Raises:
+            RefusedError: if there is another run in the folder, or if the checkpoint does not fit the settings.
+        """
+        path = agreed(self._fabric, self._found)
+        if path is not None:
+            try:
+                self._fabric.load(path, state | self._about, weights_only=True)
+                state["iteration"] = checkpoints.iteration_of(path)
+            except Exception as error:  # of any kind, since the file may hold anything
+                reason = f"there is no {error}" if isinstance(error, KeyError) else error
+                raise RefusedError(f"{path} does not fit these settings: {reason}") from error
+        self._saved = state["iteration"] if path is not None else -1
+        agreed(self._fabric, lambda: self._begin(state["iteration"]))
+        self._bar = tqdm(
+            total=self._settings.iterations,
+            initial=state["iteration"],
+            unit="step",
+            dynamic_ncols=True,
+            disable=True if self._settings.quiet or not self._fabric.is_global_zero else None,
+        )
+        self._watch = (state["iteration"], time.perf_counter())
+
+    def goes_on(self, iteration: int) -> bool:
+        """Return whether there is an iteration after this one: not at the end, nor after a signal to any process."""
+        if self._fabric.world_size > 1 and iteration % ASK_EVERY == 0:
+            noted = torch.tensor(self._signal, device=self._fabric.device)
+            self._signal = int(cast(Tensor, self._fabric.all_reduce(noted, reduce_op="max")))
+        stopped = self._signal and (self._fabric.world_size == 1 or iteration % ASK_EVERY == 0)
+        return iteration < self._settings.iterations and not stopped
+
+    def is_due(self, every: int, iteration: int) -> bool:
+        """Return whether something is due after an iteration: at the first, the last, and every so many."""
+        return iteration in (1, self._settings.iterations) or iteration % every == 0
+
+    def is_due_to_save(self, iteration: int) -> bool:
+        """Return whether a checkpoint is due after an iteration."""
+        intervals = (self._settings.checkpoint_every, self._settings.keep_every)
+        return any(every and iteration % every == 0 for every in intervals)
+
+    def advance(self) -> None:
+        """Count an iteration on the bar."""
+        self._bar.update()
+
+    def log(self, line: Line, *, advice: str, shown: Sequence[str] = ("loss_discriminator", "loss_generator")) -> None:
+        """Append a line with its `iteration` to the log, with the iterations in a second.
+
+        Raises:
+            StoppedError: if a number of it is not finite; `advice` says what to try.
+        """
+        iteration, (before, start) = line["iteration"], self._watch
+        self._watch = (iteration, time.perf_counter())
+        for name, number in line.items():
+            if isinstance(number, float) and not math.isfinite(number):
+                raise StoppedError(
+                    f"Stopped at iteration {iteration}, where {name} is {number}. Try {advice}; the last checkpoint is "
+                    "from before."
+                )
+        line = line | {"iterations_per_second": round((iteration - before) / (time.perf_counter() - start), 2)}
+        self.append("log", line)
+        numbers = {name: line[name] for name in (*shown, "iterations_per_second")}
+        if self._bar.disable and not self._settings.quiet:
+            listed = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())
+            self._fabric.print(f"iteration {iteration:,} of {self._settings.iterations:,}: {listed}", flush=True)
+        self._bar.set_postfix(numbers)
+        if self._fabric.loggers:
+            values = {name: value for name, value in line.items() if isinstance(value, int | float)}
+            self._fabric.log_dict(values, step=iteration)
+
+    def append(self, name: str, line: Line) -> None:
+        """Append a line with its `iteration` to a log."""
+        if self._fabric.is_global_zero:
+            with (self._folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    @torch.no_grad()
+    def draw(self, sample: Callable[[Tensor], Tensor], noise: Tensor, iteration: int) -> None:
+        """Save a sheet of images `(n, channels, h, w)` in [-1, 1] that are made of noise `(n, dimension)`."""
+        if not self._fabric.is_global_zero:
+            return
+        from PIL import Image
+
+        drawn = sheet(sample(noise.to(self._fabric.device)).cpu()).numpy()
+        with replacing(self._folder / "samples" / f"iteration-{iteration:08d}.png") as partial:
+            Image.fromarray(drawn.squeeze(2) if drawn.shape[2] == 1 else drawn).save(partial, format="png")
+        if self._fabric.loggers:
+            board: Any = self._fabric.logger
+            board.experiment.add_image("samples", drawn, iteration, dataformats="HWC")
+
+    def save(self, state: State) -> None:
+        """Save a checkpoint, and delete those that are not kept.
+
+        Raises:
+            StoppedError: if a weight is not finite: the checkpoints before can still be used.
+        """
+        iteration = state["iteration"]
+        for name, part in state.items():
+            if isinstance(part, nn.Module) and not all(
+                weight.isfinite().all() for weight in part.state_dict().values()
+            ):
+                raise StoppedError(f"Stopped at iteration {iteration}, where weights of the {name} are not finite")
+        path = checkpoints.path_of(self._checkpoints, iteration)
+        partial = path.with_name(f"{path.name}{PARTIAL}")
+        try:
+            self._fabric.save(partial, self._about | state)
+        except RuntimeError as error:  # so PyTorch calls it if the disk is full
+            raise StoppedError(f"{path} could not be written: {next(iter(str(error).splitlines()), '')}") from error
+        if self._fabric.is_global_zero:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+            checkpoints.tidy(self._checkpoints, iteration, self._settings.keep_every)
+        self._saved = iteration
+
+    def finish(self, state: State) -> None:
+        """Save what is not saved yet.
+
+        Raises:
+            InterruptedBySignalError: if a signal ended the run before its end.
+        """
+        self._bar.close()
+        if self._saved != state["iteration"]:
+            self.save(state)
+        if state["iteration"] < self._settings.iterations:
+            raise InterruptedBySignalError(
+                self._signal,
+                f"Interrupted after iteration {state['iteration']:,}; continue with the same options and --resume auto",
+            )
+
+    def _acquire(self) -> None:
+        if not self._settings.resume and self._content():
+            raise RefusedError(f"{self._folder} is not empty; choose another --out, or continue by --resume auto")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RefusedError(f"{self._folder} is in use by another training") from None
+
+    def _content(self) -> bool:
+        return self._folder.exists() and any(path.name != LOCK for path in self._folder.iterdir())
+
+    def _found(self) -> Path | None:
+        """Return the checkpoint to go on from."""
+        asked = self._settings.resume
+        if asked is None:
+            return None
+        if asked != "auto":
+            path = Path(asked)
+            if self._content() and path.resolve().parent != self._checkpoints.resolve():
+                raise RefusedError(
+                    f"{self._folder} is not empty, and {path} is not a checkpoint of the run in it, which would be "
+                    "lost; choose another --out"
+                )
+            self._check(path, checkpoints.read(path))
+            return path
+        complaints: list[str] = []
+        for path in checkpoints.newest_first(self._checkpoints):
+            try:
+                state = checkpoints.read(path)
+            except RefusedError as error:
+                complaints.append(str(error))
+                print(f"Warning: {error}", file=sys.stderr)
+                continue
+            self._check(path, state)
+            return path
+        if complaints:
+            raise RefusedError(f"No checkpoint in {self._checkpoints} can be read; move it away to start anew")
+        return None
+
+    def _check(self, path: Path, state: State) -> None:
+        for name in ("paper", "images"):
+            if state.get(name) != self._about[name]:
+                raise RefusedError(f"{path}: expected {name} {self._about[name]!r}, got {state.get(name)!r}")
+        if not isinstance(state["configuration"], dict):
+            raise RefusedError(f"{path}: expected the settings by name, got {state['configuration']!r}")
+        found = changes(state["configuration"], self._settings)
+        if found and not self._settings.force:
+            raise RefusedError(
+                f"These settings are not those of {path}: {'; '.join(found)}. Choose the same again, or another --out, "
+                "or go on regardless by --force."
+            )
+
+    def _begin(self, iteration: int) -> None:
+        """Write the settings, drop what was logged after an iteration, and delete what killed processes have left."""
+        for partial in self._folder.rglob(f"*{PARTIAL}"):
+            partial.unlink()
+        for log in self._folder.glob("*.jsonl"):
+            write_lines(
+                log, [each for each in read_lines(log, growing=True, iteration=int) if each["iteration"] <= iteration]
+            )
+        write_text(self._folder / "configuration.json", to_json(self._settings) + "\n")
+
+    def _note(self, number: int, _: Any) -> None:  # noqa: ANN401
+        self._signal = number
+        signal.signal(number, self._handlers[number])  # a second one ends the process at once
+
+
+def sheet(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:
+    """Lay out images `(n, channels, h, w)` in [-1, 1] as bytes `(height, width, channels)`, in full rows."""
+    padded = nn.functional.pad(to_pixels(images[: len(images) // columns * columns]), [gap] * 4, value=255)
+    rows = [torch.cat(list(row), dim=2) for row in padded.split(columns)]
+    return torch.cat(rows, dim=1).permute(1, 2, 0).contiguous()

@@ -1,0 +1,156 @@
+"""The losses of Table 1 of Wang et al. (2019), scaled MMD beside them, and the gradient penalty of Appendix D.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torch_mmd_losses import (
+    Kernel,
+    MMDLoss,
+    RationalQuadraticMix,
+    RBFBKernel,
+    RBFKernel,
+    RBFMix,
+    ScaledMMDLoss,
+)
+from torch_mmd_losses.results import Losses
+
+MMD: Mapping[str, tuple[Callable[[], Kernel], float]] = {
+    "mmd-rbf": (RBFMix, -1.0),
+    "mmd-rq": (RationalQuadraticMix, -1.0),
+    "mmd-rbf-b": (RBFBKernel, -1.0),
+    "mmd-rep": (RBFKernel, 1.0),
+    "mmd-rep-b": (RBFBKernel, 1.0),
+}
+"""The MMD losses: kernel, and lambda unless chosen otherwise."""
+
+MMD_SCORES = 16
+"""How many numbers the discriminator puts out per image for an MMD loss; it is one for all other losses."""
+
+
+class Loss(Protocol):
+    """Both losses of one step from one pair of score matrices. An `MMDLoss` is one."""
+
+    def both(self, real: Tensor, fake: Tensor) -> Losses:
+        """Return the discriminator's and the generator's loss of scores `(n, d)` of real and of fake images."""
+
+
+class SingleScoreLoss:
+    """Losses that are means over images of which the discriminator gives one score each."""
+
+    def __init__(
+        self, discriminator: Callable[[Tensor, Tensor], Tensor], generator: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        self._discriminator = discriminator
+        self._generator = generator
+
+    def both(self, real: Tensor, fake: Tensor) -> Losses:
+        """Return both losses of scores `(n, 1)`, at least in float32.
+
+        Raises:
+            ValueError: if an image has more than one score.
+        """
+        for name, scores in (("real", real), ("fake", fake)):
+            if scores.numel() != len(scores):
+                raise ValueError(f"{name}: expected one score per image, got shape {tuple(scores.shape)}")
+        dtype = torch.promote_types(real.dtype, torch.float32)
+        real, fake = real.to(dtype), fake.to(dtype)
+        return Losses(self._discriminator(real, fake), self._generator(real, fake))
+
+
+def _logistic(real: Tensor, fake: Tensor) -> Tensor:
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+SINGLE_SCORE: Mapping[str, SingleScoreLoss] = {
+    "minimax": SingleScoreLoss(_logistic, lambda real, fake: -_logistic(real, fake)),
+    "non-saturating": SingleScoreLoss(_logistic, lambda real, fake: F.softplus(-fake).mean()),
+    "hinge": SingleScoreLoss(
+        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+        lambda real, fake: -fake.mean(),
+    ),
+    # The authors' code adds the mean of the real scores to the generator's loss, which it does not depend on.
+    "wasserstein": SingleScoreLoss(lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean()),
+}
+
+SCALED = ("smmd",)
+"""The losses of Arbel et al. (2018) that need the real images beside their scores, and derivatives by them."""
+
+PENALISED = ("mmd-rep", "mmd-rep-b")
+"""Losses of a single kernel with values of at most 1, for which the gradient penalty is meant."""
+
+NAMES = (*SINGLE_SCORE, *MMD, *SCALED)
+"""All losses there are."""
+
+
+def make_loss(name: str, *, lambda_: float | None = None, joint: bool = False) -> Loss | ScaledMMDLoss:
+    """Return the loss of a name.
+
+    Args:
+        name: one of `NAMES`.
+        lambda_: weight of the repulsion between real scores (Eq. 5), for the `mmd` losses only; None is what the name
+            stands for: 1 for `mmd-rep` and `mmd-rep-b`, and -1 for the others.
+        joint: whether an MMD loss is that of the joint batch of all processes. The other losses are means over images,
+            so that averaged gradients are the joint batch's anyway.
+
+    Raises:
+        ValueError: if there is no such loss, or if it knows no repulsion.
+    """
+    if name in MMD:
+        kernel, usual = MMD[name]
+        # Like the authors, and Eq. S2 of the paper, leave out the pairs of a real and a fake image of the same index.
+        weight = usual if lambda_ is None else lambda_
+        return MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=joint)
+    if name not in NAMES:
+        raise ValueError(f"loss: expected one of {', '.join(NAMES)}; got {name!r}")
+    if lambda_ is not None:
+        raise ValueError(f"lambda: expected none for {name!r}, which knows no repulsion; got {lambda_}")
+    if name in SCALED:
+        return ScaledMMDLoss(estimator="u_statistic", global_batch=joint)
+    return SINGLE_SCORE[name]
+
+
+def usual_scores(name: str) -> int:
+    """Return the dimension of the discriminator's output that the paper uses with a loss."""
+    return MMD_SCORES if name in MMD else 1
+
+
+def penalised(loss: Tensor, steepness: Tensor, weight: float) -> Tensor:
+    r"""Return the discriminator's loss, divided by what grows with the gradients at the real images.
+
+    .. math:: \frac{L_D - 1}{1 + w \, E \lVert \nabla D(x) \rVert_F^2}
+
+    The numerator is not positive, so that the discriminator lowers the loss and the gradients alike. The formula is
+    Arbel et al.'s, without the term for the size of the kernel; the authors use a weight of 0.1, one score per image
+    and no spectral normalisation.
+
+    Args:
+        loss: the discriminator's loss, at most 1.
+        steepness: the mean squared norm of the gradients at the real images, `gradient_penalty(D(x), x, target=0.0)`.
+        weight: the weight w, 0.1 in the paper.
+    """
+    return (loss - 1) / (1 + weight * steepness)
+
+
+class JointMean(torch.autograd.Function):
+    """The mean over processes of a value of which each has its share.
+
+    The average of its gradients over the processes is exact: averaging divides by their number, so that this does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ANN401
+        """Return the mean."""
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total / torch.distributed.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        """Return the gradient as it is."""
+        return gradient

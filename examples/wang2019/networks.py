@@ -1,0 +1,146 @@
+"""The DCGAN of Tables S1 (32 and 48 pixels) and S2 (64 pixels) of Wang et al. (2019).
+
+The tables leave open, and the authors' code decides: the slope of LeakyReLU (0.1), the constants of batch
+normalisation, no bias before it, and the initial weights. Where the code differs from the tables, the tables hold:
+
+* the authors' STL-10 script has batch normalisation and ReLU after the generator's dense layer; Table S1 has neither.
+
+One entry of Table S2 cannot be meant: the discriminator's dense layer gets 4 x 4 x 1024 numbers, as in the code, since
+the layer before it has 1024 channels, and not 4 x 4 x 512.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from torch_mmd_losses import conv_spectral_norm
+
+SLOPE = 0.1
+"""Slope of every LeakyReLU below zero. The paper gives none; this is the authors'."""
+
+BIAS_STD = 1e-5
+
+Activation = Literal["relu", "leaky_relu", "linear", "tanh"]
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+SCALINGS = {32: 3, 48: 3, 64: 4}
+"""How often the networks halve or double an image, by its size."""
+
+NOISE = 128
+"""Dimension of the noise, which is standard normal."""
+
+# TensorFlow's defaults: momentum 0.99 of the old value is 0.01 of the new one here.
+_EPS, _MOMENTUM = 1e-3, 0.01
+
+
+def make_generator(size: int, *, noise: int = NOISE, channels: int = 3, width: int = 64) -> nn.Sequential:
+    """Return a network that maps noise `(n, noise)` to images `(n, channels, size, size)` in [-1, 1].
+
+    Args:
+        size: height and width of the images: 32, 48 or 64.
+        noise: dimension of the noise.
+        channels: 3 for colour images, 1 for grey ones.
+        width: channels of the largest feature maps, 64 in the paper; a smaller number reduces the whole network.
+
+    Raises:
+        ValueError: if there is no architecture for the size.
+    """
+    side, widest = _coarsest(size, width)
+    dense = initialised(nn.Linear(noise, widest * side * side), "linear")
+    layers: list[nn.Module] = [dense, nn.Unflatten(1, (widest, side, side))]
+    for halvings in range(1, SCALINGS[size] + 1):
+        wide, narrow = widest >> halvings - 1, widest >> halvings
+        # Batch normalisation takes the mean away, so a bias before it would do nothing.
+        doubling = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
+        layers += [initialised(doubling, "relu"), nn.BatchNorm2d(narrow, _EPS, _MOMENTUM), nn.ReLU()]
+    return nn.Sequential(*layers, initialised(nn.Conv2d(width, channels, 3, padding=1), "tanh"), nn.Tanh())
+
+
+def make_discriminator(
+    size: int, *, scores: int, channels: int = 3, width: int = 64, method: str = "pico", scale: float = 1 / 0.55
+) -> nn.Sequential:
+    """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
+
+    Args:
+        size: height and width of the images: 32, 48 or 64.
+        scores: numbers per image: in the paper 16 for the MMD losses and 1 for the others.
+        channels: 3 for colour images, 1 for grey ones.
+        width: channels of the largest feature maps, 64 in the paper; a smaller number reduces the whole network.
+        method: how to find the spectral norm of every layer, dense one included: a method of `conv_spectral_norm`
+            (`"pico"` and `"matrix"` for the paper's PICO and PIM); `"none"` leaves the layers as they are.
+        scale: the constant C, by which every normalised weight is multiplied. The paper does not name it; the
+            authors' notes on the paper's experiments say 1 / 0.55, and their scripts have 64 ** (1 / layers).
+
+    Raises:
+        ValueError: if there is no architecture for the size, or no such method.
+    """
+    side, widest = _coarsest(size, width)
+    layers: list[nn.Module] = [*_convolution(channels, width, 3, stride=1)]
+    for doublings in range(SCALINGS[size]):
+        narrow, wide = width << doublings, width << doublings + 1
+        layers += [*_convolution(narrow, wide, 4, stride=2), *_convolution(wide, wide, 3, stride=1)]
+    layers += [nn.Flatten(), initialised(nn.Linear(widest * side * side, scores), "linear")]
+    network = nn.Sequential(*layers)
+    if method == "none":
+        return network
+    options: dict[str, Any] = {"method": method, "scale": scale}
+    return with_known_sizes(conv_spectral_norm(network, **options), (1, channels, size, size))
+
+
+def normalised_layers(size: int) -> int:
+    """Return how many layers the discriminator has, K in C^K: 8 for 32 and 48 pixels, 10 for 64."""
+    return 2 * SCALINGS[size] + 2
+
+
+@torch.no_grad()
+def with_known_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> nn.Sequential:
+    """Return a network whose spectral norms know the sizes of their inputs, from images of a shape.
+
+    The norm of a convolution depends on the size of its input. A forward shows it to every layer now, so that the
+    first step is like all others; in eval mode nothing else comes of it.
+    """
+    network.eval()(torch.zeros(shape))
+    return network.train()
+
+
+def _coarsest(size: int, width: int) -> tuple[int, int]:
+    """Return the side and the channels of the smallest feature maps."""
+    if size not in SCALINGS:
+        raise ValueError(f"size: expected one of {', '.join(map(str, SCALINGS))}, got {size}")
+    return size >> SCALINGS[size], width << SCALINGS[size]
+
+
+def _convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int) -> tuple[nn.Module, nn.Module]:
+    convolution = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=1)
+    return initialised(convolution, "leaky_relu"), nn.LeakyReLU(SLOPE)
+
+
+def initialised(layer: Layer, activation: Activation) -> Layer:
+    """Draw the weight, and the bias if there is one, of a layer that `activation` follows; return the layer.
+
+    Before (leaky) rectifiers the weight is a normal of variance 2 / ((1 + slope²) fan-in), cut at two standard
+    deviations; before the others it is Glorot's uniform.
+    """
+    if activation in ("relu", "leaky_relu"):
+        gain = 2 / (1 + SLOPE**2) if activation == "leaky_relu" else 2.0
+        # TensorFlow versions differ in whether the variance is that before the cut or after it (0.77 times as much).
+        # It is of no consequence: all these layers are followed by a normalisation or are normalised themselves.
+        _truncated_normal(layer.weight, math.sqrt(gain / _fan_in(layer.weight)))
+    else:
+        nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        _truncated_normal(layer.bias, BIAS_STD)
+    return layer
+
+
+def _fan_in(weight: Tensor) -> int:
+    # A transposed convolution has its inputs first. The authors count the outputs there, as PyTorch does.
+    return weight[0].numel()
+
+
+def _truncated_normal(values: Tensor, std: float) -> None:
+    nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std)

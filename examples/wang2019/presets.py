@@ -1,0 +1,151 @@
+"""The settings of Wang et al.'s experiments.
+
+Of the 16 pairs of learning rates that the paper tried, each data set has the one in the authors' script of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from training.settings import Settings, check
+
+from wang2019.losses import MMD, NAMES, PENALISED, SCALED, usual_scores
+from wang2019.networks import NOISE, normalised_layers
+
+FORMATS = {
+    "cifar10": (32, 3),
+    "stl10": (48, 3),
+    "celeba": (64, 3),
+    "lsun": (64, 3),
+    "fashion-mnist": (32, 1),
+}
+"""Size and channels of the data sets; those of `folder` and `fake` are free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wang2019(Settings):
+    """The defaults are those of the paper's experiments with CIFAR-10."""
+
+    dataset: Literal["cifar10", "stl10", "celeba", "lsun", "fashion-mnist", "folder", "fake"] = "cifar10"
+    """images to learn from"""
+    size: Literal[32, 48, 64] = 32
+    """height and width of the images"""
+    channels: Literal[1, 3] = 3
+    """3 for colours, 1 for grey"""
+    width: int = 64
+    """channels of the largest feature maps"""
+    noise: int = NOISE
+    """dimension of the noise"""
+    loss: Literal[NAMES] = "mmd-rep-b"  # type: ignore[valid-type]
+    """one of Table 1, or scaled MMD"""
+    lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
+    """weight of the repulsion of real scores; by default the loss's own"""
+    scores: int | None = None
+    """numbers per image from the discriminator; by default 16 for MMD losses, else 1"""
+    gradient_penalty: float = 0.0
+    """weight of the gradient penalty (Appendix D.1: 0.1); 0 is none"""
+    normalisation: Literal["pico", "conv", "matrix", "none"] | None = None
+    """spectral norm of the discriminator's layers: pico (the paper's), conv (follows the same norm more closely),
+    matrix (PIM) or none; by default pico, or none with a penalty or smmd"""
+    scale: float | None = None
+    """factor C of every normalised layer; by default 1 / 0.55"""
+    total_scale: float | None = None
+    """C^K of all K layers in place of C (the authors' 16 to 256)"""
+    updates: Literal["simultaneous", "alternating"] = "simultaneous"
+    """both networks from one forward, or by turns"""
+    lr_discriminator: float = 5e-4
+    """learning rate of the discriminator"""
+    lr_generator: float = 2e-4
+    """learning rate of the generator"""
+    batch_size: int = 64
+    """real, and also generated, images in one step, of all processes together"""
+    across: Literal["global", "blocks"] = "global"
+    """MMD loss of several processes: of the joint batch, or the mean of their own"""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """of forwards and backwards"""
+    channels_last: bool = False
+    """lay images out by pixels, as tensor cores prefer"""
+    compile: bool = False
+    """compile both networks by torch.compile"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "width", "noise", "scores", least=1)
+        check(self, "batch_size", least=2)
+        check(self, "gradient_penalty", least=0)
+        check(self, "scale", "total_scale", "lr_discriminator", "lr_generator", above=0)
+        check(self, "lambda_")
+        expected = FORMATS.get(self.dataset, (self.size, self.channels))
+        if (self.size, self.channels) != expected:
+            raise ValueError(
+                f"dataset: {self.dataset} has images of size {expected[0]} with {expected[1]} channels, "
+                f"but size and channels are {self.size} and {self.channels}"
+            )
+        if self.lambda_ is not None and self.loss not in MMD:
+            raise ValueError(f"lambda: expected none for {self.loss!r}, which knows no repulsion; got {self.lambda_}")
+        if self.scale is not None and self.total_scale is not None:
+            raise ValueError(f"total_scale: expected none beside scale, got {self.total_scale} and {self.scale}")
+        if self.gradient_penalty and not (self.loss in PENALISED and 0 <= self.repulsion <= 1):
+            # A loss that may exceed 1 would be lowered by large gradients.
+            raise ValueError(
+                f"gradient_penalty: expected {' or '.join(PENALISED)}, with lambda between 0 and 1; "
+                f"got {self.loss} with lambda {self.repulsion}"
+            )
+        if self.is_held and self.compile:
+            raise ValueError("compile: expected none beside a gradient penalty or smmd, which PyTorch cannot compile")
+
+    @property
+    def repulsion(self) -> float:
+        """The weight lambda of an MMD loss."""
+        return MMD[self.loss][1] if self.lambda_ is None else self.lambda_
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the loss holds the discriminator's gradient, which is what the spectral norms are for."""
+        return bool(self.gradient_penalty) or self.loss in SCALED
+
+
+def resolved(settings: Wang2019) -> Wang2019:
+    """Put in what None stands for, so that a run is saved with all that decides it."""
+    scale = settings.scale or 1 / 0.55
+    if settings.total_scale is not None:
+        scale = settings.total_scale ** (1 / normalised_layers(settings.size))
+    return replace(
+        settings,
+        lambda_=settings.repulsion if settings.loss in MMD else None,
+        scores=settings.scores or (1 if settings.gradient_penalty else usual_scores(settings.loss)),
+        normalisation=settings.normalisation or ("none" if settings.is_held else "pico"),
+        scale=scale,
+        total_scale=None,
+    )
+
+
+def _preset(name: str, **options: object) -> Wang2019:
+    return Wang2019(out=Path("runs") / f"dcgan-{name}", dataset=name, **options)  # type: ignore[arg-type]
+
+
+PRESETS: Mapping[str, Wang2019] = {
+    "cifar10": _preset("cifar10"),
+    "stl10": _preset("stl10", size=48, lr_discriminator=2e-4),
+    "celeba": _preset("celeba", size=64, lr_discriminator=1e-4, workers=8),
+    "lsun": _preset("lsun", size=64, lr_discriminator=2e-4, lr_generator=1e-4, workers=8),
+    # Reduced so that one CPU core takes ten minutes.
+    "fashion-mnist": _preset(
+        "fashion-mnist",
+        channels=1,
+        width=16,
+        lr_generator=5e-4,
+        iterations=2000,
+        ema_decay=0.99,
+        log_every=20,
+        sample_every=500,
+        checkpoint_every=500,
+    ),
+    # Learns nothing, but runs through everything in seconds.
+    "fake": _preset("fake", width=2, batch_size=4, iterations=20, log_every=5, sample_every=10, checkpoint_every=10),
+}
+"""The paper's experiments, and two small ones."""

@@ -1,0 +1,31 @@
+"""How to draw from a generator of Wang et al. (2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from training.images import load
+from training.sampling import Sampler
+
+from wang2019.networks import make_generator
+from wang2019.presets import Wang2019
+
+
+def sampler(configuration: Mapping[str, Any]) -> Sampler:
+    """Return how to draw from a generator, by the settings in its checkpoint.
+
+    Raises:
+        TypeError: if a setting is unknown.
+        ValueError: if one cannot be used.
+    """
+    chosen = Wang2019(out=Path(), **dict(configuration))
+    shape = {"size": chosen.size, "channels": chosen.channels}
+    return Sampler(
+        make_generator(noise=chosen.noise, width=chosen.width, **shape),
+        lambda count, generator: torch.randn(count, chosen.noise, generator=generator),
+        lambda images: images,
+        lambda root, split: load(chosen.dataset, root, split=split, **shape),
+    )

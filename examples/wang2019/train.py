@@ -1,0 +1,190 @@
+"""Train the DCGAN of the repulsive-loss paper (Wang et al. 2019, Section 5)."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # started as a file, not from the scripts beside this folder
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from training.averaging import moving_average
+from training.batches import batches, centred
+from training.images import load
+from training.launch import launch
+from training.randomness import Randomness
+from training.run import SAMPLES, Run
+from training.settings import read
+
+from torch_mmd_losses import MMDLoss, ScaledMMDLoss, UsageWarning, gradient_penalty, spectral_norms
+from torch_mmd_losses.results import Losses
+from wang2019.losses import JointMean, make_loss, penalised
+from wang2019.networks import make_discriminator, make_generator
+from wang2019.presets import PRESETS, Wang2019, resolved
+
+BETAS = (0.5, 0.999)
+"""The paper's, of Adam. TensorFlow's adds epsilon, 1e-8 too, before the correction of the bias, and not after it."""
+
+ADVICE = (
+    "lower learning rates (--lr-discriminator, --lr-generator), a smaller --scale or --total-scale, the bounded kernel "
+    "(--loss mmd-rep-b), --precision 32-true, or another --seed"
+)
+"""What may help if a number is not finite."""
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Train a preset with the options of a command line, and return the folder of the run."""
+    return launch(train, resolved(read(PRESETS, __doc__, arguments)))
+
+
+def train(fabric: Fabric, settings: Wang2019) -> None:
+    """Train from the start, or from a checkpoint, to the end or until a signal."""
+    # The number of scores is an option, and the log has the share of saturated pairs.
+    warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
+    randomness = Randomness(fabric, settings.seed)
+    images = load(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels)
+
+    # Networks are made on the CPU, so that a seed gives the same weights on all devices.
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    generator = generator_of(settings)
+    discriminator = make_discriminator(
+        settings.size,
+        scores=settings.scores or 1,
+        channels=settings.channels,
+        width=settings.width,
+        method=settings.normalisation or "none",
+        scale=settings.scale or 1.0,
+    )
+    for network in (generator, discriminator):
+        network.to(memory_format=layout)  # type: ignore[call-overload]
+    average = moving_average(generator, settings.ema_decay).to(fabric.device)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        # It does not run on CPUs, where each process normalises its own images.
+        generator = nn.SyncBatchNorm.convert_sync_batchnorm(generator)
+    adam_d = torch.optim.Adam(discriminator.parameters(), settings.lr_discriminator, BETAS)
+    adam_g = torch.optim.Adam(generator.parameters(), settings.lr_generator, BETAS)
+    if settings.compile:
+        generator.compile(dynamic=False)
+        discriminator.compile(dynamic=False)
+    # Calls go through these; the state names the networks themselves.
+    D, step_d = fabric.setup(discriminator, adam_d)
+    G, step_g = fabric.setup(generator, adam_g)
+    of_d, of_g = list(discriminator.parameters()), list(generator.parameters())
+    joint = settings.across == "global"
+    loss = make_loss(settings.loss, lambda_=settings.lambda_, joint=joint)
+
+    state: dict[str, Any] = {
+        "iteration": 0,
+        "generator": generator,
+        "discriminator": discriminator,
+        "average": average,
+        "adam_discriminator": adam_d,
+        "adam_generator": adam_g,
+        "randomness": randomness,
+    }
+    shown = torch.randn(SAMPLES, settings.noise, generator=torch.Generator().manual_seed(settings.seed))
+
+    def generate() -> Tensor:
+        return G(randomness.normal(settings.batch_size, settings.noise))
+
+    def play(real: Tensor, fake: Tensor) -> tuple[Losses, Tensor, Tensor]:
+        """Return both losses and the scores from one forward of the discriminator."""
+        if settings.is_held:
+            real = real.detach().requires_grad_()
+        scores_real, scores_fake = D(torch.cat([real, fake]).contiguous(memory_format=layout)).chunk(2)
+        if isinstance(loss, ScaledMMDLoss):
+            losses = loss.both(real=scores_real, fake=scores_fake, inputs=real)
+        else:
+            losses = loss.both(real=scores_real, fake=scores_fake)
+        if settings.gradient_penalty:
+            steepness = gradient_penalty(scores_real, real, target=0.0)
+            if joint and fabric.world_size > 1:
+                steepness = JointMean.apply(steepness)  # type: ignore[no-untyped-call]
+            critical = penalised(losses.discriminator, steepness, settings.gradient_penalty)
+            losses = losses._replace(discriminator=critical)
+        return losses, scores_real, scores_fake
+
+    with Run(fabric, settings, paper="wang2019", images=len(images)) as run:  # type: ignore[arg-type]
+        run.resume(state)
+        for adam, rate in ((adam_d, settings.lr_discriminator), (adam_g, settings.lr_generator)):
+            adam.param_groups[0]["lr"] = rate  # which --force may have changed
+        iteration = state["iteration"]
+        reals = batches(
+            images, settings.batch_size, fabric=fabric, seed=settings.seed, start=iteration, workers=settings.workers
+        )
+        if iteration == 0:
+            run.draw(average, shown, iteration)
+
+        while run.goes_on(iteration):
+            real = centred(next(reals))
+            if settings.updates == "simultaneous":
+                # One forward for both: the generator's gradient is that of the discriminator before its step.
+                losses, scores_real, scores_fake = play(real, generate())
+                step_d.zero_grad()
+                fabric.backward(losses.discriminator, inputs=of_d, retain_graph=True)
+                step_g.zero_grad()
+                fabric.backward(losses.generator, inputs=of_g)
+                step_d.step()
+                step_g.step()
+            else:
+                with torch.no_grad():
+                    fake = generate()
+                losses, scores_real, scores_fake = play(real, fake)
+                step_d.zero_grad()
+                fabric.backward(losses.discriminator, inputs=of_d)
+                step_d.step()
+                losses = losses._replace(generator=play(real, generate())[0].generator)
+                step_g.zero_grad()
+                fabric.backward(losses.generator, inputs=of_g)
+                step_g.step()
+            average.update_parameters(generator)
+            iteration += 1
+            state["iteration"] = iteration
+            run.advance()
+
+            if run.is_due(settings.log_every, iteration):
+                line: dict[str, Any] = {"iteration": iteration}
+                numbers = {
+                    "loss_discriminator": losses.discriminator,
+                    "loss_generator": losses.generator,
+                    "gradient_norm_discriminator": norm(of_d),
+                    "gradient_norm_generator": norm(of_g),
+                    **terms(loss, scores_real, scores_fake),
+                }
+                means: Any = fabric.all_reduce({name: value.detach() for name, value in numbers.items()})
+                line |= {name: mean.item() for name, mean in means.items()}
+                if settings.normalisation != "none":
+                    line["sigma"] = {name: sigma.item() for name, sigma in spectral_norms(discriminator).items()}
+                run.log(line, advice=ADVICE)
+            if iteration == settings.iterations or iteration % settings.sample_every == 0:
+                run.draw(average, shown, iteration)
+            if run.is_due_to_save(iteration):
+                run.save(state)
+        run.finish(state)
+
+
+def generator_of(settings: Wang2019) -> nn.Sequential:
+    """Return the generator of settings, with initial weights."""
+    return make_generator(settings.size, noise=settings.noise, channels=settings.channels, width=settings.width)
+
+
+def norm(parameters: Sequence[Tensor]) -> Tensor:
+    """Return the norm of the gradient of parameters."""
+    return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def terms(loss: object, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """Return the mean kernel values of scores, for a loss that has a kernel."""
+    if isinstance(loss, ScaledMMDLoss):  # whose own terms need the images
+        loss = MMDLoss(loss.kernel, lambda_=-1.0, global_batch=loss.global_batch)
+    return loss.terms(real=real.detach(), fake=fake.detach())._asdict() if isinstance(loss, MMDLoss) else {}
+
+
+if __name__ == "__main__":
+    main()
