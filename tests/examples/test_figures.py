@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,7 +23,6 @@ from torch_mmd_losses.gradient_constrained.representers import jets
 pytestmark = pytest.mark.xdist_group("figures")  # whose claims are computed once
 
 ROOT = Path(__file__).parents[2]
-FIGURES = ROOT / "examples" / "figures"
 SCRIPTS = [
     "arbel2018_fig1_vector_fields",
     "arbel2018_fig4_critic_gradients",
@@ -33,14 +31,13 @@ SCRIPTS = [
     "wang2019_fig2_kernels",
     "wang2019_figs1_two_parameter_gan",
 ]
-MODULES = ["figure_script", *SCRIPTS]
 
 
 @pytest.fixture(scope="module")
 def figures() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FIGURES)
-        modules = SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+        modules = SimpleNamespace(**{name: importlib.import_module(_module(name)) for name in SCRIPTS})
+        modules.figure_script = importlib.import_module("training.figure_script")
         gan = modules.wang2019_figs1_two_parameter_gan
         for name, coarse in {"PRECISE": 128, "NODES": 40, "GRID": (21, 15), "STARTS": (15, 8)}.items():
             patch.setattr(gan, name, coarse)
@@ -51,8 +48,12 @@ def figures() -> Iterator[SimpleNamespace]:
         for script in (getattr(modules, name) for name in SCRIPTS):
             patch.setattr(script, "claims", cache(script.claims))  # which two tests of each script ask for
         yield modules
-    for name in MODULES:
-        del sys.modules[name]
+
+
+def _module(name: str) -> str:
+    """Return the module of a figure, which is in the folder of its paper."""
+    paper, _, figure = name.partition("_")
+    return f"{paper}.figures.{figure}"
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_a_script_fails_if_a_claim_is_not_as_documented(figures, tmp_path, holds
     pytest.importorskip("matplotlib")
     claims = [figures.figure_script.Claim("what is claimed", "1", "2", holds, departs)]
     script = SimpleNamespace(
-        __doc__="A figure.", __file__="a.py", SIZE=(2.0, 1.0), claims=lambda: claims, draw=lambda figure: None
+        __doc__="A figure.", __file__="paper/figures/a.py", SIZE=(2.0, 1.0), claims=lambda: claims, draw=lambda figure: None
     )
     path = tmp_path / "picture.png"
     if fails:
@@ -146,7 +147,7 @@ def test_the_page_has_every_picture_with_its_command(name):
     page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     picture = f"_static/{'-'.join(name.split('_')[:2])}.png"
     assert f"({picture})" in page
-    assert f"python examples/figures/{name}.py --out docs/{picture}" in page
+    assert f"python examples/{_module(name).replace('.', '/')}.py --out docs/{picture}" in page
     assert (ROOT / "docs" / picture).stat().st_size < 150_000
 
 

@@ -61,7 +61,8 @@ def reader(script: ModuleType) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     width, height = script.SIZE
     parser = argparse.ArgumentParser(description=script.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path("build/figures") / f"{Path(str(script.__file__)).stem.replace('_', '-')}.png"
+    file = Path(str(script.__file__))
+    default = Path("build/figures") / f"{file.parents[1].name}-{file.stem.replace('_', '-')}.png"
     parser.add_argument("--out", type=Path, default=default, help="where to write the picture (%(default)s)")
     parser.add_argument("--width", type=_positive, default=width, help="in inches (%(default)s)")
     parser.add_argument("--height", type=_positive, default=height, help="in inches (%(default)s)")

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from figure_script import Claim, reader, save
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-sys.path.append(str(Path(__file__).parents[1]))  # where the package of the experiments is
+sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
 from dcgan import labels, prepared, randomness
 from dcgan.batches import to_images
@@ -29,6 +28,7 @@ from dcgan.configuration import Configuration
 from dcgan.networks import make_discriminator
 from dcgan.sources import SPLITS, MissingDataError
 from evaluation.images import Checkpoint, find
+from training.figure_script import Claim, reader, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from figure_script import Claim, reader, save, unexpected
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).parents[1]))  # where the packages of the experiments are
+sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
 import classifier
 from dcgan import randomness
@@ -43,6 +42,7 @@ from smmd.loss import Loss
 from smmd.losses import OptimizedMMDLoss
 from smmd.scaled import smmd
 from smmd.singular_values import singular_values, summary
+from training.figure_script import Claim, reader, save, unexpected
 
 from torch_mmd_losses import PolynomialKernel, ScaledMMDLoss, gradient_constrained_mmd2, mmd2
 

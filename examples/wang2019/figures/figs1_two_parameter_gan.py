@@ -19,14 +19,18 @@ import math
 import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from figure_script import Claim, main
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 from torch.nn import functional as F
+
+sys.path.append(str(Path(__file__).parents[2]))  # examples/
+
+from training.figure_script import Claim, main
 
 from torch_mmd_losses import RBFKernel
 

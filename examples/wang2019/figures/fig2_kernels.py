@@ -19,11 +19,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from figure_script import Claim, main
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[2]))  # examples/
+
+from training.figure_script import Claim, main
 
 from torch_mmd_losses import Kernel, RationalQuadraticKernel, RationalQuadraticMix, RBFKernel, RBFMix
 
