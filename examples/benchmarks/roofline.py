@@ -22,22 +22,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from common import Options, Record, main, markdown, progress
 from counts import FREE
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-
-sys.path.append(str(Path(__file__).parents[1]))  # for dcgan, also if this file is run as a script
-
-from dcgan.configuration import resolved
-from dcgan.gan import GAN
-from dcgan.presets import PRESETS
+from wang2019.presets import PRESETS
+from wang_step import WangStep
 
 EXPERIMENTS = ("cifar10", "stl10", "celeba", "lsun")
 QUICK_WIDTH = 2
@@ -106,19 +100,17 @@ def measure(options: Options) -> list[Record]:
     records = []
     for name in EXPERIMENTS:
         progress(name)
-        preset = replace(PRESETS[name], device="cpu", seed=options.seed)
-        gan = GAN(resolved(replace(preset, width=QUICK_WIDTH) if options.quick else preset))
-        size = gan.configuration.size
-        real = torch.rand(gan.configuration.batch_size, gan.configuration.channels, size, size).mul(2).sub(1)
-        for group in (*gan.adam_d.param_groups, *gan.adam_g.param_groups):
-            group["foreach"] = True  # as on a GPU: all parameters in a few operators
-        gan.step(real)  # makes the states of Adam, and fills caches
-        found = operators(lambda: gan.step(real))  # noqa: B023
+        preset = replace(PRESETS[name], seed=options.seed)
+        # As on a GPU, Adam updates all parameters in a few operators.
+        step = WangStep(replace(preset, width=QUICK_WIDTH) if options.quick else preset, foreach=True)
+        real = step.images()
+        step(real)  # makes the states of Adam, and fills caches
+        found = operators(lambda: step(real))  # noqa: B023
         records.append(
             {
                 "experiment": name,
-                "size": size,
-                "iterations": gan.configuration.iterations,
+                "size": preset.size,
+                "iterations": preset.iterations,
                 "operators": len(found),
                 "flops": sum(operator.flops for operator in found),
                 "bytes": sum(operator.bytes for operator in found),

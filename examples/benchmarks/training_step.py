@@ -20,24 +20,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
-import numpy as np
 import spectral_norm_time as norms
 import torch
 from common import Options, Record, Target, cpu_seconds, environment, main, markdown
 from torch import Tensor
-from torch.nn.utils import parametrizations
-
-sys.path.append(str(Path(__file__).parents[1]))  # for dcgan, also if this file is run as a script
-
-from dcgan.batches import Batches, to_images
-from dcgan.configuration import Configuration, resolved
-from dcgan.gan import BETAS, GAN
-
-from torch_mmd_losses import MMDLoss
+from wang2019.presets import PRESETS
+from wang_step import LEARNED_BY_PYTORCH, WangStep
 
 WIDTH = 64
 QUICK_WIDTH = 2
@@ -53,7 +45,7 @@ STEPS = {
     "`mmd-rep-b`, `pico`": ("mmd-rep-b", "pico"),
     "`mmd-rep-b`, none": ("mmd-rep-b", "none"),
     "`hinge`, `conv`": ("hinge", "conv"),
-    "`hinge`, PyTorch's": ("hinge", "pytorch"),
+    "`hinge`, PyTorch's": ("hinge", LEARNED_BY_PYTORCH),
 }
 """Losses and spectral norms of whole steps, the first one that of the library."""
 OURS, THEIRS = next(iter(STEPS)), "`hinge`, PyTorch's"
@@ -61,71 +53,27 @@ LIMITS = {"loss": 0.01, "normalisation": 0.05}
 """The largest share of a step that a part may take."""
 
 
-def make_gan(loss: str, norm: str, width: int, seed: int, **settings: Any) -> GAN:  # noqa: ANN401
-    """Return both networks of the CIFAR-10 experiment with a loss and a spectral norm, on a CPU by default."""
-    own = norm if norm in ("conv", "pico") else "none"
-    chosen = {"batch_size": BATCH, "device": "cpu", **settings}
-    gan = GAN(resolved(Configuration(dataset="fake", loss=loss, width=width, seed=seed, normalisation=own, **chosen)))
-    if norm == "pytorch":
-        for layer in gan.discriminator:
-            if hasattr(layer, "weight"):
-                parametrizations.spectral_norm(layer)
-        gan.adam_d = torch.optim.Adam(gan.discriminator.parameters(), gan.configuration.lr_discriminator, BETAS)
-    return gan
+def make_step(loss: str, norm: str, width: int, seed: int, **settings: Any) -> WangStep:  # noqa: ANN401
+    """Return the step of the CIFAR-10 experiment with a loss and a spectral norm, on a CPU by default."""
+    kinds = ("device", "dtype")
+    options = {name: settings.pop(name) for name in kinds if name in settings}
+    return WangStep(replace(PRESETS["cifar10"], loss=loss, width=width, seed=seed, **settings), norm, **options)
 
 
 def parts(width: int, images: int, seed: int) -> dict[str, Callable[[], float]]:
     """Return functions that do a part of the step and return its CPU seconds."""
-    gan = make_gan("mmd-rep-b", "none", width, seed)
-    device, both = gan.device, gan.loss
-    assert isinstance(both, MMDLoss)
-    pixels = np.random.default_rng(seed).integers(0, 256, (images, 3, 32, 32), np.uint8)
-    batches = Batches(pixels, BATCH, seed)
-    real = to_images(batches.next(), device)
-    weights_d, weights_g = list(gan.discriminator.parameters()), list(gan.generator.parameters())
-    noise = gan.noise(BATCH)
-    along_images = torch.randn_like(real)
-    fake = torch.randn_like(real).requires_grad_()
-    scores = gan.discriminator(torch.cat([real, fake])).detach()
-    along_scores = torch.randn_like(scores)
-    real_scores, fake_scores = (half.clone().requires_grad_() for half in scores.chunk(2))
+    work = make_step("mmd-rep-b", "none", width, seed).parts(images)
     layers = norms.ALL_LAYERS if width == WIDTH else norms.QUICK_LAYERS
     normalisation = norms.Candidate("conv", layers, seed)
-    for weight in (*weights_d, *weights_g):
-        weight.grad = torch.randn_like(weight)
-
-    def data() -> None:
-        to_images(batches.next(), device)
-
-    def generator() -> None:
-        torch.autograd.grad(gan.generator(noise), weights_g, along_images)
-
-    def discriminator() -> None:
-        found = gan.discriminator(torch.cat([real, fake]))
-        torch.autograd.grad(found, weights_d, along_scores, retain_graph=True)
-        torch.autograd.grad(found, fake, along_scores)
-
-    def loss() -> None:
-        losses = both.both(real=real_scores, fake=fake_scores)
-        torch.autograd.grad(losses.discriminator, [real_scores, fake_scores], retain_graph=True)
-        torch.autograd.grad(losses.generator, [real_scores, fake_scores])
-
-    def updates() -> None:
-        gan.adam_d.step()
-        gan.adam_g.step()
-        gan._average()
-
-    work = {"data": data, "generator": generator, "discriminator": discriminator, "loss": loss}
     timed: dict[str, Callable[[], float]] = {name: lambda do=do: cpu_seconds(do) for name, do in work.items()}  # type: ignore[misc]
     timed["normalisation"] = lambda: normalisation.seconds(norms.Work(1, change=True))
-    timed["updates"] = lambda: cpu_seconds(updates)
     return timed
 
 
 def step(loss: str, norm: str, width: int, seed: int, real: Tensor) -> Callable[[], float]:
     """Return a function that does a whole step, without the data, and returns its CPU seconds."""
-    gan = make_gan(loss, norm, width, seed)
-    return lambda: cpu_seconds(lambda: gan.step(real))
+    update = make_step(loss, norm, width, seed)
+    return lambda: cpu_seconds(lambda: update(real))
 
 
 def compare(width: int, images: int, rounds: int, seed: int) -> list[Record]:

@@ -662,7 +662,7 @@ def test_views_cost_nothing_and_what_is_expanded_is_read_once(benchmarks):
 
 def test_the_steps_that_are_compared_have_the_spectral_norms_that_they_say(benchmarks):
     made = {
-        name: benchmarks.training_step.make_gan(*what, 2, 0) for name, what in benchmarks.training_step.STEPS.items()
+        name: benchmarks.training_step.make_step(*what, 2, 0) for name, what in benchmarks.training_step.STEPS.items()
     }
     kinds = {
         name: type(gan.discriminator[0].parametrizations.weight[0]).__name__

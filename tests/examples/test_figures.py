@@ -123,7 +123,11 @@ def test_a_script_fails_if_a_claim_is_not_as_documented(figures, tmp_path, holds
     pytest.importorskip("matplotlib")
     claims = [figures.figure_script.Claim("what is claimed", "1", "2", holds, departs)]
     script = SimpleNamespace(
-        __doc__="A figure.", __file__="paper/figures/a.py", SIZE=(2.0, 1.0), claims=lambda: claims, draw=lambda figure: None
+        __doc__="A figure.",
+        __file__="paper/figures/a.py",
+        SIZE=(2.0, 1.0),
+        claims=lambda: claims,
+        draw=lambda figure: None,
     )
     path = tmp_path / "picture.png"
     if fails:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import spectral_norm_time as norms
 import torch
-from torch import Tensor
-
-sys.path.append(str(Path(__file__).parents[2]))  # for dcgan
-
 import training_step as on_cpu
-from dcgan.batches import Batches, to_images
-from dcgan.gan import GAN
-from dcgan.precision import autocast
+from wang_step import WangStep
 
 from on_gpu.timing import Candidate
-from torch_mmd_losses import MMDLoss
 
 OURS = "`mmd-rep-b`, `conv`"
 STEPS = {OURS: on_cpu.STEPS[OURS], "`hinge`, PyTorch's": on_cpu.STEPS["`hinge`, PyTorch's"]}
@@ -54,32 +44,28 @@ def batch_size(small: bool) -> int:
     return SMALL_BATCH if small else on_cpu.BATCH
 
 
-def make_gan(loss: str, norm: str, precision: Precision, device: torch.device, small: bool) -> GAN:
-    """Return both networks of the experiment on a device."""
-    return on_cpu.make_gan(
+def make_step(loss: str, norm: str, precision: Precision, device: torch.device, small: bool) -> WangStep:
+    """Return the step of the experiment on a device."""
+    return on_cpu.make_step(
         loss,
         norm,
         on_cpu.QUICK_WIDTH if small else on_cpu.WIDTH,
         0,
-        device=str(device),
+        device=device,
+        dtype=getattr(torch, precision.dtype),
         batch_size=batch_size(small),
-        precision=precision.dtype,
         channels_last=precision.channels_last,
         compile=precision.compiled,
     )
-
-
-def images(device: torch.device, small: bool) -> Tensor:
-    """Return a batch in [-1, 1]."""
-    return torch.rand(batch_size(small), 3, 32, 32).mul(2).sub(1).to(device)
 
 
 def whole_step(
     precision: Precision, device: torch.device, small: bool, loss: str = "mmd-rep-b", norm: str = "conv"
 ) -> Callable[[], object]:
     """Return a function that does a whole step, without the data."""
-    gan, real = make_gan(loss, norm, precision, device, small), images(device, small)
-    return lambda: gan.step(real)
+    step = make_step(loss, norm, precision, device, small)
+    real = step.images()
+    return lambda: step(real)
 
 
 def steps(precision: Precision, device: torch.device, small: bool) -> dict[str, Callable[[], object]]:
@@ -89,52 +75,8 @@ def steps(precision: Precision, device: torch.device, small: bool) -> dict[str, 
 
 def parts(precision: Precision, device: torch.device, small: bool) -> dict[str, Candidate]:
     """Return the parts of a step, as in `training_step.py`, each to be done alone."""
-    gan = make_gan("mmd-rep-b", "none", precision, device, small)
-    both, count = gan.loss, batch_size(small)
-    assert isinstance(both, MMDLoss)
-    pixels = np.random.default_rng(0).integers(0, 256, (max(count, 1024), 3, 32, 32), np.uint8)
-    batches = Batches(pixels, count, 0, pinned=device.type == "cuda")
-    real = images(device, small)
-    weights_d, weights_g = list(gan.discriminator.parameters()), list(gan.generator.parameters())
-    noise = gan.noise(count)
-    along_images, fake = torch.randn_like(real), torch.randn_like(real).requires_grad_()
-
-    def scores() -> Tensor:
-        with autocast(precision.dtype, device):
-            found: Tensor = gan.discriminator(torch.cat([real, fake]).contiguous(memory_format=gan._layout))
-        return found
-
-    seen = scores().detach()
-    along_scores = torch.randn_like(seen)
-    real_scores, fake_scores = (half.clone().requires_grad_() for half in seen.chunk(2))
-    for weight in (*weights_d, *weights_g):
-        weight.grad = torch.randn_like(weight)
-
-    def data() -> None:
-        to_images(batches.next(), device)
-
-    def generator() -> None:
-        with autocast(precision.dtype, device):
-            drawn = gan.generator(noise)
-        torch.autograd.grad(drawn, weights_g, along_images.to(drawn.dtype))
-
-    def discriminator() -> None:
-        found = scores()
-        torch.autograd.grad(found, weights_d, along_scores, retain_graph=True)
-        torch.autograd.grad(found, fake, along_scores)
-
-    def loss() -> None:
-        losses = both.both(real=real_scores, fake=fake_scores)
-        torch.autograd.grad(losses.discriminator, [real_scores, fake_scores], retain_graph=True)
-        torch.autograd.grad(losses.generator, [real_scores, fake_scores])
-
-    def updates() -> None:
-        gan.adam_d.step()
-        gan.adam_g.step()
-        gan._average()
-
+    work = make_step("mmd-rep-b", "none", precision, device, small).parts(max(batch_size(small), 1024))
     normalisation = normalised_layers(device, norms.QUICK_LAYERS if small else norms.ALL_LAYERS)
-    work = {"data": data, "generator": generator, "discriminator": discriminator, "loss": loss, "updates": updates}
     return {
         **{name: Candidate(do) for name, do in work.items()},
         "normalisation": Candidate(normalisation.step, before=normalisation.change),
