@@ -30,8 +30,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from wang2019.presets import PRESETS
-from wang_step import WangStep
+from wang_step import PRESETS, WangStep
 
 EXPERIMENTS = ("cifar10", "stl10", "celeba", "lsun")
 QUICK_WIDTH = 2

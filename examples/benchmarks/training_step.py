@@ -28,8 +28,7 @@ import spectral_norm_time as norms
 import torch
 from common import Options, Record, Target, cpu_seconds, environment, main, markdown
 from torch import Tensor
-from wang2019.presets import PRESETS
-from wang_step import LEARNED_BY_PYTORCH, WangStep
+from wang_step import LEARNED_BY_PYTORCH, PRESETS, WangStep
 
 WIDTH = 64
 QUICK_WIDTH = 2
