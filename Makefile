@@ -38,7 +38,7 @@ BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
 # Leaves out the tests of the scripts in examples/ and of programs of the shape of other people's.
 OF_PACKAGE := --ignore=tests/examples --ignore=tests/foreign
 
-.PHONY: help demo benchmarks smoke $(SMOKE) test test-quick paper-test lint docs wheel-test clean
+.PHONY: help demo benchmarks smoke $(SMOKE) test test-quick paper-test lint docs wheel-test install-test clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,6 +51,7 @@ help:
 	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html"
 	@echo "make wheel-test  build the wheel and run the quick tests against it, outside this directory"
+	@echo "make install-test  install that wheel on the oldest and the newest Python at hand, and run the examples of its docstrings"
 	@echo "make clean       remove .venv and everything built"
 
 demo: $(VENV)/examples.done
@@ -111,6 +112,7 @@ docs: $(VENV)/docs.done
 wheel-test: $(VENV)/dev.done
 	rm -rf dist
 	$(IN) -m build --outdir dist .
+	$(IN) -m twine check --strict dist/*
 	$(IN) -m zipfile --list dist/*.whl
 	@! $(IN) -m zipfile --list dist/*.whl | grep -Ev '^(File Name|torch_mmd_losses)' || \
 		{ echo "The wheel has files that are not part of the package."; exit 1; }
@@ -123,6 +125,10 @@ wheel-test: $(VENV)/dev.done
 	cd "$$tree"; \
 	"$$python" -c "import torch_mmd_losses as m; print('testing', m.__file__); assert 'site-packages' in m.__file__"; \
 	$(TESTING) "$$python" -m pytest $(IN_PARALLEL) $(OF_PACKAGE) -m "not slow" --hypothesis-profile quick tests
+
+# The wheel that wheel-test has built, on the oldest and the newest Python at hand, by the examples in its docstrings.
+install-test:
+	TORCH="$(TORCH)" .ci/install-test dist/*.whl
 
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
