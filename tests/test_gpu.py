@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import CASES, KernelCase, scores
 from gpu_calls import CALLS, LAYERS, METHODS, SIZES, Samples, check, samples
+from reference_kinds import KINDS, taken_by
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -174,11 +175,11 @@ def test_tests_of_samples_have_the_same_results(gpu: torch.device):
             assert_close(torch.as_tensor(a).cpu(), torch.as_tensor(b), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["exact", "nystrom", "fourier"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_reference_that_is_made_lets_the_host_wait_no_more(kind: str, gpu: torch.device, without_synchronisation):
     real, fake = scores(600, 16, 1).float().to(gpu), scores(90, 16, 2).float().to(gpu).requires_grad_()
-    sizes = {"landmarks": 64, "frequencies": 64, "generator": torch.Generator().manual_seed(0)}
-    reference = MMDReference(real, RBFKernel(4.0), kind=kind, **sizes)
+    sizes = taken_by(kind, landmarks=64, frequencies=64)
+    reference = MMDReference(real, RBFKernel(4.0), kind=kind, generator=torch.Generator().manual_seed(0), **sizes)
 
     def values() -> list[Tensor]:
         value = reference.mmd2(fake)

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from cases import scores
+from reference_kinds import KINDS
 from torch.testing import assert_close
 
 from torch_mmd_losses import MMDReference, RBFKernel, UsageWarning, mmd2, ratio_to_real, relative
@@ -69,7 +70,7 @@ def test_losses_without_values_are_divided_without_a_look_at_them():
 # Ratios
 
 
-@pytest.mark.parametrize("kind", ["exact", "nystrom", "fourier"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_ratio_is_that_of_biased_values(kind):
     real, held_out = scores(60, 3), scores(20, 3, 1)
     fake = scores(20, 3, 2, shift=0.3).requires_grad_()

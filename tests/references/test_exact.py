@@ -10,6 +10,7 @@ from cases import CASES, KernelCase, scores
 from hypothesis import given
 from hypothesis import strategies as st
 from public_numbers import case
+from reference_kinds import KINDS, taken_by
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
@@ -311,12 +312,13 @@ def test_the_module_itself_is_mmd2():
     assert repr(reference).startswith("MMDReference(\n  kind='exact'")
 
 
-@pytest.mark.parametrize("kind", ["exact", "nystrom", "fourier"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("sigma", "problem"), [(0.01, "too far apart"), (1e9, "too close together"), (8.0, None)])
 @pytest.mark.filterwarnings("ignore:MMDReference. expected landmarks that represent")
 def test_kernels_that_tell_no_rows_apart_are_warned_of(kind, sigma, problem):
     fake = scores(300, 64, 2)
-    reference = MMDReference(scores(300, 64, 1), RBFKernel(sigma), kind=kind, landmarks=200, frequencies=9)
+    sizes = taken_by(kind, landmarks=200, frequencies=9)
+    reference = MMDReference(scores(300, 64, 1), RBFKernel(sigma), kind=kind, **sizes)
     if problem is None:
         reference.mmd2(fake)
         return

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from cases import scores
 from processes import in_threads, leave, meeting_file, start
+from reference_kinds import KINDS, taken_by
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -18,7 +19,6 @@ from torch_mmd_losses.references import row_sums
 
 pytestmark = pytest.mark.filterwarnings("ignore:MMDReference. expected landmarks that represent")
 
-KINDS = ("exact", "nystrom", "fourier")
 SIZES = (2, 5, 1)
 
 
@@ -34,10 +34,9 @@ def ranks(monkeypatch):
 
 def whole(kind, count=13, **options):
     """Return a reference before it is divided."""
-    if kind == "nystrom":
-        options["landmarks"] = scores(5, 3, 4)
+    sizes = taken_by(kind, landmarks=scores(5, 3, 4), frequencies=20)
     kernel = RBFKernel() + 0.1 * LinearKernel() if kind == "exact" else RBFKernel()
-    return MMDReference(scores(count, 3, 1), kernel, kind=kind, frequencies=20, **options)
+    return MMDReference(scores(count, 3, 1), kernel, kind=kind, **sizes, **options)
 
 
 def parts(seed):

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from cases import scores
+from reference_kinds import KINDS, taken_by
 from torch import nn
 from torch.testing import assert_close
 
@@ -12,14 +13,11 @@ from torch_mmd_losses import MMDReference, RationalQuadraticMix, RBFKernel
 
 pytestmark = pytest.mark.filterwarnings("ignore:MMDReference. expected landmarks that represent")
 
-KINDS = ("exact", "nystrom", "fourier")
-
 
 def made(kind, count, kernel=None, **options):
     """Return a reference of a size."""
-    return MMDReference(
-        scores(count, 2, count), kernel or RBFKernel(1.5), kind=kind, landmarks=count // 2, frequencies=count, **options
-    )
+    sizes = taken_by(kind, landmarks=count // 2, frequencies=count)
+    return MMDReference(scores(count, 2, count), kernel or RBFKernel(1.5), kind=kind, **sizes, **options)
 
 
 def results(reference, fake):
@@ -76,7 +74,7 @@ def test_a_state_that_does_not_fit_changes_nothing(kind):
 @pytest.mark.parametrize("convert", [lambda x: x.half(), lambda x: x.to(torch.bfloat16), lambda x: x.float()])
 def test_conversions_keep_what_was_given(kind, convert):
     real, fake = scores(12, 2, 12).to(torch.float32), scores(5, 2, 2)
-    reference = MMDReference(real, RBFKernel(1.5), kind=kind, landmarks=6, frequencies=12)
+    reference = MMDReference(real, RBFKernel(1.5), kind=kind, **taken_by(kind, landmarks=6, frequencies=12))
     expected = results(reference, fake)
     dtypes = {name: buffer.dtype for name, buffer in reference.named_buffers()}
     model = convert(nn.ModuleDict({"network": nn.Linear(2, 2), "loss": reference}))

@@ -5,6 +5,7 @@ import torch
 from cases import scores
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_kinds import KINDS, taken_by
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
@@ -14,22 +15,13 @@ from torch_mmd_losses.references import nystrom
 pytestmark = pytest.mark.filterwarnings("ignore:MMDReference. expected landmarks that represent")
 
 LANDMARKS = scores(6, 2, 7)
-KINDS = ("exact", "nystrom", "fourier")
 
 
 def made(kind, real, **options):
     """Return a reference whose random choices are always the same."""
     generator = torch.Generator().manual_seed(3)
-    if kind == "nystrom":
-        options.setdefault("landmarks", LANDMARKS.to(next(iter(real)).dtype))
-    return MMDReference(
-        real,
-        RBFKernel(1.5),
-        kind=kind,
-        frequencies=30,
-        generator=generator,
-        **options,
-    )
+    sizes = taken_by(kind, landmarks=LANDMARKS, frequencies=30)
+    return MMDReference(real, RBFKernel(1.5), kind=kind, generator=generator, **sizes, **options)
 
 
 def results(reference, fake):
