@@ -24,12 +24,21 @@ Kind = Literal["exact", "nystrom", "fourier"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
+LANDMARKS = 4096
+"""Default number of landmarks: that of RDM."""
+
+FREQUENCIES = 4096
+"""Default number of frequencies."""
+
+TAKEN_BY = {"landmarks": ("nystrom",), "frequencies": ("fourier",), "self_rows": ("exact", "nystrom")}
+"""Kinds by the options that have an effect on them alone."""
+
 
 class Options(NamedTuple):
-    """The options of a reference, see :class:`torch_mmd_losses.MMDReference`."""
+    """The options of a reference, see :class:`torch_mmd_losses.MMDReference`. None stands for an option not given."""
 
-    landmarks: int | Tensor
-    frequencies: int
+    landmarks: int | Tensor | None
+    frequencies: int | None
     self_rows: int | None
     generator: torch.Generator | None
 
@@ -37,12 +46,13 @@ class Options(NamedTuple):
 def built(kind: Kind, real: Samples, weights: Samples | None, kernel: Kernel, options: Options) -> Form:
     """Return a form with all samples, or raise if one of the arguments is wrong."""
     _check_is_fixed(kernel)
+    _check_are_taken(kind, options)
     self_rows = options.self_rows
     if self_rows is not None:
         self_rows = checks.whole_number("self_rows", self_rows, least=2)
-    frequencies = checks.whole_number("frequencies", options.frequencies, least=1)
-    if kind != "nystrom" and isinstance(options.landmarks, Tensor):
-        raise ValueError(f"kind: expected 'nystrom' for given landmarks, got {kind!r}")
+    frequencies = FREQUENCIES
+    if options.frequencies is not None:
+        frequencies = checks.whole_number("frequencies", options.frequencies, least=1)
     landmarks = _landmarks(real, options) if kind == "nystrom" else None
     batches = in_batches("real", real, weights)
     first = next(batches)
@@ -76,6 +86,13 @@ def _check_is_fixed(kernel: Kernel) -> None:
         )
 
 
+def _check_are_taken(kind: Kind, options: Options) -> None:
+    """Raise if an option is given that has no effect."""
+    for name, kinds in TAKEN_BY.items():
+        if getattr(options, name) is not None and kind not in kinds:
+            raise ValueError(f"kind: expected {' or '.join(map(repr, kinds))} for given {name}, got {kind!r}")
+
+
 def _together(first: Rows, others: Iterable[Rows]) -> Rows:
     """Return all rows of all batches; the first ones themselves if there are no others."""
     batches = [first, *others]
@@ -91,7 +108,8 @@ def _landmarks(real: Samples, options: Options) -> Tensor:
     """Return the given landmarks, or as many rows, chosen at random."""
     if isinstance(options.landmarks, Tensor):
         return checked("landmarks", options.landmarks, "weights", None).scores
-    count = checks.whole_number("landmarks", options.landmarks, least=1)
+    given = LANDMARKS if options.landmarks is None else options.landmarks
+    count = checks.whole_number("landmarks", given, least=1)
     if not isinstance(real, Tensor) and isinstance(real, Iterator):
         raise ValueError(
             "landmarks: expected a tensor of landmarks, because they cannot be chosen from batches that can be read "

@@ -80,17 +80,18 @@ class MMDReference(DeregularisedReference):
         kind: `"exact"`, `"nystrom"` or `"fourier"`, see above.
         landmarks: for `kind="nystrom"`, the landmarks `(M, d)`, for example centres of clusters, or their number. Then
             they are random rows of `real`, which is read twice if it is an iterable. All rows are taken if there
-            are not more.
-        frequencies: for `kind="fourier"`, the number :math:`F` of frequencies. Each has a cosine and a sine.
-        self_rows: largest number of rows over whose pairs the self term :math:`\sum_{ij} w_i w_j k(r_i, r_j)` is
-            averaged. If there are more rows, so many of them are chosen at random, whatever their order, and the
-            estimate is unbiased. For landmarks it only estimates what they leave out. None stands for all rows for
-            `"exact"`, at a cost of :math:`O(N^2 d)` when the self term is first needed, and for 20,000 for `"nystrom"`.
-            The self term has no influence on gradients.
+            are not more. None stands for 4096.
+        frequencies: for `kind="fourier"`, the number :math:`F` of frequencies. Each has a cosine and a sine. None
+            stands for 4096.
+        self_rows: for `"exact"` and `"nystrom"`, the largest number of rows over whose pairs the self term
+            :math:`\sum_{ij} w_i w_j k(r_i, r_j)` is averaged. If there are more rows, so many of them are chosen at
+            random, whatever their order, and the estimate is unbiased. For landmarks it only estimates what they leave
+            out. None stands for all rows for `"exact"`, at a cost of :math:`O(N^2 d)` when the self term is first
+            needed, and for 20,000 for `"nystrom"`. The self term has no influence on gradients.
         weights: weights `(m,)` of either sign, whose sum is not zero; for an iterable of batches, an iterable with one
             tensor for each batch. None gives all rows the same weight.
-        generator: source of the random numbers for landmarks, frequencies and `self_rows`. None is PyTorch's default
-            generator.
+        generator: source of the random numbers for landmarks, frequencies and `self_rows`, unused where nothing is
+            random. None is PyTorch's default generator.
 
     Raises:
         TypeError: if `real` is neither a tensor of scores nor an iterable of them, weights are not tensors in the same
@@ -98,8 +99,8 @@ class MMDReference(DeregularisedReference):
             :class:`torch.Generator`, or the spectral measure of the kernel is unknown for `"fourier"`.
         ValueError: if scores or weights are empty, not floating-point, not finite or of different shape, dtype or
             device; if the sum of weights is zero; if the kernel has trained parameters, or is not positive definite for
-            `"nystrom"`; if `kind` is unknown or does not take the given landmarks, or an option is out of range; if
-            landmarks should be chosen from an iterator, which can be read only once.
+            `"nystrom"`; if `kind` is unknown, an option is given that has no effect on the kind, or an option is out of
+            range; if landmarks should be chosen from an iterator, which can be read only once.
 
     Warns:
         UsageWarning: if landmarks leave out more than a quarter of the squared norm of the mean embedding.
@@ -124,8 +125,8 @@ class MMDReference(DeregularisedReference):
         kernel: Kernel,
         *,
         kind: Kind = "exact",
-        landmarks: int | Tensor = 4096,
-        frequencies: int = 4096,
+        landmarks: int | Tensor | None = None,
+        frequencies: int | None = None,
         self_rows: int | None = None,
         weights: Samples | None = None,
         generator: torch.Generator | None = None,

@@ -118,7 +118,7 @@ def mmd_test(
         generator: source of the random numbers. None is PyTorch's default generator for the device of the scores; a
             generator on the CPU gives the same numbers on every device.
         tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
-            tiles need less memory.
+            tiles need less memory. Not with `features`, which need no tiles.
 
     Returns:
         Statistic and p-value, scalars without a gradient. The statistic is float64 for float64 scores and float32 for
@@ -130,8 +130,8 @@ def mmd_test(
             `feature_count` is not an integer, or `generator` is not a :class:`torch.Generator`.
         ValueError: if scores are empty, not floating-point, or fewer than two; if they differ in dimension, dtype or
             device; if they are on the meta device and their values are needed; if `permutations` or `tile_size` is
-            below 1; if `statistic` is unknown; if `kernel` or `feature_count` contradicts `features`; if features have
-            the wrong shape, or a kernel is not positive definite with "nystrom".
+            below 1; if `statistic` is unknown; if `kernel`, `feature_count` or `tile_size` contradicts `features`; if
+            features have the wrong shape, or a kernel is not positive definite with "nystrom".
 
     Example:
         >>> real, fake = torch.randn(100, 2), torch.randn(80, 2) + 0.7
@@ -154,6 +154,8 @@ def mmd_test(
     count = checks.whole_number("permutations", permutations, least=1)
     checks.random_generator(generator)
     tile_size = checks.tile_size(tile_size)
+    if features is not None and tile_size is not None:
+        raise ValueError(f"tile_size: expected None with features, which need no tiles, got {tile_size}")
     real, fake = checks.same_space("real", real, "fake", fake)
     m, n = real.shape[0], fake.shape[0]
     checks.enough_samples({"real": real, "fake": fake}, least=2)
