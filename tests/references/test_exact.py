@@ -300,6 +300,23 @@ def test_the_kernel_is_a_copy():
     assert reference.kernel.sigma == 1.0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nonlinear_functions_of_the_attraction_are_differentiable_twice(kind):
+    reference = MMDReference(scores(7, 2), RBFKernel(), kind=kind, **taken_by(kind, frequencies=20))
+
+    def loss(points):
+        values, vectors = reference.sums(points)
+        return reference.attraction(points).pow(3).sum() + (values.unsqueeze(1) * vectors.square()).sum()
+
+    points = scores(4, 2, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(points), points, create_graph=True)
+    (found,) = torch.autograd.grad(gradient.square().sum(), points, create_graph=True)
+    expected = 2 * torch.func.hessian(loss)(points).flatten(2).flatten(0, 1) @ gradient.flatten()
+    assert_close(found.flatten(), expected)
+    (third,) = torch.autograd.grad(found.sum(), points)
+    assert third.isfinite().all()
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_copies_and_pickles(copied):
     reference, fake = MMDReference(scores(10, 3), RBFKernel(), weights=scores(10, 1, 3)[:, 0].abs()), scores(4, 3, 2)

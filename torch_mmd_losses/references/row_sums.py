@@ -92,7 +92,9 @@ def _pulled(term: Term, wanted: Sequence[bool]) -> Term:
     def derivatives(*everything: Tensor) -> tuple[Tensor, ...]:
         traced = torch.is_grad_enabled()
         with torch.enable_grad():
-            rows = [x if x.requires_grad else x.detach().requires_grad_() for x in everything[: len(wanted)]]
+            # Without a graph to come, also without one behind: `outer` may depend on the rows.
+            given = everything[: len(wanted)]
+            rows = [x if traced and x.requires_grad else x.detach().requires_grad_() for x in given]
             inputs = [x for x, want in zip(rows, wanted, strict=True) if want]
             outer = everything[len(wanted) :]
             return torch.autograd.grad(term(*rows), inputs, outer, create_graph=traced, materialize_grads=True)
