@@ -50,6 +50,26 @@ def grad(
     return tuple(found)
 
 
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    grad_variables: None = None,
+    inputs: None = None,
+) -> None:
+    """Add gradients to `.grad` of all leaves, as :func:`torch.autograd.backward` does. Hooks do not run."""
+    assert grad_variables is None
+    assert inputs is None
+    tensors = _listed(tensors)
+    nodes = _inputs_first(get_gradient_edge(x).node for x in tensors)
+    leaves = [node.variable for node in nodes if hasattr(node, "variable")]
+    found = grad(tensors, leaves, grad_tensors, create_graph=create_graph, allow_unused=True)
+    for leaf, gradient in zip(leaves, found, strict=True):
+        if gradient is not None:
+            leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+
+
 def _listed(tensors: Any) -> list[Any]:
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,8 +33,16 @@ FILLED = ("fill_",)
 """Operators that take a number from the host with their launch, as `fill_diagonal_` does."""
 
 
+GENERATOR_STATE = object()
+"""Stands for the state of the generator of the GPU, which is a tensor of the CPU."""
+
+
 class WaitingCopyError(Exception):
     """A copy between host and device for which the host waits."""
+
+
+class HastyCopyError(Exception):
+    """A copy to the host for which the host does not wait, so that it may read what has not arrived."""
 
 
 class MixedDevicesError(Exception):
@@ -42,7 +50,7 @@ class MixedDevicesError(Exception):
 
 
 class _OneDevice(TorchDispatchMode):
-    """Raises at operators on tensors of two devices, and at copies for which the host waits."""
+    """Raises at operators on tensors of two devices, and at copies for which the host waits, or does not but should."""
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -57,6 +65,8 @@ class _OneDevice(TorchDispatchMode):
                 raise MixedDevicesError(what)
             if not (kwargs or {}).get("non_blocking") and not any(x is True for x in args):
                 raise WaitingCopyError(what)
+            if out.device.type == "cpu":
+                raise HastyCopyError(what)
         return out
 
 
@@ -79,8 +89,13 @@ def fake_cuda(capability: tuple[int, int] = COMPUTING_CENTRE) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hand_written_gradients, "reverse_mode_only", take_fake_for_plain)
         patch.setattr(torch.autograd, "grad", autograd_in_python.grad)
+        patch.setattr(torch.autograd, "backward", autograd_in_python.backward)
+        patch.setattr(FakeTensor, "__deepcopy__", lambda tensor, _: tensor.detach().clone(), raising=False)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        patch.setattr(torch.cuda, "device", lambda _: nullcontext())
         patch.setattr(torch.cuda, "get_device_properties", lambda _=None: properties)
+        patch.setattr(torch.cuda, "get_rng_state", lambda: GENERATOR_STATE)
+        patch.setattr(torch.cuda, "set_rng_state", _set_rng_state)
         patch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
         patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
@@ -92,6 +107,10 @@ def fake_cuda(capability: tuple[int, int] = COMPUTING_CENTRE) -> Iterator[None]:
         finally:
             _forget_cached_tensors()
             logger.setLevel(level)
+
+
+def _set_rng_state(state: object) -> None:
+    assert state is GENERATOR_STATE
 
 
 def _forget_cached_tensors() -> None:

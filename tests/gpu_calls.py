@@ -5,12 +5,15 @@ A new public function needs a line in `CALLS`; a new kernel, one in `cases.CASES
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from cases import CASES
+from cases import CASES, scores
+from reference_kinds import KINDS as REFERENCE_KINDS
+from reference_kinds import taken_by
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -26,6 +29,7 @@ from torch_mmd_losses import (
     RBFKernel,
     RBFMix,
     ScaledMMDLoss,
+    cached_backward,
     conv_spectral_norm,
     distance_quantiles,
     drift,
@@ -238,6 +242,61 @@ def penalty(target: float) -> Call:
     return Call(run, 1, without_gradients=False)
 
 
+def made_reference(kind: str, *, weighted: bool = False) -> MMDReference:
+    """Return a reference on the CPU that knows all that it reads numbers for, once."""
+    rows, weights = scores(600, D, 1).float(), scores(600, 1, 2)[:, 0].abs()
+    options = taken_by(kind, landmarks=20, frequencies=30)
+    made = MMDReference(rows, RBFKernel(9.0), kind=kind, weights=weights if weighted else None, **options)
+    assert made.self_term > 0
+    if kind != "fourier":
+        made.drmmd2(rows[:2], lambda_=0.1)
+    return made
+
+
+REFERENCES = {kind: made_reference(kind) for kind in REFERENCE_KINDS}
+REFERENCES["weighted"] = made_reference("exact", weighted=True)
+
+
+def reference_on(device: torch.device, name: str) -> MMDReference:
+    """Return a reference on a device with ones in place of its numbers, which only a copy could bring there."""
+    made = REFERENCES[name]
+    factor = made.form._regularised
+    kept = [*made.buffers(), *([] if factor is None else (*factor[1:-1], *factor.solve.args))]
+    ones = {id(x): torch.ones(x.shape, dtype=x.dtype, device=device) for x in kept if isinstance(x, Tensor)}
+    return copy.deepcopy(made, ones)
+
+
+def references() -> dict[str, Call]:
+    """Return calls of the methods of references of all kinds."""
+    calls: dict[str, Callable[[MMDReference, Samples], object]] = {
+        "mmd2": lambda r, s: r.mmd2(s.fake),
+        "mmd2, unbiased": lambda r, s: r.mmd2(s.fake, estimator="unbiased"),
+        "attraction": lambda r, s: r.attraction(s.fake),
+        "witness": lambda r, s: r.witness(s.other, s.fake),
+        "sums": lambda r, s: r.sums(s.fake),
+        "drmmd2": lambda r, s: r.drmmd2(s.fake, lambda_=0.1),
+        "drmmd_witness": lambda r, s: r.drmmd_witness(s.other, s.fake, lambda_=0.1),
+        "error_bound": lambda r, s: r.error_bound(s.fake),
+        "self_term": lambda r, _: r.self_term,
+        "shard": lambda r, _: list(r.shard(0, 2).buffers()),
+    }
+    without_graph = ("error_bound", "self_term", "shard")
+    refused = {("fourier", name) for name in ("drmmd2", "drmmd_witness", "error_bound")}
+
+    def call(kind: str, name: str) -> Call:
+        run, times = calls[name], 0 if name in without_graph else 2
+        return Call(lambda s: run(reference_on(s.real.device, kind), s), times)
+
+    return {f"{kind}, {name}": call(kind, name) for kind in REFERENCES for name in calls if (kind, name) not in refused}
+
+
+def from_rows_on_the_host(s: Samples) -> list[Tensor]:
+    """Return what references on the CPU say of samples on a device."""
+    device = torch.device("cpu")
+    made = [reference_on(device, name) for name in REFERENCES]
+    return [x for r in made for x in (r.mmd2(s.fake), r.attraction(s.fake), *r.sums(s.fake))]
+
+
 def features(x: Tensor) -> Tensor:
     return (x @ torch.linspace(-1, 1, D * 2, device=x.device).view(D, 2)).tanh()
 
@@ -252,6 +311,18 @@ KINDS = {
 }
 """One kernel for each way of evaluation."""
 RBF = RBFKernel()
+
+
+def cached(s: Samples) -> list[Tensor]:
+    """Return the loss and the gradients of a network."""
+    weight = torch.ones(D, D, device=s.real.device, requires_grad=True)
+    loss = cached_backward(
+        s.fake.detach().split(40),
+        encode=lambda x: {"wide": torch.dropout(x @ weight, 0.5, True), "narrow": (x @ weight)[:, :2]},
+        loss=lambda fake: mmd2(s.real, fake["wide"], RBF) + mmd2(s.real[:, :2], fake["narrow"], RBF),
+    )
+    assert weight.grad is not None
+    return [loss, weight.grad]
 
 
 def in_two_blocks(real: Tensor, fake: Tensor, kernel: Kernel) -> object:
@@ -308,6 +379,8 @@ CALLS: dict[str, dict[str, Call]] = {
             )
         ),
     },
+    "MMDReference": {**references(), "on the host": Call(from_rows_on_the_host)},
+    "cached_backward": {"": Call(cached, 0, without_gradients=False)},
     "kernel_sums": {
         name: Call(lambda s, k=kernel: kernel_sums(s.other, s.real, k), 1) for name, kernel in KINDS.items()
     },
@@ -349,8 +422,16 @@ CONDITIONED = ("mmd2", "mmd2_and_variance")
 
 READING: dict[str, tuple[str, Callable[[Samples], object]]] = {
     "MMDReference": (
-        "its rows are checked when it is made; test_gpu.py calls its methods",
+        "its rows are checked when it is made",
         lambda s: MMDReference(s.real.detach(), RBF),
+    ),
+    "MMDReference.update": (
+        "rows are checked when they are added",
+        lambda s: reference_on(s.real.device, "exact").update(s.real.detach()),
+    ),
+    "MMDReference.drmmd2": (
+        "the first call with a number computes a factor and checks it",
+        lambda s: reference_on(s.real.device, "exact").drmmd2(s.fake, lambda_=0.3),
     ),
     "distance_quantiles": (
         "samples are checked, and a seed is drawn",
@@ -363,7 +444,7 @@ READING: dict[str, tuple[str, Callable[[Samples], object]]] = {
     "median_distance": ("it returns a Python number", lambda s: median_distance(s.real, s.fake)),
     "mmd_test": ("without a kernel, bandwidths are the median distance", lambda s: mmd_test(s.real, s.fake)),
 }
-"""Public functions that have to read a number of the device, the reason, and a call.
+"""Public functions, or methods after a dot, that have to read a number of the device, the reason, and a call.
 
 The first three calls of a loss and the first call of `mmd2` from a line read numbers too, to warn of mistakes. They do
 not in the modes of :func:`fake_cuda`, while a CUDA graph is captured, or while PyTorch reports synchronisations (see
@@ -372,7 +453,6 @@ not in the modes of :func:`fake_cuda`, while a CUDA graph is captured, or while 
 
 WITHOUT_CALLS = {
     "UsageWarning": "a class of warnings",
-    "cached_backward": "it saves the states of generators, which only the driver knows; test_gpu.py calls it",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from autograd_in_python import grad
+from autograd_in_python import backward, grad
 from cases import SMOOTH, scores
 from torch import nn
 from torch.testing import assert_close
@@ -45,6 +45,16 @@ def test_seeds_outputs_with_several_edges_and_results_that_are_inputs():
     parts = y.unbind()
     outputs, seeds = [parts[0] * parts[2], y.sum()], [torch.tensor(3.0), torch.tensor(5.0)]
     assert_close(grad(outputs, [x, y], seeds), torch.autograd.grad(outputs, [x, y], seeds, retain_graph=True))
+
+
+def test_gradients_are_added_to_those_of_the_leaves():
+    x, y = torch.arange(3.0, requires_grad=True), torch.ones(2, requires_grad=True)
+    frozen = torch.ones(3)
+    outputs, seeds = [x.square() * frozen, y.sum() * x[1:]], [torch.tensor([1.0, 2.0, 3.0]), torch.ones(2)]
+    expected = torch.autograd.grad(outputs, [x, y], seeds, retain_graph=True)
+    for times in (1, 2):
+        backward(outputs, seeds)
+        assert_close((x.grad, y.grad), (times * expected[0], times * expected[1]))
 
 
 def test_function_transforms(monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_cuda import CONSUMER, MixedDevicesError, WaitingCopyError, fake_cuda
+from fake_cuda import CONSUMER, HastyCopyError, MixedDevicesError, WaitingCopyError, fake_cuda
 from gpu_calls import (
     CALLS,
     CONDITIONED,
@@ -18,12 +18,14 @@ from gpu_calls import (
     LAYERS,
     RBF,
     READING,
+    REFERENCES,
     SIZES,
     WITHOUT_CALLS,
     Call,
     D,
     Samples,
     check,
+    reference_on,
     samples,
     wrapped,
 )
@@ -43,7 +45,7 @@ CUDA = torch.device("cuda", 0)
 
 def test_every_public_name_is_called():
     kernels = {name for name in torch_mmd_losses.__all__ if _is_kernel(getattr(torch_mmd_losses, name))}
-    covered = {*CALLS, *READING, *WITHOUT_CALLS}
+    covered = {name.partition(".")[0] for name in (*CALLS, *READING, *WITHOUT_CALLS)}
     assert covered | kernels == set(torch_mmd_losses.__all__), "add a line to gpu_calls.CALLS"
     tried = {type(kernel).__name__ for kernel in _parts(KERNELS.values())}
     assert kernels - {"Kernel"} <= tried, "add a line to cases.CASES"
@@ -118,6 +120,14 @@ def test_operators_of_the_compiler_say_that_their_results_are_on_the_device(meth
             assert {x.device.type for x in outputs} == {"cuda"}
 
 
+@pytest.mark.paper
+@needs_cuda_build
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_host_waits_for_what_it_reads_of_a_reference_on_the_device(name: str):
+    with fake_cuda(), pytest.raises(WaitingCopyError):
+        reference_on(CUDA, name).attraction(torch.randn(4, D))
+
+
 def reads_a_number(s: Samples) -> Tensor:
     return s.real * s.real.sum().item()
 
@@ -150,6 +160,10 @@ def copies_to_the_host(s: Samples) -> Tensor:
     return s.real.cpu()
 
 
+def copies_to_the_host_without_waiting(s: Samples) -> Tensor:
+    return s.real.to("cpu", non_blocking=True)
+
+
 def has_its_result_on_the_host(s: Samples) -> Tensor:
     return torch.zeros(()) + s.real.shape[0]
 
@@ -167,6 +181,7 @@ def has_its_result_on_the_host(s: Samples) -> Tensor:
         (takes_a_gradient_to_another_device, RuntimeError),
         (brings_a_number, WaitingCopyError),
         (copies_to_the_host, WaitingCopyError),
+        (copies_to_the_host_without_waiting, HastyCopyError),
         (has_its_result_on_the_host, AssertionError),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.devices import moved
 from torch_mmd_losses.kernels.bounded import RBFBKernel
 from torch_mmd_losses.kernels.hyperparameters import Hyperparameters
 from torch_mmd_losses.kernels.inverse_multiquadric import InverseMultiquadricKernel
@@ -89,9 +90,7 @@ def draw(
     dtype = total_dtype(place)
 
     def constant(numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=dtype, device="cpu").to(
-            place, non_blocking=True
-        )  # without a host synchronisation
+        return moved(torch.tensor(numbers, dtype=dtype, device="cpu"), place)
 
     ends = list(accumulate(part.weight for part in mixture))
     bounds = constant([end / ends[-1] for end in ends[:-1]])
@@ -109,4 +108,4 @@ def draw(
         scales = scales * torch.where(random, gamma, 1.0).sqrt()
     # torch.randn cannot be compiled with a generator argument, even None, if the dimension is symbolic.
     normal = torch.empty(frequencies, dimension, dtype=dtype, device=place).normal_(generator=generator)
-    return (normal * scales.unsqueeze(1)).to(device, non_blocking=True)
+    return moved(normal * scales.unsqueeze(1), device)

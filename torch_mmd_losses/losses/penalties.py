@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
+from torch_mmd_losses.devices import moved
 from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
 from torch_mmd_losses.precision import total_dtype
 
@@ -116,7 +117,7 @@ def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generat
     for attribute in ("shape", "dtype", "device"):
         checks.same(attribute, "real", real, "fake", fake)
     device = real.device if generator is None else generator.device
-    u = torch.rand(len(real), generator=generator, dtype=real.dtype, device=device).to(real.device, non_blocking=True)
+    u = moved(torch.rand(len(real), generator=generator, dtype=real.dtype, device=device), real.device)
     u = u.reshape(-1, *[1] * (real.dim() - 1))
     return (u * real.detach() + (1 - u) * fake.detach()).requires_grad_()
 

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.devices import moved
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.references import deregularised
@@ -57,12 +58,12 @@ class AllRows(Form):
     def attraction(self, points: Tensor) -> Tensor:
         """Return the mean kernel values, from all pairs."""
         values = weighted_values(self.kernel, points, self.rows, self._given_weights(), divided=self.divided)
-        return values / self.weight.to(points.device)
+        return values / moved(self.weight, points.device)
 
     def sums(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean kernel values and the mean of `k(p, r) r`, from all pairs."""
         values, vectors = weighted_sums(self.kernel, points, self.rows, self._given_weights(), divided=self.divided)
-        weight = self.weight.to(points.device)
+        weight = moved(self.weight, points.device)
         return values / weight, vectors / weight
 
     def sum_within(self) -> Tensor:

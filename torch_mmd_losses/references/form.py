@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.devices import moved
 from torch_mmd_losses.hand_written_gradients import eager_only, in_function_transform
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.hyperparameters import LoadedAsAWhole
@@ -188,7 +189,7 @@ class Form(LoadedAsAWhole, ABC):
         """Return MMD^2, in :func:`total_dtype`."""
         repulsion = self.repulsion(fake, estimator, batch)
         attraction = batch.mean(self.attraction(fake), 1)
-        return self.mean_within(estimator).to(fake.device) + repulsion - 2 * attraction
+        return moved(self.mean_within(estimator), fake.device) + repulsion - 2 * attraction
 
     # Buffers keep their dtype, and take the sizes of a state that is loaded.
 

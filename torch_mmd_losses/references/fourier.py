@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.devices import moved
 from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.pairs.batch import Batch
@@ -63,8 +64,8 @@ class Waves(Form):
 
     def _waves_of(self, points: Tensor) -> Tensor:
         """Return cosines and sines `(p, 2 F)` of the phases, in :func:`total_dtype`."""
-        wide = points.to(total_dtype(points.device)) - self.centre.to(points.device)
-        phases = wide @ self.omega.to(points.device).T
+        wide = points.to(total_dtype(points.device)) - moved(self.centre, points.device)
+        phases = wide @ moved(self.omega, points.device).T
         return torch.cat([phases.cos(), phases.sin()], 1)
 
     def _mean_of_features(self, products: Tensor) -> Tensor:
@@ -86,12 +87,12 @@ class Waves(Form):
         return self._mean_of_features(self._waves_of(points) @ self._mean_waves(points))
 
     def _mean_waves(self, like: Tensor) -> Tensor:
-        return (self.waves / self.weight).to(like.device)
+        return moved(self.waves / self.weight, like.device)
 
     def sums(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the approximate means of `k(p, r)` and `k(p, r) r`."""
         waves = self._waves_of(points)
-        moments = (self.moments / self.weight).to(points.device)
+        moments = moved(self.moments / self.weight, points.device)
         return self._mean_of_features(waves @ self._mean_waves(points)), self._mean_of_features(waves @ moments)
 
     def sum_within(self) -> Tensor:
@@ -106,7 +107,7 @@ class Waves(Form):
             return biased
         within = self._mean_of_features(of_fake.square().sum())
         rows = self.mean_within("unbiased") - self.mean_within("biased")
-        return biased + (within - self.peak) / (count - 1) + rows.to(fake.device)
+        return biased + (within - self.peak) / (count - 1) + moved(rows, fake.device)
 
     def error_bound(self, fake: Tensor) -> Tensor:
         """Raise: no bound holds for a generator that is trained with the frequencies."""

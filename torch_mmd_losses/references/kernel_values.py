@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.devices import moved
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import RadialSummand, sum_of_gram_matrices
@@ -43,9 +44,9 @@ def chunks(
     size = size or CHUNK
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
-        moved = rows[part].to(like.device, non_blocking=True).to(like.dtype)
-        own = ones_like_rows(moved) if weights is None else weights[part].to(like.device, non_blocking=True)
-        yield moved, own
+        scores = moved(rows[part], like.device).to(like.dtype)
+        own = ones_like_rows(scores) if weights is None else moved(weights[part], like.device)
+        yield scores, own
 
 
 def gram(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
