@@ -143,6 +143,14 @@ def test_the_factor_is_computed_once_for_each_lambda(factorisations):
     assert factorisations == [0.1, 0.2]
 
 
+@pytest.mark.parametrize("kind", ["exact", "nystrom"])
+def test_shards_do_not_keep_the_factor(kind):
+    reference = MMDReference(scores(7, 2), RBFKernel(), kind=kind)
+    reference.drmmd2(scores(5, 2, 1), lambda_=0.1)
+    assert reference.shard(0, 2).form._regularised is None
+    assert reference.shard(0, 1).form._regularised is not None
+
+
 def test_the_factor_is_computed_anew_for_other_rows(factorisations):
     first, second, fake = scores(7, 2), scores(4, 2, 3), scores(5, 2, 1)
     reference = MMDReference(first, RBFKernel())

@@ -96,6 +96,6 @@ class AllRows(Form):
         """Return every `world`-th row, with the totals of all rows."""
         self.mean_within("biased")
         kept = {id(self.rows): self.rows[rank::world].clone(), id(self.weights): self.weights[rank::world].clone()}
-        share = copy.deepcopy(self, kept)
+        share = copy.deepcopy(self, {**kept, **self._left_out()})
         share.divided = True
         return share

@@ -191,6 +191,10 @@ class Form(LoadedAsAWhole, ABC):
         attraction = batch.mean(self.attraction(fake), 1)
         return moved(self.mean_within(estimator), fake.device) + repulsion - 2 * attraction
 
+    def _left_out(self) -> dict[int, None]:
+        """Return what `copy.deepcopy` takes for the factor, which shards have no use for."""
+        return {id(self._regularised): None}
+
     # Buffers keep their dtype, and take the sizes of a state that is loaded.
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Form:

@@ -123,4 +123,4 @@ class Waves(Form):
 
     def share(self, rank: int, world: int) -> Waves:
         """Return a copy: each process keeps all frequencies."""
-        return copy.deepcopy(self)
+        return copy.deepcopy(self, self._left_out())
