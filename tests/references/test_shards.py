@@ -14,8 +14,7 @@ from torch.testing import assert_close
 
 from torch_mmd_losses import LinearKernel, MMDReference, RBFKernel
 from torch_mmd_losses.pairs import distributed
-from torch_mmd_losses.references import reference as module
-from torch_mmd_losses.references import row_sums
+from torch_mmd_losses.references import processes, row_sums
 
 pytestmark = pytest.mark.filterwarnings("ignore:MMDReference. expected landmarks that represent")
 
@@ -27,7 +26,7 @@ def ranks(monkeypatch):
     """Return a function that runs another one in three threads."""
 
     def run(function):
-        return in_threads(monkeypatch, [distributed, module, row_sums], 3, function)
+        return in_threads(monkeypatch, [distributed, processes, row_sums], 3, function)
 
     return run
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.kernels.hyperparameters import LoadedAsAWhole
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.references import deregularised
-from torch_mmd_losses.references.form import Form
+from torch_mmd_losses.references.kept import KeptForm
 
 
-class DeregularisedReference(LoadedAsAWhole, ABC):
+class DeregularisedReference(KeptForm):
     """Base class of :class:`torch_mmd_losses.MMDReference`, with the methods that need a factorised matrix."""
-
-    form: Form
-    rank: int
-    world: int
-
-    @abstractmethod
-    def _checked(self, name: str, scores: Tensor) -> Tensor:
-        """Return scores as a matrix of the dimension of the reference, or raise."""
 
     def drmmd2(self, fake: Tensor, *, lambda_: float) -> Tensor:
         r"""Return the (de)-regularised MMD^2 of fake samples from the reference.
@@ -105,6 +94,5 @@ class DeregularisedReference(LoadedAsAWhole, ABC):
 
     def _factor(self, like: Tensor, lambda_: float) -> deregularised.Factor:
         lambda_ = checks.hyperparameter("lambda_", lambda_)
-        if self.world > 1:
-            raise ValueError(f"world: expected a whole reference for drmmd2, got the shard {self.rank} of {self.world}")
+        self.part.check_is_whole("world", "for drmmd2")
         return self.form.regularised(lambda_, like.device)

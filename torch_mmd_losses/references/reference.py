@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.hand_written_gradients import eager_only
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.pairs import reach
 from torch_mmd_losses.pairs.batch import LOCAL
 from torch_mmd_losses.pairs.distributed import GlobalBatch, refuse
-from torch_mmd_losses.pairs.kernel_products import kernel_products
 from torch_mmd_losses.precision import full_precision
-from torch_mmd_losses.references import row_sums
-from torch_mmd_losses.references.batches import Samples, alike, checked, ones_like_rows
+from torch_mmd_losses.references import samples
+from torch_mmd_losses.references.batches import Samples, alike, checked
 from torch_mmd_losses.references.building import KINDS, Kind, Options, built
 from torch_mmd_losses.references.deregularised_reference import DeregularisedReference
 from torch_mmd_losses.references.form import stand_in
+from torch_mmd_losses.references.pointwise import PointwiseReference
+from torch_mmd_losses.references.processes import Part
 from torch_mmd_losses.types import Estimator
 
-ESTIMATORS = ("biased", "unbiased")
 
-EXAMINED = 256
-"""Number of rows and of fake samples for which it is examined whether the kernel tells them apart."""
-
-
-class MMDReference(DeregularisedReference):
+class MMDReference(PointwiseReference, DeregularisedReference):
     r"""A reference sample that does not change, prepared once, from which batches of fake samples get MMD^2.
 
     In training on fixed features, the real sample is the same in every step. A reference takes all of it: the loss then
@@ -136,15 +127,10 @@ class MMDReference(DeregularisedReference):
         checks.one_of("kind", kind, KINDS)
         checks.random_generator(generator)
         self.kind = kind
-        self.rank, self.world = 0, 1
+        self.part = Part(0, 1)
         options = Options(landmarks, frequencies, self_rows, generator)
         with torch.no_grad():
             self.form = built(kind, real, weights, kernel, options)
-
-    @property
-    def kernel(self) -> Kernel:
-        """The kernel, a copy of the one that was given."""
-        return self.form.kernel
 
     @property
     def self_term(self) -> Tensor:
@@ -172,10 +158,7 @@ class MMDReference(DeregularisedReference):
             ValueError: if scores or weights are wrong, see :class:`MMDReference`, or if the reference is a shard. The
                 reference is then as it was before.
         """
-        if self.world > 1:
-            raise ValueError(
-                f"batch: expected a whole reference to add rows to, got the shard {self.rank} of {self.world}"
-            )
+        self.part.check_is_whole("batch", "to add rows to")
         rows = checked("batch", batch, "weights", weights)
         alike("real", self.form.like, "batch", rows.scores)
         with torch.no_grad(), full_precision(rows.scores.device):
@@ -213,89 +196,30 @@ class MMDReference(DeregularisedReference):
             UsageWarning: if all values of the kernel between some rows and fake samples are zero, or all are
                 :math:`k(a, a)`, as in :func:`mmd2`.
         """
-        if self.world > 1:
+        if self.part.world > 1:
             return self._joint_mmd2(fake, estimator)
         fake = self._checked("fake", fake)
-        self._check_estimator(estimator, len(fake))
+        samples.check_estimator(estimator, self.form, len(fake))
         with full_precision(fake.device):
             value = self.form.mmd2(fake, estimator, LOCAL).to(fake.dtype)
         if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
-            self._warn_of_bandwidth(fake)
+            samples.warn_of_bandwidth(self.form, fake)
         return value
 
     forward = mmd2
 
     @eager_only
     def _joint_mmd2(self, fake: Tensor, estimator: Estimator) -> Tensor:
-        self._check_processes()
+        self.part.check_processes()
         try:
             scores = self._checked("fake", fake)
             checks.with_values({"fake": scores}, "which the processes exchange")
-            self._check_estimator(estimator, None)
+            samples.check_estimator(estimator, self.form, None)
         except Exception:
             refuse((fake,))
             raise
         with full_precision(scores.device):
             return self.form.mmd2(scores, estimator, GlobalBatch(stand_in(scores), scores)).to(scores.dtype)
-
-    def attraction(self, fake: Tensor) -> Tensor:
-        r"""Return the mean kernel value of each fake sample with the reference, :math:`\sum_i w_i k(r_i, g)`.
-
-        Args:
-            fake: scores `(n, d)`, see :meth:`mmd2`.
-
-        Returns:
-            Values `(n,)`, in the dtype of :meth:`mmd2` and differentiable twice.
-
-        Raises:
-            TypeError, ValueError, RuntimeError: as in :meth:`mmd2`.
-        """
-        with self._announced_errors(fake):
-            fake = self._checked("fake", fake)
-        with full_precision(fake.device):
-            return self.form.attraction(fake).to(fake.dtype)
-
-    def witness(self, points: Tensor, fake: Tensor) -> Tensor:
-        r"""Return the witness function of MMD at points, :math:`\sum_i w_i k(r_i, t) - E\,k(g, t)`.
-
-        Args:
-            points: scores `(p, d)`, see :meth:`mmd2`.
-            fake: scores `(n, d)`, likewise, of the dtype and on the device of `points`.
-
-        Returns:
-            Values `(p,)` of either sign, as in :func:`witness`.
-
-        Raises:
-            TypeError, ValueError, RuntimeError: as in :meth:`mmd2` and :func:`witness`.
-        """
-        with self._announced_errors(points):
-            points, fake = checks.same_space("points", points, "fake", fake)
-            points = self._checked("points", points)
-        with full_precision(points.device):
-            share = (ones_like_rows(fake) / len(fake)).view(1, -1, 1)
-            of_fake = kernel_products(points.unsqueeze(0), fake.unsqueeze(0), share, self.kernel)[0, :, 0]
-            return (self.form.attraction(points) - of_fake).to(points.dtype)
-
-    def sums(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return the means of `k(t, r)` and `k(t, r) r` over the reference, from which barycentres and drifts follow.
-
-        .. math:: \sum_i w_i k(r_i, t), \qquad \sum_i w_i k(r_i, t)\, r_i
-
-        Args:
-            points: scores `(p, d)`, see :meth:`mmd2`.
-
-        Returns:
-            `(p,)` and `(p, d)`, in the dtype of :meth:`mmd2` and differentiable twice. Those of an approximate
-            reference need not have the sign of the kernel: do not divide by values near zero.
-
-        Raises:
-            TypeError, ValueError, RuntimeError: as in :meth:`mmd2`.
-        """
-        with self._announced_errors(points):
-            points = self._checked("points", points)
-        with full_precision(points.device):
-            values, vectors = self.form.sums(points)
-            return values.to(points.dtype), vectors.to(points.dtype)
 
     def error_bound(self, fake: Tensor) -> Tensor:
         r"""Return a bound on the error of the mean of :meth:`attraction`.
@@ -344,95 +268,10 @@ class MMDReference(DeregularisedReference):
         """
         world = checks.whole_number("world", world, least=1)
         rank = checks.whole_number("rank", rank, least=0, most=world - 1)
-        if self.world > 1:
-            raise ValueError(
-                f"rank, world: expected a whole reference to divide, got the shard {self.rank} of {self.world}"
-            )
+        self.part.check_is_whole("rank, world", "to divide")
         if world == 1:
             return copy.deepcopy(self)
         share = copy.copy(self)
         share._modules = {"form": self.form.share(rank, world)}
-        share.rank, share.world = rank, world
+        share.part = Part(rank, world)
         return share
-
-    def get_extra_state(self) -> Tensor:
-        """Return the kind, the rank and the number of processes, for `state_dict`."""
-        return torch.tensor([KINDS.index(self.kind), self.rank, self.world], device="cpu")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore the rank and the number of processes, for `load_state_dict`."""
-        _, self.rank, self.world = state.tolist()
-        self.form.divided = self.world > 1
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
-        state = state_dict.get(f"{prefix}_extra_state")
-        if isinstance(state, Tensor):
-            kind, rank, world = state.tolist()
-            if KINDS[kind] != self.kind:
-                raise ValueError(f"state of MMDReference: expected kind={self.kind!r}, got kind={KINDS[kind]!r}")
-            if self.world > 1 and (rank, world) != (self.rank, self.world):
-                raise ValueError(
-                    f"state of MMDReference: expected the shard {self.rank} of {self.world}, got {rank} of {world}"
-                )
-        super()._load_from_state_dict(cast(Any, state_dict), prefix, *arguments)
-
-    def extra_repr(self) -> str:
-        """Return the kind, for `repr`."""
-        return f"kind={self.kind!r}" + (f", rank={self.rank}, world={self.world}" if self.world > 1 else "")
-
-    def _checked(self, name: str, scores: Tensor) -> Tensor:
-        matrix = checks.scores(name, scores)
-        dimension = self.form.like.shape[1]
-        if matrix.shape[1] != dimension:
-            raise ValueError(
-                f"{name}: expected scores of the dimension of the reference, d={dimension}, got d={matrix.shape[1]}"
-            )
-        self.form.ready()
-        return matrix
-
-    def _warn_of_bandwidth(self, fake: Tensor) -> None:
-        """Warn if the kernel does not tell some rows and fake samples apart."""
-        rows = self.form.examples()[:EXAMINED]
-        if not (reach.is_readable(fake) and reach.is_readable(rows)):
-            return
-        rows, fake = rows.to(fake), fake.detach()[:EXAMINED]
-        if reach.has_one_value(self.kernel, rows, fake):
-            usage_warnings.warn(
-                "one kernel value",
-                "MMDReference: expected kernel values between zero and the peak of the kernel, got the same value for "
-                f"all pairs: {reach.explanation(self.kernel, rows, fake, of_discriminator=False)}",
-            )
-
-    def _check_estimator(self, estimator: Estimator, count: int | None) -> None:
-        checks.one_of("estimator", estimator, ESTIMATORS)
-        if estimator == "biased":
-            return
-        if count is not None and count < 2:
-            raise ValueError(f"fake: expected at least 2 samples for estimator='unbiased', got {count}")
-        if not self.form.has_pairs:
-            raise ValueError(
-                "estimator: expected 'biased' for a reference whose squared weights do not add up to less than the "
-                "square of their sum, got 'unbiased'"
-            )
-
-    @contextmanager
-    def _announced_errors(self, points: object) -> Iterator[None]:
-        """Tell the other processes about any error in the block, if they would wait for the points of this one."""
-        if not self.form.divided:
-            yield
-            return
-        self._check_processes()
-        try:
-            yield
-        except Exception:
-            row_sums.refuse(points)
-            raise
-
-    def _check_processes(self) -> None:
-        """Raise in all processes if they do not have one shard each."""
-        is_alone = not (dist.is_available() and dist.is_initialized())
-        rank, world = (0, 1) if is_alone else (dist.get_rank(), dist.get_world_size())
-        if world != self.world:
-            raise RuntimeError(f"world: expected {self.world} processes, as many as shards, got {world}")
-        if rank != self.rank:
-            raise RuntimeError(f"rank: expected process {self.rank} for the shard {self.rank}, got process {rank}")
