@@ -5,6 +5,7 @@ import torch
 from cases import CASES, SMOOTH, KernelCase, scores
 from sizes import Largest
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, RBFMix, kernel_sums, mmd2
 from torch_mmd_losses.pairs import kernel_products, tiles
@@ -313,3 +314,25 @@ def test_gradients_at_points_are_differentiable(monkeypatch):
     inputs = [tensor.detach() for tensor in inputs]
     after, before = (kernel_gradients(*inputs, RBFKernel(1.3 + step)).square().sum() for step in (h, -h))
     assert float(found) == pytest.approx(float(after - before) / (2 * h), rel=1e-7)
+
+
+def test_linear_kernels_take_no_gram_matrix():
+    points, samples, kernel = rows(200, 5), rows(300, 5, seed=1), 2 * LinearKernel()
+    with FlopCounterMode(display=False) as counter:
+        mass, moment = kernel_sums(points, samples, kernel)
+    assert counter.get_total_flops() == 2 * (200 + 300) * 5 * (1 + 5)
+    gram = 2 * points @ samples.T
+    assert_close((mass, moment), (gram.sum(1), gram @ samples))
+    with FlopCounterMode(display=False) as counter:
+        gradient = kernel_gradients(points.unsqueeze(0), samples.unsqueeze(0), torch.ones(1, 300), kernel)
+    assert counter.get_total_flops() == 2 * 300 * 5
+    assert_close(gradient, 2 * samples.sum(0).expand(1, 200, 5))
+
+
+@pytest.mark.parametrize(("p", "n"), [(3, 7), (7, 3)])
+def test_equal_indices_are_left_out_of_linear_kernels_as_of_others(p, n):
+    points, samples = rows(1, p, 4), rows(1, n, 4, seed=1)
+    coefficients = rows(1, n, 2, seed=2)
+    found = kernel_products.kernel_products(points, samples, coefficients, LinearKernel(), distinct=True)
+    gram = (points @ samples.mT).masked_fill(torch.eye(p, n, dtype=torch.bool), 0)
+    assert_close(found, gram @ coefficients)

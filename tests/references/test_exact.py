@@ -351,6 +351,20 @@ def test_nothing_is_read_where_operations_are_counted():
         reference.mmd2(scores(30, 64, 2))
 
 
+@pytest.mark.parametrize(("kind", "count"), [("exact", 300), ("nystrom", 20)])
+def test_a_linear_kernel_takes_one_product_with_the_sum_of_the_rows(kind, count):
+    real, fake = scores(300, 5), scores(200, 5, 1).requires_grad_()
+    reference = MMDReference(real, 2 * LinearKernel(), kind=kind, **taken_by(kind, landmarks=real[:20]))
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        values = reference.attraction(fake)
+        (gradient,) = torch.autograd.grad(values.sum(), fake)
+    assert 0 < counter.get_total_flops() <= 2 * 5 * (count + 200)  # the counter leaves out products with a vector
+    # Landmarks have a ridge of 1e-6 of the diagonal.
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if kind == "nystrom" else {}
+    assert_close(values, 2 * fake @ real.mean(0), **tolerance)
+    assert_close(gradient, 2 * real.mean(0).expand(200, 5), **tolerance)
+
+
 def test_there_is_no_error():
     assert MMDReference(scores(10, 3), RBFKernel()).error_bound(scores(4, 3, 2)) == 0
 

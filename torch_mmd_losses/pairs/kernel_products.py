@@ -10,6 +10,8 @@ from torch import Tensor
 
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.kernels.summands import Summand
+from torch_mmd_losses.pairs.linear_products import linear_gradients, linear_products, without_linear
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile
 from torch_mmd_losses.pairs.plan import DENSE_UP_TO
 from torch_mmd_losses.pairs.product_tiles import (
@@ -46,17 +48,29 @@ def kernel_products(
     Returns:
         `(g, p, c)` in :func:`total_dtype`, differentiable twice. Under the compiler and in function transforms, and for
         kernels with trained parameters, there is a whole Gram matrix. There is one for a small group with gradients,
-        too, because there each operation counts, and second derivatives in tiles take many.
+        too, because there each operation counts, and second derivatives in tiles take many. Linear kernels need none.
     """
-    function = KernelValues(kernel._summands())
-    request = Request(function, Indices(distinct, samples is points))
+    summands, factor = without_linear(kernel._summands())
+    parts = []
     with full_precision(points.device):
-        by_hand = reverse_mode_only(points, samples, coefficients) and not function.is_trained(points)
-        if by_hand and not _is_small_and_differentiated(points, samples, coefficients):
-            return _Products.apply(points, samples, coefficients, request)  # type: ignore[no-untyped-call]
-        wide = total_dtype(points.device)
-        gram = request.indices.without(function.of_all(points, samples, request.indices))
-        return gram.to(wide) @ coefficients.to(wide)
+        if summands:
+            parts.append(_of_pairs(points, samples, coefficients, summands, distinct))
+        if factor is not None:
+            parts.append(factor * linear_products(points, samples, coefficients, distinct=distinct))
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _of_pairs(
+    points: Tensor, samples: Tensor, coefficients: Tensor, summands: Sequence[Summand], distinct: bool
+) -> Tensor:
+    function = KernelValues(summands)
+    request = Request(function, Indices(distinct, samples is points))
+    by_hand = reverse_mode_only(points, samples, coefficients) and not function.is_trained(points)
+    if by_hand and not _is_small_and_differentiated(points, samples, coefficients):
+        return _Products.apply(points, samples, coefficients, request)  # type: ignore[no-untyped-call]
+    wide = total_dtype(points.device)
+    gram = request.indices.without(function.of_all(points, samples, request.indices))
+    return gram.to(wide) @ coefficients.to(wide)
 
 
 def _is_small_and_differentiated(points: Tensor, samples: Tensor, coefficients: Tensor) -> bool:
@@ -82,20 +96,30 @@ def kernel_gradients(points: Tensor, samples: Tensor, weights: Tensor, kernel: K
     Returns:
         `(g, p, d)` in the dtype of the points, differentiable once.
     """
-    function = KernelValues(kernel._summands())
+    summands, factor = without_linear(kernel._summands())
+    parts = []
+    with full_precision(points.device):
+        if summands:
+            parts.append(_gradients_of_pairs(points, samples, weights, summands))
+        if factor is not None:
+            parts.append(factor * linear_gradients(points, samples, weights))
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _gradients_of_pairs(points: Tensor, samples: Tensor, weights: Tensor, summands: Sequence[Summand]) -> Tensor:
+    function = KernelValues(summands)
     request, coefficients = Request(function, Indices(False, samples is points)), weights.unsqueeze(-1)
     wide = total_dtype(points.device)
-    with full_precision(points.device):
-        if reverse_mode_only(points, samples, weights) and not function.is_trained(points):
-            outer = torch.ones(*points.shape[:2], 1, dtype=wide, device=points.device)
-            return _ProductGradients.apply(  # type: ignore[no-untyped-call]
-                points, samples, coefficients, outer, request, (True, False, False)
-            )[0]
+    if reverse_mode_only(points, samples, weights) and not function.is_trained(points):
+        outer = torch.ones(*points.shape[:2], 1, dtype=wide, device=points.device)
+        return _ProductGradients.apply(  # type: ignore[no-untyped-call]
+            points, samples, coefficients, outer, request, (True, False, False)
+        )[0]
 
-        def total(x: Tensor) -> Tensor:
-            return (function.of_all(x, samples, request.indices).to(wide) @ coefficients.to(wide)).sum()
+    def total(x: Tensor) -> Tensor:
+        return (function.of_all(x, samples, request.indices).to(wide) @ coefficients.to(wide)).sum()
 
-        return torch.func.grad(total)(points)
+    return torch.func.grad(total)(points)
 
 
 def signed_samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.pairs.linear_products import without_linear
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile
 from torch_mmd_losses.pairs.product_tiles import displacements, visit_distances
 from torch_mmd_losses.pairs.tile_distances import TileDistances
@@ -19,8 +20,9 @@ Parts = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
 def is_fast(kernel: Kernel) -> bool:
-    """Return whether a kernel is a function of the distance, of which slopes are known."""
-    return not KernelValues(kernel._summands()).others
+    """Return whether a kernel is a function of the distance, of which slopes are known, or adds a linear kernel."""
+    summands, _ = without_linear(kernel._summands())
+    return not KernelValues(summands).others
 
 
 def values_and_gradients(
@@ -29,14 +31,21 @@ def values_and_gradients(
     """Return the sums `(p,)` of `w k(p, r)` over all rows and their gradients `(p, d)`, in :func:`total_dtype`.
 
     Args:
-        kernel: a kernel of the distance.
+        kernel: a kernel of the distance, a linear kernel, or a sum of both.
         points: points `(p, d)`.
         parts: the rows and their weights.
     """
-    function = KernelValues(kernel._summands())
+    summands, factor = without_linear(kernel._summands())
+    function = KernelValues(summands)
     values = torch.zeros(len(points), dtype=total_dtype(points.device), device=points.device)
     gradients = torch.zeros_like(points, dtype=values.dtype)
     for rows, weights in parts:
+        if factor is not None:
+            total = factor * (weights.to(values.dtype) @ rows.to(values.dtype))
+            values += points.to(values.dtype) @ total
+            gradients += total
+        if not summands:
+            continue
         start = partial(_Visitor, weights, function, points.dtype)
         (visitor,) = visit_distances(
             points.unsqueeze(0), rows.unsqueeze(0), function, Indices(distinct=False, same=False), start
