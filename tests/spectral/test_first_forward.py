@@ -59,12 +59,21 @@ def test_wrong_examples_are_refused():
     with pytest.raises(ValueError, match=r"^example_input: expected None if input_size is given, got both"):
         conv_spectral_norm(nn.Conv2d(3, 4, 3), input_size=8, example_input=images())
     model = network().train()
+    parameters = list(model.named_parameters())
+    expected = model(images())
     with pytest.raises(RuntimeError):
         conv_spectral_norm(model, example_input=images()[..., :6])
-    assert model.training
-    with pytest.raises(RuntimeError, match="seen an input"):
+    assert all(part.training for part in model.modules())
+    with pytest.raises(
+        ValueError, match="expected a module with layers wrapped by conv_spectral_norm, got one without"
+    ):
         spectral_norms(model)
-    assert_close(model(images()).shape, torch.Size([2, 4]))
+    assert_close(model(images()), expected, rtol=0, atol=0)
+    after = list(model.named_parameters())
+    assert [(name, id(x)) for name, x in after] == [(name, id(x)) for name, x in parameters]
+    assert [type(part) for part in model.modules()] == [type(part) for part in network().modules()]
+    assert not any(part._forward_pre_hooks or part._forward_hooks for part in model.modules())
+    assert_close(conv_spectral_norm(model, example_input=images())(images()).shape, torch.Size([2, 4]))
 
 
 def test_an_example_that_does_not_reach_a_layer():
@@ -81,8 +90,10 @@ def test_an_example_that_does_not_reach_a_layer():
         model = conv_spectral_norm(Branches(), example_input=images())
     model(images(), right=True)
     assert not model._forward_hooks
+    model = Branches()
     with pytest.raises(ValueError, match=message):
-        conv_spectral_norm(Branches(), example_input=images(), strict=True)
+        conv_spectral_norm(model, example_input=images(), strict=True)
+    assert type(model.left) is nn.Conv2d
 
 
 @every_method

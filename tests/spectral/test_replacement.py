@@ -58,6 +58,30 @@ def test_nothing_is_replaced_unless_asked_for_or_if_another_layer_is_refused():
     assert hasattr(model[0], "weight_orig")
 
 
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_an_example_that_fails_leaves_the_norms_of_torch(wrap):
+    model = network()
+    for layer in (model[0], model[2]):
+        wrap(layer)
+    calls = []
+    handle = model[0].register_forward_pre_hook(lambda layer, args: calls.append(layer))
+    names, parameters = list(model.state_dict()), list(model.parameters())
+    with pytest.raises(RuntimeError):
+        conv_spectral_norm(model, replace=True, example_input=images()[..., :6])
+    assert list(model.state_dict()) == names
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    before = trained_parameter(model[0]).detach().clone()
+    model(images()).sum().backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert not torch.equal(trained_parameter(model[0]), before)
+    assert not torch.equal(model[0].weight, trained_parameter(model[0]))
+    handle.remove()
+    calls.clear()
+    model(images())
+    assert not calls
+    conv_spectral_norm(model, replace=True, example_input=images())
+
+
 def weight_norm_of(layer):
     return parametrizations.weight_norm(layer)
 

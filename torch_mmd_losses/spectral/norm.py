@@ -29,6 +29,7 @@ from torch_mmd_losses.spectral.replacement import (
     remove_spectral_norm_of_torch,
 )
 from torch_mmd_losses.spectral.sharding import whole
+from torch_mmd_losses.spectral.snapshot import Snapshot
 from torch_mmd_losses.types import METHODS, Method
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -91,7 +92,8 @@ def conv_spectral_norm(
             `method="matrix"`.
         example_input: a tensor, or a tuple of all positional arguments, for one forward pass of `module` in eval mode
             without gradients. It fixes the input sizes of all layers, so that copies, moving averages, checkpoints,
-            export, compilation and distributed training need no first forward pass.
+            export, compilation and distributed training need no first forward pass. If it fails, `module` stays as it
+            was.
         n_power_iterations: iterations for each change of the weight, >= 1. `method="conv"` does twice as many where
             they cost little, in layers of at most four million multiplications at stride 1.
         method: `"conv"` and `"pico"` use the norm of the convolution itself, which depends on the input size.
@@ -165,30 +167,20 @@ def conv_spectral_norm(
         check_scale(label, getattr(layer, name), factor)
     size = check_input_size(input_size, layers, method, name)
     check_guarantees(module, layers, strict=is_strict)
-    for label, layer in replaced.items():
-        remove_spectral_norm_of_torch(layer, name)
-        check_layer(label, layer, name)
-    for layer in layers.values():
-        weight = getattr(layer, name)
-        parametrization = AcceleratedSpectralNorm if method == "conv" else SpectralNorm
-        normalisation = parametrization(
-            _operator_of(layer, method),
-            weight=weight,
-            spatial_dims=0 if method == "matrix" else spatial_dims(layer),
-            n_power_iterations=iterations,
-            scale=nn.Parameter(weight.new_full((), factor)) if learned else factor,
-            eps=smallest,
-        )
-        IterationHook.remove(layer, name)  # left by an earlier normalisation that has been removed
-        # unsafe=True skips a check that reads the weight, which is not defined before the input size is known.
-        parametrize.register_parametrization(layer, name, normalisation, unsafe=True)
-        if size is not None or not normalisation.spatial_dims:
-            normalisation.initialise(weight, normalisation.operator.vector_shape(size or ()))
-        layer.register_forward_pre_hook(IterationHook(name), with_kwargs=True)
-    FirstForwardHook.register(module)
-    containers.watch()
-    if example is not None:
-        run_example(module, example, strict=is_strict)
+    before = Snapshot(module)
+    try:
+        for label, layer in replaced.items():
+            remove_spectral_norm_of_torch(layer, name)
+            check_layer(label, layer, name)
+        for layer in layers.values():
+            _wrap(layer, name, method, iterations, factor, learned, smallest, size)
+        FirstForwardHook.register(module)
+        containers.watch()
+        if example is not None:
+            run_example(module, example, strict=is_strict)
+    except BaseException:
+        before.restore()
+        raise
     return module
 
 
@@ -230,6 +222,35 @@ def spectral_norms(model: nn.Module) -> dict[str, Tensor]:
     if not sigmas:
         raise ValueError("model: expected a module with layers wrapped by conv_spectral_norm, got one without")
     return sigmas
+
+
+def _wrap(
+    layer: nn.Module,
+    name: str,
+    method: Method,
+    iterations: int,
+    factor: float,
+    learned: bool,
+    eps: float,
+    size: tuple[int, ...] | None,
+) -> None:
+    """Normalise a parameter of a layer, see :func:`conv_spectral_norm`."""
+    weight = getattr(layer, name)
+    parametrization = AcceleratedSpectralNorm if method == "conv" else SpectralNorm
+    normalisation = parametrization(
+        _operator_of(layer, method),
+        weight=weight,
+        spatial_dims=0 if method == "matrix" else spatial_dims(layer),
+        n_power_iterations=iterations,
+        scale=nn.Parameter(weight.new_full((), factor)) if learned else factor,
+        eps=eps,
+    )
+    IterationHook.remove(layer, name)  # left by an earlier normalisation that has been removed
+    # unsafe=True skips a check that reads the weight, which is not defined before the input size is known.
+    parametrize.register_parametrization(layer, name, normalisation, unsafe=True)
+    if size is not None or not normalisation.spatial_dims:
+        normalisation.initialise(weight, normalisation.operator.vector_shape(size or ()))
+    layer.register_forward_pre_hook(IterationHook(name), with_kwargs=True)
 
 
 def _operator_of(layer: nn.Module, method: Method) -> operators.LinearOperator:
