@@ -58,3 +58,12 @@ def test_the_first_call_from_each_place():
     assert [examined() for _ in range(3)] == [True, False, False]
     assert (examined(), examined()) == (True, True)
     assert [elsewhere(), elsewhere()] == [True, False]
+
+
+def test_the_first_call_from_each_place_through_a_decorator():
+    @torch.no_grad()
+    def examined():
+        return usage_warnings.is_first_call_from_place(wrappers=1)
+
+    assert [examined() for _ in range(3)] == [True, False, False]
+    assert (examined(), examined()) == (True, True)

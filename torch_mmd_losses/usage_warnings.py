@@ -42,13 +42,16 @@ def warn(kind: str, message: str) -> None:
         warnings.warn(message, UsageWarning, stacklevel=level)
 
 
-def is_first_call_from_place() -> bool:
+def is_first_call_from_place(wrappers: int = 0) -> bool:
     """Return whether the calling function has been called from a place in the code for the first time.
 
     This costs a fraction of a microsecond: the place is found without the number of its line, which Python counts from
     the start of the function.
+
+    Args:
+        wrappers: number of functions around the calling one, such as that of the decorator `torch.no_grad()`.
     """
-    frame = sys._getframe(2)
+    frame = sys._getframe(2 + wrappers)
     place = (id(frame.f_code), frame.f_lasti)
     if place in _warned:
         return False

@@ -1,4 +1,4 @@
-"""mmd2 warns of kernels that give the same value for all pairs."""
+"""mmd2 and the other estimators and tests warn of kernels that give the same value for all pairs."""
 
 import warnings
 
@@ -13,6 +13,11 @@ from torch_mmd_losses import (
     RBFMix,
     UsageWarning,
     mmd2,
+    mmd2_and_variance,
+    mmd2_blocks,
+    mmd2_fourier,
+    mmd_test,
+    relative_mmd_test,
     usage_warnings,
 )
 
@@ -113,10 +118,58 @@ def test_only_the_first_call_from_a_place_is_examined():
     assert {warning.category for warning in caught} == {UsageWarning}
 
 
+OTHERS = {
+    "mmd2": lambda x, y, kernel: mmd2(x, y, kernel, fake_weights=torch.ones_like(y[:, 0])),
+    "mmd2_and_variance": mmd2_and_variance,
+    "mmd2_blocks": lambda x, y, kernel: mmd2_blocks(x, y, kernel, block_size=10),
+    "mmd2_fourier": lambda x, y, kernel: mmd2_fourier(x, y, kernel, frequencies=5),
+    "mmd_test": lambda x, y, kernel: mmd_test(x, y, kernel, permutations=9),
+    "relative_mmd_test": lambda x, y, kernel: relative_mmd_test(x, y, y.flip(1), kernel),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_functions_warn_likewise(name):
+    call, x, y = OTHERS[name], torch.randn(20, 2048), torch.randn(20, 2048)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            call(x, y, RBFKernel())
+        call(x, y, RBFKernel(45.0))
+    (warning,) = caught
+    assert str(warning.message).startswith(f"{name}: expected kernel values between zero and the peak of the kernel")
+    assert "far apart" in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_a_test_is_warned_of_if_none_of_its_kernels_tells_samples_apart():
+    x, y = samples(20)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mmd_test(x, y, [RBFKernel(), RBFKernel(45.0)], permutations=9)
+        mmd_test(x, y, permutations=9)
+        assert not caught
+        mmd_test(x, y, [RBFKernel(), RBFKernel(1e6)], permutations=9)
+        for _ in range(2):
+            mmd_test(x, y, RBFKernel(), features="nystrom", feature_count=9, permutations=9)
+    assert len(caught) == 2
+
+
+@pytest.mark.parametrize("name", ["mmd2_blocks", "mmd2_fourier"])
+def test_of_very_large_samples_the_first_are_examined(name):
+    x, y = torch.randn(300, 200), torch.randn(300, 200)
+    x[256:] *= 0.05
+    assert warned(x, y, RBFKernel()) == []  # some samples after those are near each other
+    with pytest.warns(UsageWarning, match=name):
+        OTHERS[name](x, y, RBFKernel())
+
+
 def test_nothing_is_read_where_it_must_not_be():
     real, fake = samples(20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        for call in OTHERS.values():
+            call(real.to("meta"), fake[:20].to("meta"), RBFKernel())
         torch.func.vmap(lambda x, y: mmd2(x, y, RBFKernel()))(real[None], fake[None])
         mmd2(real.to("meta"), fake.to("meta"), RBFKernel())
 

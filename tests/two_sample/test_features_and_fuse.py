@@ -157,6 +157,7 @@ def test_a_sequence_of_the_default_kernels_is_the_default():
     assert_close(tuple(found), tuple(expected), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:mmd_test. expected kernel values")
 def test_kernels_whose_values_are_all_zero_tell_nothing():
     real, fake = 1e6 * scores(5, 2, 1), 1e6 * scores(6, 2, 2)
     for statistic in ("max", "fuse"):

@@ -196,6 +196,7 @@ def in_float64(real, fake, kernel, count):
 
 @pytest.mark.parametrize("draw", SCREENED, ids=lambda draw: draw.__name__)
 @pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.filterwarnings("ignore:mmd_test. expected kernel values")
 def test_screening_does_not_change_p_values(name, draw, screen_all):
     count, kernel = 149, COMPARED[name]()
     for m, n, tile_size in ((30, 31, None), (50, 12, 17)):

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks, hand_written_gradients
+from torch_mmd_losses import checks, hand_written_gradients, usage_warnings
 from torch_mmd_losses.distances import squared_distances
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
@@ -23,6 +23,7 @@ from torch_mmd_losses.kernels.summands import (
     values_and_slopes,
     worst_conditioning,
 )
+from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
 from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
 from torch_mmd_losses.pairs.tiles import tiles_at_once
 from torch_mmd_losses.precision import full_precision, total_dtype
@@ -95,6 +96,10 @@ def mmd2_blocks(
         ValueError: if scores are empty or not floating-point, or differ in dimension, dtype, device or number; if the
             estimator is unknown, or `block_size` is too small for it; if the scores do not fill at least two blocks.
 
+    Warns:
+        UsageWarning: if all kernel values of the first 256 real and fake samples are zero, or all are :math:`k(a, a)`,
+            as in :func:`mmd2`. Only the first call from each place in the code is examined.
+
     Example:
         >>> real, fake = torch.randn(10_000, 2), torch.randn(10_000, 2) + 0.5
         >>> value, variance = mmd2_blocks(real, fake, RBFKernel(sigma=1.0), block_size=100)
@@ -111,7 +116,10 @@ def mmd2_blocks(
     count = _number_of_blocks(real.shape[0], fake.shape[0], size)
     with full_precision(real.device):
         values = _values(kernel, real.reshape(count, size, -1), fake.reshape(count, size, -1), estimator)
-        return BlockEstimate(values.mean().to(real.dtype), (values.var() / count).to(real.dtype))
+        found = BlockEstimate(values.mean().to(real.dtype), (values.var() / count).to(real.dtype))
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        warn_of_one_value("mmd2_blocks", [kernel], real[:EXAMINED], fake[:EXAMINED])
+    return found
 
 
 def _number_of_blocks(m: int, n: int, size: int) -> int:

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks, hand_written_gradients
+from torch_mmd_losses import checks, hand_written_gradients, usage_warnings
 from torch_mmd_losses.distances import centred
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel
+from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.types import Estimator
 
@@ -98,6 +99,10 @@ def mmd2_fourier(
             `frequencies` is not an integer or `generator` is not a :class:`torch.Generator`.
         ValueError: if `frequencies` is below 1, or for the reasons of :func:`mmd2`.
 
+    Warns:
+        UsageWarning: if all kernel values of the first 256 real and fake samples are zero, or all are :math:`k(a, a)`,
+            as in :func:`mmd2`. Only the first call from each place in the code is examined.
+
     Example:
         >>> real, fake = torch.randn(10_000, 2), torch.randn(10_000, 2) + 0.5
         >>> kernel = RationalQuadraticKernel(alpha=1.0)
@@ -145,6 +150,8 @@ def mmd2_fourier(
             else:
                 mean = differentiable(x, y)
             values.append((peak * mean[0]).to(real.dtype))
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        warn_of_one_value("mmd2_fourier", [kernel], real[:EXAMINED], fake[:EXAMINED])
     return torch.stack(values).sum()
 
 

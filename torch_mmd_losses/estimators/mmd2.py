@@ -10,7 +10,7 @@ from torch_mmd_losses.groups.call import Tensors
 from torch_mmd_losses.groups.values import group_values
 from torch_mmd_losses.groups.weights import with_checked_weights
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.pairs import reach
+from torch_mmd_losses.pairs.blind_kernels import warn_of_one_value
 from torch_mmd_losses.pairs.objective import GENERATOR
 from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision
@@ -99,11 +99,12 @@ def mmd2(
     checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
     tile_size = checks.tile_size(tile_size)
     if real_weights is not None or fake_weights is not None:
-        return _weighted(real, fake, kernel, estimator, tile_size, real_weights, fake_weights)
-    with full_precision(real.device):
-        (value,) = objective_values(kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=tile_size)
+        value = _weighted(real, fake, kernel, estimator, tile_size, real_weights, fake_weights)
+    else:
+        with full_precision(real.device):
+            (value,) = objective_values(kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=tile_size)
     if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
-        _warn_of_bandwidth(kernel, real, fake)
+        warn_of_one_value("mmd2", [kernel], real, fake)
     return value
 
 
@@ -121,12 +122,3 @@ def _weighted(
     with full_precision(real.device):
         weighted = with_checked_weights(tensors, real_weights, fake_weights, (), estimator)
         return group_values(kernel, weighted, estimator, tile_size)[0].to(real.dtype)
-
-
-def _warn_of_bandwidth(kernel: Kernel, real: Tensor, fake: Tensor) -> None:
-    if reach.is_readable(real, fake) and reach.has_one_value(kernel, real, fake):
-        usage_warnings.warn(
-            "one kernel value",
-            f"mmd2: expected kernel values between zero and the peak of the kernel, got the same value for all pairs: "
-            f"{reach.explanation(kernel, real, fake, of_discriminator=False)}",
-        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.estimators.gram_statistics import LEAST, gram_statistics, variance_of_effects
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.blind_kernels import warn_of_one_value
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.results import ValueAndVariance
 
@@ -59,6 +61,10 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
         ValueError: if scores are empty, not floating-point, or fewer than four; if they differ in dimension, dtype or
             device; if `tile_size` is below 1.
 
+    Warns:
+        UsageWarning: if all kernel values are zero, or all are :math:`k(a, a)`, as in :func:`mmd2`. Only the first
+            call from each place in the code is examined.
+
     Example:
         >>> real, fake = torch.randn(500, 2), torch.randn(500, 2) + 0.5
         >>> value, variance = mmd2_and_variance(real, fake, RBFKernel(sigma=1.0))
@@ -86,4 +92,6 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     )
     variance = (4 / m * of_real + 4 / n * of_fake).clamp_min(0) + interactions
     value = xx.mean - 2 * xy.mean + yy.mean
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        warn_of_one_value("mmd2_and_variance", [kernel], real, fake)
     return ValueAndVariance(value.to(real.dtype), variance.to(real.dtype))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from torch_mmd_losses import checks, usage_warnings
+from torch_mmd_losses import checks
 from torch_mmd_losses.pairs import reach
+from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
 from torch_mmd_losses.references.form import Form
 from torch_mmd_losses.types import Estimator
 
 ESTIMATORS = ("biased", "unbiased")
-
-EXAMINED = 256
-"""Number of rows and of fake samples for which it is examined whether the kernel tells them apart."""
 
 
 def of_dimension(name: str, scores: Tensor, form: Form) -> Tensor:
@@ -46,12 +44,5 @@ def check_estimator(estimator: Estimator, form: Form, count: int | None) -> None
 def warn_of_bandwidth(form: Form, fake: Tensor) -> None:
     """Warn if the kernel does not tell some rows and fake samples apart."""
     rows = form.examples()[:EXAMINED]
-    if not (reach.is_readable(fake) and reach.is_readable(rows)):
-        return
-    rows, fake = rows.to(fake), fake.detach()[:EXAMINED]
-    if reach.has_one_value(form.kernel, rows, fake):
-        usage_warnings.warn(
-            "one kernel value",
-            "MMDReference: expected kernel values between zero and the peak of the kernel, got the same value for "
-            f"all pairs: {reach.explanation(form.kernel, rows, fake, of_discriminator=False)}",
-        )
+    if reach.is_readable(fake) and reach.is_readable(rows):
+        warn_of_one_value("MMDReference", [form.kernel], rows.to(fake), fake.detach()[:EXAMINED])

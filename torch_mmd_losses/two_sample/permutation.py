@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.results import TwoSampleTest
@@ -133,6 +134,10 @@ def mmd_test(
             below 1; if `statistic` is unknown; if `kernel`, `feature_count` or `tile_size` contradicts `features`; if
             features have the wrong shape, or a kernel is not positive definite with "nystrom".
 
+    Warns:
+        UsageWarning: if all values of the given kernels are zero, or all are :math:`k(a, a)`, as in :func:`mmd2`. Only
+            the first call from each place in the code is examined.
+
     Example:
         >>> real, fake = torch.randn(100, 2), torch.randn(80, 2) + 0.7
         >>> mmd_test(real, fake, generator=torch.Generator().manual_seed(0)).p_value
@@ -159,6 +164,9 @@ def mmd_test(
     real, fake = checks.same_space("real", real, "fake", fake)
     m, n = real.shape[0], fake.shape[0]
     checks.enough_samples({"real": real, "fake": fake}, least=2)
+    if kernels is not None and usage_warnings.is_first_call_from_place(wrappers=1):
+        examined = None if features is None else EXAMINED
+        warn_of_one_value("mmd_test", kernels, real[:examined], fake[:examined])
     by_default = kernels is None and not callable(features)
     if by_default:
         checks.with_values({"real": real, "fake": fake}, "from which the bandwidths are computed if kernel is None")

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.estimators.gram_statistics import LEAST, GramStatistics, gram_statistics, variance_of_effects
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.blind_kernels import warn_of_one_value
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.results import RelativeTest
 from torch_mmd_losses.two_sample.skewness import Moments, moments, normal_score, skewness
@@ -81,6 +82,10 @@ def relative_mmd_test(
         ValueError: if scores are empty, not floating-point, or fewer than four; if they differ in dimension, dtype or
             device; if `tile_size` is below 1.
 
+    Warns:
+        UsageWarning: if all kernel values are zero, or all are :math:`k(a, a)`, as in :func:`mmd2`. Only the first
+            call from each place in the code is examined.
+
     Example:
         >>> real, near, far = torch.randn(500, 2), torch.randn(500, 2) + 0.1, torch.randn(500, 2) + 0.5
         >>> test = relative_mmd_test(real, near, far, PolynomialKernel())
@@ -96,6 +101,8 @@ def relative_mmd_test(
     checks.enough_samples({"real": x, "fake": y, "other": z}, least=LEAST)
     unequal = len(y) != len(z)
     near, far = (candidate(x, scores, kernel, tile_size=tile_size, with_moments=unequal) for scores in (y, z))
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        warn_of_one_value("relative_mmd_test", [kernel], x, torch.cat([y, z]))
     return compare(near, far, dtype=x.dtype)
 
 
