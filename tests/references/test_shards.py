@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from torch_mmd_losses import LinearKernel, MMDReference, RBFKernel
+from torch_mmd_losses import LinearKernel, MMDReference, RBFKernel, UsageWarning
 from torch_mmd_losses.pairs import distributed
 from torch_mmd_losses.references import processes, row_sums
 
@@ -123,6 +123,14 @@ def test_no_gradient_where_none_is_asked_for(ranks):
         return reference.shard(rank, 3).mmd2(each[rank].detach())
 
     assert_close(torch.stack(ranks(process)), expected.expand(3))
+
+
+def test_a_kernel_that_tells_no_rows_apart_is_warned_of(ranks):
+    reference = MMDReference(scores(13, 64), RBFKernel(0.01))
+    fakes = [scores(4, 64, 2 + rank) for rank in range(3)]
+    with pytest.warns(UsageWarning, match="^MMDReference: expected kernel values between .* too far apart") as caught:
+        ranks(lambda rank: reference.shard(rank, 3).mmd2(fakes[rank]))
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_a_shard_loads_its_own_state_only(ranks):

@@ -197,11 +197,12 @@ class MMDReference(PointwiseReference, DeregularisedReference):
                 :math:`k(a, a)`, as in :func:`mmd2`.
         """
         if self.part.world > 1:
-            return self._joint_mmd2(fake, estimator)
-        fake = self._checked("fake", fake)
-        samples.check_estimator(estimator, self.form, len(fake))
-        with full_precision(fake.device):
-            value = self.form.mmd2(fake, estimator, LOCAL).to(fake.dtype)
+            value, fake = self._joint_mmd2(fake, estimator)
+        else:
+            fake = self._checked("fake", fake)
+            samples.check_estimator(estimator, self.form, len(fake))
+            with full_precision(fake.device):
+                value = self.form.mmd2(fake, estimator, LOCAL).to(fake.dtype)
         if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
             samples.warn_of_bandwidth(self.form, fake)
         return value
@@ -209,7 +210,8 @@ class MMDReference(PointwiseReference, DeregularisedReference):
     forward = mmd2
 
     @eager_only
-    def _joint_mmd2(self, fake: Tensor, estimator: Estimator) -> Tensor:
+    def _joint_mmd2(self, fake: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
+        """Return MMD^2 for the fake samples of all processes, and those of this one as a matrix."""
         self.part.check_processes()
         try:
             scores = self._checked("fake", fake)
@@ -219,7 +221,8 @@ class MMDReference(PointwiseReference, DeregularisedReference):
             refuse((fake,))
             raise
         with full_precision(scores.device):
-            return self.form.mmd2(scores, estimator, GlobalBatch(stand_in(scores), scores)).to(scores.dtype)
+            value = self.form.mmd2(scores, estimator, GlobalBatch(stand_in(scores), scores))
+        return value.to(scores.dtype), scores
 
     def error_bound(self, fake: Tensor) -> Tensor:
         r"""Return a bound on the error of the mean of :meth:`attraction`.
