@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,10 @@ class Affinity:
     def conditioning(self, like: Tensor) -> Conditioning:
         """Return the conditioning of the kernel."""
         return self.log.conditioning(like)
+
+    def near(self, like: Tensor, error: float) -> float:
+        """Return infinity: logarithms are taken in float64."""
+        return math.inf
 
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """Return the affinities in a tile."""

@@ -20,7 +20,7 @@ from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.pairs.pair_functions import Tile
-from torch_mmd_losses.pairs.tile_distances import TileDistances
+from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.precision import full_precision, total_dtype
 
 SMALLEST_SCALE = 1e-3
@@ -160,6 +160,10 @@ class _Call:
         """Return the conditioning of Laplace kernels."""
         return Conditioning(math.inf, 1.0)
 
+    def near(self, like: Tensor, error: float) -> float:
+        """Return infinity."""
+        return math.inf
+
     def normalised_drift(self) -> tuple[Tensor, Tensor]:
         """Return the sum of the normalised drifts `(g, n, d)`, and the unit of the samples, `(g, 1, 1)` or one."""
         weights = torch.cat([each.weights for each in self.sets], -1).to(self.x.dtype)
@@ -256,7 +260,7 @@ class _Distances:
         self.weights, self.square = weights.unsqueeze(-2), square
         self.total = torch.zeros_like(weights[:, 0], dtype=total_dtype(weights.device))
 
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
         distances = sq_dist.clamp_min(self.square).sqrt_()
         self.total.add_((distances * self.weights[..., tile.columns]).sum((-2, -1)))

@@ -15,7 +15,7 @@ from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile
 from torch_mmd_losses.pairs.product_tiles import add_gradients, displacements, values_of_tile, visit_distances
-from torch_mmd_losses.pairs.tile_distances import TileDistances
+from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.precision import full_precision, total_dtype
 
 
@@ -74,7 +74,7 @@ class LogSums:
         self.over_points = over_points
         self.totals = [(torch.full_like(a[..., 0], -math.inf), torch.full_like(b[..., 0], -math.inf)) for _ in logs]
 
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
         for log, (over_samples, over_points) in zip(self.logs, self.totals, strict=True):
             logarithms = log(sq_dist)
@@ -140,7 +140,7 @@ class _Field(torch.autograd.Function):
         def start(distances: TileDistances, groups: slice) -> Displacements:
             return Displacements(distances, weights[groups], [function], indices, points.dtype)
 
-        parts = visits.visit(start) if visits else visit_distances(points, samples, function, indices, start)
+        parts = visits.visit(start) if visits else visit_distances(points, samples, function, indices, start, "displacements")
         return joined([part.totals for part in parts])[0]
 
     @staticmethod
@@ -199,7 +199,7 @@ class Displacements:
         self.functions, self.indices, self.dtype, self.left_out = functions, indices, dtype, left_out
         self.totals = [(torch.zeros_like(a[..., 0], dtype=wide), torch.zeros_like(a, dtype=wide)) for _ in functions]
 
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
         rows, columns = tile.rows, tile.columns
         for function, (mass, pull) in zip(self.functions, self.totals, strict=True):
@@ -209,4 +209,4 @@ class Displacements:
                 self.indices.in_(values, tile).fill_(self.left_out)
             values = values * self.weights[..., columns]
             mass[:, rows].add_(values.sum(-1))
-            pull[:, rows].add_(displacements(values, self.x[:, rows], self.y[:, columns], self.far))
+            pull[:, rows].add_(displacements(values, self.x[:, rows], self.y[:, columns], self.far, near))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.fields import arguments
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.pairs.kernel_products import kernel_products
+from torch_mmd_losses.pairs.kernel_products import kernel_moments
 
 
 def kernel_sums(
@@ -70,7 +70,5 @@ def kernel_sums(
             f"points, samples: expected as many points as samples for exclude_self=True, got {x.shape[1]} and "
             f"{y.shape[1]}"
         )
-    moments = y if factors is None else factors.unsqueeze(-1) * y
-    ones = torch.ones_like(y[..., :1]) if factors is None else factors.unsqueeze(-1)
-    found = kernel_products(x, y, torch.cat([ones, moments], -1), kernel, distinct=distinct).to(x.dtype)
-    return found[..., 0].reshape(*groups, -1), found[..., 1:].reshape(*groups, *found.shape[1:-1], x.shape[-1])
+    mass, moment = kernel_moments(x, y, factors, kernel, distinct=distinct)
+    return mass.reshape(*groups, -1), moment.reshape(*groups, *moment.shape[1:])

@@ -52,6 +52,10 @@ class LogKernel:
             return self.terms[0](sq_dist)
         return torch.logsumexp(torch.stack([term(sq_dist) for term in self.terms]), 0)
 
+    def near(self, like: Tensor, error: float) -> float:
+        """Return infinity: logarithms are taken in float64."""
+        return math.inf
+
     def conditioning(self, like: Tensor) -> Conditioning:
         """Return the conditioning of the kernel."""
         return worst_conditioning(self.summands, like)

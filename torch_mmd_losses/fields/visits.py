@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torch_mmd_losses.pairs.pair_functions import Indices, OfDistance, Tile
 from torch_mmd_losses.pairs.product_tiles import Kept, visit_distances
-from torch_mmd_losses.pairs.tile_distances import TileDistances
+from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.pairs.tiles import tile_side
 
 KEPT_TILES = 32
@@ -33,9 +33,9 @@ class Visits:
         """Visit all distances as :func:`visit_distances` does. Visitors must not overwrite them."""
         pairs = self.points.shape[0] * self.points.shape[1] * self.samples.shape[1]
         if not self.points.is_cpu or pairs > KEPT_TILES * tile_side(None, self.points.device) ** 2:
-            return visit_distances(self.points, self.samples, self.function, self.indices, start)
+            return visit_distances(self.points, self.samples, self.function, self.indices, start, "displacements")
         if self._recorded is None:
-            self._recorded = visit_distances(self.points, self.samples, self.function, self.indices, _Recorded)
+            self._recorded = visit_distances(self.points, self.samples, self.function, self.indices, _Recorded, "displacements")
         found = []
         for part in self._recorded:
             visitor = start(part.distances, part.groups)
@@ -50,7 +50,7 @@ class _Recorded:
 
     def __init__(self, distances: TileDistances, groups: slice) -> None:
         self.distances, self.groups = distances, groups
-        self.tiles: list[tuple[Tensor, Tile, bool]] = []
+        self.tiles: list[tuple[Tensor, Tile, bool, NearPairs | None]] = []
 
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
-        self.tiles.append((sq_dist, tile, meets))
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
+        self.tiles.append((sq_dist, tile, meets, near))

@@ -243,6 +243,7 @@ class Kernel(Hyperparameters):
             by_hand=True,
             excess_and_slope=None if slope.excess_and_slope is None else partial(slope.excess_and_slope, self),
             near=None if slope.near is None else slope.near(self),
+            overwriting=None if slope.overwriting is None else partial(slope.overwriting, self),
         )
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:

@@ -103,6 +103,8 @@ class Profile(NamedTuple):
     Other functions with an excess are logarithmically convex, so that half the peak is reached no sooner than by the
     exponential with their steepness.
     """
+    overwriting: Callable[[Tensor], Tensor] | None = None
+    """Returns `f` without a graph, in fewer passes than `value`. It may overwrite its argument."""
     steps: Callable[[Tensor], ValueSlopeAndSteps] | None = None
     """Returns `f` with its derivatives, also with respect to trained hyper-parameters, without a graph."""
 
@@ -201,6 +203,7 @@ class HandWritten(NamedTuple):
     exponent: Callable[[Any], float] | None
     excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None
     near: Callable[[Any], float] | None
+    overwriting: Callable[[Any, Tensor], Tensor] | None
     steps: Callable[[Any, Tensor], ValueSlopeAndSteps] | None
 
 
@@ -211,6 +214,7 @@ def with_slope(
     exponent: Callable[[Any], float] | None = None,
     excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None = None,
     near: Callable[[Any], float] | None = None,
+    overwriting: Callable[[Any, Tensor], Tensor] | None = None,
     steps: Callable[[Any, Tensor], ValueSlopeAndSteps] | None = None,
 ) -> Callable[[Method], Method]:
     """Attach a hand-written slope to a `from_sq_dist` method.
@@ -224,9 +228,10 @@ def with_slope(
         exponent: see :attr:`Profile.exponent`.
         excess_and_slope: see :attr:`Profile.excess_and_slope`.
         near: see :attr:`Profile.near`.
+        overwriting: see :attr:`Profile.overwriting`.
         steps: see :attr:`Profile.steps`.
     """
-    functions = HandWritten(value_and_slope, conditioning, exponent, excess_and_slope, near, steps)
+    functions = HandWritten(value_and_slope, conditioning, exponent, excess_and_slope, near, overwriting, steps)
 
     def attach(method: Method) -> Method:
         method.hand_written = functions  # type: ignore[attr-defined]

@@ -72,6 +72,7 @@ class LaplaceKernel(Kernel):
             sq_dist, self.scale, self.floor
         ),
         near=lambda self: matern_profiles.laplace_near(self.scale, self.floor),
+        overwriting=lambda self, sq_dist: matern_profiles.laplace_overwriting(sq_dist, self.scale, self.floor),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
@@ -148,6 +149,11 @@ class MaternKernel(Kernel):
             return matern_profiles.matern_32_excess_with_slope(sq_dist, self.length)
         return matern_profiles.matern_52_excess_with_slope(sq_dist, self.length)
 
+    def _overwriting(self, sq_dist: Tensor) -> Tensor:
+        if self.nu == 0.5:
+            return matern_profiles.laplace_overwriting(sq_dist, self.length, 0.0)
+        return self._value_and_slope(sq_dist).value
+
     def _near(self) -> float:
         if self.nu == 0.5:
             return matern_profiles.laplace_near(self.length, 0.0)
@@ -158,7 +164,13 @@ class MaternKernel(Kernel):
         steepness = 2.5 / self.length**2 if self.nu == 2.5 else math.inf
         return Conditioning(steepness, 1.0 if self.nu < 2.5 else math.inf, is_moderate(self.length))
 
-    @with_slope(_value_and_slope, conditioning=_conditioning, excess_and_slope=_excess_and_slope, near=_near)
+    @with_slope(
+        _value_and_slope,
+        conditioning=_conditioning,
+        excess_and_slope=_excess_and_slope,
+        near=_near,
+        overwriting=_overwriting,
+    )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         if self.nu == 0.5:

@@ -18,6 +18,9 @@ from torch_mmd_losses.precision import total_dtype
 FARTHEST = 1e4
 """Distance, in units of the decay, from which on kernel values are zero in every dtype."""
 
+MANY = 2**14
+"""Number of distances from which on it is worth the time to look for distances of zero, on a CPU."""
+
 HALF_OF_MATERN_32 = 1.678
 """Distance, in units of the decay, at which the Matern kernel of order 3/2 is just above half its peak."""
 
@@ -34,7 +37,14 @@ def laplace_with_slope(sq_dist: Tensor, scale: float, floor: float) -> ValueAndS
     """Return :func:`laplace` with its slope."""
     distance, inside = _distance(sq_dist, floor)
     value = (distance * (-1 / (scale * LOG_2))).exp2_()
-    return ValueAndSlope(value, torch.div(value, distance, out=distance).masked_fill_(inside, 0), -0.5 / scale)
+    slope = torch.div(value, distance, out=distance)
+    return ValueAndSlope(value, slope if inside is None else slope.masked_fill_(inside, 0), -0.5 / scale)
+
+
+def laplace_overwriting(sq_dist: Tensor, scale: float, floor: float) -> Tensor:
+    """Return :func:`laplace` without a graph, in place."""
+    distance = sq_dist.sqrt_()
+    return (distance.clamp_min_(floor) if floor else distance).mul_(-1 / (scale * LOG_2)).exp2_()
 
 
 def laplace_excess_with_slope(sq_dist: Tensor, scale: float, floor: float) -> ValueAndSlope:
@@ -42,7 +52,8 @@ def laplace_excess_with_slope(sq_dist: Tensor, scale: float, floor: float) -> Va
     distance, inside = _distance(sq_dist, floor)
     peak = math.exp(-floor / scale)
     excess = (distance - floor).div_(-scale).expm1_().mul_(peak)
-    return ValueAndSlope(excess, (excess + peak).div_(distance).masked_fill_(inside, 0), -0.5 / scale)
+    slope = (excess + peak).div_(distance)
+    return ValueAndSlope(excess, slope if inside is None else slope.masked_fill_(inside, 0), -0.5 / scale)
 
 
 def laplace_near(scale: float, floor: float) -> float:
@@ -50,9 +61,11 @@ def laplace_near(scale: float, floor: float) -> float:
     return (floor + LOG_2 * scale) ** 2
 
 
-def _distance(sq_dist: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """Return the distances, at least `floor`, and the places where they have no slope."""
+def _distance(sq_dist: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
+    """Return the distances, at least `floor`, and the places where they have no slope, or None if there are none."""
     distance = sq_dist.sqrt_()
+    if distance.is_cpu and distance.numel() >= MANY and float(distance.amin()) > floor:
+        return distance, None  # a minimum takes a tenth of the time of a mask
     if not floor:
         return distance, distance == 0
     inside = distance < floor

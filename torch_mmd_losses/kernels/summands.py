@@ -24,6 +24,9 @@ from torch_mmd_losses.kernels.contract import (
 
 LOG_2 = math.log(2)
 
+_GRID = torch.logspace(-24, 16, 81, base=2.0, dtype=torch.float64)
+"""Squared distances in units of their error, of which a kernel has to tell one from the next."""
+
 PairLimits = Limits | tuple[Tensor, Tensor]
 """Limits of the squared distance: the same numbers for all pairs, or a matrix with one entry for each pair."""
 
@@ -163,6 +166,31 @@ def are_near(summands: Sequence[RadialSummand], conditioning: Conditioning, larg
     return 4 * largest * conditioning.steepness < LOG_2 and all(
         summand.profile.excess_and_slope is not None for summand in summands
     )
+
+
+def clear_distance(summands: Sequence[RadialSummand], error: float) -> float:
+    """Return the squared distance from which on an error of it changes values by less than themselves.
+
+    The relative slope of a kernel of this library falls with the distance. That of a sum is at most the largest of
+    those of its summands. The result is infinite for kernels of users.
+
+    Args:
+        summands: the kernels.
+        error: the error of squared distances.
+    """
+    if not all(summand.profile.by_hand for summand in summands):
+        return math.inf
+    grid = _GRID * error
+    changes = torch.zeros_like(grid)
+    for _, _, profile in summands:
+        value, slope, rate = profile.value_and_slope(grid.clone())
+        change = (slope * (rate * error) / value).abs_()
+        if not float(value[0]):
+            return math.inf  # values of zero have no digits
+        changes = torch.maximum(changes, change.nan_to_num_(0.0))
+    unclear = (changes > 1).nonzero()
+    last = int(unclear[-1]) + 1 if len(unclear) else 0
+    return 0.0 if not last else math.inf if last == len(grid) else float(grid[last])
 
 
 def _near(profile: Profile, like: Tensor) -> float:

@@ -16,12 +16,14 @@ from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile
 from torch_mmd_losses.pairs.plan import DENSE_UP_TO
 from torch_mmd_losses.pairs.product_tiles import (
     Gradients,
+    Moments,
     Sums,
     add_gradients,
     single_tiles,
     values_of_tile,
     visit_distances,
 )
+from torch_mmd_losses.pairs.tile_distances import TileDistances
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import full_precision, total_dtype
 
@@ -71,6 +73,47 @@ def _of_pairs(
     wide = total_dtype(points.device)
     gram = request.indices.without(function.of_all(points, samples, request.indices))
     return gram.to(wide) @ coefficients.to(wide)
+
+
+def kernel_moments(
+    points: Tensor, samples: Tensor, weights: Tensor | None, kernel: Kernel, *, distinct: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the sums over samples of weighted kernel values, and of the samples with the same weights.
+
+    Args:
+        points: checked points `(g, p, d)`.
+        samples: checked samples `(g, n, d)`; the same object as `points` if they are the same samples.
+        weights: `(g, n)`, or None for ones.
+        kernel: the kernel.
+        distinct: leave out pairs of equal index.
+
+    Returns:
+        `(g, p)` and `(g, p, d)` in the dtype of the points, differentiable twice, see :func:`kernel_products`.
+    """
+    if _is_plain(points, samples, weights, kernel):
+        function, indices = KernelValues(kernel._summands()), Indices(distinct, samples is points)
+        into = torch.empty_like(points[..., 0]), torch.empty_like(points)
+
+        def start(distances: TileDistances, groups: slice) -> Moments:
+            own = None if weights is None else weights[groups]
+            return Moments(distances, samples[groups], own, function, indices, (into[0][groups], into[1][groups]))
+
+        with full_precision(points.device):
+            visit_distances(points, samples, function, indices, start, "values")
+        return into
+    moments = samples if weights is None else weights.unsqueeze(-1) * samples
+    ones = torch.ones_like(samples[..., :1]) if weights is None else weights.unsqueeze(-1)
+    found = kernel_products(points, samples, torch.cat([ones, moments], -1), kernel, distinct=distinct)
+    return found[..., 0].to(points.dtype), found[..., 1:].to(points.dtype)
+
+
+def _is_plain(points: Tensor, samples: Tensor, weights: Tensor | None, kernel: Kernel) -> bool:
+    """Return whether the sums need no graph, and are those of a kernel of the distance."""
+    tensors = [points, samples] if weights is None else [points, samples, weights]
+    if not reverse_mode_only(*tensors) or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+        return False
+    function = KernelValues(kernel._summands())
+    return not function.others and not function.is_trained(points)
 
 
 def _is_small_and_differentiated(points: Tensor, samples: Tensor, coefficients: Tensor) -> bool:
@@ -187,6 +230,7 @@ def _sums(points: Tensor, samples: Tensor, coefficients: Tensor, request: Reques
             function,
             indices,
             lambda distances, groups: Sums(distances, coefficients[groups], function, indices, points.dtype),
+            "values",
         )
         total = found[0].total if len(found) == 1 else torch.cat([sums.total for sums in found])
     else:
@@ -214,6 +258,7 @@ def _gradients(
             lambda distances, groups: Gradients(
                 distances, coefficients[groups], outer[groups], function, indices, points.dtype, wanted
             ),
+            "slopes",
         )
         parts = zip(*[(each.to_points, each.to_samples, each.to_coefficients) for each in visitors], strict=True)
         found = [_joined(part) for part in parts]

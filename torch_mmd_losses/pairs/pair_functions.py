@@ -16,6 +16,7 @@ from torch_mmd_losses.kernels.profiles import power_of_two
 from torch_mmd_losses.kernels.summands import (
     Summand,
     by_kind,
+    clear_distance,
     common_exponent,
     is_trained,
     needs_float64,
@@ -76,6 +77,12 @@ class OfDistance(Protocol):
     def conditioning(self, like: Tensor) -> Conditioning:
         """Return how precise the distances have to be."""
 
+    def near(self, like: Tensor, error: float) -> float:
+        """Return the squared distance from which on values change by less than themselves for an error of `error`.
+
+        The scores are on a CPU. The result is zero if all values do, and infinite if that is not known.
+        """
+
 
 class PairFunction(OfDistance, Protocol):
     """A function of the pairs of points and samples, which may depend on their indices."""
@@ -111,12 +118,17 @@ class KernelValues:
         """Return the conditioning of the kernels of the distance."""
         return worst_conditioning(self.radial, like)
 
+    def near(self, like: Tensor, error: float) -> float:
+        """Return the distance from which on the values do not depend on an error."""
+        return clear_distance(self.radial, error)
+
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """Return the values of the kernels of the distance."""
         if self.factor is not None:
             return sq_dist.exp2_()
         if len(self.radial) == 1 and self.radial[0].factor == 1 and self.radial[0].profile.by_hand:
-            return self.radial[0].profile.value(sq_dist)
+            profile = self.radial[0].profile
+            return (profile.overwriting or profile.value)(sq_dist)
         return sum_of_profiles(self.radial, sq_dist, dtype)
 
     def values_and_slopes(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> ValueAndSlope:

@@ -6,6 +6,7 @@ made, so memory grows with the numbers of points and samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.contract import ValueAndSlope
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, OfDistance, PairFunction, Tile
-from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
+from torch_mmd_losses.pairs.repaired_distances import Use, ways_of_repaired_distances
+from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import total_dtype
 
@@ -23,8 +25,15 @@ from torch_mmd_losses.precision import total_dtype
 class Visitor(Protocol):
     """What visits the tiles of a call, and keeps sums."""
 
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
-        """Add a tile, given its squared distances, which may be overwritten, and whether it has equal indices."""
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
+        """Add a tile.
+
+        Args:
+            sq_dist: its squared distances, which may be overwritten.
+            tile: its place.
+            meets: whether it has equal indices.
+            near: its near pairs, whose displacements have to be computed from their differences.
+        """
 
 
 Kept = TypeVar("Kept", bound=Visitor)
@@ -36,6 +45,7 @@ def visit_distances(
     function: OfDistance,
     indices: Indices,
     start: Callable[[TileDistances, slice], Kept],
+    use: Use,
 ) -> list[Kept]:
     """Visit all squared distances, and return what each part of the groups has kept.
 
@@ -46,20 +56,22 @@ def visit_distances(
         indices: what is known of pairs of equal index.
         start: returns a new visitor for a way to compute the distances of some groups. If the way turns out to be not
             precise enough, this visitor is dropped.
+        use: what the function is for.
     """
     side, found = tile_side(None, points.device), []
     for groups in _parts(points, samples, side):
         x = points[groups]
         y = x if samples is points else samples[groups]
-        for distances in ways_of_distances(x, y, function.conditioning(x), function.factor):  # pragma: no branch
+        whole = max(x.shape[1], y.shape[1]) <= side
+        for distances in ways_of_repaired_distances(x, y, function, use, whole=whole):  # pragma: no branch
             visitor = start(distances, groups)
             for tile in _tiles(groups, x.shape[1], y.shape[1], side):
-                sq_dist, meets = distances.of(tile.rows, tile.columns), indices.meet(tile)
-                if meets:
-                    indices.in_(sq_dist, tile).zero_()
-                if not distances.are_right(sq_dist, zeros=indices.in_(sq_dist, tile).numel() if meets else 0):
+                sq_dist = distances.of(tile.rows, tile.columns)
+                equal = indices.in_(sq_dist, tile) if indices.meet(tile) else None
+                right, near = distances.repair(sq_dist, tile.rows, tile.columns, equal)
+                if not right:
                     break  # start anew, more precisely
-                visitor.visit(sq_dist, tile, meets)
+                visitor.visit(sq_dist, tile, equal is not None, near)
             else:
                 found.append(visitor)
                 break
@@ -74,10 +86,15 @@ def _parts(points: Tensor, samples: Tensor, side: int) -> Iterator[slice]:
     """
     (count, p), n = points.shape[:2], samples.shape[1]
     step = max(1, side**2 // (p * n))
-    if count > 1 and step > 1 and points.is_cpu and not (points.isfinite().all() and samples.isfinite().all()):
+    if count > 1 and step > 1 and points.is_cpu and not (_are_finite(points) and _are_finite(samples)):
         step = 1
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
+
+
+def _are_finite(scores: Tensor) -> bool:
+    # A sum is faster than a mask. It may overflow.
+    return math.isfinite(float(scores.detach().sum())) or bool(scores.isfinite().all())
 
 
 def _tiles(groups: slice, p: int, n: int, side: int) -> Iterator[Tile]:
@@ -118,12 +135,59 @@ class Sums:
         self.coefficients = coefficients.to(a.dtype)
         self.total = a.new_zeros(*a.shape[:2], coefficients.shape[2], dtype=total_dtype(a.device))
 
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
         values = self.function.values(sq_dist, tile, self.dtype).contiguous()
         if meets and self.indices.distinct:
             self.indices.in_(values, tile).zero_()
         self.total[:, tile.rows].add_(values @ self.coefficients[:, tile.columns])
+
+
+class Moments:
+    """Sums over samples of the values of pairs, and of the samples weighted by them.
+
+    Args:
+        distances: the way in which distances are computed.
+        samples: `(g, n, d)`.
+        weights: weights of the samples `(g, n)`, or None for ones.
+        function: the values.
+        indices: what is known of pairs of equal index.
+        into: tensors `(g, p)` and `(g, p, d)` of zeros in the dtype of the scores, to which the sums are written.
+    """
+
+    def __init__(
+        self,
+        distances: TileDistances,
+        samples: Tensor,
+        weights: Tensor | None,
+        function: PairFunction,
+        indices: Indices,
+        into: tuple[Tensor, Tensor],
+    ) -> None:
+        a = distances.a
+        self.function, self.indices, self.dtype, self.into = function, indices, samples.dtype, into
+        self.samples, self.weights = samples.to(a.dtype), None
+        if weights is not None:
+            self.weights = weights.to(a.dtype).unsqueeze(-1)
+            self.samples = self.samples * self.weights
+        self.sums: list[Tensor] = []
+
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
+        """Add a tile."""
+        values = self.function.values(sq_dist, tile, self.dtype).contiguous()
+        if meets and self.indices.distinct:
+            self.indices.in_(values, tile).zero_()
+        columns, weights = tile.columns, self.weights
+        mass = values.sum(-1) if weights is None else (values @ weights[:, columns]).squeeze(-1)
+        found = [mass, values @ self.samples[:, columns]]
+        is_last = columns.stop == self.samples.shape[1]
+        if columns.start or not is_last:
+            wide = total_dtype(mass.device)
+            found = [each.to(wide).add_(total) for each, total in zip(found, self.sums or (0, 0), strict=True)]
+        self.sums = [] if is_last else found
+        if is_last:
+            for target, each in zip(self.into, found, strict=True):
+                target[:, tile.rows] = each
 
 
 class Gradients:
@@ -159,7 +223,7 @@ class Gradients:
         ]
         self.to_points, self.to_samples, self.to_coefficients = kept
 
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
         rows, columns = tile.rows, tile.columns
         value, slope, rate = self._mapped(sq_dist, tile, meets)
@@ -169,10 +233,13 @@ class Gradients:
         if self.to_points is None and self.to_samples is None:
             return
         weights, x, y = (outer @ coefficients.mT).mul_(slope), self.x[:, rows], self.y[:, columns]
-        if self.to_points is not None:
-            self.to_points[:, rows].add_(displacements(weights, x, y, self.far), alpha=-2 * rate)
-        if self.to_samples is not None:
-            self.to_samples[:, columns].add_(displacements(weights.mT, y, x, self.far), alpha=-2 * rate)
+        apart = None if near is None else weights[near.places]
+        for target, own, pairs, tensors in (
+            (self.to_points, rows, near, (weights, x, y)),
+            (self.to_samples, columns, near and near.transposed(), (weights.mT, y, x)),
+        ):
+            if target is not None:
+                target[:, own].add_(displacements(*tensors, self.far, pairs, apart), alpha=-2 * rate)
 
     def _mapped(self, sq_dist: Tensor, tile: Tile, meets: bool) -> ValueAndSlope:
         mapped = self.function.values_and_slopes(sq_dist, tile, self.dtype)
@@ -182,18 +249,28 @@ class Gradients:
         return mapped
 
 
-def displacements(weights: Tensor, x: Tensor, y: Tensor, far: bool) -> Tensor:
+def displacements(
+    weights: Tensor, x: Tensor, y: Tensor, far: bool, near: NearPairs | None = None, apart: Tensor | None = None
+) -> Tensor:
     """Return the sums `(..., m, d)` of `weights[i, j] * (y[j] - x[i])` over `j`.
 
     Args:
-        weights: `(..., m, n)`.
+        weights: `(..., m, n)`. The weights of near pairs are overwritten.
         x: `(..., m, d)`, around the centre of both sets unless `far`.
         y: `(..., n, d)`, likewise.
         far: sum up differences.
+        near: pairs whose differences are given.
+        apart: the weights of these pairs `(k,)`, if they have been overwritten.
     """
     if far:
         return differences_weighted(weights, x, y)
-    return (weights @ y).addcmul_(weights.sum(-1, keepdim=True), x, value=-1)
+    if near is None:
+        return (weights @ y).addcmul_(weights.sum(-1, keepdim=True), x, value=-1)
+    own = weights[near.places] if apart is None else apart
+    weights[near.places] = 0.0
+    found = displacements(weights, x, y, far=False)
+    steps = (own.unsqueeze(-1) * near.differences).to(found.dtype)
+    return found.index_put_(near.places[:-1], steps, accumulate=True)
 
 
 TileScalar = Callable[[Sequence[Tensor], Sequence[Tensor], Tile], Tensor]

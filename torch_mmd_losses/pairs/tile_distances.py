@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,27 @@ from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.precision import total_dtype
 
 
+SHARE_OF_NEAR_PAIRS = 128
+"""A tile has one near pair among so many pairs at most: computing a pair anew takes as long as a hundred others."""
+
+
+class NearPairs(NamedTuple):
+    """Pairs of a tile that are nearer than an expansion in float32 can tell. Their distances were computed anew.
+
+    Attributes:
+        places: the indices of the pairs in the tile, a tensor `(k,)` for each of its dimensions.
+        differences: the differences `b - a` of the scores of each pair, `(k, d)` in float64.
+    """
+
+    places: tuple[Tensor, ...]
+    differences: Tensor
+
+    def transposed(self) -> NearPairs:
+        """Return the same pairs of the transposed tile."""
+        *groups, rows, columns = self.places
+        return NearPairs((*groups, columns, rows), -self.differences)
+
+
 class TileDistances:
     """A way to compute the squared distances of a tile.
 
@@ -35,6 +57,10 @@ class TileDistances:
         squares: the squared norms of the scores, if they are known.
         bound: largest squared norm and elasticity, for a check of each tile, or None.
         largest: largest squared norm, if the distances are in float32 and the host knows it.
+        near: squared distance below which :meth:`repair` computes distances anew; zero stands for no such pairs.
+        scores: `a` and `b` as they were before they were centred, which rounds.
+        whole: whether all pairs are one tile. Its distances are then computed without the factors of a product, which
+            take longer to make than they save.
     """
 
     def __init__(
@@ -47,16 +73,67 @@ class TileDistances:
         squares: tuple[Tensor, Tensor] | None = None,
         bound: tuple[float, float] | None = None,
         largest: float = math.inf,
+        near: float = 0.0,
+        scores: tuple[Tensor, Tensor] | None = None,
+        whole: bool = False,
     ) -> None:
         self.a, self.b, self.factor, self.far, self.bound, self.largest = a, b, factor, far, bound, largest
-        if not far:
+        self.near, self.scores = near, scores or (a, b)
+        self.squares = squares if whole else None
+        if not far and not whole:
             self.left, self.right = distance_factors(a, b, factor or 1, squares)
 
     def of(self, rows: slice, columns: slice) -> Tensor:
         """Return the distances of a tile."""
         if self.far:
             return differences_squared(self.a[..., rows, :], self.b[..., columns, :]).mul_(self.factor or 1)
+        if self.squares is not None:
+            sums, unit = self.squares[0] + self.squares[1].mT, self.factor or 1
+            if unit != 1:
+                sums.mul_(unit)
+            return clamp_rounding_(sums.baddbmm_(self.a, self.b.mT, alpha=-2 * unit), self.factor)
         return clamp_rounding_(self.left[..., rows, :] @ self.right[..., columns, :].mT, self.factor)
+
+    def repair(
+        self, sq_dist: Tensor, rows: slice, columns: slice, equal: Tensor | None
+    ) -> tuple[bool, NearPairs | None]:
+        """Compute the distances of near pairs anew, and set those of a score from itself to zero.
+
+        Args:
+            sq_dist: the distances of a tile.
+            rows: the rows of the tile.
+            columns: its columns.
+            equal: a view of the distances of scores from themselves, or of pairs that are left out.
+
+        Returns:
+            Whether the distances are right now, which they are unless too many pairs are near, and the near pairs.
+        """
+        unit = self.factor or 1.0
+        found: NearPairs | None = None
+        right = True
+        if self.near:
+            if equal is not None:
+                equal.fill_(math.copysign(math.inf, unit))
+            closest = float(sq_dist.amax() if unit < 0 else sq_dist.amin())
+            if closest / unit < self.near:
+                places = (sq_dist > self.near * unit if unit < 0 else sq_dist < self.near * unit).nonzero()
+                right = len(places) * SHARE_OF_NEAR_PAIRS <= sq_dist.numel()
+                if right:
+                    found = self._computed_anew(sq_dist, rows, columns, places.unbind(1))
+        if equal is not None:
+            equal.zero_()
+        return right, found
+
+    def _computed_anew(
+        self, sq_dist: Tensor, rows: slice, columns: slice, places: tuple[Tensor, ...]
+    ) -> NearPairs:
+        a, b = self.scores
+        *groups, row, column = places
+        ends = (a[..., rows, :], row), (b[..., columns, :], column)
+        x, y = (scores[(*groups, index)].to(total_dtype(a.device)) for scores, index in ends)
+        differences = y.sub_(x)
+        sq_dist[places] = (differences.square().sum(-1) * (self.factor or 1.0)).to(sq_dist.dtype)
+        return NearPairs(places, differences)
 
     def are_right(self, sq_dist: Tensor, *, zeros: int) -> bool:
         """Whether the distances of a tile have all their digits, as far as this has to be checked."""
@@ -91,7 +168,7 @@ def ways_of_distances(
     is_single = a.dtype == torch.float32
     left, right = centred(a, b)
     squares = squared_norms(left, right)
-    largest = _largest(squares)
+    largest = largest_square(squares)
     if not is_moderate:
         pass  # float32 has no room
     elif is_single and largest * steepness <= FLOAT32_LIMIT:
@@ -103,14 +180,14 @@ def ways_of_distances(
         a, b = widened(a, b)
         left, right = centred(a, b)
         squares = squared_norms(left, right)
-        largest = _largest(squares)
+        largest = largest_square(squares)
     if is_expandable(largest, steepness):
         yield TileDistances(left, right, factor, far=False, squares=squares)
     else:
         yield TileDistances(a, b, factor, far=True)  # not around the centre, which rounds too
 
 
-def _largest(squares: tuple[Tensor, Tensor]) -> float:
+def largest_square(squares: tuple[Tensor, Tensor]) -> float:
     """Return the largest squared norm."""
     first, second = squares
     return max(float(first.max()), float(second.max())) if first is not second else float(first.max())

@@ -12,7 +12,7 @@ from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.pairs.linear_products import without_linear
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile
 from torch_mmd_losses.pairs.product_tiles import displacements, visit_distances
-from torch_mmd_losses.pairs.tile_distances import TileDistances
+from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.precision import total_dtype
 
 Parts = Callable[[], Iterator[tuple[Tensor, Tensor]]]
@@ -48,7 +48,7 @@ def values_and_gradients(
             continue
         start = partial(_Visitor, weights, function, points.dtype)
         (visitor,) = visit_distances(
-            points.unsqueeze(0), rows.unsqueeze(0), function, Indices(distinct=False, same=False), start
+            points.unsqueeze(0), rows.unsqueeze(0), function, Indices(distinct=False, same=False), start, "slopes"
         )
         values += visitor.values
         gradients += visitor.gradients
@@ -59,15 +59,15 @@ class _Visitor:
     def __init__(
         self, weights: Tensor, function: KernelValues, dtype: torch.dtype, distances: TileDistances, groups: slice
     ) -> None:
-        self.x, self.y, self.far = distances.a[0], distances.b[0], distances.far
+        self.x, self.y, self.far = distances.a, distances.b, distances.far
         self.weights, self.function, self.dtype = weights.to(self.x.dtype), function, dtype
-        self.values = torch.zeros(len(self.x), dtype=total_dtype(self.x.device), device=self.x.device)
-        self.gradients = torch.zeros_like(self.x, dtype=self.values.dtype)
+        self.gradients = torch.zeros_like(self.x[0], dtype=total_dtype(self.x.device))
+        self.values = torch.zeros_like(self.gradients[:, 0])
 
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool) -> None:
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
-        value, slope, rate = self.function.values_and_slopes(sq_dist[0], tile, self.dtype)
+        value, slope, rate = self.function.values_and_slopes(sq_dist, tile, self.dtype)
         weights = self.weights[tile.columns]
-        self.values[tile.rows].add_(value @ weights)
-        pulls = displacements(slope.mul_(weights), self.x[tile.rows], self.y[tile.columns], self.far)
-        self.gradients[tile.rows].add_(pulls, alpha=-2 * rate)
+        self.values[tile.rows].add_(value[0] @ weights)
+        pulls = displacements(slope.mul_(weights), self.x[:, tile.rows], self.y[:, tile.columns], self.far, near)
+        self.gradients[tile.rows].add_(pulls[0], alpha=-2 * rate)

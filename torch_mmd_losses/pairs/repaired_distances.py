@@ -1,0 +1,88 @@
+"""Squared distances of tiles in float32, of which near pairs are computed anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.distances import (
+    CLEAR,
+    FLOAT32_LIMIT,
+    FLOAT32_ROOM,
+    FLOAT32_SQUARES,
+    centred,
+    squared_norms,
+    widened,
+)
+from torch_mmd_losses.pairs.pair_functions import OfDistance
+from torch_mmd_losses.pairs.tile_distances import TileDistances, largest_square, ways_of_distances
+
+Use = Literal["values", "displacements", "slopes"]
+"""What a function of the distances is for: its values alone, sums of values times differences of scores, or slopes."""
+
+NEAR_FOR_DIFFERENCES = 2e-4
+"""Squared distance, in units of the largest squared norm, above which differences of scores have five digits.
+
+A sum of weighted differences follows from products with the scores themselves, which are rounded to seven digits.
+"""
+
+_EPS = torch.finfo(torch.float32).eps
+
+
+def ways_of_repaired_distances(
+    a: Tensor, b: Tensor, function: OfDistance, use: Use, *, whole: bool
+) -> Iterator[TileDistances]:
+    """Yield ways to compute the distances of scores, as :func:`ways_of_distances` does.
+
+    On a CPU, the distances of float32 scores are expanded in float32 even if some pairs are too near for that: the
+    distances of near pairs are computed anew, from differences.
+
+    Args:
+        a: scores `(g, m, d)`.
+        b: scores `(g, n, d)`, or `a`.
+        function: what the distances are for.
+        use: what the function is for.
+        whole: whether all pairs are one tile.
+    """
+    conditioning, factor = function.conditioning(a), function.factor
+    if not a.is_cpu or a.dtype != torch.float32:
+        yield from ways_of_distances(a, b, conditioning, factor)
+        return
+    left, right = centred(a, b)
+    squares = squared_norms(left, right)
+    largest = largest_square(squares)
+    near = near_distance(function, use, a, largest)
+    if near < math.inf:
+        yield TileDistances(
+            left, right, factor, far=False, squares=squares, largest=largest, near=near, scores=(a, b), whole=whole
+        )
+    yield from ways_of_distances(*widened(a, b), conditioning, factor)
+
+
+def near_distance(function: OfDistance, use: Use, like: Tensor, largest: float) -> float:
+    """Return the squared distance up to which pairs of float32 scores are near, or infinity if float32 does not do.
+
+    Values, slopes and differences of all other pairs are right within 1e-5 of themselves.
+
+    Args:
+        function: what the distances are for.
+        use: what the function is for.
+        like: the scores.
+        largest: the largest squared norm of the scores around their centre.
+    """
+    steepness, elasticity, is_moderate = function.conditioning(like)
+    smallest, highest = FLOAT32_SQUARES
+    if not is_moderate:
+        return math.inf
+    if largest * steepness <= FLOAT32_LIMIT:
+        return NEAR_FOR_DIFFERENCES * largest if use == "displacements" else 0.0
+    if not smallest <= largest <= highest or FLOAT32_ROOM < largest * steepness < math.inf:
+        return math.inf
+    near = CLEAR * elasticity * _EPS * largest if use == "slopes" else function.near(like, CLEAR * _EPS * largest)
+    if use != "values":
+        near = max(near, NEAR_FOR_DIFFERENCES * largest)
+    return near if near < 4 * largest else math.inf  # no distance is larger
