@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
 from torch_mmd_losses.distances import widened
-from torch_mmd_losses.fields import arguments
+from torch_mmd_losses.fields import direct
 from torch_mmd_losses.fields.affinities import Affinity
 from torch_mmd_losses.fields.field_sums import field, log_sums
 from torch_mmd_losses.fields.log_kernels import LogKernel, log_kernel, log_sharp_kernel, radial_summands
+from torch_mmd_losses.fields.sample_sets import SampleSet, sets_of_samples
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues
+from torch_mmd_losses.pairs.pair_functions import KernelValues
 from torch_mmd_losses.types import NORMALISERS, Normaliser
 
 
@@ -115,58 +115,25 @@ def drift(
         found = _plain(x, sets, values, traced)
     else:
         log = log_kernel(summands, normalise, x.dtype)
-        wide, _ = widened(x, x)
-        sets = [each.widened(x, wide) for each in sets]
-        if normalise == "rows_and_columns":
-            found = _balanced(wide, sets, log, traced)
-        else:
-            found = _divided(wide, sets, log, log if normalise == "rows" else log_sharp_kernel(summands), traced)
+        sharp = log_sharp_kernel(summands) if normalise == "sharp" else None
+        tried = None
+        if not traced and direct.is_possible(x, *[tensor for each in sets for tensor in each[:2]]):
+            if normalise == "rows_and_columns":
+                tried = direct.balanced(x, sets, summands)
+            else:
+                tried = direct.divided(x, sets, summands, sharp)
+        found = _by_logarithms(x, sets, log, sharp, normalise, traced) if tried is None else tried
     return found.to(x.dtype).reshape(*groups, *found.shape[-2:])
 
 
-def sets_of_samples(
-    fake: Tensor,
-    real: Tensor,
-    negatives: Tensor | None,
-    real_weights: Tensor | None,
-    negative_weights: Tensor | None,
-    exclude_self: bool | None,
-    *,
-    signed: bool,
-) -> tuple[Tensor, list[SampleSet], torch.Size]:
-    """Return the fake samples `(g, n, d)`, real samples and negatives, and the shape of the groups, all checked.
-
-    For the arguments see :func:`drift`; `signed` is whether weights may be below zero.
-    """
-    x, y, groups = arguments.grouped("fake", fake, "real", real)
-    others = x if negatives is None else arguments.grouped("fake", fake, "negatives", negatives)[1]
-    distinct = negatives is None if exclude_self is None else checks.flag("exclude_self", exclude_self)
-    arguments.check_negatives(x, others, distinct=distinct)
-    weights = [
-        arguments.sample_weights("real_weights", real_weights, y, groups, signed=signed),
-        arguments.sample_weights("negative_weights", negative_weights, others, groups, signed=signed),
-    ]
-    attracting = SampleSet(y, weights[0], Indices(False, real is fake))
-    repelling = SampleSet(others, weights[1], Indices(distinct, distinct or negatives is fake))
-    return x, [attracting, repelling], groups
-
-
-class SampleSet(NamedTuple):
-    """Samples that attract, and what is known of their pairs with the fake samples.
-
-    Attributes:
-        samples: `(g, m, d)`.
-        weights: `(g, m)`.
-        indices: which pairs of equal index are left out, or at distance zero.
-    """
-
-    samples: Tensor
-    weights: Tensor
-    indices: Indices
-
-    def widened(self, x: Tensor, wide: Tensor) -> SampleSet:
-        """Return this set in the dtype of `wide`, which is `x` in that dtype."""
-        return self._replace(samples=wide if self.samples is x else self.samples.to(wide.dtype))
+def _by_logarithms(
+    x: Tensor, sets: Sequence[SampleSet], log: LogKernel, sharp: LogKernel | None, normalise: Normaliser, traced: bool
+) -> Tensor:
+    wide, _ = widened(x, x)
+    sets = [each.widened(x, wide) for each in sets]
+    if normalise == "rows_and_columns":
+        return _balanced(wide, sets, log, traced)
+    return _divided(wide, sets, log, sharp or log, traced)
 
 
 def _plain(x: Tensor, sets: Sequence[SampleSet], function: KernelValues, traced: bool) -> Tensor:

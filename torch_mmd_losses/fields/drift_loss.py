@@ -13,9 +13,9 @@ from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.distances import widened
 from torch_mmd_losses.fields import arguments
 from torch_mmd_losses.fields.affinities import Affinity, all_distances
-from torch_mmd_losses.fields.drift import SampleSet, sets_of_samples
 from torch_mmd_losses.fields.field_sums import Displacements, LogSums, joined
 from torch_mmd_losses.fields.log_kernels import Log, LogKernel
+from torch_mmd_losses.fields.sample_sets import SampleSet, sets_of_samples
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.contract import Conditioning

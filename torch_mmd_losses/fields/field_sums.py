@@ -14,8 +14,8 @@ from torch_mmd_losses.fields.log_kernels import Log, LogKernel
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile
-from torch_mmd_losses.pairs.product_tiles import add_gradients, displacements, values_of_tile, visit_distances
-from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
+from torch_mmd_losses.pairs.product_tiles import add_gradients, values_of_tile, visit_distances
+from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted
 from torch_mmd_losses.precision import full_precision, total_dtype
 
 
@@ -140,7 +140,11 @@ class _Field(torch.autograd.Function):
         def start(distances: TileDistances, groups: slice) -> Displacements:
             return Displacements(distances, weights[groups], [function], indices, points.dtype)
 
-        parts = visits.visit(start) if visits else visit_distances(points, samples, function, indices, start, "displacements")
+        parts = (
+            visits.visit(start)
+            if visits
+            else visit_distances(points, samples, function, indices, start, "displacements")
+        )
         return joined([part.totals for part in parts])[0]
 
     @staticmethod
@@ -195,18 +199,36 @@ class Displacements:
         a = distances.a
         wide = total_dtype(a.device)
         self.x, self.y, self.far = a, distances.b, distances.far
-        self.weights = weights.to(a.dtype).unsqueeze(-2)
+        self.weights = weights.to(a.dtype).unsqueeze(-1)
+        self.weighted = None if self.far else self.y * self.weights
         self.functions, self.indices, self.dtype, self.left_out = functions, indices, dtype, left_out
         self.totals = [(torch.zeros_like(a[..., 0], dtype=wide), torch.zeros_like(a, dtype=wide)) for _ in functions]
 
     def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
-        rows, columns = tile.rows, tile.columns
-        for function, (mass, pull) in zip(self.functions, self.totals, strict=True):
+        for i, function in enumerate(self.functions):
             values = function.values(sq_dist, tile, self.dtype)
             if meets and self.indices.distinct:
                 values = values.contiguous()
                 self.indices.in_(values, tile).fill_(self.left_out)
-            values = values * self.weights[..., columns]
-            mass[:, rows].add_(values.sum(-1))
-            pull[:, rows].add_(displacements(values, self.x[:, rows], self.y[:, columns], self.far, near))
+            self.add(i, values, tile, near)
+
+    def add(self, number: int, values: Tensor, tile: Tile, near: NearPairs | None) -> None:
+        """Add the values of a tile, which may be overwritten, for the function of this number."""
+        rows, columns = tile.rows, tile.columns
+        mass, pull = (total[:, rows] for total in self.totals[number])
+        x, weights = self.x[:, rows], self.weights[:, columns]
+        if self.weighted is None:
+            values = values * weights.mT
+            mass.add_(values.sum(-1))
+            pull.add_(differences_weighted(values, x, self.y[:, columns]))
+            return
+        if near is not None:
+            groups, row, column = near.places
+            own = values[near.places] * weights[groups, column, 0]
+            values[near.places] = 0.0
+            mass.index_put_((groups, row), own.to(mass.dtype), accumulate=True)
+            pull.index_put_((groups, row), own.to(pull.dtype).unsqueeze(-1) * near.differences, accumulate=True)
+        others = values @ weights
+        mass.add_(others.squeeze(-1))
+        pull.add_((values @ self.weighted[:, columns]).addcmul_(others, x, value=-1))

@@ -35,7 +35,9 @@ class Visits:
         if not self.points.is_cpu or pairs > KEPT_TILES * tile_side(None, self.points.device) ** 2:
             return visit_distances(self.points, self.samples, self.function, self.indices, start, "displacements")
         if self._recorded is None:
-            self._recorded = visit_distances(self.points, self.samples, self.function, self.indices, _Recorded, "displacements")
+            self._recorded = visit_distances(
+                self.points, self.samples, self.function, self.indices, _Recorded, "displacements"
+            )
         found = []
         for part in self._recorded:
             visitor = start(part.distances, part.groups)

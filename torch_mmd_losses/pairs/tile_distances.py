@@ -24,7 +24,6 @@ from torch_mmd_losses.distances import (
 from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.precision import total_dtype
 
-
 SHARE_OF_NEAR_PAIRS = 128
 """A tile has one near pair among so many pairs at most: computing a pair anew takes as long as a hundred others."""
 
@@ -124,9 +123,7 @@ class TileDistances:
             equal.zero_()
         return right, found
 
-    def _computed_anew(
-        self, sq_dist: Tensor, rows: slice, columns: slice, places: tuple[Tensor, ...]
-    ) -> NearPairs:
+    def _computed_anew(self, sq_dist: Tensor, rows: slice, columns: slice, places: tuple[Tensor, ...]) -> NearPairs:
         a, b = self.scores
         *groups, row, column = places
         ends = (a[..., rows, :], row), (b[..., columns, :], column)

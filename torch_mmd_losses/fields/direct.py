@@ -1,0 +1,207 @@
+"""Drifts from kernel values themselves, without logarithms, where no sum of values underflows.
+
+Logarithms take several passes over the pairs, and float64. Values take few, in float32 if the samples are. Whether
+they do can be read from their sums. So values are tried first, where the host may read numbers: on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torch_mmd_losses.fields.field_sums import Displacements, Field, joined
+from torch_mmd_losses.fields.log_kernels import LogKernel
+from torch_mmd_losses.fields.sample_sets import SampleSet
+from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.kernels.contract import Conditioning
+from torch_mmd_losses.kernels.summands import RadialSummand, sum_of_profiles
+from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, OfDistance, PairFunction, Tile
+from torch_mmd_losses.pairs.product_tiles import visit_distances
+from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
+from torch_mmd_losses.pairs.tiles import tile_side
+from torch_mmd_losses.precision import full_precision, total_dtype
+
+RANGE = {torch.float32: math.exp(-80.0), torch.float64: math.exp(-600.0)}
+"""Smallest sum of kernel values, in units of the peak of the kernel, that is made of values with all their digits.
+
+The exponent of a value is rounded relative to itself. In float32, that of a value of exp(-80) is right within 1e-5.
+"""
+
+SMALLEST = {torch.float32: 1e-30, torch.float64: 1e-280}
+"""Smallest sum to which values that underflow contribute nothing."""
+
+KEPT_TILES = 32
+"""Number of tiles up to which values are kept for a second visit: 15 MB in float32."""
+
+
+def is_possible(*tensors: Tensor) -> bool:
+    """Return whether values may be tried: on a CPU, without a graph."""
+    return (
+        tensors[0].is_cpu
+        and reverse_mode_only(*tensors)
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+    )
+
+
+def are_kept(points: Tensor, samples: Tensor) -> bool:
+    """Return whether there are so few pairs that their values are kept."""
+    return points.shape[0] * points.shape[1] * samples.shape[1] <= KEPT_TILES * tile_side(None, points.device) ** 2
+
+
+def are_large(sums: Tensor, dtype: torch.dtype, peak: float = 1.0) -> bool:
+    """Return whether sums of values are so large that their summands have all their digits.
+
+    Args:
+        sums: the sums.
+        dtype: the dtype of the values.
+        peak: the largest value that the function takes.
+    """
+    return float(sums.amin()) >= max(peak * RANGE[dtype], SMALLEST[dtype])  # false for NaN
+
+
+def divided(
+    x: Tensor, sets: Sequence[SampleSet], summands: Sequence[RadialSummand], sharp: LogKernel | None
+) -> Tensor | None:
+    """Return the drift that is normalised over rows, or by a sharp kernel, or None if values underflow.
+
+    Args:
+        x: fake samples `(g, n, d)`.
+        sets: real samples and negatives.
+        summands: the kernel.
+        sharp: the logarithm of the sharp kernel, or None.
+    """
+    function = KernelValues(summands)
+    functions: list[PairFunction] = [function]
+    peak, unit = _peak(summands), 1.0
+    if sharp is not None:
+        function.factor = None  # both kernels take the same distances
+        divisor = _SharpValues(sharp, function)
+        functions, unit, peak = [divisor, function], divisor.peak, 1.0
+    pulls = []
+    for samples, weights, indices in sets:
+
+        def start(
+            distances: TileDistances, groups: slice, weights: Tensor = weights, indices: Indices = indices
+        ) -> Displacements:
+            return Displacements(distances, weights[groups], functions, indices, x.dtype)
+
+        with full_precision(x.device):
+            parts = visit_distances(x, samples, function, indices, start, "displacements")
+        if not all(are_large(part.totals[0][0], part.x.dtype, peak) for part in parts):
+            return None
+        found = joined([part.totals for part in parts])
+        pulls.append(found[-1][1] / (found[0][0] * unit).unsqueeze(-1))
+    return pulls[0] - pulls[1]
+
+
+def balanced(x: Tensor, sets: Sequence[SampleSet], summands: Sequence[RadialSummand]) -> Tensor | None:
+    """Return the drift that is normalised over rows and columns, or None if values underflow. See :func:`divided`."""
+    function, peak = KernelValues(summands), _peak(summands)
+    with full_precision(x.device):
+        visits = [_visited(x, each, function) for each in sets]
+        rows = [torch.cat([part.rows for part in parts]) for parts in visits]
+        columns = [torch.cat([part.columns for part in parts]) for parts in visits]
+        of_rows = rows[0] + rows[1]
+        dtype = max((part.dtype for parts in visits for part in parts), key=lambda found: RANGE[found])
+        if not all(are_large(sums, dtype, peak) for sums in (of_rows, *columns)):
+            return None
+        scale = of_rows.rsqrt()
+        fields = []
+        for each, own, parts in zip(sets, columns, visits, strict=True):
+            factors = each.weights * own.rsqrt()
+            mass, pull = _displaced(x, each, function, factors, parts)
+            fields.append(Field(mass * scale, pull * scale.unsqueeze(-1)))
+    attraction, repulsion = fields
+    return repulsion.mass.unsqueeze(-1) * attraction.pull - attraction.mass.unsqueeze(-1) * repulsion.pull
+
+
+def _visited(x: Tensor, each: SampleSet, function: KernelValues) -> list[_Masses]:
+    keep = are_kept(x, each.samples)
+
+    def start(distances: TileDistances, groups: slice) -> _Masses:
+        return _Masses(distances, groups, each.weights[groups], function, each.indices, x.dtype, keep)
+
+    return visit_distances(x, each.samples, function, each.indices, start, "displacements")
+
+
+def _displaced(
+    x: Tensor, each: SampleSet, function: KernelValues, factors: Tensor, parts: Sequence[_Masses]
+) -> tuple[Tensor, Tensor]:
+    """Return the sums of values times factors of the samples, and the displacements with the same weights."""
+
+    def start(distances: TileDistances, groups: slice) -> Displacements:
+        return Displacements(distances, factors[groups], [function], each.indices, x.dtype)
+
+    if not are_kept(x, each.samples):
+        return joined(
+            [part.totals for part in visit_distances(x, each.samples, function, each.indices, start, "displacements")]
+        )[0]
+    found = []
+    for part in parts:
+        visitor = start(part.distances, part.groups)
+        for values, tile, near in part.kept:
+            visitor.add(0, values, tile, near)
+        found.append(visitor.totals)
+    return joined(found)[0]
+
+
+def _peak(summands: Sequence[RadialSummand]) -> float:
+    return float(sum_of_profiles(summands, torch.zeros((), dtype=torch.float64)).detach())
+
+
+class _Masses:
+    """Sums of the values of some groups over samples, with weights, and over points, without them."""
+
+    def __init__(
+        self,
+        distances: TileDistances,
+        groups: slice,
+        weights: Tensor,
+        function: PairFunction,
+        indices: Indices,
+        dtype: torch.dtype,
+        keep: bool,
+    ) -> None:
+        a, b = distances.a, distances.b
+        wide = total_dtype(a.device)
+        self.distances, self.groups, self.function, self.indices = distances, groups, function, indices
+        self.scores_dtype, self.dtype, self.keep = dtype, a.dtype, keep
+        self.weights = weights.to(a.dtype).unsqueeze(-1)
+        self.rows, self.columns = torch.zeros_like(a[..., 0], dtype=wide), torch.zeros_like(b[..., 0], dtype=wide)
+        self.kept: list[tuple[Tensor, Tile, NearPairs | None]] = []
+
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
+        """Add a tile."""
+        values = self.function.values(sq_dist, tile, self.scores_dtype).contiguous()
+        if meets and self.indices.distinct:
+            self.indices.in_(values, tile).zero_()
+        self.rows[:, tile.rows].add_((values @ self.weights[:, tile.columns]).squeeze(-1))
+        self.columns[:, tile.columns].add_(values.sum(-2))
+        if self.keep:
+            self.kept.append((values, tile, near))
+
+
+class _SharpValues:
+    """The values of a sharp kernel, in units of its peak."""
+
+    factor: float | None = None
+
+    def __init__(self, log: LogKernel, function: OfDistance) -> None:
+        self.log, self.function = log, function
+        self.log_peak = float(log(torch.zeros((), dtype=torch.float64)))
+        self.peak = math.exp(self.log_peak)
+
+    def conditioning(self, like: Tensor) -> Conditioning:
+        """Return the conditioning of the kernel, which changes faster than its sharp kernel."""
+        return self.function.conditioning(like)
+
+    def near(self, like: Tensor, error: float) -> float:
+        """Return that of the kernel."""
+        return self.function.near(like, error)
+
+    def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
+        """Return the values in a tile."""
+        return (self.log(sq_dist) - self.log_peak).exp_()

@@ -1,0 +1,56 @@
+"""The samples that a field attracts to and repels from, after checking them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from torch_mmd_losses import checks
+from torch_mmd_losses.fields import arguments
+from torch_mmd_losses.pairs.pair_functions import Indices
+
+
+def sets_of_samples(
+    fake: Tensor,
+    real: Tensor,
+    negatives: Tensor | None,
+    real_weights: Tensor | None,
+    negative_weights: Tensor | None,
+    exclude_self: bool | None,
+    *,
+    signed: bool,
+) -> tuple[Tensor, list[SampleSet], torch.Size]:
+    """Return the fake samples `(g, n, d)`, real samples and negatives, and the shape of the groups, all checked.
+
+    For the arguments see :func:`drift`; `signed` is whether weights may be below zero.
+    """
+    x, y, groups = arguments.grouped("fake", fake, "real", real)
+    others = x if negatives is None else arguments.grouped("fake", fake, "negatives", negatives)[1]
+    distinct = negatives is None if exclude_self is None else checks.flag("exclude_self", exclude_self)
+    arguments.check_negatives(x, others, distinct=distinct)
+    weights = [
+        arguments.sample_weights("real_weights", real_weights, y, groups, signed=signed),
+        arguments.sample_weights("negative_weights", negative_weights, others, groups, signed=signed),
+    ]
+    attracting = SampleSet(y, weights[0], Indices(False, real is fake))
+    repelling = SampleSet(others, weights[1], Indices(distinct, distinct or negatives is fake))
+    return x, [attracting, repelling], groups
+
+
+class SampleSet(NamedTuple):
+    """Samples that attract, and what is known of their pairs with the fake samples.
+
+    Attributes:
+        samples: `(g, m, d)`.
+        weights: `(g, m)`.
+        indices: which pairs of equal index are left out, or at distance zero.
+    """
+
+    samples: Tensor
+    weights: Tensor
+    indices: Indices
+
+    def widened(self, x: Tensor, wide: Tensor) -> SampleSet:
+        """Return this set in the dtype of `wide`, which is `x` in that dtype."""
+        return self._replace(samples=wide if self.samples is x else self.samples.to(wide.dtype))
