@@ -12,13 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.fields.field_sums import Displacements, Field, joined
+from torch_mmd_losses.fields.field_sums import Displacements, joined
 from torch_mmd_losses.fields.log_kernels import LogKernel
 from torch_mmd_losses.fields.sample_sets import SampleSet
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
-from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.kernels.summands import RadialSummand, sum_of_profiles
-from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, OfDistance, PairFunction, Tile
+from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile, ValuesOfPairs
 from torch_mmd_losses.pairs.product_tiles import visit_distances
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.pairs.tiles import tile_side
@@ -74,11 +73,11 @@ def divided(
         sharp: the logarithm of the sharp kernel, or None.
     """
     function = KernelValues(summands)
-    functions: list[PairFunction] = [function]
+    functions: list[ValuesOfPairs] = [function]
     peak, unit = _peak(summands), 1.0
     if sharp is not None:
-        function.factor = None  # both kernels take the same distances
-        divisor = _SharpValues(sharp, function)
+        function.factor = None  # both kernels take the same distances, which vary the kernel more
+        divisor = _SharpValues(sharp)
         functions, unit, peak = [divisor, function], divisor.peak, 1.0
     pulls = []
     for samples, weights, indices in sets:
@@ -86,15 +85,16 @@ def divided(
         def start(
             distances: TileDistances, groups: slice, weights: Tensor = weights, indices: Indices = indices
         ) -> Displacements:
-            return Displacements(distances, weights[groups], functions, indices, x.dtype)
+            return Displacements(distances, weights[groups], functions, indices, x.dtype, narrow=True)
 
         with full_precision(x.device):
             parts = visit_distances(x, samples, function, indices, start, "displacements")
         if not all(are_large(part.totals[0][0], part.x.dtype, peak) for part in parts):
             return None
         found = joined([part.totals for part in parts])
-        pulls.append(found[-1][1] / (found[0][0] * unit).unsqueeze(-1))
-    return pulls[0] - pulls[1]
+        mass, pull = found[0][0] * unit, found[-1][1]
+        pulls.append(pull.div_(mass.unsqueeze(-1).to(pull.dtype)))
+    return pulls[0].sub_(pulls[1])
 
 
 def balanced(x: Tensor, sets: Sequence[SampleSet], summands: Sequence[RadialSummand]) -> Tensor | None:
@@ -108,14 +108,13 @@ def balanced(x: Tensor, sets: Sequence[SampleSet], summands: Sequence[RadialSumm
         dtype = max((part.dtype for parts in visits for part in parts), key=lambda found: RANGE[found])
         if not all(are_large(sums, dtype, peak) for sums in (of_rows, *columns)):
             return None
-        scale = of_rows.rsqrt()
-        fields = []
-        for each, own, parts in zip(sets, columns, visits, strict=True):
-            factors = each.weights * own.rsqrt()
-            mass, pull = _displaced(x, each, function, factors, parts)
-            fields.append(Field(mass * scale, pull * scale.unsqueeze(-1)))
-    attraction, repulsion = fields
-    return repulsion.mass.unsqueeze(-1) * attraction.pull - attraction.mass.unsqueeze(-1) * repulsion.pull
+        (mass, towards), (own_mass, away) = [
+            _displaced(x, each, function, each.weights * own.rsqrt(), parts)
+            for each, own, parts in zip(sets, columns, visits, strict=True)
+        ]
+    # Both fields lack the factors of rows.
+    factors = [(found / of_rows).unsqueeze(-1).to(towards.dtype) for found in (own_mass, mass)]
+    return towards.mul_(factors[0]).sub_(away.mul_(factors[1]))
 
 
 def _visited(x: Tensor, each: SampleSet, function: KernelValues) -> list[_Masses]:
@@ -133,7 +132,7 @@ def _displaced(
     """Return the sums of values times factors of the samples, and the displacements with the same weights."""
 
     def start(distances: TileDistances, groups: slice) -> Displacements:
-        return Displacements(distances, factors[groups], [function], each.indices, x.dtype)
+        return Displacements(distances, factors[groups], [function], each.indices, x.dtype, narrow=True)
 
     if not are_kept(x, each.samples):
         return joined(
@@ -160,7 +159,7 @@ class _Masses:
         distances: TileDistances,
         groups: slice,
         weights: Tensor,
-        function: PairFunction,
+        function: ValuesOfPairs,
         indices: Indices,
         dtype: torch.dtype,
         keep: bool,
@@ -187,20 +186,10 @@ class _Masses:
 class _SharpValues:
     """The values of a sharp kernel, in units of its peak."""
 
-    factor: float | None = None
-
-    def __init__(self, log: LogKernel, function: OfDistance) -> None:
-        self.log, self.function = log, function
+    def __init__(self, log: LogKernel) -> None:
+        self.log = log
         self.log_peak = float(log(torch.zeros((), dtype=torch.float64)))
         self.peak = math.exp(self.log_peak)
-
-    def conditioning(self, like: Tensor) -> Conditioning:
-        """Return the conditioning of the kernel, which changes faster than its sharp kernel."""
-        return self.function.conditioning(like)
-
-    def near(self, like: Tensor, error: float) -> float:
-        """Return that of the kernel."""
-        return self.function.near(like, error)
 
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """Return the values in a tile."""

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.distances import widened
-from torch_mmd_losses.fields import arguments
-from torch_mmd_losses.fields.affinities import Affinity, all_distances
-from torch_mmd_losses.fields.field_sums import Displacements, LogSums, joined
-from torch_mmd_losses.fields.log_kernels import Log, LogKernel
+from torch_mmd_losses.fields import arguments, direct
+from torch_mmd_losses.fields.loss_by_logarithms import LossByLogarithms
+from torch_mmd_losses.fields.loss_by_values import LossByValues
+from torch_mmd_losses.fields.loss_options import Fields, LossOptions
 from torch_mmd_losses.fields.sample_sets import SampleSet, sets_of_samples
-from torch_mmd_losses.fields.visits import Visits
-from torch_mmd_losses.hand_written_gradients import reverse_mode_only
-from torch_mmd_losses.kernels.contract import Conditioning
-from torch_mmd_losses.pairs.pair_functions import Tile
-from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
-from torch_mmd_losses.precision import full_precision, total_dtype
+from torch_mmd_losses.precision import full_precision
 
 SMALLEST_SCALE = 1e-3
 """Smallest mean distance, and smallest unit of the samples."""
@@ -116,163 +110,50 @@ def drift_loss(
             "take their place, so that nothing keeps fake samples apart. Pass negatives=torch.cat([fake, negatives], "
             "-2) with exclude_self=True, or exclude_self=False if you mean it",
         )
-    taus = checks.hyperparameters("temperatures", temperatures)
-    floors = arguments.floor("distance_floor", distance_floor), arguments.floor("affinity_floor", affinity_floor)
+    options = LossOptions(
+        checks.hyperparameters("temperatures", temperatures),
+        arguments.floor("distance_floor", distance_floor),
+        math.sqrt(arguments.floor("affinity_floor", affinity_floor)),
+        checks.flag("per_group", per_group),
+    )
     x, sets, groups = sets_of_samples(fake, real, negatives, real_weights, negative_weights, exclude_self, signed=False)
-    alone = checks.flag("per_group", per_group)
     with torch.no_grad(), full_precision(x.device):
-        wide, _ = widened(x.detach(), x.detach())
-        call = _Call(wide, [each.widened(x, wide) for each in sets], taus, *floors, alone)
-        movement, unit = call.normalised_drift()
+        movement, unit = _normalised_drift(x.detach(), sets, options)
     residual = (x - x.detach()) / unit.to(x.dtype) - movement.to(x.dtype)
     return residual.square().mean((-2, -1)).reshape(groups)
 
 
-class _Call:
-    """A call without a graph.
-
-    Args:
-        x: fake samples `(g, n, d)`.
-        sets: real samples and negatives.
-        temperatures: see :func:`drift_loss`.
-        distance_floor: see :func:`drift_loss`.
-        affinity_floor: see :func:`drift_loss`.
-        per_group: see :func:`drift_loss`.
-    """
-
-    factor: float | None = None
-
-    def __init__(
-        self,
-        x: Tensor,
-        sets: Sequence[SampleSet],
-        temperatures: Sequence[float],
-        distance_floor: float,
-        affinity_floor: float,
-        per_group: bool,
-    ) -> None:
-        self.x, self.sets, self.temperatures, self.per_group = x, sets, temperatures, per_group
-        self.distance_floor, self.smallest = distance_floor, math.sqrt(affinity_floor)
-        self.visits = [Visits(x, each.samples, self, each.indices) for each in sets]
-        self.traced = not reverse_mode_only(x, *[tensor for each in sets for tensor in each[:2]])
-
-    def conditioning(self, like: Tensor) -> Conditioning:
-        """Return the conditioning of Laplace kernels."""
-        return Conditioning(math.inf, 1.0)
-
-    def near(self, like: Tensor, error: float) -> float:
-        """Return infinity."""
-        return math.inf
-
-    def normalised_drift(self) -> tuple[Tensor, Tensor]:
-        """Return the sum of the normalised drifts `(g, n, d)`, and the unit of the samples, `(g, 1, 1)` or one."""
-        weights = torch.cat([each.weights for each in self.sets], -1).to(self.x.dtype)
-        distances = torch.stack(
-            [self._sum_of_distances(*each) for each in zip(self.sets, self.visits, strict=True)]
-        ).sum(0)
-        scale = self._mean(distances / self.x.shape[1]) / self._mean(weights.sum(-1))
-        unit = (scale / math.sqrt(self.x.shape[2])).clamp_min(SMALLEST_SCALE)
-        movement = torch.zeros_like(self.x)
-        for (positive, towards), (negative, away) in self._fields(scale.clamp_min(SMALLEST_SCALE)):
-            drift = (negative.unsqueeze(-1) * towards - positive.unsqueeze(-1) * away) / unit
-            mean_square = self._mean(drift.square().mean((-2, -1)))
-            movement = movement + drift / mean_square.clamp_min(SMALLEST_MEAN_SQUARE).sqrt()
-        return movement, unit
-
-    def _mean(self, of_groups: Tensor) -> Tensor:
-        """Return the mean `(1, 1, 1)` of numbers of groups, or the numbers themselves `(g, 1, 1)`."""
-        return (of_groups if self.per_group else of_groups.mean()).view(-1, 1, 1)
-
-    def _sum_of_distances(self, each: SampleSet, visits: Visits) -> Tensor:
-        """Return the weighted sum over all pairs of each group, `(g,)`."""
-        if self.traced:
-            return (self._distances(each) * each.weights.unsqueeze(-2)).sum((-2, -1))
-        square = self.distance_floor**2
-        parts = visits.visit(lambda _, groups: _Distances(each.weights[groups], square))
-        return torch.cat([part.total for part in parts])
-
-    def _fields(self, scale: Tensor) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """Yield the masses and pulls of real samples and of negatives, for each temperature."""
-        if self.traced:
-            yield from self._traced_fields(scale)
-            return
-        sums = [self._log_sums(*each, scale) for each in zip(self.sets, self.visits, strict=True)]
-        rows = [torch.logaddexp(a[0], b[0]) / 2 for a, b in zip(*sums, strict=True)]
-        fields = [
-            self._displacements(each, visits, scale, rows, [columns / 2 for _, columns in own])
-            for each, visits, own in zip(self.sets, self.visits, sums, strict=True)
-        ]
-        yield from map(list, zip(*fields, strict=True))
-
-    def _log_sums(self, each: SampleSet, visits: Visits, scale: Tensor) -> list[tuple[Tensor, Tensor]]:
-        def start(distances: TileDistances, groups: slice) -> LogSums:
-            ones = torch.zeros_like(distances.b[..., 0])
-            return LogSums(distances, self._logs(scale, groups), ones, each.indices, over_points=True)
-
-        return joined([part.totals for part in visits.visit(start)])
-
-    def _displacements(
-        self, each: SampleSet, visits: Visits, scale: Tensor, rows: Sequence[Tensor], columns: Sequence[Tensor]
-    ) -> list[tuple[Tensor, Tensor]]:
-        def start(distances: TileDistances, groups: slice) -> Displacements:
-            shifts = zip(self._logs(scale, groups), rows, columns, strict=True)
-            affinities = [_Floored(LogKernel([log], ()), a, b, self.smallest) for log, a, b in shifts]
-            return Displacements(
-                distances, each.weights[groups], affinities, each.indices, self.x.dtype, left_out=self.smallest
-            )
-
-        return joined([part.totals for part in visits.visit(start)])
-
-    def _logs(self, scale: Tensor, groups: slice) -> list[Log]:
-        """Return the logarithms of the kernels of some groups."""
-        own = scale[groups] if self.per_group else scale
-        return [partial(_log, square=self.distance_floor**2, scale=own * tau) for tau in self.temperatures]
-
-    def _distances(self, each: SampleSet) -> Tensor:
-        return all_distances(self.x, each.samples, each.indices).clamp_min(self.distance_floor**2).sqrt()
-
-    def _traced_fields(self, scale: Tensor) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        for tau in self.temperatures:
-            logs = [each.indices.without(self._distances(each) / (scale * -tau), -math.inf) for each in self.sets]
-            rows = torch.cat(logs, -1).logsumexp(-1, keepdim=True)
-            found = []
-            for each, log in zip(self.sets, logs, strict=True):
-                affinity = ((log - rows / 2) - log.logsumexp(-2, keepdim=True) / 2).exp().clamp_min(self.smallest)
-                affinity = affinity * each.weights.unsqueeze(-2)
-                mass = affinity.sum(-1)
-                found.append((mass, affinity @ each.samples - mass.unsqueeze(-1) * self.x))
-            yield found
+def _normalised_drift(x: Tensor, sets: Sequence[SampleSet], options: LossOptions) -> tuple[Tensor, Tensor]:
+    """Return the sum of the normalised drifts `(g, n, d)`, and the unit of the samples, `(g, 1, 1)` or one number."""
+    if direct.is_possible(x, *[tensor for each in sets for tensor in each[:2]]):
+        call = LossByValues(x, sets, options)
+        scale = _scale(call.sums_of_distances(), x, sets, options)
+        fields = call.fields(scale.clamp_min(SMALLEST_SCALE))
+        if fields is not None:
+            return _combined(fields, scale, x, options)
+    wide, _ = widened(x, x)
+    precise = LossByLogarithms(wide, [each.widened(x, wide) for each in sets], options)
+    scale = _scale(precise.sums_of_distances(), x, sets, options)
+    return _combined(precise.fields(scale.clamp_min(SMALLEST_SCALE)), scale, x, options)
 
 
-def _log(sq_dist: Tensor, square: float, scale: Tensor) -> Tensor:
-    return sq_dist.clamp_min(square).sqrt_().div_(-scale)
+def _scale(distances: Tensor, x: Tensor, sets: Sequence[SampleSet], options: LossOptions) -> Tensor:
+    """Return the mean distance, given the sums of distances of each group `(g,)`."""
+    weights = torch.cat([each.weights for each in sets], -1).to(distances.dtype)
+    return _mean(distances / x.shape[1], options) / _mean(weights.sum(-1), options)
 
 
-class _Distances:
-    """Weighted sums of distances of groups.
-
-    Args:
-        weights: weights of the samples, `(g, n)`.
-        square: square of the smallest distance.
-    """
-
-    def __init__(self, weights: Tensor, square: float) -> None:
-        self.weights, self.square = weights.unsqueeze(-2), square
-        self.total = torch.zeros_like(weights[:, 0], dtype=total_dtype(weights.device))
-
-    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
-        """Add a tile."""
-        distances = sq_dist.clamp_min(self.square).sqrt_()
-        self.total.add_((distances * self.weights[..., tile.columns]).sum((-2, -1)))
+def _combined(fields: Sequence[Fields], scale: Tensor, x: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:
+    unit = (scale / math.sqrt(x.shape[2])).clamp_min(SMALLEST_SCALE)
+    movement = torch.zeros_like(fields[0][0][1])
+    for (positive, towards), (negative, away) in fields:
+        factors = [(mass.unsqueeze(-1) / unit).to(towards.dtype) for mass in (negative, positive)]
+        drift = towards * factors[0] - away * factors[1]
+        mean_square = _mean(drift.square().mean(-1).mean(-1, dtype=scale.dtype), options)
+        movement = movement + drift / mean_square.clamp_min(SMALLEST_MEAN_SQUARE).sqrt().to(drift.dtype)
+    return movement, unit
 
 
-class _Floored(Affinity):
-    """An affinity that is not below a number."""
-
-    def __init__(self, log: LogKernel, of_points: Tensor, of_samples: Tensor, smallest: float) -> None:
-        super().__init__(log, of_points, of_samples)
-        self.smallest = smallest
-
-    def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
-        """Return the affinities in a tile."""
-        return super().values(sq_dist, tile, dtype).clamp_min_(self.smallest)
+def _mean(of_groups: Tensor, options: LossOptions) -> Tensor:
+    """Return the mean `(1, 1, 1)` of numbers of groups, or the numbers themselves `(g, 1, 1)`."""
+    return (of_groups if options.per_group else of_groups.mean()).view(-1, 1, 1)

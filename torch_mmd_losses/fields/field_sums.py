@@ -13,7 +13,7 @@ from torch_mmd_losses.fields.affinities import all_distances
 from torch_mmd_losses.fields.log_kernels import Log, LogKernel
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
-from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile
+from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile, ValuesOfPairs
 from torch_mmd_losses.pairs.product_tiles import add_gradients, values_of_tile, visit_distances
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted
 from torch_mmd_losses.precision import full_precision, total_dtype
@@ -54,6 +54,8 @@ def log_sums(visits: Visits, log: LogKernel, log_weights: Tensor, *, over_points
 
 def joined(parts: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
     """Return the pairs of sums of all groups, given those of each part of the groups."""
+    if len(parts) == 1:
+        return list(parts[0])
     return [(torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])) for pairs in zip(*parts, strict=True)]
 
 
@@ -185,16 +187,18 @@ class Displacements:
         indices: what is known of pairs of equal index.
         dtype: dtype of the scores.
         left_out: the value of pairs that are left out.
+        narrow: add displacements up in the dtype of the distances.
     """
 
     def __init__(
         self,
         distances: TileDistances,
         weights: Tensor,
-        functions: Sequence[PairFunction],
+        functions: Sequence[ValuesOfPairs],
         indices: Indices,
         dtype: torch.dtype,
         left_out: float = 0.0,
+        narrow: bool = False,
     ) -> None:
         a = distances.a
         wide = total_dtype(a.device)
@@ -202,7 +206,9 @@ class Displacements:
         self.weights = weights.to(a.dtype).unsqueeze(-1)
         self.weighted = None if self.far else self.y * self.weights
         self.functions, self.indices, self.dtype, self.left_out = functions, indices, dtype, left_out
-        self.totals = [(torch.zeros_like(a[..., 0], dtype=wide), torch.zeros_like(a, dtype=wide)) for _ in functions]
+        self.narrow, self.shape = narrow, (a.shape[1], distances.b.shape[1])
+        pull = a.dtype if narrow else wide
+        self.totals = [(torch.zeros_like(a[..., 0], dtype=wide), torch.zeros_like(a, dtype=pull)) for _ in functions]
 
     def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
@@ -216,8 +222,13 @@ class Displacements:
     def add(self, number: int, values: Tensor, tile: Tile, near: NearPairs | None) -> None:
         """Add the values of a tile, which may be overwritten, for the function of this number."""
         rows, columns = tile.rows, tile.columns
-        mass, pull = (total[:, rows] for total in self.totals[number])
         x, weights = self.x[:, rows], self.weights[:, columns]
+        if self.narrow and self.weighted is not None and near is None and values.shape[1:] == self.shape:
+            masses = values @ weights
+            pulls = (values @ self.weighted).addcmul_(masses, x, value=-1)
+            self.totals[number] = masses.squeeze(-1).to(self.totals[number][0].dtype), pulls
+            return
+        mass, pull = (total[:, rows] for total in self.totals[number])
         if self.weighted is None:
             values = values * weights.mT
             mass.add_(values.sum(-1))
@@ -228,7 +239,7 @@ class Displacements:
             own = values[near.places] * weights[groups, column, 0]
             values[near.places] = 0.0
             mass.index_put_((groups, row), own.to(mass.dtype), accumulate=True)
-            pull.index_put_((groups, row), own.to(pull.dtype).unsqueeze(-1) * near.differences, accumulate=True)
+            pull.index_put_((groups, row), (own.unsqueeze(-1) * near.differences).to(pull.dtype), accumulate=True)
         others = values @ weights
         mass.add_(others.squeeze(-1))
         pull.add_((values @ self.weighted[:, columns]).addcmul_(others, x, value=-1))

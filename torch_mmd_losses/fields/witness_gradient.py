@@ -46,7 +46,14 @@ def witness_gradient(points: Tensor, *, real: Tensor, fake: Tensor, kernel: Kern
         Arbel et al. (2019), Eq. 3 and Section 4, whose witness is the negative of this one.
     """
     check_kernel(kernel)
-    points, real_rows = checks.same_space("points", points, "real", real)
+    rows, real_rows = checks.same_space("points", points, "real", real)
     _, fake_rows = checks.same_space("real", real, "fake", fake)
-    samples, weights = signed_samples(real_rows, fake_rows)
-    return kernel_gradients(points.unsqueeze(0), samples.unsqueeze(0), weights.unsqueeze(0), kernel).squeeze(0)
+    if points is fake:  # so that points and samples of equal index are the same
+        samples, weights = signed_samples(fake_rows, real_rows)
+        weights = -weights
+    else:
+        samples, weights = signed_samples(real_rows, fake_rows)
+    found = kernel_gradients(
+        rows.unsqueeze(0), samples.unsqueeze(0), weights.unsqueeze(0), kernel, same=points is fake or points is real
+    )
+    return found.squeeze(0)

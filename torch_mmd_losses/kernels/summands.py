@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -24,8 +26,10 @@ from torch_mmd_losses.kernels.contract import (
 
 LOG_2 = math.log(2)
 
-_GRID = torch.logspace(-24, 16, 81, base=2.0, dtype=torch.float64)
-"""Squared distances in units of their error, of which a kernel has to tell one from the next."""
+Numbers = npt.NDArray[np.float64]
+
+GRID = 2.0 ** np.arange(-100, 100.5, 0.5)
+"""Squared distances from the smallest to the largest that distances in float32 are asked of."""
 
 PairLimits = Limits | tuple[Tensor, Tensor]
 """Limits of the squared distance: the same numbers for all pairs, or a matrix with one entry for each pair."""
@@ -168,29 +172,38 @@ def are_near(summands: Sequence[RadialSummand], conditioning: Conditioning, larg
     )
 
 
-def clear_distance(summands: Sequence[RadialSummand], error: float) -> float:
-    """Return the squared distance from which on an error of it changes values by less than themselves.
+def relative_slopes(summands: Sequence[RadialSummand]) -> Numbers | None:
+    """Return by how much kernels change relative to themselves at the distances :data:`GRID`, or None if not known.
 
     The relative slope of a kernel of this library falls with the distance. That of a sum is at most the largest of
-    those of its summands. The result is infinite for kernels of users.
-
-    Args:
-        summands: the kernels.
-        error: the error of squared distances.
+    those of its summands. Of the kernels of users, nothing is known.
     """
     if not all(summand.profile.by_hand for summand in summands):
+        return None
+    largest: Numbers = np.zeros(len(GRID))
+    with np.errstate(all="ignore"):
+        for _, _, profile in summands:
+            value, slope, rate = profile.value_and_slope(torch.from_numpy(GRID.copy()))
+            found = np.abs(slope.numpy() * rate / value.numpy())
+            largest = np.fmax(largest, found)  # values of zero have no digits to be changed
+    return largest
+
+
+def clear_distance(slopes: Numbers | None, error: float) -> float:
+    """Return the squared distance from which on an error of it changes values by less than themselves.
+
+    The result is infinite if that is not known.
+
+    Args:
+        slopes: the :func:`relative_slopes` of the kernel.
+        error: the error of squared distances.
+    """
+    if slopes is None:
         return math.inf
-    grid = _GRID * error
-    changes = torch.zeros_like(grid)
-    for _, _, profile in summands:
-        value, slope, rate = profile.value_and_slope(grid.clone())
-        change = (slope * (rate * error) / value).abs_()
-        if not float(value[0]):
-            return math.inf  # values of zero have no digits
-        changes = torch.maximum(changes, change.nan_to_num_(0.0))
-    unclear = (changes > 1).nonzero()
-    last = int(unclear[-1]) + 1 if len(unclear) else 0
-    return 0.0 if not last else math.inf if last == len(grid) else float(grid[last])
+    unclear = np.flatnonzero(slopes * error > 1)
+    if not len(unclear):
+        return 0.0
+    return math.inf if unclear[-1] + 1 == len(GRID) else float(GRID[unclear[-1] + 1])
 
 
 def _near(profile: Profile, like: Tensor) -> float:

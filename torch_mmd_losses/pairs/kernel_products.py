@@ -127,7 +127,7 @@ def _is_small_and_differentiated(points: Tensor, samples: Tensor, coefficients: 
     )
 
 
-def kernel_gradients(points: Tensor, samples: Tensor, weights: Tensor, kernel: Kernel) -> Tensor:
+def kernel_gradients(points: Tensor, samples: Tensor, weights: Tensor, kernel: Kernel, *, same: bool = False) -> Tensor:
     """Return the gradient at each point of the sum over samples of kernel values, `sum_j w_j grad_x k(x_i, y_j)`.
 
     Args:
@@ -135,6 +135,7 @@ def kernel_gradients(points: Tensor, samples: Tensor, weights: Tensor, kernel: K
         samples: checked samples `(g, n, d)`.
         weights: `(g, n)`.
         kernel: the kernel.
+        same: whether the first samples are the points.
 
     Returns:
         `(g, p, d)` in the dtype of the points, differentiable once.
@@ -143,15 +144,17 @@ def kernel_gradients(points: Tensor, samples: Tensor, weights: Tensor, kernel: K
     parts = []
     with full_precision(points.device):
         if summands:
-            parts.append(_gradients_of_pairs(points, samples, weights, summands))
+            parts.append(_gradients_of_pairs(points, samples, weights, summands, same))
         if factor is not None:
             parts.append(factor * linear_gradients(points, samples, weights))
     return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
-def _gradients_of_pairs(points: Tensor, samples: Tensor, weights: Tensor, summands: Sequence[Summand]) -> Tensor:
+def _gradients_of_pairs(
+    points: Tensor, samples: Tensor, weights: Tensor, summands: Sequence[Summand], same: bool
+) -> Tensor:
     function = KernelValues(summands)
-    request, coefficients = Request(function, Indices(False, samples is points)), weights.unsqueeze(-1)
+    request, coefficients = Request(function, Indices(False, same or samples is points)), weights.unsqueeze(-1)
     wide = total_dtype(points.device)
     if reverse_mode_only(points, samples, weights) and not function.is_trained(points):
         outer = torch.ones(*points.shape[:2], 1, dtype=wide, device=points.device)

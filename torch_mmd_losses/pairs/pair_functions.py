@@ -14,12 +14,14 @@ from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope
 from torch_mmd_losses.kernels.profiles import power_of_two
 from torch_mmd_losses.kernels.summands import (
+    Numbers,
     Summand,
     by_kind,
     clear_distance,
     common_exponent,
     is_trained,
     needs_float64,
+    relative_slopes,
     sum_of_gram_matrices,
     sum_of_profiles,
     values_and_slopes,
@@ -84,11 +86,15 @@ class OfDistance(Protocol):
         """
 
 
-class PairFunction(OfDistance, Protocol):
-    """A function of the pairs of points and samples, which may depend on their indices."""
+class ValuesOfPairs(Protocol):
+    """Values of the pairs of points and samples, which may depend on their indices."""
 
-    def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
+    def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype, /) -> Tensor:
         """Return the values in a tile, without a graph: what depends on the distance. It may overwrite distances."""
+
+
+class PairFunction(OfDistance, ValuesOfPairs, Protocol):
+    """A function of the pairs of points and samples."""
 
     def of_pairs(self, pairs: Pairs, tile: Tile) -> Tensor:
         """Return the values of a tile of a single group, all parts together, by operations that autograd follows."""
@@ -109,6 +115,8 @@ class KernelValues:
         self.radial, self.others = by_kind(summands)
         self.has_radial = bool(self.radial)
         self.factor = common_exponent(self.radial) if self.radial else None
+        self._slopes: Numbers | None = None
+        self._are_slopes_known = False
 
     def is_trained(self, like: Tensor) -> bool:
         """Return whether the values depend on trained parameters of a user's kernel, for points `(g, p, d)`."""
@@ -120,7 +128,9 @@ class KernelValues:
 
     def near(self, like: Tensor, error: float) -> float:
         """Return the distance from which on the values do not depend on an error."""
-        return clear_distance(self.radial, error)
+        if not self._are_slopes_known:
+            self._slopes, self._are_slopes_known = relative_slopes(self.radial), True
+        return clear_distance(self._slopes, error)
 
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """Return the values of the kernels of the distance."""

@@ -183,7 +183,9 @@ class Moments:
         is_last = columns.stop == self.samples.shape[1]
         if columns.start or not is_last:
             wide = total_dtype(mass.device)
-            found = [each.to(wide).add_(total) for each, total in zip(found, self.sums or (0, 0), strict=True)]
+            found = [each.to(wide) for each in found]
+            for total, more in zip(self.sums, found, strict=False):
+                more.add_(total)
         self.sums = [] if is_last else found
         if is_last:
             for target, each in zip(self.into, found, strict=True):

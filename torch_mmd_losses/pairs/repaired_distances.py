@@ -15,7 +15,6 @@ from torch_mmd_losses.distances import (
     FLOAT32_ROOM,
     FLOAT32_SQUARES,
     centred,
-    squared_norms,
     widened,
 )
 from torch_mmd_losses.pairs.pair_functions import OfDistance
@@ -53,7 +52,7 @@ def ways_of_repaired_distances(
         yield from ways_of_distances(a, b, conditioning, factor)
         return
     left, right = centred(a, b)
-    squares = squared_norms(left, right)
+    squares = _squares(left), _squares(right)
     largest = largest_square(squares)
     near = near_distance(function, use, a, largest)
     if near < math.inf:
@@ -61,6 +60,10 @@ def ways_of_repaired_distances(
             left, right, factor, far=False, squares=squares, largest=largest, near=near, scores=(a, b), whole=whole
         )
     yield from ways_of_distances(*widened(a, b), conditioning, factor)
+
+
+def _squares(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=-1, keepdim=True).square_()  # half the time of a sum of squares
 
 
 def near_distance(function: OfDistance, use: Use, like: Tensor, largest: float) -> float:

@@ -115,10 +115,10 @@ class TileDistances:
                 equal.fill_(math.copysign(math.inf, unit))
             closest = float(sq_dist.amax() if unit < 0 else sq_dist.amin())
             if closest / unit < self.near:
-                places = (sq_dist > self.near * unit if unit < 0 else sq_dist < self.near * unit).nonzero()
-                right = len(places) * SHARE_OF_NEAR_PAIRS <= sq_dist.numel()
+                near = sq_dist > self.near * unit if unit < 0 else sq_dist < self.near * unit
+                right = int(near.sum()) * SHARE_OF_NEAR_PAIRS <= sq_dist.numel()
                 if right:
-                    found = self._computed_anew(sq_dist, rows, columns, places.unbind(1))
+                    found = self._computed_anew(sq_dist, rows, columns, near.nonzero(as_tuple=True))
         if equal is not None:
             equal.zero_()
         return right, found
@@ -127,10 +127,14 @@ class TileDistances:
         a, b = self.scores
         *groups, row, column = places
         ends = (a[..., rows, :], row), (b[..., columns, :], column)
-        x, y = (scores[(*groups, index)].to(total_dtype(a.device)) for scores, index in ends)
+        x, y = (self._rows(scores, (*groups, index)) for scores, index in ends)
         differences = y.sub_(x)
         sq_dist[places] = (differences.square().sum(-1) * (self.factor or 1.0)).to(sq_dist.dtype)
         return NearPairs(places, differences)
+
+    @staticmethod
+    def _rows(scores: Tensor, places: tuple[Tensor, ...]) -> Tensor:
+        return scores[places].to(total_dtype(scores.device))
 
     def are_right(self, sq_dist: Tensor, *, zeros: int) -> bool:
         """Whether the distances of a tile have all their digits, as far as this has to be checked."""
