@@ -145,12 +145,16 @@ def _scale(distances: Tensor, x: Tensor, sets: Sequence[SampleSet], options: Los
 
 def _combined(fields: Sequence[Fields], scale: Tensor, x: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:
     unit = (scale / math.sqrt(x.shape[2])).clamp_min(SMALLEST_SCALE)
-    movement = torch.zeros_like(fields[0][0][1])
+    parts = []
     for (positive, towards), (negative, away) in fields:
         factors = [(mass.unsqueeze(-1) / unit).to(towards.dtype) for mass in (negative, positive)]
-        drift = towards * factors[0] - away * factors[1]
-        mean_square = _mean(drift.square().mean(-1).mean(-1, dtype=scale.dtype), options)
-        movement = movement + drift / mean_square.clamp_min(SMALLEST_MEAN_SQUARE).sqrt().to(drift.dtype)
+        drift = towards.mul_(factors[0]).sub_(away.mul_(factors[1]))
+        mean_square = _mean(torch.linalg.vector_norm(drift, dim=-1).square().to(scale.dtype).mean(-1), options)
+        size = (mean_square / x.shape[2]).clamp_min(SMALLEST_MEAN_SQUARE).sqrt()
+        parts.append(drift.mul_((1 / size).to(drift.dtype)))
+    movement = parts[0]
+    for part in parts[1:]:
+        movement.add_(part)
     return movement, unit
 
 

@@ -14,7 +14,7 @@ from torch_mmd_losses.fields.log_kernels import Log, LogKernel
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile, ValuesOfPairs
-from torch_mmd_losses.pairs.product_tiles import add_gradients, values_of_tile, visit_distances
+from torch_mmd_losses.pairs.product_tiles import NARROW_UP_TO, add_gradients, values_of_tile, visit_distances
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted
 from torch_mmd_losses.precision import full_precision, total_dtype
 
@@ -187,7 +187,7 @@ class Displacements:
         indices: what is known of pairs of equal index.
         dtype: dtype of the scores.
         left_out: the value of pairs that are left out.
-        narrow: add displacements up in the dtype of the distances.
+        narrow: add displacements up in the dtype of the distances if there are few.
     """
 
     def __init__(
@@ -206,8 +206,8 @@ class Displacements:
         self.weights = weights.to(a.dtype).unsqueeze(-1)
         self.weighted = None if self.far else self.y * self.weights
         self.functions, self.indices, self.dtype, self.left_out = functions, indices, dtype, left_out
-        self.narrow, self.shape = narrow, (a.shape[1], distances.b.shape[1])
-        pull = a.dtype if narrow else wide
+        self.narrow, self.shape = narrow and self.y.shape[1] <= NARROW_UP_TO, (a.shape[1], self.y.shape[1])
+        pull = a.dtype if self.narrow else wide
         self.totals = [(torch.zeros_like(a[..., 0], dtype=wide), torch.zeros_like(a, dtype=pull)) for _ in functions]
 
     def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:

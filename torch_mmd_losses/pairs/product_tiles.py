@@ -21,6 +21,9 @@ from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, diff
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import total_dtype
 
+NARROW_UP_TO = 2**13
+"""Number of samples up to which weighted sums of them are added up in the dtype of a tile: a few dozen tiles."""
+
 
 class Visitor(Protocol):
     """What visits the tiles of a call, and keeps sums."""
@@ -179,17 +182,17 @@ class Moments:
             self.indices.in_(values, tile).zero_()
         columns, weights = tile.columns, self.weights
         mass = values.sum(-1) if weights is None else (values @ weights[:, columns]).squeeze(-1)
-        found = [mass, values @ self.samples[:, columns]]
-        is_last = columns.stop == self.samples.shape[1]
-        if columns.start or not is_last:
+        moment, n = values @ self.samples[:, columns], self.samples.shape[1]
+        if columns.start or columns.stop < n:
             wide = total_dtype(mass.device)
-            found = [each.to(wide) for each in found]
-            for total, more in zip(self.sums, found, strict=False):
+            mass = mass.to(wide)
+            moment = moment if n <= NARROW_UP_TO else moment.to(wide)
+            for more, total in zip((mass, moment), self.sums, strict=False):
                 more.add_(total)
-        self.sums = [] if is_last else found
-        if is_last:
-            for target, each in zip(self.into, found, strict=True):
-                target[:, tile.rows] = each
+        self.sums = [mass, moment] if columns.stop < n else []
+        if columns.stop == n:
+            for target, found in zip(self.into, (mass, moment), strict=True):
+                target[:, tile.rows] = found
 
 
 class Gradients:
@@ -235,6 +238,8 @@ class Gradients:
         if self.to_points is None and self.to_samples is None:
             return
         weights, x, y = (outer @ coefficients.mT).mul_(slope), self.x[:, rows], self.y[:, columns]
+        if meets and self.indices.same:
+            self.indices.in_(weights, tile).zero_()  # no displacement, and no rounding of one
         apart = None if near is None else weights[near.places]
         for target, own, pairs, tensors in (
             (self.to_points, rows, near, (weights, x, y)),

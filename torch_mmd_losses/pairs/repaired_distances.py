@@ -15,6 +15,7 @@ from torch_mmd_losses.distances import (
     FLOAT32_ROOM,
     FLOAT32_SQUARES,
     centred,
+    is_expandable,
     widened,
 )
 from torch_mmd_losses.pairs.pair_functions import OfDistance
@@ -29,6 +30,9 @@ NEAR_FOR_DIFFERENCES = 2e-4
 A sum of weighted differences follows from products with the scores themselves, which are rounded to seven digits.
 """
 
+NEAR_IN_FLOAT64 = 1e-7
+"""The same in float64, above which squared distances have nine digits."""
+
 _EPS = torch.finfo(torch.float32).eps
 
 
@@ -37,8 +41,8 @@ def ways_of_repaired_distances(
 ) -> Iterator[TileDistances]:
     """Yield ways to compute the distances of scores, as :func:`ways_of_distances` does.
 
-    On a CPU, the distances of float32 scores are expanded in float32 even if some pairs are too near for that: the
-    distances of near pairs are computed anew, from differences.
+    On a CPU, distances are expanded, and those of float32 scores in float32, even if some pairs are too near for that:
+    the distances of near pairs are computed anew, from differences.
 
     Args:
         a: scores `(g, m, d)`.
@@ -48,18 +52,25 @@ def ways_of_repaired_distances(
         whole: whether all pairs are one tile.
     """
     conditioning, factor = function.conditioning(a), function.factor
-    if not a.is_cpu or a.dtype != torch.float32:
+    if not a.is_cpu:
         yield from ways_of_distances(a, b, conditioning, factor)
         return
-    left, right = centred(a, b)
-    squares = _squares(left), _squares(right)
-    largest = largest_square(squares)
-    near = near_distance(function, use, a, largest)
-    if near < math.inf:
-        yield TileDistances(
-            left, right, factor, far=False, squares=squares, largest=largest, near=near, scores=(a, b), whole=whole
-        )
-    yield from ways_of_distances(*widened(a, b), conditioning, factor)
+    for wide in (False, True) if a.dtype == torch.float32 else (True,):
+        if wide:
+            a, b = widened(a, b)
+        left, right = centred(a, b)
+        squares = _squares(left), _squares(right)
+        largest = largest_square(squares)
+        if wide:
+            near = NEAR_IN_FLOAT64 * largest if is_expandable(largest, conditioning.steepness) else math.inf
+        else:
+            near = near_distance(function, use, a, largest)
+        if near < math.inf:
+            known = math.inf if wide else largest
+            yield TileDistances(
+                left, right, factor, far=False, squares=squares, largest=known, near=near, scores=(a, b), whole=whole
+            )
+    yield from ways_of_distances(a, b, conditioning, factor)
 
 
 def _squares(rows: Tensor) -> Tensor:
@@ -81,11 +92,14 @@ def near_distance(function: OfDistance, use: Use, like: Tensor, largest: float) 
     smallest, highest = FLOAT32_SQUARES
     if not is_moderate:
         return math.inf
-    if largest * steepness <= FLOAT32_LIMIT:
-        return NEAR_FOR_DIFFERENCES * largest if use == "displacements" else 0.0
+    if largest * steepness <= FLOAT32_LIMIT / 2:  # of sums, not of losses: one pair may be all of a sum
+        is_flat = largest * steepness <= 1  # far pairs then outweigh near ones
+        return 0.0 if use == "values" or is_flat else NEAR_FOR_DIFFERENCES * largest
     if not smallest <= largest <= highest or FLOAT32_ROOM < largest * steepness < math.inf:
         return math.inf
-    near = CLEAR * elasticity * _EPS * largest if use == "slopes" else function.near(like, CLEAR * _EPS * largest)
+    near = function.near(like, CLEAR * _EPS * largest)
+    if use == "slopes":
+        near = max(near, CLEAR * elasticity * _EPS * largest)
     if use != "values":
         near = max(near, NEAR_FOR_DIFFERENCES * largest)
     return near if near < 4 * largest else math.inf  # no distance is larger

@@ -25,7 +25,10 @@ from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.precision import total_dtype
 
 SHARE_OF_NEAR_PAIRS = 128
-"""A tile has one near pair among so many pairs at most: computing a pair anew takes as long as a hundred others."""
+"""A tile has one near pair among so many pairs at most: computing a pair anew takes as long as a hundred others.
+
+There may always be as many as there are rows and columns, since samples are often compared with themselves.
+"""
 
 
 class NearPairs(NamedTuple):
@@ -90,8 +93,10 @@ class TileDistances:
             sums, unit = self.squares[0] + self.squares[1].mT, self.factor or 1
             if unit != 1:
                 sums.mul_(unit)
-            return clamp_rounding_(sums.baddbmm_(self.a, self.b.mT, alpha=-2 * unit), self.factor)
-        return clamp_rounding_(self.left[..., rows, :] @ self.right[..., columns, :].mT, self.factor)
+            sq_dist = sums.baddbmm_(self.a, self.b.mT, alpha=-2 * unit)
+        else:
+            sq_dist = self.left[..., rows, :] @ self.right[..., columns, :].mT
+        return sq_dist if self.near else clamp_rounding_(sq_dist, self.factor)  # those below zero are near
 
     def repair(
         self, sq_dist: Tensor, rows: slice, columns: slice, equal: Tensor | None
@@ -116,7 +121,9 @@ class TileDistances:
             closest = float(sq_dist.amax() if unit < 0 else sq_dist.amin())
             if closest / unit < self.near:
                 near = sq_dist > self.near * unit if unit < 0 else sq_dist < self.near * unit
-                right = int(near.sum()) * SHARE_OF_NEAR_PAIRS <= sq_dist.numel()
+                count, most = int(near.sum()), sq_dist.numel()
+                ends = most // sq_dist.shape[-1] + most // sq_dist.shape[-2]
+                right = count <= max(ends, most // SHARE_OF_NEAR_PAIRS)
                 if right:
                     found = self._computed_anew(sq_dist, rows, columns, near.nonzero(as_tuple=True))
         if equal is not None:
