@@ -8,7 +8,8 @@ exponential, means, and autograd. "Loop" is `mmd2` for each group. Times are tho
 the fake samples, for a Gaussian kernel; geomloss is called with whole batches of groups, and left out if it is not
 installed.
 
-Dense code for fields makes whole matrices of the pairs, whose size the table names; ours needs the memory of a tile.
+Dense code for fields makes whole matrices of the pairs in float32, whose size the table names; ours needs the memory of a
+tile, or of at most 32 tiles where that saves a second computation of the distances.
 For gradient caching, the network has eight layers of 512 units. The activations kept are the most bytes that autograd
 holds at a time, without parameters.
 

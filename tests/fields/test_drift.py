@@ -333,3 +333,18 @@ def test_kernels_of_users_and_with_heavy_tails():
         found = drift(FAKE, REAL, kernel=Cauchy(), normalise=normalise)
         expected = drift(FAKE, REAL, kernel=RationalQuadraticKernel(1.0, length_scale=0.5**0.5), normalise=normalise)
         assert_close(found, expected)
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+def test_it_is_differentiable_twice(normalise):
+    inputs = [rows(3, 2).requires_grad_(), rows(2, 2, seed=1).requires_grad_(), weights(2, 5).requires_grad_()]
+
+    def field(fake, real, real_weights):
+        return drift(fake, real, kernel=RBFKernel(0.7), normalise=normalise, real_weights=real_weights)
+
+    assert torch.autograd.gradgradcheck(field, inputs)
+
+
+def test_kernels_on_columns_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"kernel: .* got a kernel on some columns, kernel.on\(...\)"):
+        drift(FAKE, REAL, kernel=RBFKernel() + RBFKernel().on(slice(0, 2)))

@@ -56,3 +56,17 @@ def test_the_witness_and_its_gradient_have_no_gram_matrix(monkeypatch):
         (gradient,) = torch.autograd.grad(values.sum(), points, create_graph=True)
         torch.autograd.grad(gradient.square().sum(), (points, fake))
     assert largest.elements <= 32 * 32 * 2  # of 45,000 pairs
+
+
+def test_derivatives_beyond_those_that_are_written_by_hand_are_refused_by_name():
+    points, real, fake = scores(4, 2).requires_grad_(), scores(5, 2, 1), scores(3, 2, 2)
+
+    def total(points):
+        return witness_gradient(points, real=real, fake=fake, kernel=RBFKernel()).square().sum()
+
+    (first,) = torch.autograd.grad(total(points), points, create_graph=True)
+    expected = torch.func.grad(lambda points: torch.func.grad(total)(points).sum())(points.detach())
+    assert expected.isfinite().all()
+    assert_close(first, torch.func.grad(total)(points.detach()))
+    with pytest.raises(NotImplementedError, match="expected at most two derivatives of kernel values"):
+        torch.autograd.grad(first.sum(), points)

@@ -61,8 +61,13 @@ def drift(
     For a Gaussian kernel it is :math:`\sigma^2 k`. For a Laplace kernel it is :math:`\tau^2 (1 + r / \tau)
     e^{-r / \tau}` at the distance :math:`r`, a multiple of the Matern kernel of order 3/2. "none" and "sharp" are
     gradients of scalar functions, the others in general are not. For a Gaussian kernel "rows" is :math:`\sigma^2` times
-    "sharp". All but "none" are computed from logarithms of the kernel, so small bandwidths do not underflow, and in
-    float64 where that is fast.
+    "sharp". All but "none" are computed from logarithms of the kernel where its values would underflow, so small
+    bandwidths do no harm.
+
+    On a CPU, float32 samples are evaluated in float32 where that keeps the result right within 1e-5 of the sum of its
+    absolute terms, and in float64 elsewhere: for bandwidths that are small compared with the distances, for kernels of
+    your own, and with gradients. A few samples that nearly coincide do not matter, since their pairs are computed anew.
+    Other devices take logarithms, in float64 where that is fast.
 
     Memory grows with the numbers of samples, not with the number of pairs. Under `torch.compile` and in transforms of
     `torch.func`, and for kernels with trained parameters, there is a matrix of all pairs of all groups instead. The
@@ -85,7 +90,8 @@ def drift(
 
     Returns:
         Vectors `(*G, n, d)` in the units of the samples ("none" times those of the kernel, "sharp" one by them),
-        float64 for float64 samples and float32 for all others. Differentiable once with respect to all tensors.
+        float64 for float64 samples and float32 for all others. Differentiable twice with respect to all tensors;
+        second derivatives need a matrix of all pairs of each group.
 
     Raises:
         TypeError: if samples or weights are not tensors, or `kernel` is not a :class:`Kernel` that `normalise` can use.

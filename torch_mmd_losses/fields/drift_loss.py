@@ -60,7 +60,8 @@ def drift_loss(
     code, and unlike in :func:`drift`, the sums that normalise affinities have no weights.
 
     Memory grows with the numbers of samples, not with the number of pairs, except under `torch.compile` and in
-    transforms of `torch.func`. Distances and drifts are computed in float64 where that is fast.
+    transforms of `torch.func`. On a CPU, float32 samples are evaluated in float32 where sums of affinities keep their
+    digits, and else in float64, by logarithms if they would underflow; on other devices always so.
 
     Args:
         fake: samples `(*G, n, d)` in any floating-point dtype, with or without dimensions of groups `*G`. To the

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_mmd_losses.fields.affinities import all_distances
 from torch_mmd_losses.fields.log_kernels import Log, LogKernel
 from torch_mmd_losses.fields.visits import Visits
-from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.hand_written_gradients import differentiable_gradients, reverse_mode_only
 from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile, ValuesOfPairs
 from torch_mmd_losses.pairs.product_tiles import NARROW_UP_TO, add_gradients, values_of_tile, visit_distances
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted
@@ -102,7 +102,9 @@ def field(
     traced: bool,
     visits: Visits | None = None,
 ) -> Field:
-    """Return the sums for `w_ij = f(x_i, y_j) w_j`, in :func:`total_dtype`, differentiable once.
+    """Return the sums for `w_ij = f(x_i, y_j) w_j`, in :func:`total_dtype`, differentiable twice.
+
+    Second derivatives are those of a matrix of all pairs.
 
     Args:
         points: `(g, p, d)`.
@@ -113,15 +115,20 @@ def field(
         traced: leave everything to autograd, with a matrix of all pairs, since the values have trained parameters.
         visits: visits of the same pairs, if there have been some and the function does not overwrite distances.
     """
-    wide = total_dtype(points.device)
     with full_precision(points.device):
         if not traced and reverse_mode_only(points, samples, weights):
             return Field(*_Field.apply(points, samples, weights, function, indices, visits))  # type: ignore[no-untyped-call]
-        values = indices.without(function.of_all(points, samples, indices)).to(wide) * weights.unsqueeze(-2).to(wide)
-        mass = values.sum(-1)
-        centre = samples.detach().mean(-2, keepdim=True)
-        pull = values @ (samples - centre).to(wide) - mass.unsqueeze(-1) * (points - centre).to(wide)
-        return Field(mass, pull)
+        return _whole_field(points, samples, weights, function, indices)
+
+
+def _whole_field(points: Tensor, samples: Tensor, weights: Tensor, function: PairFunction, indices: Indices) -> Field:
+    """Return the sums from a matrix of all pairs, by operations that autograd follows."""
+    wide = total_dtype(points.device)
+    values = indices.without(function.of_all(points, samples, indices)).to(wide) * weights.unsqueeze(-2).to(wide)
+    mass = values.sum(-1)
+    centre = samples.detach().mean(-2, keepdim=True)
+    pull = values @ (samples - centre).to(wide) - mass.unsqueeze(-1) * (points - centre).to(wide)
+    return Field(mass, pull)
 
 
 class _Field(torch.autograd.Function):
@@ -150,7 +157,6 @@ class _Field(torch.autograd.Function):
         return joined([part.totals for part in parts])[0]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_mass: Tensor | None, of_pull: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         points, samples, weights = ctx.saved_tensors
         function, indices = ctx.function, ctx.indices
@@ -159,6 +165,11 @@ class _Field(torch.autograd.Function):
             of_mass = torch.zeros(points.shape[:2], dtype=wide, device=points.device)
         if of_pull is None:
             of_pull = torch.zeros_like(points, dtype=wide)
+        if torch.is_grad_enabled():
+            found = differentiable_gradients(
+                lambda x, y, w: _whole_field(x, y, w, function, indices), ctx.saved_tensors, (of_mass, of_pull)
+            )
+            return *found, None, None, None
         targets = [
             torch.zeros_like(tensor, dtype=wide) if want else None
             for tensor, want in zip((points, samples, weights), ctx.needs_input_grad, strict=False)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.kernels.base import Kernel, _Product
+from torch_mmd_losses.kernels.base import Kernel, _OnColumns, _Product
 from torch_mmd_losses.kernels.bounded import RBFBKernel
 from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.kernels.inverse_multiquadric import InverseMultiquadricKernel
@@ -67,6 +67,11 @@ def radial_summands(kernel: Kernel) -> list[RadialSummand]:
     radial = [summand for summand in summands if isinstance(summand, RadialSummand)]
     if len(radial) < len(summands):
         other = next(summand.kernel for summand in summands if not isinstance(summand, RadialSummand))
+        if any(isinstance(module, _OnColumns) for module in other.modules()):
+            raise TypeError(
+                "kernel: expected a kernel of the distance in all columns, got a kernel on some columns, "
+                "kernel.on(...). Pass these columns of the samples: a drift within them is that of the kernel itself"
+            )
         raise TypeError(
             "kernel: expected a kernel of the distance such as LaplaceKernel(scale=1.0), got "
             f"{type(other).__name__}, which is not one"

@@ -31,9 +31,10 @@ def witness_gradient(points: Tensor, *, real: Tensor, fake: Tensor, kernel: Kern
 
     Returns:
         Vectors `(p, d)`, float64 for float64 points and float32 for all others. Differentiable once with respect to all
-        tensors.
+        tensors, and more often in transforms of `torch.func`.
 
     Raises:
+        NotImplementedError: in the backward pass of a second derivative outside `torch.func`.
         TypeError: if an argument is not a tensor, or `kernel` is not a :class:`Kernel`.
         ValueError: if samples are empty or not floating-point, or differ in dimension, dtype or device.
 

@@ -214,13 +214,29 @@ class _ProductGradients(torch.autograd.Function):
         return tuple(None if g is None else g.to(t.dtype) for g, t in zip(found, narrow, strict=True))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *along: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         tensors = ctx.saved_tensors
-        with full_precision(tensors[0].device):
+        with torch.no_grad(), full_precision(tensors[0].device):
             found = _second_gradients(tensors, along, ctx.request, ctx.needs_input_grad[:4])
         narrow = [None if g is None else g.to(t.dtype) for g, t in zip(found, tensors, strict=True)]
+        if torch.is_grad_enabled():
+            narrow = list(_NoFurther.apply(len(narrow), *narrow, *tensors))  # type: ignore[no-untyped-call]
         return (*narrow, None, None)
+
+
+class _NoFurther(torch.autograd.Function):
+    """Gradients that are refused to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        return tensors[:count]
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        raise NotImplementedError(
+            "kernel_sums, witness, witness_gradient: expected at most two derivatives of kernel values by the samples "
+            "in eager mode (of which witness_gradient is one), got a third one. Transforms of torch.func have them all"
+        )
 
 
 def _sums(points: Tensor, samples: Tensor, coefficients: Tensor, request: Request) -> Tensor:
