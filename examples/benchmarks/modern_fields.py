@@ -40,7 +40,9 @@ def dense_witness_gradient(fake: Tensor, real: Tensor, scale: float) -> Tensor:
 
     def towards(samples: Tensor) -> Tensor:
         distances = torch.cdist(fake, samples)
-        slopes = torch.exp(distances / -scale) / distances.clamp_min(1e-12)
+        slopes = torch.exp(distances / -scale) / distances
+        if samples is fake:
+            slopes.fill_diagonal_(0)
         return (slopes @ samples - slopes.sum(-1, keepdim=True) * fake) / (scale * samples.shape[-2])
 
     return towards(real) - towards(fake)

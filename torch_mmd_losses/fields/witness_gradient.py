@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
+from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.kernel_products import kernel_gradients, signed_samples
 
@@ -49,12 +51,17 @@ def witness_gradient(points: Tensor, *, real: Tensor, fake: Tensor, kernel: Kern
     check_kernel(kernel)
     rows, real_rows = checks.same_space("points", points, "real", real)
     _, fake_rows = checks.same_space("real", real, "fake", fake)
-    if points is fake:  # so that points and samples of equal index are the same
+    at_fake = _are_equal(rows, fake_rows)
+    if at_fake:  # first, so that points and samples of equal index are the same
         samples, weights = signed_samples(fake_rows, real_rows)
         weights = -weights
     else:
         samples, weights = signed_samples(real_rows, fake_rows)
     found = kernel_gradients(
-        rows.unsqueeze(0), samples.unsqueeze(0), weights.unsqueeze(0), kernel, same=points is fake or points is real
+        rows.unsqueeze(0), samples.unsqueeze(0), weights.unsqueeze(0), kernel, same=at_fake or points is real
     )
     return found.squeeze(0)
+
+
+def _are_equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.is_cpu and reverse_mode_only(a, b) and torch.equal(a.detach(), b.detach()))
