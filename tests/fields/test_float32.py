@@ -20,6 +20,10 @@ from torch_mmd_losses import (
     witness_gradient,
 )
 from torch_mmd_losses.fields import direct, field_sums
+from torch_mmd_losses.fields.affinities import Affinity
+from torch_mmd_losses.fields.log_kernels import log_kernel, radial_summands
+from torch_mmd_losses.fields.loss_by_logarithms import LossByLogarithms
+from torch_mmd_losses.fields.loss_options import LossOptions
 from torch_mmd_losses.kernels import matern_profiles
 from torch_mmd_losses.kernels.summands import clear_distance, relative_slopes
 from torch_mmd_losses.pairs import product_tiles, tiles
@@ -270,3 +274,10 @@ def test_slopes_of_distances_above_zero_need_no_mask(kernel, monkeypatch):
         found = profile.value_and_slope(sq_dist.clone()), profile.excess_and_slope(sq_dist.clone())
         monkeypatch.undo()
         assert_close(found, expected)
+
+
+def test_logarithms_are_taken_in_float64():
+    options = LossOptions((0.1,), 0.0, 0.0, per_group=False)
+    log = log_kernel(radial_summands(RBFKernel()), "rows", torch.float32)
+    for function in (log, Affinity(log, torch.zeros(1, 1)), LossByLogarithms(torch.zeros(1, 1, 1), [], options)):
+        assert function.near(torch.zeros(1, 1, 1), 1e-6) == math.inf

@@ -44,10 +44,15 @@ def values_and_gradients(plan: Plan, tensors: Tensors, wanted: Sequence[bool]) -
     values, gradients = zeros(tensors), zero_gradients(tensors, wanted)
     for group in range(len(values)):
         one = tensors.of(slice(group, group + 1))
-        demands = _demands(plan, one)
-        for part in parts(one, plan.estimator):
-            _add_part(plan, part, one, demands, values[group], [None if g is None else g[group] for g in gradients])
+        add_group(plan, one, values[group], [None if g is None else g[group] for g in gradients])
     return values, gradients
+
+
+def add_group(plan: Plan, one: Tensors, value: Tensor, gradients: Sequence[Tensor | None]) -> None:
+    """Add the value of a single group, and the wanted gradients."""
+    demands = _demands(plan, one)
+    for part in parts(one, plan.estimator):
+        _add_part(plan, part, one, demands, value, gradients)
 
 
 class _Demands(NamedTuple):

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import hand_written_gradients
-from torch_mmd_losses.groups import by_autograd, linear, stacked, tiled
+from torch_mmd_losses.groups import by_autograd, linear, stacked, strips, tiled
 from torch_mmd_losses.groups.call import Plan, Tensors, is_small, zero_gradients, zeros
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel
-from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, has_closed_form, is_trained
+from torch_mmd_losses.kernels.summands import (
+    GramSummand,
+    RadialSummand,
+    Summand,
+    by_kind,
+    has_closed_form,
+    is_trained,
+)
 from torch_mmd_losses.pairs.objective import GENERATOR
 from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision
@@ -32,7 +39,11 @@ def group_values(kernel: Kernel, tensors: Tensors, estimator: Estimator, tile_si
     """
     by_hand = hand_written_gradients.reverse_mode_only(*tensors.present())
     if by_hand and not is_small(tensors) and tensors.scale is None and tensors.real_weights is None:
-        return _one_by_one(kernel, tensors, estimator, tile_size)
+        summands, found = by_kind(kernel._summands())
+        plan = Plan(summands, found, estimator, tile_size)
+        if found or not strips.are_possible(plan, tensors):
+            return _one_by_one(kernel, tensors, estimator, tile_size)
+        return _Values.apply(plan, *tensors)  # type: ignore[no-untyped-call]
     radial: list[RadialSummand] = []
     others: list[GramSummand] = []
     left: list[Summand] = []
@@ -71,7 +82,7 @@ class _Values(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, *given: Tensor | None) -> Tensor:  # noqa: ANN401
         tensors, ctx.plan, ctx.wanted = Tensors(*given), plan, ctx.needs_input_grad[1:]  # type: ignore[arg-type]
         if plan.radial:
-            way = stacked if is_small(tensors) else tiled
+            way = stacked if is_small(tensors) else strips if strips.are_possible(plan, tensors) else tiled
             values, gradients = way.values_and_gradients(plan, tensors, ctx.wanted)
         else:
             values, gradients = zeros(tensors), zero_gradients(tensors, ctx.wanted)
