@@ -45,8 +45,8 @@ def grouped_mmd2(
     as they are, and so do scores that are far apart. Only the last digits may depend on how many groups there are,
     because they are processed in chunks.
 
-    Groups of up to 512 real and fake samples together are evaluated many at a time, larger ones tile by tile. Memory is
-    a few times that of the scores. For kernels with trained parameters, under `torch.compile` and in function
+    Groups of up to 512 real and fake samples together are evaluated many at a time, larger ones tile by tile, or strip
+    by strip. Memory is a few times that of the scores. For kernels with trained parameters, under `torch.compile` and in function
     transforms, memory grows with the number of pairs.
 
     Args:
