@@ -11,9 +11,9 @@ installed.
 For large groups, "products alone" is the time of the matrix products without which no gradient is found, each pair
 once, in strips that fit into the cache: a limit for any code that makes them with the same library.
 
-Dense code for fields makes whole matrices of the pairs in float32, whose size the table names; ours needs the memory of a
-tile, or of at most 32 tiles where that saves a second computation of the distances. The library computes in float32
-where the result is right within 1e-5 of the sum of its absolute terms, which dense code does not look at.
+Dense code for fields makes whole matrices of the pairs in float32, whose size the table names; ours needs the memory
+of a tile, or of at most 32 tiles where that saves a second computation of the distances. The library computes in
+float32 where the result is right within 1e-5 of the sum of its absolute terms, which dense code does not look at.
 
 For gradient caching, the network has eight layers of 512 units. The activations kept are the most bytes that autograd
 holds at a time, without parameters.

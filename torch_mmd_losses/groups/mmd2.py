@@ -46,8 +46,8 @@ def grouped_mmd2(
     because they are processed in chunks.
 
     Groups of up to 512 real and fake samples together are evaluated many at a time, larger ones tile by tile, or strip
-    by strip. Memory is a few times that of the scores. For kernels with trained parameters, under `torch.compile` and in function
-    transforms, memory grows with the number of pairs.
+    by strip. Memory is a few times that of the scores. For kernels with trained parameters, under `torch.compile` and
+    in function transforms, memory grows with the number of pairs.
 
     Args:
         real: scores `(*G, m, d)` in any floating-point dtype, with any number of dimensions for the groups. Flatten
