@@ -16,21 +16,18 @@ from torch_mmd_losses.fields.field_sums import Displacements, joined
 from torch_mmd_losses.fields.log_kernels import LogKernel
 from torch_mmd_losses.fields.sample_sets import SampleSet
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
-from torch_mmd_losses.kernels.summands import RadialSummand, sum_of_profiles
+from torch_mmd_losses.kernels.summands import RadialSummand
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile, ValuesOfPairs
 from torch_mmd_losses.pairs.product_tiles import visit_distances
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import full_precision, total_dtype
 
-RANGE = {torch.float32: math.exp(-80.0), torch.float64: math.exp(-600.0)}
-"""Smallest sum of kernel values, in units of the peak of the kernel, that is made of values with all their digits.
+SMALLEST = {torch.float32: 1e-30, torch.float64: 1e-280}
+"""Smallest sum of kernel values whose summands have all their digits, and to which values below the range add nothing.
 
 The exponent of a value is rounded relative to itself. In float32, that of a value of exp(-80) is right within 1e-5.
 """
-
-SMALLEST = {torch.float32: 1e-30, torch.float64: 1e-280}
-"""Smallest sum to which values that underflow contribute nothing."""
 
 KEPT_TILES = 32
 """Number of tiles up to which values are kept for a second visit: 15 MB in float32."""
@@ -50,15 +47,9 @@ def are_kept(points: Tensor, samples: Tensor) -> bool:
     return points.shape[0] * points.shape[1] * samples.shape[1] <= KEPT_TILES * tile_side(None, points.device) ** 2
 
 
-def are_large(sums: Tensor, dtype: torch.dtype, peak: float = 1.0) -> bool:
-    """Return whether sums of values are so large that their summands have all their digits.
-
-    Args:
-        sums: the sums.
-        dtype: the dtype of the values.
-        peak: the largest value that the function takes.
-    """
-    return float(sums.amin()) >= max(peak * RANGE[dtype], SMALLEST[dtype])  # false for NaN
+def are_large(sums: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether sums of values in a dtype are so large that their summands have all their digits."""
+    return float(sums.amin()) >= SMALLEST[dtype]  # false for NaN
 
 
 def divided(
@@ -74,11 +65,11 @@ def divided(
     """
     function = KernelValues(summands)
     functions: list[ValuesOfPairs] = [function]
-    peak, unit = _peak(summands), 1.0
+    unit = 1.0
     if sharp is not None:
         function.factor = None  # both kernels take the same distances, which vary the kernel more
         divisor = _SharpValues(sharp)
-        functions, unit, peak = [divisor, function], divisor.peak, 1.0
+        functions, unit = [divisor, function], divisor.peak
     pulls = []
     for samples, weights, indices in sets:
 
@@ -89,7 +80,7 @@ def divided(
 
         with full_precision(x.device):
             parts = visit_distances(x, samples, function, indices, start, "displacements")
-        if not all(are_large(part.totals[0][0], part.x.dtype, peak) for part in parts):
+        if not all(are_large(part.totals[0][0], part.x.dtype) for part in parts):
             return None
         found = joined([part.totals for part in parts])
         mass, pull = found[0][0] * unit, found[-1][1]
@@ -99,14 +90,14 @@ def divided(
 
 def balanced(x: Tensor, sets: Sequence[SampleSet], summands: Sequence[RadialSummand]) -> Tensor | None:
     """Return the drift that is normalised over rows and columns, or None if values underflow. See :func:`divided`."""
-    function, peak = KernelValues(summands), _peak(summands)
+    function = KernelValues(summands)
     with full_precision(x.device):
         visits = [_visited(x, each, function) for each in sets]
         rows = [torch.cat([part.rows for part in parts]) for parts in visits]
         columns = [torch.cat([part.columns for part in parts]) for parts in visits]
         of_rows = rows[0] + rows[1]
-        dtype = max((part.dtype for parts in visits for part in parts), key=lambda found: RANGE[found])
-        if not all(are_large(sums, dtype, peak) for sums in (of_rows, *columns)):
+        dtype = max((part.dtype for parts in visits for part in parts), key=lambda found: SMALLEST[found])
+        if not all(are_large(sums, dtype) for sums in (of_rows, *columns)):
             return None
         (mass, towards), (own_mass, away) = [
             _displaced(x, each, function, each.weights * own.rsqrt(), parts)
@@ -145,10 +136,6 @@ def _displaced(
             visitor.add(0, values, tile, near)
         found.append(visitor.totals)
     return joined(found)[0]
-
-
-def _peak(summands: Sequence[RadialSummand]) -> float:
-    return float(sum_of_profiles(summands, torch.zeros((), dtype=torch.float64)).detach())
 
 
 class _Masses:
