@@ -300,3 +300,15 @@ def test_logarithms_are_taken_in_float64():
     log = log_kernel(radial_summands(RBFKernel()), "rows", torch.float32)
     for function in (log, Affinity(log, torch.zeros(1, 1)), LossByLogarithms(torch.zeros(1, 1, 1), [], options)):
         assert function.near(torch.zeros(1, 1, 1), 1e-6) == math.inf
+
+
+@pytest.mark.parametrize("normalise", ["rows", "rows_and_columns", "sharp"])
+def test_values_that_underflow_in_float32_alone(normalise):
+    generator = torch.Generator().manual_seed(0)
+    fake, real = torch.randn(30, 512, generator=generator), torch.randn(40, 512, generator=generator)
+    kernel = LaplaceKernel(0.32)  # all distances are about 32, of which float32 has enough digits
+    found = drift(fake, real, kernel=kernel, normalise=normalise)
+    exact = drift(fake.double(), real.double(), kernel=kernel, normalise=normalise)
+    assert_close(found.double(), exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
+    loss = drift_loss(fake, real, temperatures=(0.008, 0.05))
+    assert_close(loss.double(), drift_loss(fake.double(), real.double(), temperatures=(0.008, 0.05)), rtol=1e-5, atol=0)
