@@ -52,10 +52,8 @@ def ways_of_repaired_distances(
         whole: whether all pairs are one tile.
     """
     conditioning, factor = function.conditioning(a), function.factor
-    if not a.is_cpu:
-        yield from ways_of_distances(a, b, conditioning, factor)
-        return
-    for wide in (False, True) if a.dtype == torch.float32 else (True,):
+    tried = ((False, True) if a.dtype == torch.float32 else (True,)) if a.is_cpu else ()
+    for wide in tried:
         if wide:
             a, b = widened(a, b)
         left, right = centred(a, b)
