@@ -2,7 +2,9 @@
 
 Times here are those of the clock, not of the processor: the processor does the same work with any number of threads.
 "Bare" is the sequence of matrix products, exponentials and passes over matrices that a loss of this library consists
-of, in the same tiles and with nothing else. The half of the turns in which other processes ran least counts.
+of, in the same tiles and with nothing else. The half of the turns in which other processes ran least counts. Before a
+turn, the threads work for 0.3 s, because the second core of a virtual machine is slow at first after a rest. Memory is
+measured in a new process for each number, with the allocator as users have it.
 
 More cores than this machine has are a model. It counts the operators and the work of each. At most `e / 32768` threads
 share an operator on matrices with `e` elements, because PyTorch gives no thread less. The work of the operator is
@@ -12,6 +14,7 @@ Memory is as fast as needed in the model, which favours plain autograd: its matr
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -25,8 +28,10 @@ from unittest import mock
 
 import torch
 from by_hand import Pair, kernels, plain, samples, step
-from common import Options, Record, Size, Target, main, markdown, progress
+from common import Options, Record, Size, Target, main, markdown, printed_by, progress
 from counts import FREE
+from memory import WARM_UP as SMALL
+from memory import peak
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -58,6 +63,9 @@ PASSES = {"RBF": 0, "5 RBF": 18}
 
 TURN = 0.1
 """Seconds of one turn of a candidate."""
+
+WARM_UP = 0.3
+"""Seconds for which several threads work before a turn."""
 
 FLOPS_PER_ELEMENT = 6
 """FLOP of a matrix product that take as long as one element of a pass: 0.06 ns at 95 GFLOP/s."""
@@ -171,11 +179,19 @@ def times_of(candidates: Mapping[Key, Callable[[], object]], seconds: float, *, 
     while time.perf_counter() - start < seconds:
         for key, work in candidates.items():
             torch.set_num_threads(key[1])
-            work()  # wakes the threads and fills the caches
+            _warm_up(work, min(WARM_UP, seconds) if alone and key[1] > 1 else 0.0)
             turns[key].append(_turn(work, calls[key]))
     torch.set_num_threads(1)
     counted = {key: sorted(values)[: -(-len(values) // 2)] if alone else values for key, values in turns.items()}
     return {key: median(taken for _, taken in values) for key, values in counted.items()}
+
+
+def _warm_up(work: Callable[[], object], seconds: float) -> None:
+    """Wake the threads and fill the caches."""
+    start = time.perf_counter()
+    work()
+    while time.perf_counter() - start < seconds:
+        work()
 
 
 def _turn(work: Callable[[], object], calls: int) -> tuple[float, float]:
@@ -200,6 +216,18 @@ def _clock(work: Callable[[], object], calls: int) -> float:
     for _ in range(calls):
         work()
     return (time.perf_counter() - start) / calls
+
+
+def peak_of(n: int, d: int, name: str, threads: int, seed: int) -> float:
+    """Return the bytes that a loss with its gradient needs, measured in this process, which should be a new one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    pair = kernels(d)[name]
+    ours(pair, *samples(SMALL, d, seed))()
+    work = ours(pair, *samples(n, d, seed))
+    found = peak(work).bytes
+    torch.set_num_threads(before)
+    return found
 
 
 def overheads(seconds: float) -> Overheads:
@@ -275,7 +303,9 @@ def measure(options: Options) -> list[Record]:
         found = times_of({(way, k): work for k in numbers for way, work in works.items()}, 3 * options.seconds)
         case: Record = {"n": n, "d": d, "kernel": name}
         for k in numbers:
-            records.append({**case, "threads": k, **{way: found[way, k] for way in works}})
+            arguments = (n, d, name, k, options.seed)
+            memory = peak_of(*arguments) if options.quick else printed_by(__file__, *arguments)
+            records.append({**case, "threads": k, **{way: found[way, k] for way in works}, "bytes": memory})
         alone = {way: operators(works[way], 1) for way in ("ours", "plain")}
         for k in (*numbers[1:], *MODELLED):
             counted = {"ours": operators(works["ours"], k), "plain": alone["plain"]}
@@ -312,6 +342,7 @@ def table(records: list[Record]) -> str:
             str(r["threads"]),
             *(f"{r[way] * 1e3:.3g}" for way in ("ours", "plain")),
             *(f"{speed_up(records, way, r):.2f}" for way in ("ours", "plain", "bare")),
+            f"{r['bytes'] / 1e6:.0f}" if "bytes" in r else "",
         ]
         for r in measured
     ]
@@ -324,6 +355,7 @@ def table(records: list[Record]) -> str:
         "speed-up of `mmd2`",
         "of plain",
         "of bare",
+        "memory of `mmd2` [MB]",
     ]
     parts = [markdown(header, rows)]
     model = [r for r in records if "modelled" in r]
@@ -367,4 +399,7 @@ def targets(records: list[Record]) -> list[Target]:
 
 
 if __name__ == "__main__":
-    main(sys.modules[__name__])
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(peak_of(*json.loads(sys.argv[2]))))
+    else:
+        main(sys.modules[__name__])

@@ -1,5 +1,10 @@
 """Tiles for several threads, which are larger than those for one, and give the same losses."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from cases import CASES, KernelCase, scores
@@ -88,7 +93,7 @@ def test_one_thread_takes_the_tiles_that_it_always_took():
         assert found == expected
 
 
-@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 4), (4, 8), (64, 16)])
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 16), (64, 16)])
 def test_several_threads_take_several_tiles_at_once(threads, expected, with_threads):
     assert with_threads(threads, lambda: tiles.tiles_at_once(None, CPU)) == expected
     assert with_threads(threads, lambda: tiles.tiles_at_once(None, CPU, 4)) == max(1, expected // 4)
@@ -174,3 +179,30 @@ def test_two_threads_compute_what_one_computes_and_always_the_same():
     # Sums of float32 numbers in another order.
     assert_close(found, expected, rtol=1e-5, atol=1e-8)
     assert all(torch.equal(x, y) for x, y in zip(found, again, strict=True))
+
+
+FAULTS = """
+import resource
+import torch
+from torch_mmd_losses import RBFMix, mmd2
+
+torch.set_num_threads(2)
+real, fake = torch.randn(2048, 16, requires_grad=True), torch.randn(2048, 16, requires_grad=True)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.autograd.grad(mmd2(real, fake, RBFMix()), (real, fake))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first, second, third = faults(), faults(), faults()
+print(third)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
+def test_matrices_of_several_threads_stay_with_the_process():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=environment)
+    # 8,000 to 14,000 if the allocator returns the matrices after each use.
+    assert int(done.stdout) < 1000

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,14 +17,14 @@ GPU_TILE = 4096
 """Rows and columns of a tile on other devices: 64 MB, enough work for a kernel to be worth its launch."""
 
 AT_ONCE = 16
-"""Largest number of tiles that an operator takes at once if several threads share it: 8 MB in float32.
+"""Number of tiles that an operator takes at once if several threads share it: 8 MB in float32.
 
 Each thread waits for the others at the start and the end of an operator, for microseconds on an idle machine and for
 milliseconds beside busy processes. Few large operators wait less.
 """
 
-A_THREAD = 2
-"""Number of tiles for each thread. With more, matrices are so large that an allocator returns them to the system."""
+LARGEST_THRESHOLD = 31 * 2**20
+"""Bytes of a block from which glibc learns to keep freed memory. It learns from blocks of up to 32 MB."""
 
 MANY_THREADS = 8
 """Number of threads from which on tiles are twice as wide."""
@@ -73,14 +75,28 @@ def tiles_at_once(tile_size: int | None, device: torch.device, share: int = 1) -
     """Return how many tiles an operator should take at once, so that each thread of this process has enough to do.
 
     A single thread takes one tile, which stays in its cache. So do GPUs, and calls with a `tile_size`. Work that keeps
-    many matrices in memory takes only one in `share` tiles of what other work takes.
+    many matrices in memory takes only one in `share` tiles of what other work takes. Several threads also make the
+    allocator keep freed memory.
     """
     if tile_size is not None or device.type != "cpu" or torch.compiler.is_compiling():
         return 1
-    threads = torch.get_num_threads()
-    if threads == 1:
+    if torch.get_num_threads() == 1:
         return 1
-    return max(1, min(AT_ONCE, A_THREAD * threads) // share)
+    _keep_freed_memory()
+    return max(1, AT_ONCE // share)
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Make the allocator of glibc keep freed matrices for the next ones, once for this process.
+
+    By default, glibc returns matrices of several megabytes to the system after each use. The page faults of the next
+    matrices take up to a third of the time of a loss. When a block is freed that is larger than all before it, glibc
+    raises its thresholds: it then keeps freed blocks of up to that size, and up to twice as many bytes in all, see
+    `mallopt(3)`. The block here is never written, so it takes no memory. Other allocators ignore it, and so does glibc
+    if the user has set the thresholds.
+    """
+    np.empty(LARGEST_THRESHOLD, np.uint8)
 
 
 def tiles(block: Block, side: int, at_once: int = 1, *, merged: bool = False) -> Iterator[tuple[slice, slice]]:
