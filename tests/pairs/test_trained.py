@@ -11,8 +11,11 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
+    InverseMultiquadricKernel,
     Kernel,
+    LaplaceKernel,
     LinearKernel,
+    MaternKernel,
     MMDLoss,
     RationalQuadraticKernel,
     RationalQuadraticMix,
@@ -123,6 +126,9 @@ KERNELS = {
     "RationalQuadraticMix": with_parameters(
         lambda: RationalQuadraticMix((0.5, 9.0), weights=(0.4, 1.5), length_scale=1.3, trainable=True)
     ),
+    "LaplaceKernel": with_parameters(lambda: LaplaceKernel(1.3, trainable=True)),
+    "MaternKernel": with_parameters(lambda: MaternKernel(2.5, 1.3, trainable=True)),
+    "InverseMultiquadricKernel": with_parameters(lambda: InverseMultiquadricKernel(1.3, -1.5, trainable=True)),
 }
 
 every_kernel = pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)

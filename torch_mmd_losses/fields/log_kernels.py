@@ -175,7 +175,7 @@ def _polynomial_times_exponential(decay: float, coefficients: Sequence[float]) -
     return log
 
 
-def _matern(kernel: MaternKernel) -> list[Log]:
+def _matern(kernel: Any) -> list[Log]:  # noqa: ANN401
     if kernel.nu == 0.5:
         return [_laplace(kernel.length, 0.0)]
     return [
@@ -193,7 +193,7 @@ def _sharp_laplace(scale: float) -> Log:
     return _plus(_polynomial_times_exponential(1 / scale, (1.0,)), 2 * math.log(scale))
 
 
-def _sharp_matern(kernel: MaternKernel) -> list[Log]:
+def _sharp_matern(kernel: Any) -> list[Log]:  # noqa: ANN401
     """Return the logarithm of the sharp kernel, a Matern kernel of the next order with the same decay."""
     if kernel.nu == 0.5:
         return [_sharp_laplace(kernel.length)]

@@ -60,13 +60,14 @@ class Kernel(Hyperparameters):
     none if it raises an error. Tensors are refused.
 
     **Trained kernels.** With `trainable=True`, the hyper-parameters of :class:`RBFKernel`, :class:`RBFMix`,
-    :class:`RationalQuadraticKernel` and :class:`RationalQuadraticMix` are trained. Their logarithms are then the
-    parameters of the module, so they stay positive: `kernel.log_sigma` is a :class:`torch.nn.Parameter`, and
-    `kernel.sigma` is the tensor `kernel.log_sigma.exp()`. Assignments such as `kernel.sigma = 2.0` write into the
-    parameter, which an optimiser keeps. Numbers from 1e-9 to 1e9 are accepted. To train only the bandwidths of a
-    mixture, call `kernel.log_weights.requires_grad_(False)`. As in other modules, the parameters have the default
-    dtype, move with `.to()`, are rounded by `.half()`, and are stored in `state_dict`. The states of fixed and of
-    trained kernels are not exchangeable.
+    :class:`RationalQuadraticKernel` and :class:`RationalQuadraticMix` are trained, and so are the scale of
+    :class:`LaplaceKernel`, the length of :class:`MaternKernel` and `c` of :class:`InverseMultiquadricKernel`. Their
+    logarithms are then the parameters of the module, so they stay positive: `kernel.log_sigma` is a
+    :class:`torch.nn.Parameter`, and `kernel.sigma` is the tensor `kernel.log_sigma.exp()`. Assignments such as
+    `kernel.sigma = 2.0` write into the parameter, which an optimiser keeps. Numbers from 1e-9 to 1e9 are accepted. To
+    train only the bandwidths of a mixture, call `kernel.log_weights.requires_grad_(False)`. As in other modules, the
+    parameters have the default dtype, move with `.to()`, are rounded by `.half()`, and are stored in `state_dict`. The
+    states of fixed and of trained kernels are not exchangeable.
 
     A kernel that you write yourself is trained through all tensors that require gradients in `from_sq_dist` or
     `forward`: parameters of the module, other leaves, or tensors computed before the call. In large batches its memory

@@ -45,28 +45,35 @@ class Hyperparameters(LoadedAsAWhole):
     """
 
     _hyperparameters: tuple[str, ...] = ()
-    _trainable = False
+    _trained: tuple[str, ...] = ()
 
-    def _make_trainable(self, trainable: bool) -> None:
-        """Replace all hyper-parameters by trained parameters, their logarithms, if `trainable`."""
+    @property
+    def _trainable(self) -> bool:
+        return bool(self._trained)
+
+    def _make_trainable(self, trainable: bool, *names: str) -> None:
+        """Replace hyper-parameters, by default all, by trained parameters, their logarithms, if `trainable`."""
         if not checks.flag("trainable", trainable):
             return
         for name, numbers in self._numbers():
+            if names and name not in names:
+                continue
             value = self._within_trainable_range(name, self.__dict__.pop(name))
             logarithms = torch.tensor(numbers, dtype=torch.float64, device="cpu").log()
             initial = logarithms if isinstance(value, tuple) else logarithms[0]
             # On the default device and in the default dtype, as the parameters of other modules.
             self.register_parameter(_log(name), nn.Parameter(torch.empty(initial.shape).copy_(initial)))
-        self._trainable = True
+        self._trained = names or self._hyperparameters
 
     def _logarithms(self) -> list[Tensor]:
         """Return the parameters of a trained kernel, in the order of its hyper-parameters."""
-        return [getattr(self, _log(name)) for name in self._hyperparameters]
+        return [getattr(self, _log(name)) for name in self._trained]
 
     def _as_numbers(self) -> SimpleNamespace:
         """Return the hyper-parameters of a trained kernel as numbers, which the host reads."""
-        values = {name: getattr(self, name).detach().tolist() for name in self._hyperparameters}
-        return SimpleNamespace(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        values = {name: getattr(self, name).detach().tolist() for name in self._trained}
+        trained = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return SimpleNamespace(**trained, **{name: getattr(self, name) for name in self._fixed()})
 
     def _within_trainable_range(self, name: str, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
         if isinstance(value, tuple):
@@ -81,10 +88,10 @@ class Hyperparameters(LoadedAsAWhole):
             setattr(cls, name, _Trained(name))
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in self._hyperparameters and (self._trainable or name in self.__dict__):
+        if name in self._hyperparameters and (name in self._trained or name in self.__dict__):
             # A tensor is refused too: if it was meant to be trained, it would get no gradient.
             value = _hinted(self._converted, name, value)
-            if self._trainable:
+            if name in self._trained:
                 self._set_trained(name, value)
                 return
             self._check(dict(self._numbers()) | {name: value if isinstance(value, tuple) else (value,)})
@@ -123,7 +130,7 @@ class Hyperparameters(LoadedAsAWhole):
             raise ValueError(f"state of {type(self).__name__}: expected numbers, got a tensor on the meta device")
         wanted = self._numbers()
         checksum, *numbers = state.flatten().tolist() or [None]
-        if self._trainable and numbers:
+        if self._trainable and len(numbers) > sum(len(values) for _, values in wanted):
             raise ValueError(
                 f"state of {type(self).__name__}: expected one that was saved with trainable=True, got one of fixed "
                 "hyper-parameters; assign these to a kernel with trainable=True"
@@ -165,7 +172,7 @@ class Hyperparameters(LoadedAsAWhole):
         return [(name, value if isinstance(value, tuple) else (value,)) for name, value in pairs]
 
     def _fixed(self) -> tuple[str, ...]:
-        return () if self._trainable else self._hyperparameters
+        return tuple(name for name in self._hyperparameters if name not in self._trained)
 
     def _checksum(self) -> float:
         return float(zlib.crc32(",".join(self._fixed()).encode()))
@@ -189,7 +196,7 @@ class _Trained:
     def __get__(self, kernel: Any, owner: type) -> Any:  # noqa: ANN401
         if kernel is None:
             return self
-        if not kernel._trainable:
+        if self.name not in kernel._trained:
             raise AttributeError(self.name)
         logarithm = getattr(kernel, _log(self.name))
         return logarithm.to(torch.promote_types(logarithm.dtype, torch.float32)).exp()
@@ -214,8 +221,8 @@ def _hinted(check: Callable[[str, object], _Value], name: str, value: object) ->
         if not any(isinstance(part, Tensor) for part in parts):
             raise
         raise TypeError(
-            f"{error}; RBFKernel, RBFMix, RationalQuadraticKernel and RationalQuadraticMix are trained with numbers "
-            "and trainable=True, other kernels as subclasses of Kernel with parameters of their own"
+            f"{error}; kernels with the option trainable are trained with numbers and trainable=True, other kernels as "
+            "subclasses of Kernel with parameters of their own"
         ) from None
 
 

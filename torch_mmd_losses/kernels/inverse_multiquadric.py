@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.kernels import profiles
+from torch_mmd_losses.kernels import hyperparameters, profiles, trained_profiles
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.contract import Conditioning, is_moderate, with_slope
 
@@ -25,9 +26,10 @@ class InverseMultiquadricKernel(Kernel):
     Args:
         c: distance at which the base is 2, in the units of the scores, from 1e-30 to 1e30.
         beta: exponent, from -1e30 to -1e-30.
+        trainable: whether to train `c`, but not the exponent, see :class:`Kernel`.
 
     Raises:
-        TypeError: if an argument is not a real number.
+        TypeError: if an argument is not a real number, or `trainable` is not a bool.
         ValueError: if an argument is out of range.
 
     Example:
@@ -40,10 +42,11 @@ class InverseMultiquadricKernel(Kernel):
 
     _hyperparameters = ("c", "beta")
 
-    def __init__(self, c: float = 1.0, beta: float = -0.5) -> None:
+    def __init__(self, c: float = 1.0, beta: float = -0.5, *, trainable: bool = False) -> None:
         super().__init__()
-        self.c = checks.hyperparameter("c", c)
+        self.c: float | Tensor = hyperparameters.number("c", c)
         self.beta = self._converted_exponent(beta)
+        self._make_trainable(trainable, "c")
 
     def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
         return self._converted_exponent(value) if name == "beta" else super()._converted(name, value)
@@ -58,12 +61,12 @@ class InverseMultiquadricKernel(Kernel):
         return number
 
     @property
-    def _length(self) -> float:
+    def _length(self) -> Any:  # noqa: ANN401
         """The length scale of the rational quadratic kernel."""
-        return self.c / math.sqrt(-2 * self.beta)
+        return _length(self.c, self.beta)
 
-    def _conditioning(self, like: Tensor) -> Conditioning:
-        moderate = -self.beta >= profiles.SMALLEST_SHAPE and is_moderate(self._length)
+    def _conditioning(self: Any, like: Tensor) -> Conditioning:
+        moderate = -self.beta >= profiles.SMALLEST_SHAPE and is_moderate(_length(self.c, self.beta))
         return Conditioning(-self.beta / self.c**2, -self.beta, moderate)
 
     @with_slope(
@@ -72,7 +75,15 @@ class InverseMultiquadricKernel(Kernel):
         excess_and_slope=lambda self, sq_dist: profiles.rational_quadratic_excess_with_slope(
             sq_dist, -self.beta, self._length
         ),
+        steps=lambda self, sq_dist: trained_profiles.inverse_multiquadric_with_steps(sq_dist, self.c, self.beta),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
+        c: Any = self.c
+        if self._trainable:
+            return trained_profiles.inverse_multiquadric(sq_dist, c, self.beta)
         return profiles.rational_quadratic(sq_dist, -self.beta, self._length)
+
+
+def _length(c: Any, beta: float) -> Any:  # noqa: ANN401
+    return c / math.sqrt(-2 * beta)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.kernels import matern_profiles
+from torch_mmd_losses.kernels import hyperparameters, matern_profiles, trained_profiles
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, is_moderate, with_slope
 
@@ -30,9 +31,10 @@ class LaplaceKernel(Kernel):
         floor: distances below it count as this distance and have no gradient; 0, or from 1e-30 to `scale`. With a
             floor, a score has the distance `floor` from itself as well, as in code that takes
             `sqrt(max(sq_dist, floor ** 2))`. The kernel is then positive definite only approximately.
+        trainable: whether to train the scale, but not the floor, see :class:`Kernel`.
 
     Raises:
-        TypeError: if an argument is not a real number.
+        TypeError: if an argument is not a real number, or `trainable` is not a bool.
         ValueError: if an argument is out of range.
 
     Example:
@@ -46,11 +48,12 @@ class LaplaceKernel(Kernel):
     _hyperparameters = ("scale", "floor")
     _is_smooth = False
 
-    def __init__(self, scale: float = 1.0, *, floor: float = 0.0) -> None:
+    def __init__(self, scale: float = 1.0, *, floor: float = 0.0, trainable: bool = False) -> None:
         super().__init__()
-        self.scale = checks.hyperparameter("scale", scale)
+        self.scale: float | Tensor = hyperparameters.number("scale", scale)
         self.floor = self._converted_floor(floor)
         self._check(dict(self._numbers()))
+        self._make_trainable(trainable, "scale")
 
     def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
         return self._converted_floor(value) if name == "floor" else super()._converted(name, value)
@@ -60,6 +63,8 @@ class LaplaceKernel(Kernel):
         return checks.hyperparameter("floor", value) if checks.finite_number("floor", value) or value != 0 else 0.0
 
     def _check(self, values: dict[str, tuple[float, ...]]) -> None:
+        if "scale" not in values:  # it is trained, and may fall below the floor
+            return
         scale, floor = values["scale"][0], values["floor"][0]
         if floor > scale:
             raise ValueError(f"scale, floor: expected floor <= scale, got {scale} and {floor}")
@@ -73,6 +78,7 @@ class LaplaceKernel(Kernel):
         ),
         near=lambda self: matern_profiles.laplace_near(self.scale, self.floor),
         overwriting=lambda self, sq_dist: matern_profiles.laplace_overwriting(sq_dist, self.scale, self.floor),
+        steps=lambda self, sq_dist: trained_profiles.laplace_with_steps(sq_dist, self.scale, self.floor),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
@@ -102,9 +108,10 @@ class MaternKernel(Kernel):
     Args:
         nu: order :math:`\nu`: 0.5, 1.5 or 2.5.
         length: length scale :math:`\ell`, in the units of the scores, from 1e-30 to 1e30.
+        trainable: whether to train the length scale, but not the order, see :class:`Kernel`.
 
     Raises:
-        TypeError: if an argument is not a real number.
+        TypeError: if an argument is not a real number, or `trainable` is not a bool.
         ValueError: if an argument is out of range.
 
     Example:
@@ -117,10 +124,11 @@ class MaternKernel(Kernel):
 
     _hyperparameters = ("nu", "length")
 
-    def __init__(self, nu: float = 1.5, length: float = 1.0) -> None:
+    def __init__(self, nu: float = 1.5, length: float = 1.0, *, trainable: bool = False) -> None:
         super().__init__()
         self.nu = self._converted_order(nu)
-        self.length = checks.hyperparameter("length", length)
+        self.length: float | Tensor = hyperparameters.number("length", length)
+        self._make_trainable(trainable, "length")
 
     @property
     def _is_smooth(self) -> bool:  # type: ignore[override]
@@ -134,13 +142,6 @@ class MaternKernel(Kernel):
         if number not in ORDERS:
             raise ValueError(f"nu: expected 0.5, 1.5 or 2.5, got {checks.described(value)}")
         return number
-
-    def _value_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
-        if self.nu == 0.5:
-            return matern_profiles.laplace_with_slope(sq_dist, self.length, 0.0)
-        if self.nu == 1.5:
-            return matern_profiles.matern_32_with_slope(sq_dist, self.length)
-        return matern_profiles.matern_52_with_slope(sq_dist, self.length)
 
     def _excess_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
         if self.nu == 0.5:
@@ -159,7 +160,7 @@ class MaternKernel(Kernel):
             return matern_profiles.laplace_near(self.length, 0.0)
         return matern_profiles.matern_32_near(self.length)  # order 5/2 has a finite steepness and does not need it
 
-    def _conditioning(self, like: Tensor) -> Conditioning:
+    def _conditioning(self: Any, like: Tensor) -> Conditioning:
         # The slope of order 3/2 still has a root at zero, though its value does not.
         steepness = 2.5 / self.length**2 if self.nu == 2.5 else math.inf
         return Conditioning(steepness, 1.0 if self.nu < 2.5 else math.inf, is_moderate(self.length))
@@ -170,9 +171,8 @@ class MaternKernel(Kernel):
         excess_and_slope=_excess_and_slope,
         near=_near,
         overwriting=_overwriting,
+        steps=lambda self, sq_dist: trained_profiles.matern_with_steps(sq_dist, self.nu, self.length),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
-        if self.nu == 0.5:
-            return matern_profiles.laplace(sq_dist, self.length, 0.0)
-        return (matern_profiles.matern_32 if self.nu == 1.5 else matern_profiles.matern_52)(sq_dist, self.length)
+        return matern_profiles.matern(sq_dist, self.nu, self.length)

@@ -1,12 +1,13 @@
 """Laplace and Matern kernels as functions of the squared distance, and the same with their slopes.
 
 As in `profiles.py`, functions that return only values are for autograd and the compiler, and functions that also return
-slopes overwrite their argument.
+slopes overwrite their argument. Scales and lengths are numbers, or tensors of dimension zero if they are trained.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from torch import Tensor
 from torch_mmd_losses.kernels.contract import ValueAndSlope
 from torch_mmd_losses.kernels.profiles import LOG_2
 from torch_mmd_losses.precision import total_dtype
+
+Scalar = Any
+"""A number, or a tensor of dimension zero."""
 
 FARTHEST = 1e4
 """Distance, in units of the decay, from which on kernel values are zero in every dtype."""
@@ -25,15 +29,16 @@ HALF_OF_MATERN_32 = 1.678
 """Distance, in units of the decay, at which the Matern kernel of order 3/2 is just above half its peak."""
 
 
-def laplace(sq_dist: Tensor, scale: float, floor: float) -> Tensor:
+def laplace(sq_dist: Tensor, scale: Scalar, floor: float) -> Tensor:
     """Return `exp(-max(distance, floor) / scale)`, with a gradient of zero at distance zero and below the floor."""
     apart = sq_dist != 0  # NaN is apart too
     distance = torch.where(apart, sq_dist, 1.0).sqrt()
     outside = apart & ~(distance < floor)
-    return torch.where(outside, torch.exp(distance / -scale), math.exp(-floor / scale))
+    peak = torch.exp(-floor / scale) if isinstance(scale, Tensor) else math.exp(-floor / scale)
+    return torch.where(outside, torch.exp(distance / -scale), peak)
 
 
-def laplace_with_slope(sq_dist: Tensor, scale: float, floor: float) -> ValueAndSlope:
+def laplace_with_slope(sq_dist: Tensor, scale: Scalar, floor: float) -> ValueAndSlope:
     """Return :func:`laplace` with its slope."""
     distance, inside = _distance(sq_dist, floor)
     value = (distance * (-1 / (scale * LOG_2))).exp2_()
@@ -47,7 +52,7 @@ def laplace_overwriting(sq_dist: Tensor, scale: float, floor: float) -> Tensor:
     return (distance.clamp_min_(floor) if floor else distance).mul_(-1 / (scale * LOG_2)).exp2_()
 
 
-def laplace_excess_with_slope(sq_dist: Tensor, scale: float, floor: float) -> ValueAndSlope:
+def laplace_excess_with_slope(sq_dist: Tensor, scale: Scalar, floor: float) -> ValueAndSlope:
     """Return :func:`laplace` minus its peak, with its slope."""
     distance, inside = _distance(sq_dist, floor)
     peak = math.exp(-floor / scale)
@@ -56,7 +61,7 @@ def laplace_excess_with_slope(sq_dist: Tensor, scale: float, floor: float) -> Va
     return ValueAndSlope(excess, slope if inside is None else slope.masked_fill_(inside, 0), -0.5 / scale)
 
 
-def laplace_near(scale: float, floor: float) -> float:
+def laplace_near(scale: Scalar, floor: float) -> float:
     """Return the squared distance at which the Laplace kernel is half its peak."""
     return (floor + LOG_2 * scale) ** 2
 
@@ -75,20 +80,20 @@ def _distance(sq_dist: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
 # With u = decay * distance: (1 + u) exp(-u), whose derivative by the squared distance is -decay^2 / 2 * exp(-u).
 
 
-def matern_32(sq_dist: Tensor, length: float) -> Tensor:
+def matern_32(sq_dist: Tensor, length: Scalar) -> Tensor:
     """Return `(1 + u) exp(-u)` with `u = sqrt(3) * distance / length`."""
     apart, u = _units(sq_dist, length, 3)
     return torch.where(apart, (1 + u) * torch.exp(-u), 1 - sq_dist / length / length * 1.5)
 
 
-def matern_32_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
+def matern_32_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
     """Return :func:`matern_32` with its slope."""
     u, decay = _own_units(sq_dist, length, 3)
     slope = (u * (-1 / LOG_2)).exp2_()
     return ValueAndSlope(u.mul_(slope).add_(slope), slope, -0.5 * decay**2)
 
 
-def matern_32_excess_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
+def matern_32_excess_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
     """Return :func:`matern_32` minus its peak, with its slope."""
     # In float64, because the linear terms of both summands cancel.
     u, decay = _own_units(sq_dist.to(total_dtype(sq_dist.device)), length, 3)
@@ -98,7 +103,7 @@ def matern_32_excess_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope
     return ValueAndSlope(excess.to(sq_dist.dtype), slope.to(sq_dist.dtype), -0.5 * decay**2)
 
 
-def matern_32_near(length: float) -> float:
+def matern_32_near(length: Scalar) -> float:
     """Return the squared distance at which the kernel is half its peak."""
     return (HALF_OF_MATERN_32 * length) ** 2 / 3
 
@@ -106,7 +111,7 @@ def matern_32_near(length: float) -> float:
 # With the same u: (1 + u + u^2 / 3) exp(-u), whose derivative is -decay^2 / 6 * (1 + u) exp(-u).
 
 
-def matern_52(sq_dist: Tensor, length: float) -> Tensor:
+def matern_52(sq_dist: Tensor, length: Scalar) -> Tensor:
     """Return `(1 + u + u^2 / 3) exp(-u)` with `u = sqrt(5) * distance / length`."""
     apart, u = _units(sq_dist, length, 5)
     units = sq_dist / length / length * 5
@@ -114,7 +119,7 @@ def matern_52(sq_dist: Tensor, length: float) -> Tensor:
     return torch.where(apart, (1 + u * (1 + u / 3)) * torch.exp(-u), near_zero)
 
 
-def matern_52_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
+def matern_52_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
     """Return :func:`matern_52` with its slope."""
     u, decay = _own_units(sq_dist, length, 5)
     power = (u * (-1 / LOG_2)).exp2_()
@@ -122,7 +127,7 @@ def matern_52_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
     return ValueAndSlope(torch.addcmul(slope, u.square_(), power, value=1 / 3), slope, -(decay**2) / 6)
 
 
-def matern_52_excess_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope:
+def matern_52_excess_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
     """Return :func:`matern_52` minus its peak, with its slope."""
     u, decay = _own_units(sq_dist.to(total_dtype(sq_dist.device)), length, 5)
     less = u.neg().expm1_()
@@ -132,7 +137,21 @@ def matern_52_excess_with_slope(sq_dist: Tensor, length: float) -> ValueAndSlope
     return ValueAndSlope(excess.to(sq_dist.dtype), slope.to(sq_dist.dtype), -(decay**2) / 6)
 
 
-def _units(sq_dist: Tensor, length: float, square: int) -> tuple[Tensor, Tensor]:
+def matern(sq_dist: Tensor, nu: float, length: Scalar) -> Tensor:
+    """Return the Matern kernel of order `nu`."""
+    if nu == 0.5:
+        return laplace(sq_dist, length, 0.0)
+    return (matern_32 if nu == 1.5 else matern_52)(sq_dist, length)
+
+
+def matern_with_slope(sq_dist: Tensor, nu: float, length: Scalar) -> ValueAndSlope:
+    """Return :func:`matern` with its slope."""
+    if nu == 0.5:
+        return laplace_with_slope(sq_dist, length, 0.0)
+    return (matern_32_with_slope if nu == 1.5 else matern_52_with_slope)(sq_dist, length)
+
+
+def _units(sq_dist: Tensor, length: Scalar, square: int) -> tuple[Tensor, Tensor]:
     """Return which distances are above zero, and `sqrt(square)` times the distances in lengths.
 
     Where the distance is zero, another number stands for it. A root has no derivative at zero. The kernels have one,
@@ -142,7 +161,7 @@ def _units(sq_dist: Tensor, length: float, square: int) -> tuple[Tensor, Tensor]
     return apart, (torch.where(apart, sq_dist, 1.0).sqrt() / length * math.sqrt(square)).clamp_max(FARTHEST)
 
 
-def _own_units(sq_dist: Tensor, length: float, square: int) -> tuple[Tensor, float]:
+def _own_units(sq_dist: Tensor, length: Scalar, square: int) -> tuple[Tensor, Scalar]:
     """Return `sqrt(square)` times the distances in lengths, in place, and the factor."""
     decay = math.sqrt(square) / length
     return sq_dist.sqrt_().mul_(decay).clamp_max_(FARTHEST), decay

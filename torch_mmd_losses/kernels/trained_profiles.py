@@ -1,4 +1,4 @@
-"""Gaussians and rational quadratics of the squared distance with hyper-parameters that are tensors.
+"""Functions of the squared distance with hyper-parameters that are tensors.
 
 Functions that return only values are for autograd and the compiler. Functions that also return slopes and steps make
 few passes over their argument.
@@ -13,6 +13,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.kernels import matern_profiles
 from torch_mmd_losses.kernels.contract import ValueAndSlope, ValueSlopeAndSteps
 from torch_mmd_losses.precision import total_dtype
 
@@ -96,6 +97,39 @@ def rational_quadratics_with_steps(
     moment = _sum(torch.mul(slope, sq_dist, out=part))
     steps = torch.stack(changes) * weights, torch.stack(sums) * weights, moment * -2 * rate
     return ValueSlopeAndSteps(_with_rate(value, slope, rate), steps)
+
+
+def inverse_multiquadric(sq_dist: Tensor, c: Tensor, beta: float) -> Tensor:
+    """Return `(1 + sq_dist / c^2) ** beta`."""
+    return torch.exp(torch.log1p(sq_dist / c.square()) * beta)
+
+
+def inverse_multiquadric_with_steps(sq_dist: Tensor, c: Tensor, beta: float) -> ValueSlopeAndSteps:
+    """Return :func:`inverse_multiquadric` with its slope, and the derivative of its sum with respect to `log(c)`."""
+    (factor,) = _scalars(1 / c.to(total_dtype(c.device)).square())
+    quotient = sq_dist * factor
+    value = quotient.log1p().mul_(beta / LOG_2).exp2_()
+    return _with_step_of_length(value, value / quotient.add_(1), beta * factor, sq_dist)
+
+
+def laplace_with_steps(sq_dist: Tensor, scale: Tensor, floor: float) -> ValueSlopeAndSteps:
+    """Return the Laplace kernel with its slope, and the derivative of its sum with respect to `log(scale)`."""
+    (number,) = _scalars(scale.to(total_dtype(scale.device)))
+    value, slope, rate = matern_profiles.laplace_with_slope(sq_dist.clone(), number, floor)
+    # Below the floor there is no slope, but the value depends on the scale.
+    moment = _sum(value * sq_dist.sqrt().clamp_min_(floor)) / number
+    return ValueSlopeAndSteps(_with_rate(value, slope, rate), (moment,))
+
+
+def matern_with_steps(sq_dist: Tensor, nu: float, length: Tensor) -> ValueSlopeAndSteps:
+    """Return the Matern kernel with its slope, and the derivative of its sum with respect to `log(length)`."""
+    (number,) = _scalars(length.to(total_dtype(length.device)))
+    return _with_step_of_length(*matern_profiles.matern_with_slope(sq_dist.clone(), nu, number), sq_dist)
+
+
+def _with_step_of_length(value: Tensor, slope: Tensor, rate: Scalar, sq_dist: Tensor) -> ValueSlopeAndSteps:
+    """Return values and slopes of `f(x / l^2)`, whose derivative with respect to `log(l)` is `-2 x f'`."""
+    return ValueSlopeAndSteps(_with_rate(value, slope, rate), (_sum(slope * sq_dist) * -2 * rate,))
 
 
 def _scalars(tensor: Tensor) -> Sequence[Scalar]:
