@@ -89,7 +89,8 @@ def _expanded(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the expansion of the squared distances, and the squared norms of both sets around their centre."""
     left, right = centred(a, b)
     squares_left, squares_right = left.square().sum(-1), right.square().sum(-1)
-    expanded = squares_left.unsqueeze(-1) + squares_right.unsqueeze(-2) - 2 * (left @ right.mT)
+    # Exact, and a pass over the small matrix instead of the large one.
+    expanded = squares_left.unsqueeze(-1) + squares_right.unsqueeze(-2) + (-2 * left) @ right.mT
     return expanded - expanded.detach().clamp_max(0), squares_left, squares_right
 
 

@@ -271,7 +271,7 @@ def _gradients(
     if not trained_tensors.depends_only_on(values, leaves):
         raise trained_tensors.UnknownTensorError
     chosen = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
-    weights = torch.ones_like(values) if counted is None else counted.to(values.dtype)
+    weights = values.new_ones(()).expand_as(values) if counted is None else counted.to(values.dtype)
     return list(torch.autograd.grad(values, chosen, weights, materialize_grads=True))
 
 
@@ -292,10 +292,12 @@ def _add_others(kernels: Trained, block: Block, sums: Sums, side: int) -> None:
             b = a if len(scores) == 1 else b
             grams = [summand.factor * summand.function.values(a, b) for summand in kernels.others]
             gram = reduce(torch.add, grams)
-        counted = torch.ones_like(gram)
+        counted, values = None, gram.detach()
         if block.distinct and block.meets_diagonal(rows, columns):
+            counted = torch.ones_like(values)
             block.diagonal(counted, rows, columns).zero_()
-        sums.total.add_((gram.detach() * counted).sum(1).sum(dtype=sums.total.dtype), alpha=times)
+            values = values * counted
+        sums.total.add_(values.sum(1).sum(dtype=sums.total.dtype), alpha=times)
         if gram.requires_grad:
             found = iter(_gradients(gram, counted, [*scores, *stand_ins], wanted))
             for target in targets:
