@@ -153,7 +153,7 @@ class MaternKernel(Kernel):
     def _overwriting(self, sq_dist: Tensor) -> Tensor:
         if self.nu == 0.5:
             return matern_profiles.laplace_overwriting(sq_dist, self.length, 0.0)
-        return self._value_and_slope(sq_dist).value
+        return matern_profiles.matern_with_slope(sq_dist, self.nu, self.length).value
 
     def _near(self) -> float:
         if self.nu == 0.5:
@@ -166,7 +166,7 @@ class MaternKernel(Kernel):
         return Conditioning(steepness, 1.0 if self.nu < 2.5 else math.inf, is_moderate(self.length))
 
     @with_slope(
-        _value_and_slope,
+        lambda self, sq_dist: matern_profiles.matern_with_slope(sq_dist, self.nu, self.length),
         conditioning=_conditioning,
         excess_and_slope=_excess_and_slope,
         near=_near,

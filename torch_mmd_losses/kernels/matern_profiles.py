@@ -46,7 +46,7 @@ def laplace_with_slope(sq_dist: Tensor, scale: Scalar, floor: float) -> ValueAnd
     return ValueAndSlope(value, slope if inside is None else slope.masked_fill_(inside, 0), -0.5 / scale)
 
 
-def laplace_overwriting(sq_dist: Tensor, scale: float, floor: float) -> Tensor:
+def laplace_overwriting(sq_dist: Tensor, scale: Scalar, floor: float) -> Tensor:
     """Return :func:`laplace` without a graph, in place."""
     distance = sq_dist.sqrt_()
     return (distance.clamp_min_(floor) if floor else distance).mul_(-1 / (scale * LOG_2)).exp2_()
