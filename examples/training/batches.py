@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.errors import RefusedError
+from training.errors import RefusedError, UnreadableError
 
 
 class Positions(Sampler[list[int]]):
@@ -77,7 +77,7 @@ def batches(
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # else the loader would draw from the global one
     )
-    return iter(cast(Iterable[Tensor], fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
+    return _named(cast(Iterable[Tensor], fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
 
 
 def centred(pixels: Tensor) -> Tensor:
@@ -92,6 +92,18 @@ def to_pixels(images: Tensor) -> Tensor:
 
 def _collated(found: Tensor | list[Tensor]) -> Tensor:
     return found if isinstance(found, Tensor) else torch.stack(found)
+
+
+def _named(loader: Iterable[Tensor]) -> Iterator[Tensor]:
+    try:
+        yield from loader
+    except UnreadableError as error:  # whose message begins with the traceback of a worker
+        raise UnreadableError(
+            str(error)
+            .strip()
+            .splitlines()[-1]
+            .removeprefix(f"{UnreadableError.__module__}.{UnreadableError.__qualname__}: ")
+        ) from error
 
 
 def _leave_signals(_: int) -> None:

@@ -19,16 +19,31 @@ PARTIAL = ".partial"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a file to write, which takes the place of `path` once it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Give the path of a file to write, which takes the place of `path` once it is complete.
+
+    Raises:
+        OSError: if it cannot be written; the message names it.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: Line) -> None:
+    """Append to a file of JSON lines.
+
+    Raises:
+        OSError: if it cannot be written; the message names it.
+    """
+    with _named(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,6 +81,14 @@ def read_lines(path: Path, *, growing: bool = False, **needed: type) -> list[Lin
     if growing and lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     return [_parsed(line, f"{path}, line {number}", needed) for number, line in enumerate(lines, 1)]
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _parsed(text: bytes, where: str, needed: dict[str, type]) -> Line:

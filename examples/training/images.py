@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from training.errors import RefusedError
+from training.errors import RefusedError, UnreadableError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
@@ -69,7 +69,7 @@ class Pictures(Dataset[Tensor]):
             with self._read(self._items[index]) as image:
                 return pil_to_tensor(self._fit(image.convert(self._mode)))
         except OSError as error:
-            raise RefusedError(f"{self._items[index]} cannot be read as an image: {error}") from error
+            raise UnreadableError(f"{self._items[index]} cannot be read as an image: {error}") from error
 
 
 def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "train") -> Dataset[Tensor]:

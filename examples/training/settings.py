@@ -68,7 +68,8 @@ class Settings:
     def __post_init__(self) -> None:
         check(self, "iterations", "log_every", "sample_every", "checkpoint_every", least=1)
         check(self, "keep_every", "devices", "nodes", least=1)
-        check(self, "seed", "workers", least=0)
+        check(self, "workers", least=0)
+        check(self, "seed", least=0, below=2**32)
         check(self, "ema_decay", least=0, below=1)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from training.averaging import moving_average
 from training.batches import batches, centred
 from training.images import load
-from training.launch import launch
+from training.launch import everywhere, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
 from training.settings import read
@@ -48,7 +48,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     # The number of scores is an option, and the log has the share of saturated pairs.
     warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
     randomness = Randomness(fabric, settings.seed)
-    images = load(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels)
+    data: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
+    images = everywhere(fabric, lambda: load(settings.dataset, settings.data_root, **data))
 
     # Networks are made on the CPU, so that a seed gives the same weights on all devices.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
