@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -43,7 +44,13 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
             print(error, file=sys.stderr)
         status = 128 + error.signal if isinstance(error, InterruptedBySignalError) else 1
         _exit(fabric, 2 if isinstance(error, RefusedError) and not isinstance(error, OSError) else status)
-    fabric.print(f"Settings, log, samples and checkpoints: {settings.out}")
+    except Exception:
+        if fabric is None or fabric.world_size == 1:
+            raise
+        traceback.print_exc()
+        _exit(fabric, 1)
+    if not settings.quiet:
+        fabric.print(f"Settings, log, samples and checkpoints: {settings.out}")
     if fabric.world_size > 1:
         fabric.barrier()  # the others would fail without a process that has left
         _exit(fabric, 0)

@@ -155,18 +155,17 @@ def test_a_run_may_go_on_from_a_chosen_checkpoint_here_and_elsewhere(finished: P
     assert [line["iteration"] for line in log(run)] == [1, 5, 10, 15]
 
 
-def killed_after(seconds: float, folder: Path, *options: str) -> bool:
-    """Run the script by its command, and kill it some time after it has begun to train; return whether it lived."""
+def kill_after(seconds: float, folder: Path, *options: str, meanwhile: Callable[[], object] = list) -> bool:
+    """Run the script by its command, kill it some time after it has begun to train, and return whether it lived."""
     command = [sys.executable, str(EXAMPLES / "dcgan_fake.py"), "--out", str(folder), "--quiet", "--device", "cpu"]
     path = os.pathsep.join([str(EXAMPLES.parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    before = (folder / "configuration.json").stat().st_mtime_ns if folder.exists() else 0
+    begun = folder / "configuration.json"
+    before = begun.stat().st_mtime_ns if begun.exists() else None
     with subprocess.Popen([*command, "--resume", "auto", *options], env=environment) as process:
-        while process.poll() is None:
-            if (folder / "configuration.json").exists():
-                if (folder / "configuration.json").stat().st_mtime_ns != before:
-                    break
+        while process.poll() is None and (not begun.exists() or begun.stat().st_mtime_ns == before):
             time.sleep(0.005)
+        meanwhile()
         time.sleep(seconds)
         lived = process.poll() is None
         process.kill()
@@ -175,15 +174,23 @@ def killed_after(seconds: float, folder: Path, *options: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("processes")
-def test_a_run_that_is_killed_at_random_moments_ends_as_if_it_was_not(tmp_path: Path):
+def test_a_run_that_is_killed_at_random_moments_ends_as_if_it_was_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     options = ["--iterations", "200", "--checkpoint-every", "3", "--updates", "alternating", "--loss", "mmd-rep"]
-    whole = train(tmp_path / "whole", *options)
+    whole, folder = train(tmp_path / "whole", *options), tmp_path / "run"
     moments = random.Random(os.getpid())
-    workers = [["--workers", "1"], ["--workers", "0"], ["--workers", "1"]]
-    killed = [killed_after(moments.uniform(0, 1), tmp_path / "run", *options, *each) for each in workers]
-    train(tmp_path / "run", *options, "--resume", "auto")
-    assert any(killed)
-    assert_same_run(whole, tmp_path / "run")
+
+    def train_beside_it() -> None:
+        message = refusal(capsys, lambda: train(folder, *options, "--resume", "auto"))
+        assert f"{folder} is in use by another training" in message
+
+    # A killed process leaves its lock, also while the workers that it had still live.
+    killed = [kill_after(0, folder, *options, "--workers", "1", meanwhile=train_beside_it)]
+    killed += [kill_after(moments.uniform(0, 1), folder, *options, "--workers", workers) for workers in "01"]
+    train(folder, *options, "--resume", "auto")
+    assert killed[0]
+    assert_same_run(whole, folder)
 
 
 def test_a_process_that_is_killed_while_it_saves_leaves_no_half_checkpoint(
@@ -348,6 +355,7 @@ def test_a_run_may_go_on_with_and_without_compilation(
         module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager", **kwargs)
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_)
+    torch.compiler.reset()
     whole = train(tmp_path / "whole", *SHORT, *options, "--iterations", "4")
     parts = train(tmp_path / "parts", *SHORT, *options, "--iterations", "2", "--compile")
     assert last_state(parts)["discriminator"].keys() == last_state(whole)["discriminator"].keys()
