@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from training.errors import RefusedError, UnreadableError
+from training.requirements import ADVICE
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
@@ -92,7 +93,12 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
     reader = {"train": _TRAIN, "test": _TEST}[split].get(dataset)
     if reader is None:
         raise RefusedError(f"split: {dataset} has no {split} split; {', '.join(_TEST)} have one")
-    return reader(root)
+    try:
+        return reader(root)
+    except RefusedError:
+        raise
+    except Exception as error:  # of any kind, since files may be damaged in any way
+        raise RefusedError(f"{dataset} in {root} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def cifar10(root: Path, *, train: bool = True) -> Pixels:
@@ -203,8 +209,9 @@ def torchvision() -> Any:  # noqa: ANN401
     """
     try:
         from torchvision import datasets
-    except ImportError as error:
-        raise RefusedError(f"Reading this data set needs torchvision, which cannot be imported: {error}") from error
+    except (ImportError, RuntimeError) as error:  # the latter if it was built for another PyTorch
+        message = f"Reading this data set needs torchvision, which cannot be imported: {error}\n{ADVICE}"
+        raise RefusedError(message) from error
     return datasets
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -135,22 +135,3 @@ def penalised(loss: Tensor, steepness: Tensor, weight: float) -> Tensor:
         weight: the weight w, 0.1 in the paper.
     """
     return (loss - 1) / (1 + weight * steepness)
-
-
-class JointMean(torch.autograd.Function):
-    """The mean over processes of a value of which each has its share.
-
-    The average of its gradients over the processes is exact: averaging divides by their number, so that this does not.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ANN401
-        """Return the mean."""
-        total = value.clone()
-        torch.distributed.all_reduce(total)
-        return total / torch.distributed.get_world_size()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
-        """Return the gradient as it is."""
-        return gradient

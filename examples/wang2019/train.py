@@ -24,7 +24,7 @@ from training.settings import read
 
 from torch_mmd_losses import MMDLoss, ScaledMMDLoss, UsageWarning, gradient_penalty, spectral_norms
 from torch_mmd_losses.results import Losses
-from wang2019.losses import JointMean, make_loss, penalised
+from wang2019.losses import make_loss, penalised
 from wang2019.networks import make_discriminator, make_generator
 from wang2019.presets import PRESETS, Wang2019, resolved
 
@@ -105,8 +105,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
             losses = loss.both(real=scores_real, fake=scores_fake)
         if settings.gradient_penalty:
             steepness = gradient_penalty(scores_real, real, target=0.0)
-            if joint and fabric.world_size > 1:
-                steepness = JointMean.apply(steepness)  # type: ignore[no-untyped-call]
+            if joint:  # the value is that of the joint batch, and the mean of the processes' gradients its gradient
+                steepness = steepness + (fabric.all_reduce(steepness.detach()) - steepness).detach()
             critical = penalised(losses.discriminator, steepness, settings.gradient_penalty)
             losses = losses._replace(discriminator=critical)
         return losses, scores_real, scores_fake
