@@ -38,10 +38,8 @@ def iteration_of(path: Path) -> int:
 def read(path: Path) -> State:
     """Return a checkpoint, on the CPU.
 
-    `torch.load` does not look at the checksums in a file, so that a flipped bit would be loaded as another number.
-
-    Raises:
-        RefusedError: if it is not there, damaged, no checkpoint of these scripts, or has numbers that are not finite.
+    It is refused if it is damaged or has numbers that are not finite. `torch.load` does not look at the checksums in a
+    file, so that a flipped bit would be loaded as another number.
     """
     if not path.is_file():
         raise RefusedError(f"There is no checkpoint {path}")
@@ -65,11 +63,7 @@ def read(path: Path) -> State:
 
 
 def write(path: Path, state: State) -> None:
-    """Write a checkpoint that is complete or not there.
-
-    Raises:
-        OSError: if it cannot be written; the message names it.
-    """
+    """Write a checkpoint that is complete or not there."""
     with replacing(path) as partial:
         try:
             torch.save(state, partial)

@@ -58,13 +58,7 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
 
 
 def everywhere(fabric: Fabric, act: Callable[[], T], kind: type[Exception] = RefusedError) -> T:
-    """Act in all processes; return the result, or raise in all what one of them refused.
-
-    Args:
-        fabric: the processes.
-        act: may raise an error of the kind, or that a file cannot be read or written.
-        kind: the error to raise.
-    """
+    """Act in all processes; return the result, or raise in all the error of a kind, or an OSError, of one of them."""
     message = None
     try:
         result = act()

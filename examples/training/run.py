@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import torch
@@ -42,14 +41,7 @@ ASK_EVERY = 10
 class Run:
     """The folder of a run, of which one training at a time is the writer. Only the first process writes.
 
-    Args:
-        fabric: the processes.
-        settings: those of the training; they name the folder.
-        paper: says whose networks are in a checkpoint.
-        images: how many there are to learn from.
-
-    Raises:
-        RefusedError: if another training has the folder, or if its content does not fit.
+    The paper whose networks are trained, the settings and the number of images are in each checkpoint.
     """
 
     def __init__(self, fabric: Fabric, settings: Settings, *, paper: str, images: int) -> None:
@@ -57,23 +49,19 @@ class Run:
         self._folder, self._checkpoints = settings.out, settings.out / "checkpoints"
         self._about = {"paper": paper, "configuration": saved(settings), "images": images}
         self._lock = FileLock(self._folder / LOCK, timeout=0)
+        self._handlers: dict[int, Any] = {}
         self._signal = 0
         self._board: TensorBoardLogger | None = None
         self._untouched = False
 
     def __enter__(self) -> Run:
         agreed(self._fabric, self._acquire)
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._handlers: dict[int, Any] = {
-            number: handler for number, handler in before.items() if handler is not signal.SIG_IGN
-        }
-        for number in self._handlers:
-            signal.signal(number, self._note)
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._untouched and isinstance(error, RefusedError):
@@ -81,11 +69,7 @@ class Run:
         self._lock.release()
 
     def resume(self, state: State) -> None:
-        """Put the checkpoint that is asked for, if there is one, into networks, optimisers and the rest of a state.
-
-        Raises:
-            RefusedError: if there is another run in the folder, or if the checkpoint does not fit the settings.
-        """
+        """Put the checkpoint that is asked for, if there is one, into networks, optimisers and the rest of a state."""
         path = agreed(self._fabric, self._found)
         if path is not None:
             everywhere(self._fabric, lambda: _fill(state, path))
@@ -130,8 +114,7 @@ class Run:
     def log(self, line: Line, *, advice: str, shown: Sequence[str] = ("loss_discriminator", "loss_generator")) -> None:
         """Append a line with its `iteration` to the log, with the iterations in a second.
 
-        Raises:
-            StoppedError: if a number of it is not finite; `advice` says what to try.
+        If a number is not finite, the training stops; `advice` says what to try.
         """
         iteration, (before, start) = line["iteration"], self._watch
         self._watch = (iteration, time.perf_counter())
@@ -174,11 +157,7 @@ class Run:
         agreed(self._fabric, act, StoppedError)
 
     def save(self, state: State) -> None:
-        """Save a checkpoint, and delete those that are not kept.
-
-        Raises:
-            StoppedError: if a number is not finite: the checkpoints before can still be used.
-        """
+        """Save a checkpoint, and delete those that are not kept; stop if a number is not finite."""
         iteration = state["iteration"]
         content = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in state.items()}
         lost = checkpoints.not_finite(content)
@@ -193,11 +172,7 @@ class Run:
         self._saved = iteration
 
     def finish(self, state: State) -> None:
-        """Save what is not saved yet.
-
-        Raises:
-            InterruptedBySignalError: if a signal ended the run before its end.
-        """
+        """Save what is not saved yet, and raise an error if a signal ended the run."""
         self._bar.close()
         if self._board:
             self._board.finalize("success")

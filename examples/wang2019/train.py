@@ -106,7 +106,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         if settings.gradient_penalty:
             steepness = gradient_penalty(scores_real, real, target=0.0)
             if joint:  # the value is that of the joint batch, and the mean of the processes' gradients its gradient
-                steepness = steepness + (fabric.all_reduce(steepness.detach()) - steepness).detach()
+                mean: Any = fabric.all_reduce(steepness.detach())
+                steepness = steepness + (mean - steepness).detach()
             critical = penalised(losses.discriminator, steepness, settings.gradient_penalty)
             losses = losses._replace(discriminator=critical)
         return losses, scores_real, scores_fake
