@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from trained import last_state, log, train
 from training.averaging import moving_average
 from training.batches import Positions, centred
 from training.images import fake
+from wang2019 import train as loop
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator
 
 from torch_mmd_losses import MMDLoss, RBFKernel
+from torch_mmd_losses.results import Losses
 
 BATCH = 6
 
@@ -78,6 +81,43 @@ def test_alternating_updates_show_the_generator_the_new_discriminator(tmp_path: 
     _, state = step(tmp_path, *options)
     assert_close(gradients(state, "discriminator"), expected_d)
     assert_close(gradients(state, "generator"), expected_g)
+
+
+class PlainRepulsion:
+    """The repulsive loss with a Gaussian kernel, as it is written, in float64."""
+
+    def both(self, real: Tensor, fake: Tensor) -> Losses:
+        others = 1 - torch.eye(len(real), dtype=torch.float64)
+
+        def mean(a: Tensor, b: Tensor) -> Tensor:
+            values = torch.exp(-(a[:, None] - b).square().sum(2) / 2)
+            return (values * others).sum() / others.sum()
+
+        within_real, cross, within_fake = mean(real, real), mean(real, fake), mean(fake, fake)
+        return Losses(within_real - within_fake, within_real - 2 * cross + within_fake)
+
+
+@pytest.fixture
+def _in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(loop, "centred", lambda pixels: pixels.double() / 127.5 - 1)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_in_float64")
+def test_a_loss_that_is_written_out_takes_the_same_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also to where the kernel saturates: real scores torn apart, and generated ones in one heap."""
+    options = ["--loss", "mmd-rep", "--lr-discriminator", "1e-2", "--lr-generator", "5e-4", "--batch-size", str(BATCH)]
+    options += ["--iterations", "30", "--log-every", "1"]
+    ours = log(train(tmp_path / "ours", *options))
+    monkeypatch.setattr(loop, "make_loss", lambda *args, **kwargs: PlainRepulsion())
+    plain = log(train(tmp_path / "plain", *options))
+    for line, expected in zip(ours, plain, strict=True):
+        names = ("loss_discriminator", "loss_generator", "gradient_norm_discriminator", "gradient_norm_generator")
+        assert [line[name] for name in names] == pytest.approx([expected[name] for name in names], rel=1e-6, abs=1e-9)
+    assert ours[-1]["k_rr"] < 0.01
+    assert ours[-1]["k_ff"] > 0.99
 
 
 def test_the_penalty_divides_the_discriminators_loss_only(tmp_path: Path):
