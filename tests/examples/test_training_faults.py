@@ -108,7 +108,7 @@ def change(**parts: object) -> Callable[[Path, dict[str, Any]], None]:
     [
         (flip, "does not match its checksum"),
         (lose, "numbers in adam_generator.state.0.exp_avg are not finite"),
-        (truncate, "cannot be read, it is truncated or no checkpoint"),
+        (truncate, "cannot be read, it is truncated or of another kind"),
         (change(iteration=-2), "expected an iteration >= 0, got -2"),
         (change(iteration="two"), "expected an iteration >= 0, got 'two'"),
         (lambda path, state: torch.save([1], path), "is no checkpoint of these scripts"),

@@ -302,7 +302,7 @@ def test_another_number_of_images_is_refused_even_if_forced(
         (["--dataset", "folder", "--data-root", "nowhere"], "There are no images (.bmp, "),
         (["--batch-size", "1000"], "batch_size: expected at most the number of images, 256; got 1000"),
         (["--device", "cuda"], "device: "),
-        (["--resume", "none.pt"], "There is no checkpoint none.pt"),
+        (["--resume", "none.pt"], "There is no none.pt"),
     ],
 )
 def test_what_cannot_be_trained_is_explained_and_leaves_no_folder(
