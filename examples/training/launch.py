@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -24,7 +25,6 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
     """Train in the processes that the settings ask for, and return the folder of the run.
 
     Exits with a message and a status: 2 if the training is refused, 1 if it breaks down, 128 and a signal's number.
-    Several processes exit in any case.
     """
     if settings.dry_run:
         print(to_json(settings))
@@ -53,7 +53,7 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
         fabric.print(f"Settings, log, samples and checkpoints: {settings.out}")
     if fabric.world_size > 1:
         fabric.barrier()  # the others would fail without a process that has left
-        _exit(fabric, 0)
+        gc.collect()  # of DDP, whose destructor could wait for ever later, as below
     return settings.out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from processes import in_a_fork, start
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from trained import assert_same_run, last_state, log, newest, train
 from training import run as run_module
@@ -123,6 +125,8 @@ def process(rank: int, folder: str, ports: list[int]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         prepare()
         train(Path(folder, where), *SHORT, *options)
+        # What is left would be destroyed with the group, and could wait for it for ever.
+        assert not any(isinstance(each, DistributedDataParallel) for each in gc.get_objects())
 
     runs |= {name: lambda name=name: stage(name) for name in STAGES}
     for (name, run), port in zip(runs.items(), ports, strict=True):
