@@ -177,7 +177,7 @@ def kill_after(seconds: float, folder: Path, *options: str, meanwhile: Callable[
 def test_a_run_that_is_killed_at_random_moments_ends_as_if_it_was_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    options = ["--iterations", "200", "--checkpoint-every", "3", "--updates", "alternating", "--loss", "mmd-rep"]
+    options = ["--iterations", "100", "--checkpoint-every", "3", "--updates", "alternating", "--loss", "mmd-rep"]
     whole, folder = train(tmp_path / "whole", *options), tmp_path / "run"
     moments = random.Random(os.getpid())
 
@@ -187,7 +187,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_it_was_not(
 
     # A killed process leaves its lock, also while the workers that it had still live.
     killed = [kill_after(0, folder, *options, "--workers", "1", meanwhile=train_beside_it)]
-    killed += [kill_after(moments.uniform(0, 1), folder, *options, "--workers", workers) for workers in "01"]
+    killed += [kill_after(moments.uniform(0, 1), folder, *options)]
     train(folder, *options, "--resume", "auto")
     assert killed[0]
     assert_same_run(whole, folder)
@@ -352,7 +352,7 @@ def test_a_run_may_go_on_with_and_without_compilation(
 ):
     def compile_(module: torch.nn.Module, **kwargs: object) -> None:
         # As torch.compile does, but without the minutes that generating code takes.
-        module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager", **kwargs)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="eager", **kwargs)
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_)
     torch.compiler.reset()
