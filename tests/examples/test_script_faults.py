@@ -19,8 +19,6 @@ import numpy as np
 import pytest
 import smmd_fake
 import smmd_spectra
-import study
-import sweep
 import torch
 from dcgan import gan, prepared, script
 from dcgan.atomic import NotWrittenError, append_text
@@ -28,9 +26,7 @@ from dcgan.checkpoints import Checkpoints, load
 from dcgan.locks import InUseError, owned
 from evaluation import classifier, images
 from PIL import Image
-from sweeps.folders import Folder, Outcome, Status
 from test_dcgan_training import assert_equal
-from test_study import PLACE, write_everything
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -300,95 +296,6 @@ def test_a_broken_line_of_a_log_is_named_and_nothing_is_lost(line: str, run: Pat
     assert "singular_values.jsonl, line 2: " in refusal(capsys, lambda: smmd_spectra.main([str(run)]))
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("run.json", "{"),
-        ("run.json", '{"study": "table1"}'),
-        ("outcome.json", "[]"),
-        ("outcome.json", '{"status": "lost"}'),
-        ("outcome.json", '{"status": "finished", "colour": 1}'),
-        ("configuration.json", "{"),
-        ("log.jsonl", "no\n"),
-        ("evaluations/x.json", '{"metrics": 1}'),
-    ],
-)
-def test_a_broken_record_of_a_sweep_is_named(
-    name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    folder = Folder(tmp_path / "sweep" / "one")
-    settings = {"loss": "hinge", "lr-discriminator": "0.0001", "lr-generator": "0.0001", "seed": "0"}
-    folder.describe({"study": "table1", "script": "x", "settings": settings, "options": []})
-    if name.startswith("evaluations"):
-        folder.save(Outcome(Status.FINISHED, iteration=3))
-    (folder.path / name).parent.mkdir(exist_ok=True)
-    (folder.path / name).write_text(content, encoding="utf-8")
-    message = refusal(capsys, lambda: sweep.main(["collect", "table1", "--out", str(tmp_path / "sweep")]))
-    assert f"{folder.path / name}" in message
-    assert "expected " in message
-
-
-@pytest.fixture(scope="module")
-def raw_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    raw = tmp_path_factory.mktemp("study") / "raw"
-    write_everything(raw, 1)
-    return raw
-
-
-def damage_json(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"}\n", b"\n", 1))
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-9])
-
-
-def leave_out_evaluations(path: Path) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(line for line in lines if b'"evaluation"' not in line))
-
-
-def rename_a_kind(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b'"training"', b'"trainings"', 1))
-
-
-LOG = "loss=mmd-rep,lr-discriminator=0.0005,lr-generator=0.002,seed=0.jsonl"
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "message"),
-    [
-        (LOG, damage_json, ", line 1: expected JSON"),
-        (LOG, cut, ": expected JSON"),
-        (LOG, leave_out_evaluations, ": expected one run, with evaluations"),
-        (LOG, rename_a_kind, ", line 2: expected the entries of a line of a kind, got trainings"),
-        ("costs.jsonl", damage_json, ", line 1: expected JSON"),
-        ("floor.json", damage_json, ": expected JSON"),
-        (LOG, Path.unlink, " are missing in "),
-        ("loss=mmd-rep,lr-discriminator=0.0005,lr-generator=0.002,seed=2.jsonl", Path.unlink, "seed=2.jsonl"),
-        ("costs.jsonl", Path.unlink, "1 files are missing in "),
-        ("floor.json", Path.unlink, "1 files are missing in "),
-    ],
-)
-def test_the_report_of_a_study_ends_with_an_error_if_a_log_is_damaged_or_missing(
-    name: str,
-    damage: Callable[[Path], None],
-    message: str,
-    raw_logs: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-):
-    raw = shutil.copytree(raw_logs, tmp_path / "raw")
-    damage(raw / name)
-    readme = tmp_path / "README.md"
-    readme.write_text(PLACE.format("| old |"), encoding="utf-8")
-    error = refusal(capsys, lambda: study.main(["report", "--raw", str(raw), "--root", str(tmp_path)]))
-    assert message in error
-    assert name in error
-    assert readme.read_text(encoding="utf-8") == PLACE.format("| old |")
-    assert not (tmp_path / "docs").exists()
-
-
 # Images
 
 
@@ -487,10 +394,6 @@ def test_a_folder_that_cannot_be_made_is_named(out: str, tmp_path: Path, capsys:
     (tmp_path / "file").touch()
     folder = tmp_path / out
     assert f"{folder}/training.lock cannot be written: " in refusal(capsys, lambda: train(folder))
-    (tmp_path / "train.py").touch()
-    words = ["run", "table1", "--out", str(folder), "--script", str(tmp_path / "train.py"), "--pairs", "1e-4/1e-4"]
-    words += ["--losses", "hinge"]
-    assert f"{folder}" in refusal(capsys, lambda: sweep.main(words))
 
 
 def test_a_full_disk_is_explained_and_what_was_saved_stays(run: Path, capsys: pytest.CaptureFixture[str]):
