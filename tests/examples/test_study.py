@@ -488,6 +488,7 @@ def test_what_cannot_be_measured_is_refused_before_it_is_trained(stub: Stub, cap
 
 
 @pytest.mark.paper
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Stub, capsys: pytest.CaptureFixture[str]):
     assert stub.do("list") == 0
@@ -523,4 +524,4 @@ def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Stub, cap
     assert not stub.out.exists()
     assert {path: path.read_bytes() for path in stub.raw.rglob("*.*")} == before
     assert stub.do("list") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "9 finished, 1 diverged"
+    assert capsys.readouterr().out.splitlines()[-1] == "10 finished, 1 diverged"

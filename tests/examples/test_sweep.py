@@ -411,10 +411,9 @@ def test_the_figure_has_a_bar_or_a_mark_for_each_pair_and_a_panel_for_what_is_no
 
 # By Ray Tune
 
-with_ray = pytest.mark.paper
 
-
-@with_ray
+@pytest.mark.paper
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_all_runs_are_done_once_and_what_diverged_or_failed_is_noted(stub: Stub, capsys: pytest.CaptureFixture[str]):
     diverged = "loss=hinge,lr-discriminator=0.0001,lr-generator=0.001,seed=0"
@@ -444,7 +443,8 @@ def test_all_runs_are_done_once_and_what_diverged_or_failed_is_noted(stub: Stub,
     assert [trace for name, trace in stub.traces().items() if "mmd-rep" in name] == [[1, 2, 3, 4, 5]] * 2
 
 
-@with_ray
+@pytest.mark.paper
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_scheduler_stops_what_is_worse_at_the_rungs(stub: Stub):
     words = [
@@ -468,7 +468,8 @@ def test_a_scheduler_stops_what_is_worse_at_the_rungs(stub: Stub):
     assert list(stub.traces().values()) == [[1, 2, 3, 4]] * 4
 
 
-@with_ray
+@pytest.mark.paper
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_run_in_the_hands_of_another_process_is_left_to_it(stub: Stub, capsys: pytest.CaptureFixture[str]):
     taken = "loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.0001,seed=0"
@@ -478,7 +479,8 @@ def test_a_run_in_the_hands_of_another_process_is_left_to_it(stub: Stub, capsys:
     assert list(stub.traces().values()) == [[1, 2, 3]]
 
 
-@with_ray
+@pytest.mark.paper
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_sweep_on_two_workers_that_was_ended_is_finished_by_the_same_command(number: signal.Signals, stub: Stub):
@@ -507,7 +509,8 @@ def test_a_sweep_on_two_workers_that_was_ended_is_finished_by_the_same_command(n
         assert len(trace) <= 500 + (number == signal.SIGKILL and name in traces)
 
 
-@with_ray
+@pytest.mark.paper
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_real_training_is_finished_and_another_diverges(stub: Stub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES), *sys.path]))
