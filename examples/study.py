@@ -6,17 +6,17 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import tyro
 from studies import protocol
 from studies.logs import Raw
 from studies.pictures import PICTURES
 from studies.tables import COSTS, FLOOR, TABLES
-from sweeps.runs import EXAMPLES, Cluster, Pair, Recipe, Run, status
+from sweeps.runs import EXAMPLES, Pair, Recipe, Run, status
 from training.errors import RefusedError
 from training.files import replacing, write_text
 
@@ -70,6 +70,8 @@ class Train(Study):
             EXAMPLES / f"{protocol.SCRIPT}.py",
             evaluate=shlex.join([f"--features={self.features}", *protocol.EVALUATION]),
             evaluator=EXAMPLES / "evaluate.py",
+            jobs=self.jobs,
+            gpus=0,
             options=(*protocol.OPTIONS, f"--data-root={self.data_root}"),
         )
 
@@ -83,7 +85,7 @@ class Train(Study):
         for stage, runs in (("grid of the losses", grid), ("all", None)):
             waiting = [run for run in self.waiting if runs is None or run in runs]
             print(f"{stage}: {len(waiting)} to do, {self.jobs} at a time", flush=True)
-            ended = ended or tuning.do(self.recipe, waiting, Cluster(jobs=self.jobs, gpus=0), "fid")
+            ended = ended or tuning.do(self.recipe, waiting)
             self.export()
         return ended
 
@@ -172,17 +174,13 @@ class Report(Study):
                 picture.save(partial, format="png", optimize=True)
 
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("run")]
-    | Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-)
+COMMANDS: dict[str, Callable[..., Any]] = {"run": Train, "list": List, "report": Report}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit status."""
     try:
-        return tyro.cli(Command, description=__doc__, args=arguments).do()
+        return tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__, args=arguments).do()
     except (RefusedError, OSError) as error:
         print(f"study.py: error: {error}", file=sys.stderr)
         return 2

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 import tyro
 from sweeps import tables
 from sweeps.runs import (
     PAIR,
     SWEEPS,
-    Cluster,
     Group,
     Pair,
     Recipe,
@@ -79,7 +77,6 @@ class Train:
     """Train what is not done yet."""
 
     recipe: tyro.conf.OmitArgPrefixes[Recipe]
-    where: tyro.conf.OmitArgPrefixes[Cluster]
     losses: str = ""
     """In place of those of the sweep, with commas between them."""
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -90,8 +87,6 @@ class Train:
     """With commas between them."""
     share: str = "0/1"
     """I/N does the I-th of N shares, counted from 0: for the array jobs of a scheduler."""
-    metric: Literal["fid", "kid_mean"] = "fid"
-    """What is best; lower is better."""
     evaluations: str = "*.json"
     """Which files of a run's evaluations count; of several, the last by name."""
 
@@ -102,10 +97,6 @@ class Train:
         for path in (recipe.script, *([] if recipe.evaluate is None else [recipe.evaluator])):
             if not path.is_file():
                 raise RefusedError(f"there is no {path}")
-        try:
-            shlex.split(recipe.evaluate or "")
-        except ValueError as error:
-            raise RefusedError(f"--evaluate: {error} in {recipe.evaluate}") from error
         # Refuse what the script would refuse, before anything is started.
         for each in {tuple(run.settings): run for run in reversed(runs)}.values():
             dry = subprocess.run(recipe.training(each, "--dry-run"), capture_output=True, text=True)
@@ -117,7 +108,7 @@ class Train:
         from sweeps import tuning
 
         print(count(recipe.out, mine), flush=True)
-        ended = tuning.do(recipe, mine, self.where, self.metric)
+        ended = tuning.do(recipe, mine)
         print(count(recipe.out, mine), flush=True)
         return ended
 
@@ -149,8 +140,8 @@ class Train:
         """Return the best pair of each setting with a result for all pairs of its first seed."""
         found = {}
         for group, rows in tables.groups(tables.rows_of(self.recipe.study, self.recipe.out, self.evaluations)).items():
-            first, pair = tables.first_seed(rows), tables.best(rows, self.metric)
-            if pair and all(self.metric in row.metrics or row.status == "diverged" for row in first):
+            first, pair = tables.first_seed(rows), tables.best(rows, self.recipe.metric)
+            if pair and all(self.recipe.metric in row.metrics or row.status == "diverged" for row in first):
                 found[group] = pair
             else:
                 settings = ",".join(map("=".join, group))
@@ -186,11 +177,7 @@ def count(out: Path, runs: Sequence[Run]) -> str:
     return f"{len(runs)} runs: {', '.join(f'{number} {name}' for name, number in counts.items())}"
 
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("run")]
-    | Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Collect, tyro.conf.subcommand("collect")]
-)
+COMMANDS: dict[str, Callable[..., Any]] = {"run": Train, "list": List, "collect": Collect}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     end = words.index("--") if "--" in words else len(words)
     try:
-        command = tyro.cli(Command, args=words[:end], description=f"{__doc__}\n\n{EPILOG}")
+        command = tyro.extras.subcommand_cli_from_dict(COMMANDS, args=words[:end], description=f"{__doc__}\n\n{EPILOG}")
         if isinstance(command, Train):
             command.recipe = replace(command.recipe, options=tuple(words[end + 1 :])).absolute()
         return command.do()

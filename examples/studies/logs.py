@@ -57,13 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Raw:
-    """A folder of raw logs.
-
-    Args:
-        path: where it is.
-        pairs: learning rates that are tried with the first seed.
-        seeds: of the runs at the best pair.
-    """
+    """A folder of raw logs: learning rates that are tried with the first seed, and seeds of the best of them."""
 
     path: Path
     pairs: Sequence[Pair]

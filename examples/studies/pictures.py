@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from studies import protocol, tables
@@ -14,10 +13,8 @@ from sweeps.runs import Group, Run
 from sweeps.tables import Row, draw, spread
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 STYLES = {
     "non-saturating": ("#7f7f7f", "-"),
@@ -43,16 +40,7 @@ COLUMNS, SIDE = 12, 32 + 2 * 2
 def plot(
     axes: Axes, runs: Iterable[Mapping[int, float]], unit: float = 1.0, *, label: str, colour: str, dashes: str = "-"
 ) -> None:
-    """Draw the mean of some seeds, and a band from the lowest to the highest; no line without seeds.
-
-    Args:
-        axes: where to.
-        runs: the numbers of each seed by iteration, of runs that ended early as far as they go.
-        unit: how far an iteration is along the horizontal axis.
-        label: for the legend.
-        colour: of line and band.
-        dashes: of the line.
-    """
+    """Draw the mean of some seeds by iteration, of `unit` each, and a band from the lowest to the highest."""
     found: dict[int, list[float]] = {}
     for iteration, value in sorted(item for run in runs for item in run.items()):
         found.setdefault(iteration, []).append(value)
@@ -132,29 +120,23 @@ def lambdas(figure: Figure, raw: Raw) -> None:
 def samples(figure: Figure, raw: Raw) -> None:
     """Draw a row of samples of each loss at its best pair, of the first seed."""
     import numpy as np
+    from PIL import Image
 
     rows = []
     for loss in protocol.LOSSES:
-        pair = raw.best_pair(setting(loss))
+        pair, pixels = raw.best_pair(setting(loss)), np.full((SIDE, COLUMNS * SIDE), 255, np.uint8)
         path = raw.sheet(Run(setting(loss), pair, raw.seeds[0])) if pair else None
-        empty = np.full((SIDE, COLUMNS * SIDE), 255, np.uint8)
-        rows.append(first(path) if path is not None and path.exists() else empty)
+        if path is not None and path.exists():
+            with Image.open(path) as picture:
+                sheet = np.asarray(picture.convert("L"))
+            pixels = np.concatenate(np.split(sheet, len(sheet) // SIDE), axis=1)[:, : COLUMNS * SIDE]
+        rows.append(pixels)
     axes = figure.subplots()
     axes.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks(SIDE * (np.arange(len(rows)) + 0.5), protocol.LOSSES)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-
-
-def first(path: Path) -> NDArray[np.uint8]:
-    """Return the first images of a sheet beside each other."""
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("L"))
-    return np.concatenate(np.split(pixels, len(pixels) // SIDE), axis=1)[:, : COLUMNS * SIDE]
 
 
 def choices(figure: Figure, raw: Raw) -> None:

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from sweeps.runs import Group, Pair, Run, Value, text
 
 NAME = "fashion-mnist"
-
 SCRIPT = "dcgan_fashion_mnist"
-
 ITERATIONS = 2000
-
 OPTIONS = (
     "--width=8",
     f"--iterations={ITERATIONS}",
@@ -26,19 +23,14 @@ OPTIONS = (
     "--keep-every=400",
 )
 """Of all trainings. Width 8 takes 0.06 s for an iteration on one core beside another run, and width 16 0.14 s."""
-
 EVALUATION = ("--split=test", "--images=10000", "--all")
 """Of all evaluations, beside the features."""
-
 RATES = (5e-4, 2e-3)
 """Learning rates of D and of G, all four pairs of which are tried."""
-
 SEEDS = (0, 1, 2)
 """The first one chooses the best pair of learning rates; all are run with it."""
-
 COLLAPSED = 40.0
 """An FID that a training which learns has behind it; a run that ends above it is counted with the diverged."""
-
 LOSSES = ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b", "smmd")
 LAMBDAS = (-1, -0.5, 0, 0.5, 1, 2)
 KERNELS = {"RBF": "mmd-rep", "RBF-B": "mmd-rep-b"}
@@ -47,7 +39,6 @@ SCORES = (1, 4, 16, 64)
 SCALES = (1, 1 / 0.55, 3)
 NORMS = {"PICO": "pico", "PIM": "matrix"}
 """The normalisations by the names that the paper has for them; PIM is that of the reshaped matrix."""
-
 MMD = {
     "mmd-rbf": ("RBFMix", -1),
     "mmd-rq": ("RationalQuadraticMix", -1),
@@ -56,7 +47,6 @@ MMD = {
     "mmd-rep-b": ("RBFBKernel", 1),
 }
 """Kernel and lambda of the MMD losses. A copy, so that a report needs no PyTorch; a test compares it."""
-
 PAIRS: tuple[Pair, ...] = tuple((text(d), text(g)) for d, g in itertools.product(RATES, repeat=2))
 
 

@@ -7,7 +7,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from studies import protocol
 from studies.logs import Outcome, Raw
@@ -63,59 +62,48 @@ def failed(found: Iterable[Outcome]) -> int:
 # Claims
 
 
-class Difference(NamedTuple):
-    """Of two means over seeds, with its standard error for variances that need not be equal (Welch)."""
+def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
+    """Return the difference of two means over seeds, and its standard error for variances that may differ (Welch).
 
-    mean: float
-    error: float
-
-    def verdict(self, *, or_equal: bool = False) -> str:
-        """Return what this says of the claim that the first is lower, or not higher."""
-        if abs(self.mean) <= ERRORS * self.error:
-            return "not refuted" if or_equal else "cannot tell"
-        return "holds" if self.mean < 0 else "does not hold"
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.2f} ± {self.error:.2f}"
-
-
-def difference(first: Sequence[float], second: Sequence[float]) -> Difference | None:
-    """Compare the values of two seeds or more with others; None if there are too few.
-
-    None also if a run diverged: it has no place in a mean, and to leave it out would flatter.
+    It is None without two seeds each. It is None also if a run diverged, which has no place in a mean: to leave it out
+    would flatter.
     """
     if min(len(first), len(second)) < 2 or not all(map(math.isfinite, (*first, *second))):
         return None
     error = math.sqrt(sum(statistics.variance(values) / len(values) for values in (first, second)))
-    return Difference(statistics.fmean(first) - statistics.fmean(second), error)
+    return statistics.fmean(first) - statistics.fmean(second), error
 
 
-class Side(NamedTuple):
-    """One side of a claim; of several settings, the one with the lowest mean FID stands for it."""
+def verdict(found: tuple[float, float] | None, *, or_equal: bool = False) -> str:
+    """Return what a difference says of the claim that the first is lower, or not higher."""
+    if found is None or abs(found[0]) <= ERRORS * found[1]:
+        return "not refuted" if found and or_equal else "cannot tell"
+    return "holds" if found[0] < 0 else "does not hold"
 
-    name: str
-    settings: Sequence[Group]
 
-    def outcomes(self, raw: Raw) -> list[Outcome]:
-        """Return its runs by seed; of several settings, none until all runs of all are known."""
-        found = [raw.over_seeds(each) for each in self.settings]
-        if len(found) == 1:
-            return found[0]
-        complete = all(len(each) == len(raw.seeds) for each in found)
-        return min(found, key=lambda of: statistics.fmean(each.fid for each in of)) if complete else []
+Side = tuple[str, Sequence[Group]]
+"""One side of a claim: a name, and settings of which the one with the lowest mean FID stands for it."""
+
+
+def outcomes(raw: Raw, side: Side) -> list[Outcome]:
+    """Return the runs of a side by seed; of several settings, none until all runs of all are known."""
+    found = [raw.over_seeds(each) for each in side[1]]
+    if len(found) > 1 and any(len(each) < len(raw.seeds) for each in found):
+        return []
+    return found[0] if len(found) == 1 else min(found, key=lambda of: statistics.fmean(each.fid for each in of))
 
 
 def _loss(name: str) -> Side:
-    return Side(name, [setting(name)])
+    return name, [setting(name)]
 
 
 def _scores(number: int) -> Side:
-    return Side(f"mmd-rep with {number} score{'' if number == 1 else 's'}", [setting("mmd-rep", scores=number)])
+    return f"mmd-rep with {number} score{'' if number == 1 else 's'}", [setting("mmd-rep", scores=number)]
 
 
 def _norm(name: str) -> Side:
     found = [setting("mmd-rep", normalisation=NORMS[name], scale=scale) for scale in SCALES]
-    return Side(f"{name} at its best C", found)
+    return f"{name} at its best C", found
 
 
 NOT_WORSE = "is not worse than"
@@ -140,12 +128,13 @@ def claims(raw: Raw) -> str:
     """Return the claims, each with its numbers and what the seeds say."""
     rows = []
     for better, relation, worse, source in CLAIMS:
-        sides = [side.outcomes(raw) for side in (better, worse)]
+        sides = [outcomes(raw, side) for side in (better, worse)]
         found = difference(*([each.fid for each in side] for side in sides))
-        verdict = found.verdict(or_equal=relation == NOT_WORSE) if found else "cannot tell"
+        said = f"{found[0]:+.2f} ± {found[1]:.2f}" if found else "-"
         cells = [measured(raw, side) for side in sides]
         fids = [of[0] if of[-1] == str(len(raw.seeds)) else f"{of[0]} ({of[-1]})" for of in cells]
-        rows.append([f"{better.name} {relation} {worse.name}", source, *fids, str(found or "-"), verdict])
+        ruling = verdict(found, or_equal=relation == NOT_WORSE)
+        rows.append([f"{better[0]} {relation} {worse[0]}", source, *fids, said, ruling])
     head = ["claim", "in the paper", "FID of the first", "FID of the second", "difference", "verdict"]
     return markdown(head, rows)
 

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,8 +35,8 @@ Record = dict[str, Any]
 
 DIVERGED = re.compile(r"^Stopped at iteration ([\d,]+), where .*", re.MULTILINE)
 """How a training script says that a number is not finite any more, and ends with status 1."""
-INTERRUPTED = [128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-"""Exit statuses of a training that a signal has stopped, after it has saved."""
+INTERRUPTED = (129, 130, 143)
+"""Exit statuses of a training that SIGHUP, SIGINT or SIGTERM has stopped, after it has saved."""
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
 """Of D and of G in Section 5.1 of Wang et al. (2019), 16 pairs in all."""
@@ -132,7 +131,7 @@ def plan(
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the runs of a sweep are done: by which commands, and from which records nothing is left to do."""
+    """How and where the runs of a sweep are done, and from which records nothing is left to do."""
 
     study: tyro.conf.Positional[str]
     """What is varied: table1, lambda, constant or scores."""
@@ -148,6 +147,18 @@ class Recipe:
     """Iterations after which runs are evaluated before their end, for --scheduler; each three times the one before."""
     retry: bool = False
     """Train again what diverged or was stopped."""
+    jobs: int | None = None
+    """Runs side by side; by default as many as there are cores and GPUs for."""
+    cpus: float = 1.0
+    """Cores of each run."""
+    gpus: float | None = None
+    """GPUs of each run, may be a part of one; by default one if there are any."""
+    address: str | None = None
+    """Of a Ray cluster, or auto; by default, this machine is one."""
+    scheduler: Literal["fifo", "async_hyperband", "median_stopping_rule"] = "fifo"
+    """fifo brings all runs to their end; the others, such as ASHA, stop those that are worse at the rungs."""
+    metric: Literal["fid", "kid_mean"] = "fid"
+    """What is best; lower is better."""
     options: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Of the training script, the same for all runs."""
     directory: tyro.conf.Suppress[Path] = field(default_factory=Path.cwd)
@@ -155,10 +166,9 @@ class Recipe:
 
     def absolute(self) -> Recipe:
         """Return the same with whole paths, and with the scripts of examples/ for mere names."""
-        script, evaluator = (
-            path if path.suffix == ".py" else EXAMPLES / f"{path}.py" for path in (self.script, self.evaluator)
-        )
-        return replace(self, out=self.out.absolute(), script=script.absolute(), evaluator=evaluator.absolute())
+        paths = (path if path.suffix == ".py" else EXAMPLES / f"{path}.py" for path in (self.script, self.evaluator))
+        script, evaluator = (path.absolute() for path in paths)
+        return replace(self, out=self.out.absolute(), script=script, evaluator=evaluator)
 
     def training(self, run: Run, *more: str) -> list[str]:
         """Return the command that trains."""
@@ -182,22 +192,6 @@ class Recipe:
         """Return whether a run has come to its end, and was evaluated if that is asked for."""
         found = self.known(run)
         return found is not None and (found["status"] != "finished" or self.evaluate in (None, found.get("evaluated")))
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where the runs of a sweep are done."""
-
-    jobs: int | None = None
-    """Runs side by side; by default as many as there are cores and GPUs for."""
-    cpus: float = 1.0
-    """Cores of each run."""
-    gpus: float | None = None
-    """GPUs of each run, may be a part of one; by default one if there are any."""
-    address: str | None = None
-    """Of a Ray cluster, or auto; by default, this machine is one."""
-    scheduler: Literal["fifo", "async_hyperband", "median_stopping_rule"] = "fifo"
-    """fifo brings all runs to their end; the others, such as ASHA, stop those that are worse at the rungs."""
 
 
 def record(folder: Path) -> Record | None:

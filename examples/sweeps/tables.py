@@ -134,14 +134,9 @@ first seed, of those that came to an end.
 
 
 def draw(figure: Figure, rows: Sequence[Row], axis: Sequence[str], metric: str, limit: float | None) -> None:
-    """Draw bars as in Figure 3 of the paper: one for each pair of learning rates, in groups along the axis.
+    """Draw means over seeds as in the paper's Figure 3: a bar for each pair of learning rates, grouped along the axis.
 
-    Args:
-        figure: where to; it gets a panel for each value of the other settings.
-        rows: the runs; a bar is a mean over seeds.
-        axis: the options along the horizontal axis.
-        metric: the height of the bars.
-        limit: where the vertical axis ends.
+    There is a panel for each value of the other settings. The vertical axis ends at the limit.
     """
     from matplotlib import colormaps
     from matplotlib.patches import Patch

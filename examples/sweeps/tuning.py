@@ -22,22 +22,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import tune
-from sweeps.runs import (
-    EXAMPLES,
-    Cluster,
-    Recipe,
-    Record,
-    Run,
-    evaluation,
-    finite,
-    last_line,
-    locked,
-    record,
-    status,
-    tail,
-    understood,
-    write,
-)
+from sweeps import runs as folders
+from sweeps.runs import Recipe, Record, Run, last_line, write
 
 REFUSED, BUSY = 2, 3
 """Exit statuses: of a script that changed nothing, and of a sweep if other processes have the runs that are left."""
@@ -67,7 +53,7 @@ class Trial(tune.Trainable):
 
     def _work(self) -> Iterator[dict[str, Any]]:
         report: dict[str, Any] = {"status": "in the hands of another process"}
-        with locked(self._folder) as lock:
+        with folders.locked(self._folder) as lock:
             if lock is not None:
                 report = self._recipe.known(self._run) or (yield from self._train(lock))
                 if report["status"] == "finished" and self._recipe.evaluate not in (None, report.get("evaluated")):
@@ -76,12 +62,12 @@ class Trial(tune.Trainable):
 
     def _train(self, lock: int) -> Generator[dict[str, Any], None, Record]:
         """Train from rung to rung, and note how that ended unless it did not even begin."""
-        fresh, before, done = self._recipe.fresh(self._run), record(self._folder), last_line(self._folder)["iteration"]
+        fresh, before = self._recipe.fresh(self._run), folders.record(self._folder)
         write(self._folder, fresh)
-        for rung in (*(rung for rung in self._recipe.rungs if rung > done), None):
+        for rung in (*(rung for rung in self._recipe.rungs if rung > last_line(self._folder)["iteration"]), None):
             more = [f"--out={self._folder}", "--resume=auto", *([f"--iterations={rung}"] if rung else [])]
             ended, output = yield from self._watch(self._recipe.training(self._run, *more), "console.log", lock)
-            found = understood(fresh, ended, output, last_line(self._folder)["iteration"])
+            found = folders.understood(fresh, ended, output, last_line(self._folder)["iteration"])
             if not rung or found["status"] != "finished":
                 break
             yield {"iteration": rung} | (yield from self._evaluate(lock, found))
@@ -96,30 +82,24 @@ class Trial(tune.Trainable):
         command += shlex.split(self._recipe.evaluate or "")
         ended, output = yield from self._watch(command, "evaluation.log", lock)
         if ended:
-            return {"message": f"evaluation failed with status {ended}:{tail(output)}"}
-        if record(self._folder) == found:
+            return {"message": f"evaluation failed with status {ended}:{folders.tail(output)}"}
+        if folders.record(self._folder) == found:
             write(self._folder, {**found, "evaluated": self._recipe.evaluate})
-        return evaluation(self._folder, found["iteration"])[1]
+        return folders.evaluation(self._folder, found["iteration"])[1]
 
     def _watch(self, command: Sequence[str], log: str, lock: int) -> Generator[dict[str, Any], None, tuple[int, str]]:
         """Report the last line of the log now and then, and return exit status and output in the end."""
         with (self._folder / log).open("ab") as file:
             begin = file.tell()
             # In a session of its own, Ctrl-C on the terminal reaches the sweep only, which then decides.
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                cwd=self._recipe.directory,
-                pass_fds=(lock,),
-                start_new_session=True,
-            )
+            to: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+            where: dict[str, Any] = {"cwd": self._recipe.directory, "pass_fds": (lock,), "start_new_session": True}
+            self._process = subprocess.Popen(command, **to, **where)
         while self._process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(LOOK)
                 break
-            yield finite(last_line(self._folder))
+            yield folders.finite(last_line(self._folder))
         return self._process.returncode, (self._folder / log).read_bytes()[begin:].decode(errors="replace")
 
 
@@ -139,12 +119,12 @@ class Reporter(tune.Callback):
         print(f"{run.name}: {last['status']} at iteration {at:,} {message}".rstrip(), flush=True)
 
 
-def start(cluster: Cluster) -> None:
+def start(jobs: int | None = None, cpus: float = 1.0, address: str | None = None) -> None:
     """Connect to a cluster, or make this machine one."""
-    path = os.pathsep.join([str(EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(folders.EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
     ray.init(
-        cluster.address,
-        num_cpus=math.ceil(cluster.jobs * cluster.cpus) if cluster.jobs and not cluster.address else None,
+        address,
+        num_cpus=math.ceil(jobs * cpus) if jobs and not address else None,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -152,45 +132,37 @@ def start(cluster: Cluster) -> None:
     )
 
 
-def do(recipe: Recipe, runs: Sequence[Run], cluster: Cluster, metric: str) -> int:
+def do(recipe: Recipe, runs: Sequence[Run]) -> int:
     """Bring runs to their end; return 0 if all are there, 3 if other processes have the others, and else 1."""
     waiting = [run for run in runs if not recipe.is_done(run)]
     if waiting:
         ours, usual = not ray.is_initialized(), {}
         if ours:
-            start(cluster)
+            start(recipe.jobs, recipe.cpus, recipe.address)
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 usual[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
         # After Ctrl-C, Tune gives trainings ten seconds to save.
-        _tuner(recipe, waiting, cluster, metric).fit()
+        _tuner(recipe, waiting).fit()
         for number, handler in usual.items():
             signal.signal(number, handler)
         if ours:
             ray.shutdown()
     left = [run for run in runs if not replace(recipe, retry=False).is_done(run)]
-    busy = all(status(recipe.out / run.name) == "running" for run in left)
+    busy = all(folders.status(recipe.out / run.name) == "running" for run in left)
     return (BUSY if busy else 1) if left else 0
 
 
-def _tuner(recipe: Recipe, runs: Sequence[Run], cluster: Cluster, metric: str) -> tune.Tuner:
-    gpus = min(1.0, ray.cluster_resources().get("GPU", 0)) if cluster.gpus is None else cluster.gpus
-    trial = tune.with_resources(tune.with_parameters(Trial, recipe=recipe), {"cpu": cluster.cpus, "gpu": gpus})
-    first, last = min(recipe.rungs, default=1), max(recipe.rungs, default=1)
-    scheduler = tune.create_scheduler(
-        cluster.scheduler,
-        time_attr="iteration",
-        metric=metric,
-        mode="min",
-        grace_period=first,
-        max_t=3 * last,
-        reduction_factor=3,
-        stop_last_trials=False,
-    )
+def _tuner(recipe: Recipe, runs: Sequence[Run]) -> tune.Tuner:
+    gpus = min(1.0, ray.cluster_resources().get("GPU", 0)) if recipe.gpus is None else recipe.gpus
+    trial = tune.with_resources(tune.with_parameters(Trial, recipe=recipe), {"cpu": recipe.cpus, "gpu": gpus})
+    by = {"time_attr": "iteration", "metric": recipe.metric, "mode": "min"}
+    rungs = {"grace_period": min(recipe.rungs, default=1), "max_t": 3 * max(recipe.rungs, default=1)}
+    scheduler = tune.create_scheduler(recipe.scheduler, **by, **rungs, reduction_factor=3, stop_last_trials=False)
     return tune.Tuner(
         trial,
         param_space={"settings": tune.grid_search([run.settings for run in runs])},
-        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=cluster.jobs),
+        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=recipe.jobs),
         run_config=tune.RunConfig(
             storage_path=str(recipe.out / ".ray-tune"),
             callbacks=[Reporter(recipe)],

@@ -21,9 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[None]:
     """Start a Ray cluster of two cores, which the sweeps of all tests share, and leave no process of it behind."""
     ray = pytest.importorskip("ray")
-    from sweeps import runs, tuning
+    from sweeps import tuning
 
-    tuning.start(runs.Cluster(jobs=2))
+    tuning.start(jobs=2)
     started = ray._private.worker._global_node.all_processes.values()
     processes = [each.process for of_kind in started for each in of_kind]
     yield

@@ -216,7 +216,7 @@ def test_a_claim_holds_or_fails_beyond_two_standard_errors(first: float, second:
         found = tables.difference(seeds_of(20 + sign * factor * error, first, n1), seeds_of(20, second, n2))
         assert found is not None
         assert found == (pytest.approx(sign * factor * error), pytest.approx(error))
-        verdicts = found.verdict(), found.verdict(or_equal=True)
+        verdicts = tables.verdict(found), tables.verdict(found, or_equal=True)
         assert verdicts == (expected if isinstance(expected, tuple) else (expected, expected))
 
 
@@ -229,10 +229,9 @@ def test_too_few_seeds_and_diverged_ones_tell_nothing(first: list[float]):
 def test_the_claims_are_of_runs_of_the_study():
     runs = set(protocol.planned(dict.fromkeys(protocol.LOSSES, BEST)))
     for better, _, worse, _ in tables.CLAIMS:
-        assert {
-            Run(each, BEST, seed) for each in (*better.settings, *worse.settings) for seed in protocol.SEEDS
-        } <= runs
-    assert len({(better.name, worse.name) for better, _, worse, _ in tables.CLAIMS}) == len(tables.CLAIMS) == 13
+        settings = (*better[1], *worse[1])
+        assert {Run(each, BEST, seed) for each in settings for seed in protocol.SEEDS} <= runs
+    assert len({(better[0], worse[0]) for better, _, worse, _ in tables.CLAIMS}) == len(tables.CLAIMS) == 13
 
 
 def test_the_table_of_claims_has_numbers_and_verdicts(raw: Raw):

@@ -157,7 +157,6 @@ def test_the_shares_of_an_array_are_all_runs_each_once(stub: Stub, capsys: pytes
         (["--share=2/2"], "--share: expected I/N with I from 0 to N - 1, got 2/2"),
         (["--script=dcgan_mnist"], "there is no "),
         (["--evaluate=", "--evaluator=nowhere.py"], "/nowhere.py"),
-        (["--evaluate='"], "--evaluate: No closing quotation in '"),
         (["--", "--seed=3"], "--seed is given by the sweep"),
         (["--", "--loss", "hinge"], "--loss is given by the sweep"),
         (["--vary=width=2,4", "--", "--width", "8"], "--width is given by the sweep"),
