@@ -94,7 +94,9 @@ class Trial(tune.Trainable):
             # In a session of its own, Ctrl-C on the terminal reaches the sweep only, which then decides.
             to: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
             where: dict[str, Any] = {"cwd": self._recipe.directory, "pass_fds": (lock,), "start_new_session": True}
-            self._process = subprocess.Popen(command, **to, **where)
+            # Ray hides the GPUs of others from a run with some of its own, but none from a run without.
+            hidden = {} if ray.get_gpu_ids() else {"CUDA_VISIBLE_DEVICES": ""}
+            self._process = subprocess.Popen(command, env={**os.environ, **hidden}, **to, **where)
         while self._process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(LOOK)
@@ -119,12 +121,13 @@ class Reporter(tune.Callback):
         print(f"{run.name}: {last['status']} at iteration {at:,} {message}".rstrip(), flush=True)
 
 
-def start(jobs: int | None = None, cpus: float = 1.0, address: str | None = None) -> None:
-    """Connect to a cluster, or make this machine one."""
+def start(jobs: int | None = None, cpus: float = 1.0, address: str | None = None, gpus: int | None = None) -> None:
+    """Connect to a cluster, or make this machine one, with the GPUs that it has or is said to have."""
     path = os.pathsep.join([str(folders.EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
     ray.init(
         address,
         num_cpus=math.ceil(jobs * cpus) if jobs and not address else None,
+        num_gpus=gpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -19,11 +19,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """Start a Ray cluster of two cores, which the sweeps of all tests share, and leave no process of it behind."""
+    """Start a Ray cluster of two cores and, in name, two GPUs for the sweeps of all tests; leave no process behind."""
     ray = pytest.importorskip("ray")
     from sweeps import tuning
 
-    tuning.start(jobs=2)
+    tuning.start(jobs=2, gpus=2)
     started = ray._private.worker._global_node.all_processes.values()
     processes = [each.process for of_kind in started for each in of_kind]
     yield

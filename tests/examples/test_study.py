@@ -501,6 +501,7 @@ def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Stub, cap
     shown = capsys.readouterr().out
     assert "grid of the losses: 4 to do, 2 at a time" in shown
     assert "all: 7 to do, 2 at a time" in shown
+    assert {json.loads(path.read_text())[1] for path in stub.out.glob("*/environment")} == {""}  # all on CPUs
     rates = "lr-discriminator=0.001,lr-generator="
     grid = {f"loss={loss},{rates}{rate},seed=0" for loss in ("hinge", "mmd-rep") for rate in ("0.0001", "0.001")}
     settings = ("loss=hinge", "loss=mmd-rep", "loss=mmd-rep,updates=alternating")

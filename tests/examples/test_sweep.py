@@ -427,6 +427,8 @@ def test_all_runs_are_done_once_and_what_diverged_or_failed_is_noted(stub: Stub,
     assert "4 runs: 1 finished, 1 diverged, 2 failed" in shown
     traces = stub.traces()
     assert sorted(map(tuple, traces.values())) == [(1,), (1,), (1, 2), (1, 2, 3)]
+    # Each sees one GPU.
+    assert {json.loads(path.read_text())[1] for path in stub.out.glob("*/environment")} == {"0", "1"}
     assert [path.read_text() for path in stub.out.glob("*/evaluated")] == ["--images 10 --features a b.pt\n"]
     # What is done is skipped, and what failed is repeated; after a slip in the options nothing is forgotten.
     before = {path: path.read_text() for path in stub.out.glob("loss=hinge*/run.json")}
