@@ -11,7 +11,7 @@ from dcgan.configuration import Configuration, resolved
 from dcgan.fields import changes, from_settings, to_json
 from dcgan.options import Reader
 from dcgan.presets import PRESETS
-from sweeps.grids import RATES
+from sweeps.runs import RATES
 
 
 def read(*arguments: str, preset: str = "cifar10") -> Configuration:
