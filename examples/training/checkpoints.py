@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from training.errors import RefusedError
-from training.files import PARTIAL
+from training.files import PARTIAL, read_tensors
 
 State = dict[str, Any]
 """What loads with `weights_only=True`: tensors, numbers, strings, and containers of them."""
@@ -39,22 +38,10 @@ def iteration_of(path: Path) -> int:
 def read(path: Path) -> State:
     """Return a checkpoint, on the CPU.
 
-    `torch.load` does not look at the checksums in a file, so that a flipped bit would be loaded as another number.
-
     Raises:
         RefusedError: if it is not there, damaged, no checkpoint of these scripts, or has numbers that are not finite.
     """
-    if not path.is_file():
-        raise RefusedError(f"There is no checkpoint {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage leads to errors of any kind
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RefusedError(f"{path} cannot be read, it is truncated or no checkpoint: {reason}") from error
-    if damaged:
-        raise RefusedError(f"{path} cannot be read: {damaged} does not match its checksum")
+    state = read_tensors(path)
     if not isinstance(state, dict) or not {"paper", "configuration", "iteration"} <= state.keys():
         raise RefusedError(f"{path} is no checkpoint of these scripts")
     if type(state["iteration"]) is not int or state["iteration"] < 0:

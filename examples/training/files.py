@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from training.errors import RefusedError
 
@@ -40,6 +43,28 @@ def write_text(path: Path, text: str) -> None:
 def write_lines(path: Path, lines: list[Line]) -> None:
     """Write JSON lines."""
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_tensors(path: Path) -> Any:  # noqa: ANN401
+    """Return what `torch.save` wrote, on the CPU.
+
+    `torch.load` does not look at the checksums in a file, so that a flipped bit would be loaded as another number.
+
+    Raises:
+        RefusedError: if the file is not there or damaged.
+    """
+    if not path.is_file():
+        raise RefusedError(f"There is no {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        found = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage leads to errors of any kind
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RefusedError(f"{path} cannot be read, it is truncated or of another kind: {reason}") from error
+    if damaged:
+        raise RefusedError(f"{path} cannot be read: {damaged} does not match its checksum")
+    return found
 
 
 def read_json(path: Path, **needed: type) -> Line:

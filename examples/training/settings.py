@@ -73,7 +73,7 @@ class Settings:
 
 
 def check(
-    settings: Settings, *names: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
+    settings: object, *names: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
 ) -> None:
     """Raise `ValueError` if a setting is out of range or not finite; None is never."""
     limits = {">=": least, ">": above, "<": below}
