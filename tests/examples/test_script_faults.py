@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import numpy as np
 import pytest
 import smmd_fake
@@ -24,7 +23,6 @@ from dcgan import gan, prepared, script
 from dcgan.atomic import NotWrittenError, append_text
 from dcgan.checkpoints import Checkpoints, load
 from dcgan.locks import InUseError, owned
-from evaluation import classifier, images
 from PIL import Image
 from test_dcgan_training import assert_equal
 
@@ -193,7 +191,6 @@ def test_a_damaged_checkpoint_is_named_and_gives_way_to_the_one_before(
     refused = refusal(capsys, lambda: train(run, "--resume", str(newest)))
     assert message in refused
     assert str(newest) in refused
-    assert message in refusal(capsys, lambda: evaluate.main([str(run), "--features", "x.py"]))
     train(run, "--resume", "auto")
     assert f"Warning: {newest} " in capsys.readouterr().err
     assert_equal(load(newest), load(finished / "checkpoints" / NEWEST))
@@ -237,14 +234,6 @@ def test_wrong_types_in_a_checkpoint_are_explained(
     assert str(newest) in message
 
 
-@pytest.mark.parametrize("parts", [{"averaged": [1]}, {"averaged": {}}, {"configuration": {"seed": "0"}}])
-def test_wrong_types_are_explained_by_the_evaluation_too(parts: dict[str, object], run: Path):
-    newest = run / "checkpoints" / NEWEST
-    torch.save(torch.load(newest, weights_only=True) | parts, newest)
-    with pytest.raises(ValueError, match=f"run: the .* in {newest} cannot be used: "):
-        images.generate(images.find(newest), "averaged", 0, 2, 2, torch.device("cpu"))
-
-
 def test_a_missing_part_of_a_checkpoint_is_named(run: Path, capsys: pytest.CaptureFixture[str]):
     newest = run / "checkpoints" / NEWEST
     state = torch.load(newest, weights_only=True)
@@ -261,24 +250,12 @@ def test_a_checkpoint_of_another_experiment_is_refused_even_if_forced(
     torch.save(torch.load(newest, weights_only=True) | {"experiment": name}, newest)
     message = refusal(capsys, lambda: train(run, "--resume", "auto", "--force"))
     assert f"The checkpoint is of the experiment {name!r}, expected 'dcgan'" in message
-    assert "error: run: " in refusal(capsys, lambda: evaluate.main([str(newest)]))
 
 
 def test_a_checkpoint_of_the_other_paper_is_refused_even_if_forced(run: Path, capsys: pytest.CaptureFixture[str]):
     words = ["--out", str(run), "--resume", "auto", "--force", "--quiet", "--device", "cpu"]
     message = refusal(capsys, lambda: smmd_fake.main(words))
     assert "The checkpoint is of the experiment 'dcgan', expected 'smmd'" in message
-
-
-def test_damaged_weights_of_a_classifier_are_refused(tmp_path: Path):
-    path = tmp_path / "weights.pt"
-    network = classifier.Classifier(size=8, channels=1, classes=2)
-    classifier.save(path, network, {})
-    content, weight = bytearray(path.read_bytes()), network.head[1].weight.detach().numpy().tobytes()
-    content[content.index(weight)] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"weights\.pt cannot be read as weights: .* does not match its checksum"):
-        classifier.load(path)
 
 
 # Damaged logs and records
