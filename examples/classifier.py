@@ -5,30 +5,68 @@ One thread, so that the same command on the same machine gives the same weights 
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from dcgan import labels, prepared, randomness
-from dcgan.batches import to_images
-from dcgan.configuration import FORMATS
-from dcgan.sources import MissingDataError
-from evaluation import provenance
-from evaluation.arguments import integer
-from evaluation.classifier import Classifier, save
-from torch import Tensor
+import tyro
+from evaluation.provenance import circumstances, digest_of_network
+from torch import Tensor, nn
 from torch.nn import functional as F
+from training.batches import centred
+from training.errors import RefusedError
+from training.files import read_tensors, replacing
+from training.images import fashion_mnist_data, load, torchvision
+from wang2019.presets import FORMATS
 
+FORMAT = "torch-mmd-losses classifier 1"
+FEATURES = 64  # so few that thousands of images determine their covariances
 BATCH, RATE = 128, 3e-3
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images `(n, channels, size, size)` of unsigned bytes, and their classes `(n,)`."""
+class Classifier(nn.Module):
+    """A network from images `(n, channels, size, size)` in [-1, 1] to features `(n, 64)` and logits `(n, classes)`.
+
+    Each feature has mean 0 and variance 1 over the training images, so that distances do not depend on the training.
+    """
+
+    def __init__(self, *, size: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.shape = {"size": size, "channels": channels, "classes": classes}
+        layers: list[nn.Module] = []
+        for wide, narrow in ((channels, 24), (24, 48), (48, 96)):
+            layers += [nn.Conv2d(wide, narrow, 4, 2, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
+        dense = nn.Linear(96 * (size // 8) ** 2, FEATURES)
+        self.features = nn.Sequential(*layers, nn.Flatten(), dense, nn.BatchNorm1d(FEATURES, affine=False))
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(FEATURES, classes))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features and the logits."""
+        features = self.features(images)
+        return features, self.head(features)
+
+
+def save(path: Path, network: Classifier, origin: dict[str, Any]) -> None:
+    """Write a network with its shape and its origin, complete or not at all."""
+    state = {"format": FORMAT, "shape": network.shape, "weights": network.state_dict(), "provenance": origin}
+    with replacing(path) as partial:
+        torch.save(state, partial)
+
+
+def restore(path: Path) -> tuple[Classifier, dict[str, Any]]:
+    """Return a network that was saved, in eval mode, and its origin."""
+    state = read_tensors(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise RefusedError(f"features: expected {path} to be a {FORMAT!r}, which examples/classifier.py writes")
+    network = Classifier(**state["shape"])
+    network.load_state_dict(state["weights"])
+    return network.eval(), state["provenance"]
+
+
+class Split(NamedTuple):
+    """Images `(n, channels, size, size)` in bytes, and their classes `(n,)`."""
 
     images: Tensor
     labels: Tensor
@@ -36,22 +74,24 @@ class Split:
 
 def read(dataset: str, root: Path, split: str) -> Split:
     """Return a split of a data set."""
-    size, channels = FORMATS[dataset] or (0, 0)
-    images = prepared.load(dataset, root, size=size, channels=channels, split=split)
-    return Split(torch.from_numpy(np.array(images)), torch.from_numpy(labels.load(dataset, root, split=split)))
+    size, channels = FORMATS[dataset]
+    images = load(dataset, root, size=size, channels=channels, split=split)
+    labelled = fashion_mnist_data if dataset == "fashion-mnist" else torchvision().CIFAR10
+    return Split(images[:], torch.as_tensor(labelled(root, train=split == "train").targets))
 
 
 def train(data: Split, classes: int, epochs: int) -> Classifier:
-    """Return a classifier that saw all images in each epoch, some of them mirrored."""
+    """Return a classifier that saw all images in each epoch, a random half of them mirrored."""
     network = Classifier(size=data.images.shape[-1], channels=data.images.shape[1], classes=classes)
     adam = torch.optim.Adam(network.parameters())
     steps = len(data.images) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=epochs * steps)
     for epoch in range(epochs):
-        for picked in torch.randperm(len(data.images))[: steps * BATCH].split(BATCH):
+        for rows in torch.randperm(len(data.images))[: steps * BATCH].split(BATCH):
+            batch = centred(data.images[rows])
+            mirrored = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, batch.flip(3), batch)
             adam.zero_grad()
-            _, logits = network(_mirrored(to_images(data.images[picked], torch.device("cpu"))))
-            loss = F.cross_entropy(logits, data.labels[picked])
+            loss = F.cross_entropy(network(mirrored)[1], data.labels[rows])
             loss.backward()
             adam.step()
             schedule.step()
@@ -59,51 +99,38 @@ def train(data: Split, classes: int, epochs: int) -> Classifier:
     return network.eval().requires_grad_(False)
 
 
-def accuracy(network: Classifier, data: Split) -> float:
-    """Return the share of images whose class is recognised."""
-    parts = zip(data.images.split(1000), data.labels.split(1000), strict=True)
-    right = [network(to_images(images, torch.device("cpu")))[1].argmax(1) == classes for images, classes in parts]
-    return torch.cat(right).double().mean().item()
+def main(
+    dataset: Literal["fashion-mnist", "cifar10"] = "fashion-mnist",
+    data_root: Path = Path("data"),
+    epochs: int = 8,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Path:
+    """Train a small classifier, whose features measure the samples of a GAN, and return the path of its weights.
 
-
-def main(arguments: Sequence[str] | None = None) -> Path:
-    """Do what the command line says, and return the path of the weights."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("--dataset", choices=tuple(labels.CLASSES), default="fashion-mnist", help="what to classify (%(default)s)")
-    add("--data-root", type=Path, default=Path("data"), help="folder of the data sets (%(default)s)")
-    add("--epochs", type=integer(1), default=8, help="how often all images are seen (%(default)s)")
-    add("--seed", type=integer(0, 2**32 - 1), default=0, help="decides all that is random (%(default)s)")
-    add("--out", type=Path, help="where to write the weights (runs/classifiers/DATASET.pt)")
-    options = parser.parse_args(arguments)
-    out: Path = options.out or Path("runs/classifiers") / f"{options.dataset}.pt"
+    Args:
+        dataset: what to classify
+        data_root: folder of the data sets
+        epochs: how often all images are seen
+        seed: of everything random
+        out: where to write the weights; by default runs/classifiers/DATASET.pt
+    """
+    start, out = time.perf_counter(), out or Path(f"runs/classifiers/{dataset}.pt")
     torch.set_num_threads(1)
     try:
-        training, test = (read(options.dataset, options.data_root, split) for split in ("train", "test"))
-    except (MissingDataError, ValueError) as error:
-        parser.error(str(error))
-    start = time.perf_counter()
-    randomness.seed(options.seed)
-    network = train(training, len(labels.CLASSES[options.dataset]), options.epochs)
-    share = accuracy(network, test)
-    origin = {
-        "dataset": options.dataset,
-        "test_accuracy": share,
-        "epochs": options.epochs,
-        "seed": options.seed,
-        "seconds": round(time.perf_counter() - start, 1),
-        **provenance.circumstances("examples/classifier.py", arguments),
-    }
-    save(out, network, origin)
-    print(f"Recognises {share:.2%} of {len(test.images):,} test images. Weights: {out}")
-    print(f"SHA-256 of the weights: {provenance.digest_of_network(network)}")
+        training, test = (read(dataset, data_root, split) for split in ("train", "test"))
+    except RefusedError as error:
+        sys.exit(f"error: {error}")
+    torch.manual_seed(seed)
+    network = train(training, 10, epochs)
+    found = torch.cat([network(centred(part))[1].argmax(1) for part in test.images.split(1000)])
+    origin = {"dataset": dataset, "epochs": epochs, "seed": seed, "seconds": round(time.perf_counter() - start, 1)}
+    origin["test_accuracy"] = accuracy = (found == test.labels).double().mean().item()
+    save(out, network, origin | circumstances("examples/classifier.py"))
+    print(f"Recognises {accuracy:.2%} of {len(test.images):,} test images. Weights: {out}")
+    print(f"SHA-256 of the weights: {digest_of_network(network)}")
     return out
 
 
-def _mirrored(images: Tensor) -> Tensor:
-    """Return images of which a random half is mirrored."""
-    return torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(3), images)
-
-
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

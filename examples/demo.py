@@ -1,180 +1,248 @@
-"""Train a small MMD GAN on handwritten digits: a few minutes on two CPU cores, and nothing to download.
+"""Train a small MMD-GAN on handwritten digits: minutes on one CPU core, without a download.
 
-It needs the extra `examples` of the library (matplotlib, scikit-learn, torchmetrics, tqdm). The loss, the spectral
-normalisation and the simultaneous updates are those of Wang et al. (2019); images and networks are small. Every run
-leaves a folder of its own with samples, curves, metrics and a summary.
+Loss, spectral normalisation and simultaneous updates are those of Wang et al. (2019). Needs the extra `examples`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from digits import runs
-from digits.data import batches, load
-from digits.features import HELD_OUT, FrechetDistance, train_features
-from digits.networks import NOISE, SCORES, make_discriminator, make_generator
-from digits.options import Options, parser
-from digits.record import Record, Result
-from torch import Tensor
+import tyro
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
+from torchmetrics.image.fid import FrechetInceptionDistance
 from tqdm import tqdm
 
-from torch_mmd_losses import MMDLoss, RBFBKernel
+from torch_mmd_losses import MMDLoss, RBFBKernel, conv_spectral_norm
 
-LOG_EVERY = 10
-"""Steps from one line of the metrics file to the next."""
-
-SNAPSHOTS = (0, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
-"""When samples are drawn, as shares of the training."""
-
-EMA_DECAY = 0.995
+NOISE, SCORES, WIDTH, EMA_DECAY, LOG_EVERY = 64, 16, 32, 0.995, 10
+DIGITS, HELD_OUT, FEATURES, FEATURE_EPOCHS = 1797, 359, 32, 12  # the feature network does not see those held out
+SNAPSHOTS = (0, 0.025, 0.05, 0.1, 0.25, 0.5, 1)  # when samples are drawn, as shares of the training
+Log = list[dict[str, float]]
+FILES = ("metrics.jsonl", "summary.json", "samples.png", "curves.png", "samples/step-*.png")
 
 
-class Step(NamedTuple):
-    """One step of training: the scores, and both losses."""
+@dataclass(frozen=True)
+class Options:
+    """Train a small MMD-GAN on handwritten digits, and draw and measure its samples."""
 
-    real: Tensor
-    fake: Tensor
-    loss_discriminator: float
-    loss_generator: float
+    iterations: int = 1500  # updates of both networks
+    batch_size: int = 64  # real images in a batch, and as many generated ones
+    lr_discriminator: float = 2e-4  # learning rate of the discriminator
+    lr_generator: float = 1e-3  # learning rate of the generator
+    scale: float = 64 ** (1 / 8)  # spectral norm of each layer of the discriminator, the constant C of Wang et al.
+    seed: int = 0  # seed of everything random
+    device: str = "cpu"  # where to train
+    threads: int = 1  # CPU threads; two are faster only on an idle machine
+    out: Path | None = None  # folder of the run; by default runs/demo-001, -002, ...
+    overwrite: bool = False  # replace an earlier run in the folder --out
+    quiet: bool = False  # print the result only
 
-
-class GAN:
-    """Both networks with their optimizers, and a moving average of the generator, which draws the samples."""
-
-    def __init__(self, options: Options) -> None:
-        self.device = torch.device(options.device)
-        self.generator = make_generator().to(self.device)
-        self.discriminator = make_discriminator(scale=options.scale).to(self.device)
-        self.averaged = AveragedModel(self.generator, avg_fn=_moving_average, use_buffers=True).eval()
-        self.loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)
-        self.adam_d = torch.optim.Adam(self.discriminator.parameters(), lr=options.lr_discriminator, betas=(0.5, 0.999))
-        self.adam_g = torch.optim.Adam(self.generator.parameters(), lr=options.lr_generator, betas=(0.5, 0.999))
-
-    def step(self, real: Tensor) -> Step:
-        """Update both networks at once, from one forward of the discriminator on real and fake images."""
-        fake = self.generator(torch.randn(len(real), NOISE).to(self.device))
-        real_scores, fake_scores = self.discriminator(torch.cat([real, fake])).chunk(2)
-        loss_d, loss_g = self.loss.both(real=real_scores, fake=fake_scores)
-        params_d, params_g = list(self.discriminator.parameters()), list(self.generator.parameters())
-        grads_d = torch.autograd.grad(loss_d, params_d, retain_graph=True)
-        grads_g = torch.autograd.grad(loss_g, params_g)
-        for param, grad in zip(params_d + params_g, grads_d + grads_g, strict=True):
-            param.grad = grad
-        self.adam_d.step()
-        self.adam_g.step()
-        self.averaged.update_parameters(self.generator)
-        return Step(real_scores.detach(), fake_scores.detach(), loss_d.item(), loss_g.item())
-
-    @torch.no_grad()
-    def sample(self, noise: Tensor) -> Tensor:
-        """Return images `(n, 1, 32, 32)` of noise `(n, 64)`, both on the CPU."""
-        return torch.cat([self.averaged(part.to(self.device)).cpu() for part in noise.split(256)])
+    def __post_init__(self) -> None:  # tyro reports a ValueError as wrong usage
+        ranges = dict.fromkeys(("lr_discriminator", "lr_generator", "scale"), (1e-38, 1e38))
+        ranges |= {"iterations": (1, math.inf), "batch_size": (2, DIGITS), "seed": (0, 2**32 - 1), "threads": (1, 1024)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: expected a number from {low} to {high}, got {getattr(self, name)}")
+        try:
+            torch.empty(1, device=self.device).item()
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            raise ValueError(f"device: {str(error).splitlines()[0]}") from error
+        if self.out and (self.out.is_file() or (any(self.out.glob("*")) and not self.overwrite)):
+            raise ValueError(f"out: expected an empty or new folder, or --overwrite to replace a run, got {self.out}")
 
 
-def _moving_average(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-    # The first averages are short, so that they do not hold on to the untrained network.
-    return average + (current - average) * max(1 - EMA_DECAY, 9 / (10 + int(count)))
+def make_folder(out: Path | None) -> Path:
+    """Make and return the folder of a run, and delete the files of an earlier run in it."""
+    earlier = [path.name.removeprefix("demo-") for path in Path("runs").glob("demo-*")]
+    number = 1 + max((int(suffix) for suffix in earlier if suffix.isdecimal()), default=0)
+    folder = out or Path(f"runs/demo-{number:03d}")
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    for path in [path for pattern in FILES for path in folder.glob(pattern)]:
+        path.unlink()
+    return folder
 
 
-def train(gan: GAN, images: Tensor, noise: Tensor, record: Record, options: Options) -> None:
-    """Train on images `(n, 1, 32, 32)`, and draw samples of the same noise now and then."""
-    start = time.perf_counter()
-    snapshots = {round(share * options.iterations) for share in SNAPSHOTS}
-    steps = islice(batches(images, options.batch_size), options.iterations)
-    bar = tqdm(steps, "Training", options.iterations, unit="step", disable=options.quiet)
-    record.snapshot(0, gan.sample(noise))
-    for number, real in enumerate(bar, start=1):
-        step = gan.step(real.to(gan.device))
-        check_finite(number, step)
-        if number == 1 or number % LOG_EVERY == 0:
-            record.metrics(metrics(number, step, gan.loss) | {"seconds": time.perf_counter() - start})
-            bar.set_postfix(loss_D=f"{step.loss_discriminator:.3f}", loss_G=f"{step.loss_generator:.3f}")
-        if number in snapshots:
-            record.snapshot(number, gan.sample(noise))
+def digits(seed: int) -> tuple[Tensor, Tensor]:
+    """Return shuffled images `(1797, 1, 32, 32)` in [-1, 1], enlarged from 8x8 pixels, and their labels `(1797,)`."""
+    pixels, labels = load_digits(return_X_y=True)
+    order = torch.randperm(DIGITS, generator=torch.Generator().manual_seed(seed))
+    ink = torch.from_numpy(pixels).view(-1, 1, 8, 8)[order].float().div(16)
+    large = F.interpolate(ink, size=(32, 32), mode="bicubic", align_corners=False)
+    return large.clamp(0, 1) * 2 - 1, torch.from_numpy(labels)[order].long()  # bicubic interpolation overshoots
 
 
-def metrics(number: int, step: Step, loss: MMDLoss) -> dict[str, float]:
-    """Return one line of the metrics file."""
-    losses = {"loss_discriminator": step.loss_discriminator, "loss_generator": step.loss_generator}
-    terms = loss.terms(real=step.real, fake=step.fake)
-    return {"step": number, **losses, **{name: value.item() for name, value in terms._asdict().items()}}
+def batches(images: Tensor, size: int) -> Iterator[Tensor]:
+    """Yield batches without end, in a new order every epoch; a short last batch is dropped."""
+    while True:
+        yield from (images[rows] for rows in torch.randperm(len(images)).split(size) if len(rows) == size)
 
 
-def check_finite(number: int, step: Step) -> None:
-    """Raise `FloatingPointError` if a loss is infinite or not a number."""
-    for network, loss in (("discriminator", step.loss_discriminator), ("generator", step.loss_generator)):
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"Stopped at step {number}, where the loss of the {network} is {loss}. Try lower learning rates "
-                "(--lr-discriminator, --lr-generator), a smaller --scale, or another --seed."
-            )
+def make_generator() -> nn.Sequential:
+    """Return a network from noise `(n, 64)` to images `(n, 1, 32, 32)` in [-1, 1]."""
+
+    def doubled(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+        convolution = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
+        return convolution, nn.BatchNorm2d(channels_out), nn.ReLU()
+
+    first = nn.Linear(NOISE, 4 * WIDTH * 4 * 4), nn.Unflatten(1, (4 * WIDTH, 4, 4))
+    middle = *doubled(4 * WIDTH, 2 * WIDTH), *doubled(2 * WIDTH, WIDTH)
+    return nn.Sequential(*first, *middle, nn.ConvTranspose2d(WIDTH, 1, 4, stride=2, padding=1), nn.Tanh())
 
 
-def run(options: Options, folder: Path) -> Result:
-    """Train and measure, leaving everything in `folder`."""
-    watch = runs.Stopwatch()
-    torch.manual_seed(options.seed)
-    digits = load(options.seed)
-    features, accuracy = train_features(digits)
-    if not options.quiet:
-        print(f"Feature network: {accuracy:.1%} of {HELD_OUT} held-out digits recognised", flush=True)
-    watch.lap("feature_network")
-    half, other_half = digits.halves()
-    gan, record = GAN(options), Record(folder, FrechetDistance(features, half), other_half)
-    train(gan, digits.images, torch.randn(len(half), NOISE), record, options)
-    watch.lap("training_with_samples")
-    record.draw()
-    watch.lap("figures")
-    summary = {
-        "result": str(record.result()),
-        "seed": options.seed,
-        "configuration": configuration(options, gan),
-        "feature_network": {"held_out_accuracy": accuracy, "held_out_digits": HELD_OUT},
-        **record.summary(),
-        "seconds": watch.laps | {"total": watch.total},
-        "versions": runs.versions(),
-    }
-    runs.write_summary(folder / "summary.json", summary)
-    return record.result()
+def three_convolutions(width: int, outputs: int, activation: nn.Module) -> nn.Sequential:
+    """Return a network from images `(n, 1, 32, 32)` to `(n, outputs)`."""
+    pairs = pairwise((1, width, 2 * width, 4 * width))
+    halved = chain.from_iterable((nn.Conv2d(*pair, 4, stride=2, padding=1), activation) for pair in pairs)
+    return nn.Sequential(*halved, nn.Flatten(), nn.Linear(4 * width * 4 * 4, outputs))
 
 
-def configuration(options: Options, gan: GAN) -> dict[str, object]:
-    """Return all that decides how a run goes."""
-    chosen = asdict(options) | {"out": None if options.out is None else str(options.out)}
-    return chosen | {
-        "threads": torch.get_num_threads(),
-        "kernel": repr(gan.loss.kernel),
-        "lambda_": gan.loss.lambda_,
-        "estimator": gan.loss.estimator,
-        "noise_dimension": NOISE,
-        "score_dimension": SCORES,
-        "ema_decay": EMA_DECAY,
-    }
+def train_features(images: Tensor, labels: Tensor) -> tuple[nn.Sequential, float]:
+    """Return a network from images to features `(n, 32)`, and the accuracy of its classifier on held-out digits."""
+    network = three_convolutions(16, FEATURES, nn.ReLU())
+    classifier = nn.Sequential(network, nn.ReLU(), nn.Linear(FEATURES, 10))
+    adam = torch.optim.Adam(classifier.parameters(), lr=1e-3)
+    for _ in range(FEATURE_EPOCHS):
+        for rows in torch.randperm(DIGITS - HELD_OUT).split(64):
+            adam.zero_grad()
+            F.cross_entropy(classifier(images[rows]), labels[rows]).backward()
+            adam.step()
+    network.num_features = FEATURES  # type: ignore[assignment]  # where torchmetrics looks for the dimension
+    right = classifier.requires_grad_(False)(images[-HELD_OUT:]).argmax(1) == labels[-HELD_OUT:]
+    return network, right.double().mean().item()
+
+
+def moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+    """Return the average after another step. It is short at first, to forget the untrained network."""
+    return average + (new - average) * max(1 - EMA_DECAY, 9 / (10 + int(count)))
+
+
+def sheet(images: Tensor, columns: int) -> Tensor:
+    """Lay out images `(n, 1, h, w)` in rows on one sheet of paper, a matrix in [-1, 1]."""
+    padded = F.pad(images[: len(images) // columns * columns, 0], [3] * 4, value=-1)
+    return torch.cat([torch.cat(list(row), dim=1) for row in padded.split(columns)])
+
+
+def draw(folder: Path, panels: dict[str, Tensor], log: Log, distances: dict[int, float], halves: float) -> None:
+    """Draw 24 images of each titled panel, and curves of losses, kernel means and distances."""
+    strip = Figure(figsize=(1.45 * len(panels), 2.6), dpi=100, layout="constrained")
+    for axes, (title, images) in zip(strip.subplots(1, len(panels)), panels.items(), strict=True):
+        axes.imshow(sheet(images[:24], 4).numpy(), cmap="gray_r", vmin=-1, vmax=1)
+        axes.set_title(title, fontsize=9)
+        axes.set(xticks=[], yticks=[])
+    curves = Figure(figsize=(12, 3.6), dpi=100, layout="constrained")
+    losses, means, frechet = curves.subplots(1, 3)
+    both = {"loss_discriminator": "discriminator", "loss_generator": "generator (MMD²)"}
+    kernels = {"k_rr": "real, real", "k_rf": "real, fake", "k_ff": "fake, fake", "saturated": "share saturated"}
+    for axes, labels in ((losses, both), (means, kernels)):
+        for number, (key, label) in enumerate(labels.items()):
+            steps, values = zip(*((line["step"], line[key]) for line in log), strict=True)
+            windows = [values[max(0, i - 5) : i + 6] for i in range(len(values))]
+            axes.plot(steps, values, color=f"C{number}", alpha=0.25, linewidth=0.8)
+            axes.plot(steps, [sum(window) / len(window) for window in windows], color=f"C{number}", label=label)
+    frechet.plot(list(distances), list(distances.values()), "o-", label="samples")
+    frechet.axhline(halves, color="black", linestyle="--", label="two halves of the data")
+    losses.set(title="Losses", ymargin=0.2)
+    means.set(title="Mean kernel values", ylim=(0, 1))
+    frechet.set(title="Frechet distance to the data", yscale="log")
+    for axes in (losses, means, frechet):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, ncols=2, loc="upper center")
+    for figure, path in ((strip, folder / "samples.png"), (curves, folder / "curves.png")):
+        figure.savefig(path)  # and again with a palette, which halves the size of the file
+        Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Do what the command line says, and return the folder of the run."""
-    reader = parser(__doc__)
-    options = Options(**vars(reader.parse_args(arguments)))
+    """Train, measure and draw as the command line says, and return the folder of the run."""
+    options = tyro.cli(Options, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    folder, start = make_folder(options.out), time.perf_counter()
     torch.set_num_threads(options.threads)
-    try:
-        folder = runs.make_folder(options.out, default=Path("runs/demo"), overwrite=options.overwrite)
-    except OSError as error:
-        reader.error(str(error))
-    try:
-        print(run(options, folder))
-    except FloatingPointError as error:
-        sys.exit(str(error))
-    print(f"Samples, curves, metrics and a summary: {folder}")
+    torch.manual_seed(options.seed)
+    images, labels = digits(options.seed)
+    features, accuracy = train_features(images, labels)
+    half, other_half = images[:-1:2], images[1::2]
+    G = make_generator().to(options.device)
+    D = conv_spectral_norm(three_convolutions(WIDTH, SCORES, nn.LeakyReLU(0.1)), scale=options.scale).to(options.device)
+    average = AveragedModel(G, avg_fn=moving_average, use_buffers=True).eval()
+    adam_d = torch.optim.Adam(D.parameters(), lr=options.lr_discriminator, betas=(0.5, 0.999))
+    adam_g = torch.optim.Adam(G.parameters(), lr=options.lr_generator, betas=(0.5, 0.999))
+    loss = MMDLoss(RBFBKernel(), lambda_=1.0)
+    noise = torch.randn(len(half), NOISE)
+    frechet = FrechetInceptionDistance(features, reset_real_features=False)
+    frechet.update(half, real=True)
+    panels: dict[str, Tensor] = {}
+    distances: dict[int, float] = {}
+    log: Log = []
+
+    def distance_to_half(images: Tensor) -> float:
+        frechet.reset()
+        frechet.update(images, real=False)
+        return frechet.compute().item()
+
+    def snapshot(step: int) -> None:
+        with torch.no_grad():
+            images = torch.cat([average(part.to(options.device)).cpu() for part in noise.split(256)])
+        distances[step] = distance_to_half(images)
+        panels[f"step {step}\nFrechet {distances[step]:.1f}"] = images
+        imsave(folder / f"samples/step-{step:06d}.png", sheet(images[:64], 8).numpy(), cmap="gray_r", vmin=-1, vmax=1)
+
+    snapshot(0)
+    steps = islice(batches(images, options.batch_size), options.iterations)
+    bar = tqdm(steps, "Training", options.iterations, unit="step", disable=options.quiet)
+    for step, batch in enumerate(bar, start=1):
+        fake = G(torch.randn(len(batch), NOISE).to(options.device))
+        scores_real, scores_fake = D(torch.cat([batch.to(options.device), fake])).chunk(2)
+        loss_d, loss_g = loss.both(real=scores_real, fake=scores_fake)
+        adam_d.zero_grad()
+        adam_g.zero_grad()
+        loss_d.backward(inputs=list(D.parameters()), retain_graph=True)
+        loss_g.backward(inputs=list(G.parameters()))
+        adam_d.step()
+        adam_g.step()
+        average.update_parameters(G)
+        line = {"step": step, "loss_discriminator": loss_d.item(), "loss_generator": loss_g.item()}
+        if not all(map(math.isfinite, line.values())):
+            advice = "Try lower learning rates, a smaller --scale, or another --seed."
+            sys.exit(f"Stopped where a loss is not finite: {line}. {advice}")
+        if step == 1 or step % LOG_EVERY == 0:
+            terms = loss.terms(real=scores_real.detach(), fake=scores_fake.detach())._asdict()
+            log.append(line | {name: term.item() for name, term in terms.items()})
+            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(log[-1] | {"seconds": time.perf_counter() - start}) + "\n")
+            bar.set_postfix(loss_D=f"{loss_d.item():.3f}", loss_G=f"{loss_g.item():.3f}")
+        if step in {round(share * options.iterations) for share in SNAPSHOTS}:
+            snapshot(step)
+
+    before, after, halves = distances[0], distances[options.iterations], distance_to_half(other_half)
+    draw(folder, panels | {f"real digits\nFrechet {halves:.1f}": other_half}, log, distances, halves)
+    summary = {
+        "result": f"The samples came {before / after:.0f} times closer to the data: Frechet distance {before:.1f} "
+        f"before training, {after:.1f} after it, {halves:.1f} between two halves of the data.",
+        "configuration": {**asdict(options), "out": str(folder), "kernel": repr(loss.kernel)},
+        "frechet_distance": {"before": before, "after": after, "real_halves": halves, "images_per_side": len(half)},
+        "frechet_distance_by_step": distances,
+        "feature_network_accuracy": accuracy,
+        "seconds": round(time.perf_counter() - start, 1),
+        "versions": {name: version(name) for name in ("torch-mmd-losses", "torch", "torchmetrics", "scikit-learn")},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(f"{summary['result']}\nSamples, curves, metrics and a summary: {folder}")
     return folder
 
 

@@ -1,105 +1,227 @@
-"""Measure the samples of a run: Inception score, FID, KID, MS-SSIM and classes, with where each number comes from."""
+"""Measure the samples of a run: Inception score, FID, KID, MS-SSIM and classes, each with its origin.
+
+A folder stands for its newest checkpoint, the path of a checkpoint for itself. `--floor DATASET` measures real images:
+training images against those of `--split test`, or for `--split train` one half against the other.
+"""
 
 from __future__ import annotations
 
-import argparse
-import copy
+import json
+import math
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
-from dcgan.checkpoints import CheckpointError
-from dcgan.sources import MissingDataError
-from evaluation import features, images, metrics, provenance, results
-from evaluation.comparison import Comparison, floor, generated
-from evaluation.options import parser
+import numpy as np
+import torch
+import tyro
+from evaluation import features, metrics, provenance
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+from training import checkpoints
+from training.batches import to_pixels
+from training.errors import RefusedError
+from training.files import write_text
+from training.images import load
+from training.sampling import averaged
+from training.settings import check
+from wang2019.presets import FORMATS
+
+DataSet = Literal["cifar10", "stl10", "celeba", "lsun", "fashion-mnist", "folder", "fake"]
+Metric = Literal["is", "fid", "kid", "ms-ssim", "classes"]
+WITH_SIMILARITY = ("celeba", "lsun")  # of which the paper reports MS-SSIM; other data sets have many classes
+PAPER = 49_984  # images of either kind that the authors compare: 781 batches of 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, and how."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None  # folder of a run, or a checkpoint
+    floor: DataSet | None = None  # data set of which real images are measured instead of generated ones
+    all: bool = False  # measure all checkpoints of the run, the oldest first
+    features: str = "inception"  # inception, or the path of a network
+    inception_weights: Path | None = None  # weights of Inception; downloaded by default
+    metrics: tuple[Metric, ...] | None = None  # by default those that go with the features and the data set
+    images: int | None = None  # generated and also real images; by default 49,984, or all if there are fewer
+    split: Literal["train", "test"] = "train"  # of the real images
+    weights: Literal["averaged", "current"] = "averaged"  # the moving average of the generator, or the generator
+    is_splits: int = 1  # of the Inception score; one, as in the paper
+    kid_subset_size: int | None = None  # of the 100 subsets of KID; by default 1,000, or all if there are fewer
+    data_root: Path | None = None  # folder of the data sets; by default that of the run, or data
+    size: int = 32  # of images of --floor folder or fake
+    channels: Literal[1, 3] = 3  # of images of --floor folder or fake
+    batch_size: int = 64  # images that go through a network at once
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"  # where to compute
+    seed: int = 0  # of noise, real images and subsets
+    out: Path | None = None  # file of the result; by default in the folder evaluations of the run
+    overwrite: bool = False  # replace the result if it exists
+    quiet: bool = False  # print only where the result is
+
+    def __post_init__(self) -> None:  # tyro reports a ValueError as wrong usage
+        if (self.run is None) == (self.floor is None) or (self.all and (self.run is None or self.out is not None)):
+            raise ValueError("run: expected a run, or a run and --all without --out, or --floor DATASET")
+        check(self, "images", "kid_subset_size", least=2)
+        check(self, "is_splits", "batch_size", least=1)
+        check(self, "seed", least=0, below=2**32)
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device: expected cpu, since PyTorch finds no CUDA device; got cuda")
+
+
+class Shuffled:
+    """The images of a data set in a random order."""
+
+    def __init__(self, images: Dataset[Tensor], seed: int) -> None:
+        self.images = images
+        self.order = np.random.default_rng(seed).permutation(len(images))  # type: ignore[arg-type]
+
+    def take(self, count: int, start: int = 0) -> Tensor:
+        """Return images `(count, channels, h, w)` from a place in the order."""
+        rows = np.sort(self.order[start : start + count]).tolist()  # so that a file is read in one direction
+        found = Subset(self.images, rows).__getitems__(list(range(len(rows))))
+        return found if isinstance(found, Tensor) else torch.stack(found)
+
+
+class Comparison(NamedTuple):
+    """Images that are measured against real ones."""
+
+    real: Shuffled
+    measured: Callable[[int], Tensor]  # gives as many as asked for
+    available: int  # images on the side that has fewer
+    folder: Path  # the run that results belong to
+    label: str  # what is measured, in the name of a result
+    origin: dict[str, Any]
+
+
+def generated(options: Options, path: Path) -> Comparison:
+    """Return the images of the generator in a checkpoint, of noise that depends on the seed only."""
+    run = next((folder for folder in path.parents if (folder / "configuration.json").exists()), path.parent)
+    state = checkpoints.read(path)
+    settings = state["configuration"]
+    try:
+        dataset, root = settings["dataset"], options.data_root or Path(settings["data_root"])
+        sampler = import_module(f"{state['paper']}.sampling").sampler(settings)
+        sampler.generator.load_state_dict(averaged(state) if options.weights == "averaged" else state["generator"])
+    except (ImportError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"run: {path} cannot be used: {error}") from error
+    generator = sampler.generator.to(options.device).eval()
+
+    @torch.inference_mode()
+    def draw(count: int) -> Tensor:
+        noise = sampler.noise(count, torch.Generator().manual_seed(options.seed)).split(options.batch_size)
+        parts = []
+        for part in noise:
+            images = sampler.centred(generator(part.to(options.device)))
+            if not images.isfinite().all():
+                raise ValueError(f"run: the generator in {path} returns images with NaN or infinite values")
+            parts.append(to_pixels(images).cpu())
+        return torch.cat(parts)
+
+    real = Shuffled(sampler.real(root, options.split), options.seed)
+    checkpoint = {"path": path.relative_to(run).as_posix(), "iteration": state["iteration"], "weights": options.weights}
+    checkpoint["sha256"] = provenance.digest_of_file(path)
+    origin = {"checkpoint": checkpoint, "measured": "generated images", "dataset": dataset, "configuration": settings}
+    return Comparison(real, draw, len(real.order), run, f"iteration-{state['iteration']:08d}-{options.weights}", origin)
+
+
+def floor(options: Options, dataset: str) -> Comparison:
+    """Return real images against others: training images against test images, or halves of the training images."""
+    size, channels = FORMATS.get(dataset, (options.size, options.channels))
+    root, folder, origin = options.data_root or Path("data"), Path(f"runs/real-{dataset}"), {"dataset": dataset}
+    train = Shuffled(load(dataset, root, size=size, channels=channels), options.seed)
+    if options.split == "train":
+        half = len(train.order) // 2
+        origin["measured"] = "other real images of the same split"
+        return Comparison(train, lambda count: train.take(count, count), half, folder, "real-half", origin)
+    test = Shuffled(load(dataset, root, size=size, channels=channels, split="test"), options.seed)
+    origin["measured"] = "real images of the train split"
+    return Comparison(test, train.take, min(len(test.order), len(train.order)), folder, "real-train", origin)
+
+
+def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | None) -> Path:
+    """Measure, write the result, and return its path."""
+    start, dataset = time.perf_counter(), compared.origin["dataset"]
+    shape = tuple(compared.real.take(1).shape[1:])
+    network = features.load(options.features, shape=shape, inception_weights=options.inception_weights)
+    about = network.provenance
+    usual = {"is": about["logits"] > 0, "fid": True, "kid": True, "ms-ssim": dataset in WITH_SIMILARITY}
+    usual["classes"] = about["logits"] > 0 and network.name != features.INCEPTION
+    chosen = options.metrics or [name for name, sensible in usual.items() if sensible]
+    if any(name in chosen and not usual[name] for name in ("is", "classes")):
+        raise ValueError("metrics: is and classes need logits, and classes those of a classifier of the data set")
+    count = options.images or min(PAPER, compared.available)
+    subset_size = options.kid_subset_size or min(metrics.SUBSET_SIZE, count)
+    for name, asked, most in (("images", count, compared.available), ("kid_subset_size", subset_size, count)):
+        if asked > most:
+            raise ValueError(f"{name}: expected at most {most:,}, the number of images; got {asked:,}")
+    seed = f"-seed-{options.seed}" if options.seed else ""
+    name = f"{compared.label}-{network.name}-{options.split}-{count}{seed}.json"
+    out = options.out or compared.folder / "evaluations" / name
+    if out.exists() and not options.overwrite:
+        raise FileExistsError(f"{out} exists; choose another --out, or --overwrite to replace it")
+    if "fid" in chosen and count <= about["dimension"]:
+        problem = f"{count} images do not determine the covariance of {about['dimension']} features"
+        print(f"Warning: {problem}; compare this FID only with others of as many images", file=sys.stderr)
+    if not options.quiet:
+        print(f"Comparing {count:,} images with as many of the {options.split} split of {dataset}")
+
+    torch.manual_seed(options.seed)  # of the subsets
+    pixels, device = compared.measured(count), torch.device(options.device)
+    ours, our_logits = features.extract(network.network, pixels, options.batch_size, device)
+    real, real_logits = features.extract(network.network, compared.real.take(count), options.batch_size, device)
+    numbers: dict[str, float] = {}
+    result: dict[str, Any] = {"metrics": numbers}
+    if "is" in chosen:
+        numbers |= metrics.inception_score(our_logits, options.is_splits)
+    if "fid" in chosen:
+        numbers |= metrics.frechet_distance(ours, real)
+    if "kid" in chosen:
+        numbers |= metrics.kernel_distance(ours, real, subset_size)
+    if "ms-ssim" in chosen:
+        numbers |= metrics.similarity(pixels, device)
+    if "classes" in chosen:
+        shares = {"measured": metrics.class_shares(our_logits), "real": metrics.class_shares(real_logits)}
+        numbers |= metrics.class_coverage(shares["measured"], shares["real"])
+        result["class_shares"] = {side: share.tolist() for side, share in shares.items()}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError(f"metrics: expected finite numbers, got {numbers}")
+    result["provenance"] = {
+        **compared.origin,
+        **{name: getattr(options, name) for name in ("split", "seed", "device", "batch_size", "is_splits")},
+        "images": {"measured": count, "real": count, "real_available": len(compared.real.order)},
+        "values": "bytes, the generated ones rounded",
+        "extractor": about,
+        "kid": {"subsets": metrics.SUBSETS, "subset_size": subset_size, "kernel": "(a.b / d + 1) ** 3"},
+        "ms_ssim": {"resize": f"to {metrics.RESIZED} x {metrics.RESIZED}, bilinear", "pairs": "0 and 1, 2 and 3, ..."},
+        "seconds": round(time.perf_counter() - start, 1),
+        **provenance.circumstances("examples/evaluate.py", arguments),
+    }
+    write_text(out, json.dumps(result, indent=2) + "\n")
+    if not options.quiet:
+        print(*(f"{name:22}{number:.6g}" for name, number in numbers.items()), sep="\n")
+    print(f"Result: {out}")
+    return out
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Do what the command line says, and return the path of the result; of several, the last."""
-    reader = parser(__doc__)
-    options = reader.parse_args(arguments)
+    options = tyro.cli(Options, description=__doc__, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        for each in _one_by_one(options):
-            out, result = evaluate(each)
-            result["provenance"] |= provenance.circumstances("examples/evaluate.py", arguments)
-            results.write(out, result)
-            if not options.quiet:
-                print(*(f"{name:22}{value:.6g}" for name, value in result["metrics"].items()), sep="\n")
-            print(f"Result: {out}")
-    except (CheckpointError, MissingDataError, ModuleNotFoundError, OSError, ValueError) as error:
-        reader.error(str(error))
-    return out
-
-
-def evaluate(options: argparse.Namespace) -> tuple[Path, results.Result]:
-    """Measure what the command line says, and return the result with the path where it is to be written.
-
-    Raises:
-        CheckpointError: if the checkpoint cannot be read.
-        FileExistsError: if there is such a result already.
-        MissingDataError: if the data set is not there.
-        ModuleNotFoundError: if torch-fidelity or torchmetrics is not installed.
-        ValueError: if options do not go together, or what a network puts out cannot be used.
-    """
-    start = time.perf_counter()
-    comparison = compared(options)
-    real = comparison.real
-    extractor = features.load(options.features, inception_weights=options.inception_weights, shape=real.shape)
-    count = images.how_many(options.images, comparison.available)
-    how = metrics.Settings(
-        metrics=options.metrics or metrics.usual(extractor, real.dataset),
-        splits=options.is_splits,
-        subset_size=options.kid_subset_size or min(metrics.SUBSET_SIZE, count),
-        seed=options.seed,
-        batch_size=options.batch_size,
-        device=options.device,
-    )
-    metrics.check(how.metrics, extractor, count=count, subset_size=how.subset_size)
-    out = options.out or comparison.folder / results.FOLDER / results.name(comparison, extractor, count)
-    results.check_free(out, overwrite=options.overwrite)
-    if not options.quiet:
-        print(f"Comparing {count:,} images with as many of the {real.split} split of {real.dataset}")
-    found = metrics.measure(
-        extractor,
-        comparison.measure(count, how.batch_size, how.device),
-        real.take(count),
-        how,
-    )
-    origin = {
-        **comparison.origin,
-        "dataset": real.dataset,
-        "split": real.split,
-        "images": {"measured": count, "real": count, "real_available": len(real)},
-        "values": "bytes, the generated ones rounded",
-        "extractor": extractor.provenance,
-        **how.provenance(),
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-    shares = {} if found.class_shares is None else {"class_shares": found.class_shares}
-    return out, {"metrics": found.metrics, **shares, "provenance": origin}
-
-
-def _one_by_one(options: argparse.Namespace) -> list[argparse.Namespace]:
-    """Return the command lines that measure one thing each."""
-    if not options.all:
-        return [options]
-    if options.run is None or options.out is not None:
-        raise ValueError(f"all: expected a run and no --out, got {'--floor' if options.run is None else '--out'}")
-    found = []
-    for path in images.checkpoints(options.run)[::-1]:
-        found.append(copy.copy(options))
-        found[-1].run = path
-    return found
-
-
-def compared(options: argparse.Namespace) -> Comparison:
-    """Return what the command line asks to compare."""
-    common = {"split": options.split, "seed": options.seed}
-    if options.run is not None:
-        return generated(images.find(options.run), options.data_root, weights=options.weights, **common)
-    root = options.data_root or Path("data")
-    return floor(options.floor, root, size=options.size, channels=options.channels, **common)
+        if options.run is None:
+            return evaluate(options, floor(options, options.floor or ""), arguments)
+        paths = [options.run]
+        if options.run.is_dir():
+            paths = checkpoints.newest_first(options.run / "checkpoints")[: None if options.all else 1]
+        if not paths:
+            raise ValueError(f"run: there is no checkpoint in {options.run / 'checkpoints'}")
+        return [evaluate(options, generated(options, path), arguments) for path in reversed(paths)][-1]
+    except (RefusedError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,90 @@
-"""Collect the results of runs into tables of Markdown, with the authors' published numbers beside them."""
+"""Collect the results of runs into tables of Markdown, one for each data set, with the published numbers below them.
+
+The published numbers, in `published.csv`, are Table 1 of the submission to ICLR 2019, each the best over 16 pairs of
+learning rates; and from the raw results in the authors' repository (`Results_rep.xlsx`), for each data set, loss and
+`total_scale` (C^K), the run of the lowest FID, with how many of the pairs that were tried have an FID at all.
+"""
 
 from __future__ import annotations
 
-import argparse
+import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dcgan.atomic import write_text
-from evaluation.results import read_all
-from evaluation.table import tables
+import tyro
+from training.errors import RefusedError
+from training.files import read_json
+
+HEAD = ("what", "loss", "iteration", "features", "split", "images", "IS", "FID", "KID", "MS-SSIM", "classes")
+NUMBERS = {"inception_score_mean": ".2f", "fid": ".2f", "kid_mean": ".4f", "ms_ssim": ".4f", "class_coverage": ".0%"}
+DETAILS = ("normalisation", "total_scale", "scores", "gradient_penalty", "lr_discriminator", "lr_generator")
+TABLE_1 = "Table 1 of the submission"
+NOTE = (
+    "Published numbers are of the 2015 Inception network, 49,984 training images and as many generated ones: compare "
+    "only rows of the same features, split and images. Rows from Results_rep.xlsx are the best of several runs each."
+)
 
 
-def main(arguments: Sequence[str] | None = None) -> str:
-    """Do what the command line says, and return the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, or files of results")
-    parser.add_argument("--out", type=Path, help="file to write, instead of printing")
-    options = parser.parse_args(arguments)
+def main(runs: tyro.conf.Positional[tuple[Path, ...]]) -> None:
+    """Print the results of runs as tables of Markdown, one for each data set, with the published numbers below them.
+
+    Args:
+        runs: folders of runs, or files of results
+    """
+    paths = [
+        (run, path) for run in runs for path in ([run] if run.is_file() else sorted(run.glob("evaluations/*.json")))
+    ]
     try:
-        text = tables({run.as_posix(): read_all(run) for run in options.runs})
-    except ValueError as error:
-        parser.error(str(error))
-    if options.out is None:
-        print(text, end="")
-    else:
-        write_text(options.out, text)
-    return text
+        rows = [(run.as_posix(), read_json(path, metrics=dict, provenance=dict)) for run, path in paths]
+    except RefusedError as error:
+        sys.exit(f"error: {error}")
+    if not rows:
+        sys.exit("error: runs: none of them has results; write some by examples/evaluate.py")
+    print(
+        "\n".join(table(dataset, rows) for dataset in sorted({row["provenance"]["dataset"] for _, row in rows})), end=""
+    )
+
+
+def table(dataset: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Return the table of a data set, from results with the names of their runs."""
+    ours = [_ours(name, result) for name, result in rows if result["provenance"]["dataset"] == dataset]
+    losses = {cells[1] for cells in ours}
+    theirs = [
+        _theirs(row)
+        for row in published()
+        if row["dataset"] == dataset and (row["source"] == TABLE_1 or row["loss"] in losses)
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *ours, *theirs)]
+    return "\n".join([f"## {dataset}", "", *lines, *(["", NOTE, ""] if theirs else [""])])
+
+
+def published() -> list[dict[str, str]]:
+    """Return the rows of `published.csv`; an empty string stands for what is not there."""
+    with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _ours(name: str, result: dict[str, Any]) -> list[str]:
+    metrics, origin = result["metrics"], result["provenance"]
+    numbers = [format(metrics[key], spec) if key in metrics else "" for key, spec in NUMBERS.items()]
+    settings, checkpoint, iteration = origin.get("configuration"), origin.get("checkpoint"), ""
+    loss = str(settings.get("loss") or settings.get("method")) if settings else "real"
+    if checkpoint:
+        iteration = f"{checkpoint['iteration']:,} ({checkpoint['weights']})"
+    what = [name, loss, iteration, origin["extractor"]["name"], origin["split"]]
+    return [*what, f"{origin['images']['measured']:,}", *numbers]
+
+
+def _theirs(row: dict[str, str]) -> list[str]:
+    what = [
+        f"Wang et al., {row['source']}",
+        *(f"{name} {row[name]}" for name in (*DETAILS, "finished", "tried") if row[name]),
+    ]
+    numbers = [row["inception_score"], row["fid"], "", row["ms_ssim"], ""]
+    return [", ".join(what), row["loss"], "100,000", "inception", "train", "49,984", *numbers]
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

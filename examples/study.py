@@ -2,15 +2,188 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from studies import command
+import tyro
+from studies import protocol
+from studies.logs import Raw
+from studies.pictures import PICTURES
+from studies.tables import COSTS, FLOOR, TABLES
+from sweeps.runs import EXAMPLES, Pair, Recipe, Run, status
+from training.errors import RefusedError
+from training.files import replacing, write_text
+
+BLOCK = re.compile(r"(?<=<!-- table of the study -->\n\n).*?(?=\n<!-- its end -->)", re.DOTALL)
+"""Where the table of losses stands in the README."""
+
+
+@dataclass
+class Study:
+    """What all commands need."""
+
+    raw: Path = EXAMPLES / "studies" / "fashion_mnist"
+    """Folder of the raw logs."""
+
+    @property
+    def logs(self) -> Raw:
+        """The raw logs."""
+        return Raw(self.raw, protocol.PAIRS, protocol.SEEDS)
+
+    @property
+    def best(self) -> dict[str, Pair]:
+        """The best pair of each loss in the table of losses, as far as they are known."""
+        found = {each: self.logs.best_pair(each) for each in protocol.QUESTIONS["losses"].settings}
+        return {setting[0][1]: pair for setting, pair in found.items() if pair is not None}
+
+    @property
+    def waiting(self) -> list[Run]:
+        """The runs without a raw log, as far as they are decided: whoever has the repository repeats none of them."""
+        return [run for run in protocol.planned(self.best) if not self.logs.log(run).exists()]
+
+
+@dataclass
+class Train(Study):
+    """Do what is not done yet, and write its raw logs; may be stopped at any moment and given again."""
+
+    out: Path = Path("runs/study")
+    """Folder of the runs."""
+    data_root: Path = Path("data")
+    """Folder of the data sets."""
+    features: Path = Path("runs/classifiers/fashion-mnist.pt")
+    """Network that examples/classifier.py made."""
+    jobs: int = 2
+    """Runs side by side, of one thread each."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the runs are done."""
+        return Recipe(
+            protocol.NAME,
+            self.out.absolute(),
+            EXAMPLES / f"{protocol.SCRIPT}.py",
+            evaluate=shlex.join([f"--features={self.features}", *protocol.EVALUATION]),
+            evaluator=EXAMPLES / "evaluate.py",
+            jobs=self.jobs,
+            gpus=0,
+            options=(*protocol.OPTIONS, f"--data-root={self.data_root}"),
+        )
+
+    def do(self) -> int:
+        """Bring all runs to their end: first what decides the best learning rates, then what needs them."""
+        if not self.features.is_file():
+            raise RefusedError(f"--features: there is no {self.features}; examples/classifier.py makes it")
+        from sweeps import tuning
+
+        ended, grid = 0, protocol.grid(protocol.QUESTIONS["losses"])
+        for stage, runs in (("grid of the losses", grid), ("all", None)):
+            waiting = [run for run in self.waiting if runs is None or run in runs]
+            print(f"{stage}: {len(waiting)} to do, {self.jobs} at a time", flush=True)
+            ended = ended or tuning.do(self.recipe, waiting)
+            self.export()
+        return ended
+
+    def export(self) -> None:
+        """Write the raw logs of all runs that have come to their end, and the samples of the best ones."""
+        for run in self.waiting:
+            if self.logs.export(run, self.recipe):
+                print(f"exported {run.name}", flush=True)
+        for loss, pair in self.best.items():
+            run = Run(protocol.setting(loss), pair, protocol.SEEDS[0])
+            source = self.out / run.name / "samples" / f"iteration-{protocol.ITERATIONS:08d}.png"
+            if self.logs.export_sheet(run, source):
+                print(f"exported the samples of {run.name}", flush=True)
+
+
+@dataclass
+class List(Study):
+    """List the runs that are decided, and how far they are."""
+
+    out: Path = Path("runs/study")
+    """Folder of the runs."""
+
+    def do(self) -> int:
+        """Print a line for each."""
+        runs = protocol.planned(self.best)
+        known = {each.run: "diverged" if each.diverged else "finished" for each in self.logs.known(runs)}
+        statuses = {run: known.get(run) or status(self.out / run.name) for run in runs}
+        for run, found in statuses.items():
+            print(f"{found:11} {run.name}")
+        print(", ".join(f"{number} {found}" for found, number in Counter(statuses.values()).items()))
+        return 0
+
+
+@dataclass
+class Report(Study):
+    """Make all tables and pictures of the documentation of the raw logs alone."""
+
+    root: Path = EXAMPLES.parent
+    """Where README.md and docs are."""
+    partial: bool = False
+    """Report on what there is if raw logs are missing."""
+
+    def do(self) -> int:
+        """Write them, unless raw logs are missing and the user does not know that."""
+        readme = self.root / "README.md"
+        if not any(self.raw.glob("loss=*.jsonl")):
+            raise RefusedError(f"--raw: there are no raw logs of runs in {self.raw}")
+        if not readme.is_file():
+            raise RefusedError(f"--root: there is no README.md in {self.root}")
+        needed = [*map(self.logs.log, self.waiting), self.raw / COSTS, self.raw / FLOOR]
+        missing = [path.name for path in needed if not path.exists()]
+        if missing and not self.partial:
+            names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise RefusedError(
+                f"--raw: {len(missing)} files are missing in {self.raw}: {names}; --partial goes without"
+            )
+        found = {name: table(self.logs) for name, table in TABLES.items()}
+        text, places = BLOCK.subn(lambda _: found["losses"], readme.read_text(encoding="utf-8"))
+        if places != 1:
+            raise RefusedError(f"{readme}: expected one place for the table of the study, got {places}")
+        for name, table in found.items():
+            write_text(self.root / "docs" / "_study" / f"{name}.md", table)
+        write_text(readme, text)
+        try:
+            self.draw(self.root / "docs" / "_static")
+        except ModuleNotFoundError as error:
+            raise RefusedError(
+                f"the tables are written, but the pictures need matplotlib and Pillow: {error}"
+            ) from error
+        print(f"Tables and pictures are written below {self.root / 'docs'}, and the table of losses into {readme}")
+        return 0
+
+    def draw(self, to: Path) -> None:
+        """Draw all pictures into a folder, as PNGs of few colours that say nothing of when they were made."""
+        from io import BytesIO
+
+        from matplotlib.figure import Figure
+        from PIL import Image
+
+        for name, (draw, size) in PICTURES.items():
+            figure, buffer = Figure(figsize=size, dpi=100, layout="constrained"), BytesIO()
+            draw(figure, self.logs)
+            figure.savefig(buffer)
+            picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            with replacing(to / f"study-{name}.png") as partial:
+                picture.save(partial, format="png", optimize=True)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"run": Train, "list": List, "report": Report}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit status."""
-    return command.main(__doc__, sys.argv[1:] if arguments is None else arguments)
+    try:
+        return tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__, args=arguments).do()
+    except (RefusedError, OSError) as error:
+        print(f"study.py: error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,1 +1,5 @@
-"""The parts of the evaluation: images, features of them, metrics, and results with where they come from."""
+"""The parts of `evaluate.py`: networks that give features, metrics, and the origin of a number."""
+
+from training.requirements import need
+
+need("torchmetrics")

@@ -1,124 +1,72 @@
-"""All metrics of one set of images beside another."""
+"""The metrics, computed by torchmetrics from features, logits or images; classes are counted here."""
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Collection
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+import warnings
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
 
-from evaluation import classes
-from evaluation.classes import COVERED
-from evaluation.features import Features
-from evaluation.images import Pixels
-
-METRICS = ("is", "fid", "kid", "ms-ssim", "classes")
-
-WITH_SIMILARITY = ("celeba", "lsun")
-"""The data sets of which the paper reports MS-SSIM; the others have images of many classes."""
-
-SUBSETS, SUBSET_SIZE = 100, 1000
-"""Subsets of the kernel distance, and images in each, as torch-fidelity has them."""
-
-RESIZED = 256
-"""Height and width of images for MS-SSIM, as in the authors' code: its five scales need more than 160 pixels."""
+SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance, as in torch-fidelity
+RESIZED = 256  # for MS-SSIM, as in the authors' code: its five scales need more than 160 pixels
+COVERED = 0.1  # share of a class's frequency among real images from which it counts as covered
 
 
-class Settings(NamedTuple):
-    """How to measure."""
-
-    metrics: Collection[str]
-    splits: int
-    subset_size: int
-    seed: int
-    batch_size: int
-    device: torch.device
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what to write down about them."""
-        found: dict[str, Any] = {"seed": self.seed, "device": str(self.device), "batch_size": self.batch_size}
-        if "is" in self.metrics:
-            found["inception_score"] = {"splits": self.splits}
-        if "kid" in self.metrics:
-            found["kid"] = {"subsets": SUBSETS, "subset_size": self.subset_size, "kernel": "(a.b / d + 1) ** 3"}
-        if "ms-ssim" in self.metrics:
-            found["ms_ssim"] = {"resize": f"to {RESIZED} x {RESIZED}, bilinear", "pairs": "0 and 1, 2 and 3, ..."}
-        if "classes" in self.metrics:
-            found["class_coverage"] = {"at_least": COVERED, "of": "the share of the class among the real images"}
-        return found
+def inception_score(logits: Tensor, splits: int) -> dict[str, float]:
+    """Return the mean of the score over random splits, and its standard deviation, 0 for one split."""
+    with warnings.catch_warnings():  # of the memory of the logits, and of the deviation of one number
+        warnings.simplefilter("ignore")
+        metric = InceptionScore(nn.Identity(), splits=splits)
+        metric.update(logits)
+        mean, std = metric.compute()
+    return {"inception_score_mean": mean.item(), "inception_score_std": std.item() if splits > 1 else 0.0}
 
 
-class Measurement(NamedTuple):
-    """Metrics by name, and how often each class was predicted, if that was asked for."""
-
-    metrics: dict[str, float]
-    class_shares: dict[str, list[float]] | None
-
-
-def usual(features: Features, dataset: str) -> tuple[str, ...]:
-    """Return the metrics that make sense with features, and that the paper reports of a data set."""
-    found = {"fid", "kid"} | ({"is"} if features.has_logits else set())
-    if features.network is not None and features.has_logits:
-        found.add("classes")
-    if dataset in WITH_SIMILARITY:
-        found.add("ms-ssim")
-    return tuple(name for name in METRICS if name in found)
+def frechet_distance(features: Tensor, real: Tensor) -> dict[str, float]:
+    """Return the Frechet distance of features `(n, d)`."""
+    given = nn.Identity()
+    given.num_features = features.shape[1]  # type: ignore[assignment]  # where the metric looks for the dimension
+    metric = FrechetInceptionDistance(given)
+    metric.update(real, real=True)
+    metric.update(features, real=False)
+    return {"fid": metric.compute().item()}
 
 
-def check(metrics: Collection[str], features: Features, *, count: int, subset_size: int) -> None:
-    """Check before images are made that metrics can be had, and warn of those that mean little.
-
-    Raises:
-        ModuleNotFoundError: if a package for them is not installed.
-        ValueError: if the features or the number of images do not suffice for them.
-    """
-    for package, names in (("torch_fidelity", {"is", "fid", "kid"}), ("torchmetrics", {"ms-ssim"})):
-        if names & set(metrics) and find_spec(package) is None:
-            raise ModuleNotFoundError(f"{package.replace('_', '-')} is not installed: pip install -e '.[paper]'")
-    if "is" in metrics and not features.has_logits:
-        raise ValueError("metrics: is needs a network that returns features and logits")
-    if "classes" in metrics and (features.network is None or not features.has_logits):
-        raise ValueError("metrics: classes needs a classifier of the data set; name one by --features")
-    if subset_size > count:
-        raise ValueError(f"kid_subset_size: expected at most the number of images, {count}; got {subset_size}")
-    dimension = features.provenance["dimension"]
-    if "fid" in metrics and count <= dimension:
-        print(
-            f"Warning: {count} images do not determine the covariance of {dimension} features; compare this FID only "
-            "with others of as many images",
-            file=sys.stderr,
-        )
+def kernel_distance(features: Tensor, real: Tensor, subset_size: int) -> dict[str, float]:
+    """Return mean and standard deviation of the kernel distance over subsets, drawn by torch's global generator."""
+    with warnings.catch_warnings():  # of the memory of the features
+        warnings.simplefilter("ignore")
+        metric = KernelInceptionDistance(nn.Identity(), subsets=SUBSETS, subset_size=subset_size)
+    metric.update(real, real=True)
+    metric.update(features, real=False)
+    mean, std = metric.compute()
+    return {"kid_mean": mean.item(), "kid_std": std.item()}
 
 
-def measure(features: Features, measured: Pixels, real: Pixels, how: Settings) -> Measurement:
-    """Return the metrics of images.
+def similarity(pixels: Tensor, device: torch.device) -> dict[str, float]:
+    """Return the mean MS-SSIM of the pairs of neighbours (0 and 1, 2 and 3, ...) of bytes `(n, channels, h, w)`."""
+    found = []
+    for part in pixels[: len(pixels) // 2 * 2].split(32):
+        large = F.interpolate(part.to(device).float(), (RESIZED, RESIZED), mode="bilinear")
+        # A negative similarity at a coarse scale has no real power; it counts as zero, as in TensorFlow.
+        found.append(ms_ssim(large[::2], large[1::2], data_range=255.0, reduction="none", normalize="relu").view(-1))
+    return {"ms_ssim": torch.cat(found).double().mean().item()}
 
-    Raises:
-        ValueError: if the network's output, or a metric, is no finite number.
-    """
-    metrics: dict[str, float] = {}
-    if {"is", "fid", "kid"} & set(how.metrics):
-        from evaluation import fidelity
 
-        metrics |= fidelity.measure(features, measured, real, how)
-    if "ms-ssim" in how.metrics:
-        from evaluation import similarity
+def class_shares(logits: Tensor) -> Tensor:
+    """Return for which share of the images each class is predicted, `(classes,)`."""
+    return logits.argmax(1).bincount(minlength=logits.shape[1]).double() / len(logits)
 
-        metrics["ms_ssim"] = similarity.mean_similarity(measured, how.device)
-    shares: dict[str, list[float]] | None = None
-    if "classes" in how.metrics:
-        assert features.network is not None  # which was checked
-        of_measured, of_real = (
-            classes.shares(features.network, pixels, batch_size=how.batch_size, device=how.device)
-            for pixels in (measured, real)
-        )
-        metrics["class_coverage"] = classes.coverage(of_measured, of_real)
-        metrics["class_entropy"] = classes.entropy(of_measured)
-        shares = {"measured": of_measured.tolist(), "real": of_real.tolist()}
-    lost = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if lost:
-        raise ValueError(f"metrics: {', '.join(lost)} came out as no finite number")
-    return Measurement(metrics, shares)
+
+def class_coverage(measured: Tensor, real: Tensor) -> dict[str, float]:
+    """Return the share of the real images' classes that are covered, and the entropy in nats, given the shares."""
+    covered = measured[real > 0] >= COVERED * real[real > 0]
+    return {
+        "class_coverage": covered.double().mean().item(),
+        "class_entropy": torch.special.entr(measured).sum().item(),
+    }

@@ -1,4 +1,4 @@
-"""Where a number comes from: digests of files and networks, versions, the machine, the date and the command."""
+"""The origin of a number: digests of files and networks, versions, the machine, the date and the command."""
 
 from __future__ import annotations
 
@@ -8,25 +8,19 @@ import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib import metadata
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import torch_mmd_losses
-
-PACKAGES = ("torch", "torchvision", "torch-fidelity", "torchmetrics", "numpy", "scikit-learn")
+PACKAGES = ("numpy", "scikit-learn", "torch", "torch-fidelity", "torch-mmd-losses", "torchmetrics", "torchvision")
 
 
 def digest_of_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def digest_of_network(network: nn.Module) -> str:
@@ -38,42 +32,17 @@ def digest_of_network(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def circumstances(script: str, arguments: Sequence[str] | None) -> dict[str, Any]:
-    """Return under which circumstances a script runs: versions, machine, date and command."""
-    words = sys.argv[1:] if arguments is None else arguments
+def circumstances(script: str, words: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the versions, the machine, the date and the command of a script, by default with this process's words."""
+    installed = {each.name.replace("_", "-"): each.version for each in distributions()}
+    info = Path("/proc/cpuinfo")  # which only Linux has
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")] or [platform.processor()]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"platform": platform.platform(), "processor": models[0], "threads": torch.get_num_threads(), "gpu": gpu}
     return {
-        "versions": versions(),
-        "machine": {
-            "platform": platform.platform(),
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
+        "versions": {"python": platform.python_version(), **{name: installed.get(name) for name in PACKAGES}},
+        "machine": machine,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", script, *words]),
+        "command": shlex.join(["python", script, *(sys.argv[1:] if words is None else words)]),
     }
-
-
-def versions() -> dict[str, str | None]:
-    """Return the version of each package that takes part, or None if it is not installed."""
-    return {
-        "python": platform.python_version(),
-        "torch-mmd-losses": torch_mmd_losses.__version__,
-        **{package: _version(package) for package in PACKAGES},
-    }
-
-
-def processor() -> str:
-    """Return what the processor is called."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # only Linux has this file
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,22 +1,21 @@
-"""Raw logs: all that is known of a finished run, as a small file of JSON-lines that goes into the repository.
+"""Raw logs, small files of JSON lines that go into the repository, and what they say of runs, pairs and seeds.
 
-The kinds of lines are `run` (settings, outcome, configuration), `training` (a line of its log) and `evaluation`
-(metrics and provenance of a checkpoint).
+A log has a line `run` (settings, end, configuration), lines `training` (of the log) and lines `evaluation` (metrics of
+a checkpoint, and the provenance of the last). Nothing here is of one study.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcgan.atomic import write_text
-from dcgan.reading import DamagedFileError, has, read_json, read_lines
-from dcgan.record import read_log
-from sweeps.folders import Folder, Status
-
-Line = dict[str, Any]
+from sweeps.runs import Group, Pair, Recipe, Run, record
+from training.errors import RefusedError
+from training.files import read_json, read_lines, replacing, write_lines
 
 NEEDED: dict[str, dict[str, type]] = {
     "run": {"settings": dict, "status": str},
@@ -24,80 +23,121 @@ NEEDED: dict[str, dict[str, type]] = {
     "evaluation": {"iteration": int, "metrics": dict},
 }
 """The kinds of lines, and what each has at least."""
-
-KINDS = tuple(NEEDED)
-
 ORIGIN = ("checkpoint", "images", "extractor", "seed", "versions", "machine", "date", "command")
 """What a raw log keeps of the provenance of an evaluation."""
 
 
-def lines(folder: Folder) -> Iterator[Line]:
-    """Return the lines of a run that has come to its end."""
-    outcome, description = folder.outcome(), folder.description()
-    assert outcome is not None
-    assert description is not None
-    yield {
-        "kind": "run",
-        **description,
-        "status": outcome.status.value,
-        "message": outcome.message,
-        "iteration": outcome.iteration,
-        "configuration": read_json(folder.path / "configuration.json"),
-    }
-    for line in read_log(folder.path / "log.jsonl"):
-        yield {"kind": "training", **_rounded(line)}
-    evaluations = sorted((folder.path / "evaluations").glob("*.json"))
-    for path in evaluations:
-        result = read_json(path, metrics=dict, provenance=dict, class_shares=dict)
-        origin = result["provenance"]
-        yield {
-            "kind": "evaluation",
-            "iteration": origin["checkpoint"]["iteration"],
-            "metrics": result["metrics"],
-            "class_shares": result["class_shares"]["measured"],
-            # That of the others is the same but for the checkpoint.
-            **({"provenance": {name: origin[name] for name in ORIGIN}} if path == evaluations[-1] else {}),
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has come to its end, with the lines of its log and its metrics by iteration."""
+
+    run: Run
+    diverged: bool
+    training: Sequence[Mapping[str, Any]]
+    evaluations: Mapping[int, Mapping[str, float]]
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics at its end, none if it diverged."""
+        return {} if self.diverged else self.evaluations[max(self.evaluations)]
+
+    @property
+    def fid(self) -> float:
+        """The FID at its end, infinite if it diverged."""
+        return self.metrics.get("fid", math.inf)
+
+    def fid_at(self, iteration: float) -> float | None:
+        """Return the FID on the straight line between two evaluations; None before the first and after the last."""
+        for before, after in itertools.pairwise(sorted(self.evaluations)):
+            if before <= iteration <= after:
+                part = (iteration - before) / (after - before)
+                return (1 - part) * self.evaluations[before]["fid"] + part * self.evaluations[after]["fid"]
+        return None
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A folder of raw logs: learning rates that are tried with the first seed, and seeds of the best of them."""
+
+    path: Path
+    pairs: Sequence[Pair]
+    seeds: Sequence[int]
+
+    def log(self, run: Run) -> Path:
+        """Return where the log of a run is."""
+        return self.path / f"{run.name}.jsonl"
+
+    def sheet(self, run: Run) -> Path:
+        """Return where the samples of a run are."""
+        return self.path / "sheets" / f"{run.name}.png"
+
+    def known(self, runs: Iterable[Run]) -> list[Outcome]:
+        """Return those of some runs that have come to their end."""
+        return [self._outcome(run) for run in runs if self.log(run).exists()]
+
+    def over_pairs(self, setting: Group) -> dict[Pair, Outcome]:
+        """Return what is known of the first seed of a setting, by pair of learning rates."""
+        return {each.run.pair: each for each in self.known(Run(setting, pair, self.seeds[0]) for pair in self.pairs)}
+
+    def best_pair(self, setting: Group) -> Pair | None:
+        """Return the pair with the lowest FID of the first seed; None if some are not known yet or all diverged."""
+        found = self.over_pairs(setting)
+        if len(found) < len(self.pairs) or all(each.diverged for each in found.values()):
+            return None
+        return min(found, key=lambda pair: found[pair].fid)
+
+    def over_seeds(self, setting: Group) -> list[Outcome]:
+        """Return what is known of a setting at the pair that is best for its loss as it is."""
+        pair = self.best_pair(setting[:1])
+        return self.known(Run(setting, pair, seed) for seed in self.seeds) if pair else []
+
+    def export(self, run: Run, recipe: Recipe) -> bool:
+        """Write the log of a run that has ended, and was evaluated unless it diverged; return whether it was new."""
+        folder = recipe.out / run.name
+        found = record(folder)
+        if self.log(run).exists() or found is None or not recipe.is_done(run):
+            return False
+        named = {
+            name: found[name] for name in ("study", "script", "settings", "options", "status", "message", "iteration")
         }
-
-
-def export(folder: Folder, to: Path, *, evaluation: str) -> bool:
-    """Write the raw log of a run if it is through and not written yet; return whether it was.
-
-    Args:
-        folder: the folder of the run.
-        to: the folder of raw logs.
-        evaluation: the options by which it has to be evaluated, unless it diverged.
-    """
-    outcome, path = folder.outcome(), to / f"{folder.path.name}.jsonl"
-    if outcome is None or path.exists():
-        return False
-    if outcome.status is Status.DIVERGED or (outcome.status is Status.FINISHED and outcome.evaluated == evaluation):
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines(folder)))
+        lines = [{"kind": "run", **named, "configuration": read_json(folder / "configuration.json")}]
+        log = read_lines(folder / "log.jsonl", growing=True, iteration=int)
+        lines += [{"kind": "training", **rounded(line)} for line in log]
+        for path in sorted((folder / "evaluations").glob("*.json")):
+            result = read_json(path, metrics=dict, provenance=dict, class_shares=dict)
+            origin, shares = result["provenance"], result["class_shares"]["measured"]
+            at = {"kind": "evaluation", "iteration": origin["checkpoint"]["iteration"]}
+            lines.append({**at, "metrics": result["metrics"], "class_shares": shares})
+        if lines[-1]["kind"] == "evaluation":  # that of the others is the same but for the checkpoint
+            lines[-1]["provenance"] = {name: origin[name] for name in ORIGIN}
+        write_lines(self.log(run), lines)
         return True
-    return False
+
+    def export_sheet(self, run: Run, source: Path) -> bool:
+        """Copy the samples of a run, if they are there and are not copied yet."""
+        # Whoever has only the raw logs of others has no samples to copy.
+        new = source.exists() and not self.sheet(run).exists()
+        if new:
+            with replacing(self.sheet(run)) as partial:
+                partial.write_bytes(source.read_bytes())
+        return new
+
+    def _outcome(self, run: Run) -> Outcome:
+        path, found = self.log(run), {kind: list[dict[str, Any]]() for kind in NEEDED}
+        for number, line in enumerate(read_lines(path, kind=str), 1):
+            needed = NEEDED.get(line["kind"])
+            if needed is None or not all(isinstance(line.get(name), kind) for name, kind in needed.items()):
+                raise RefusedError(f"{path}, line {number}: expected the entries of a kind of lines, got {line}")
+            found[line["kind"]].append(line)
+        diverged = [line["status"] for line in found["run"]] == ["diverged"]
+        if len(found["run"]) != 1 or not (diverged or found["evaluation"]):
+            raise RefusedError(f"{path}: expected one run, with evaluations unless it diverged; lines are missing")
+        evaluations = {line["iteration"]: line["metrics"] for line in found["evaluation"]}
+        return Outcome(run, diverged, found["training"], evaluations)
 
 
-def read(path: Path) -> dict[str, list[Line]]:
-    """Return the lines of a raw log by their kinds.
-
-    Raises:
-        DamagedFileError: if a line is damaged or missing.
-    """
-    found: dict[str, list[Line]] = {kind: [] for kind in KINDS}
-    for number, line in enumerate(read_lines(path, kind=str), 1):
-        kind = line.pop("kind")
-        if kind not in NEEDED or not has(line, NEEDED[kind]):
-            raise DamagedFileError(
-                f"{path}, line {number}: expected the entries of a line of a kind, got {kind}: {line}"
-            )
-        found[kind].append(line)
-    if len(found["run"]) != 1 or (found["run"][0]["status"] != Status.DIVERGED.value and not found["evaluation"]):
-        raise DamagedFileError(f"{path}: expected one run, with evaluations unless it diverged; lines are missing")
-    return found
-
-
-def _rounded(value: Any) -> Any:  # noqa: ANN401
+def rounded(value: Any) -> Any:  # noqa: ANN401
     """Return numbers with the six digits that float32 has."""
     if isinstance(value, dict):
-        return {name: _rounded(each) for name, each in value.items()}
+        return {name: rounded(each) for name, each in value.items()}
     return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -9,16 +9,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dcgan.losses import MMD
-from sweeps.grids import Value
-from sweeps.plan import PAIR, Pair, Run, text
+from sweeps.runs import Group, Pair, Run, Value, text
 
 NAME = "fashion-mnist"
-
 SCRIPT = "dcgan_fashion_mnist"
-
 ITERATIONS = 2000
-
 OPTIONS = (
     "--width=8",
     f"--iterations={ITERATIONS}",
@@ -28,19 +23,14 @@ OPTIONS = (
     "--keep-every=400",
 )
 """Of all trainings. Width 8 takes 0.06 s for an iteration on one core beside another run, and width 16 0.14 s."""
-
 EVALUATION = ("--split=test", "--images=10000", "--all")
 """Of all evaluations, beside the features."""
-
 RATES = (5e-4, 2e-3)
 """Learning rates of D and of G, all four pairs of which are tried."""
-
 SEEDS = (0, 1, 2)
 """The first one chooses the best pair of learning rates; all are run with it."""
-
 COLLAPSED = 40.0
 """An FID that a training which learns has behind it; a run that ends above it is counted with the diverged."""
-
 LOSSES = ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b", "smmd")
 LAMBDAS = (-1, -0.5, 0, 0.5, 1, 2)
 KERNELS = {"RBF": "mmd-rep", "RBF-B": "mmd-rep-b"}
@@ -49,10 +39,14 @@ SCORES = (1, 4, 16, 64)
 SCALES = (1, 1 / 0.55, 3)
 NORMS = {"PICO": "pico", "PIM": "matrix"}
 """The normalisations by the names that the paper has for them; PIM is that of the reshaped matrix."""
-
-Setting = tuple[tuple[str, str], ...]
-"""Options that differ from what all runs have in common, but for learning rates and seed."""
-
+MMD = {
+    "mmd-rbf": ("RBFMix", -1),
+    "mmd-rq": ("RationalQuadraticMix", -1),
+    "mmd-rbf-b": ("RBFBKernel", -1),
+    "mmd-rep": ("RBFKernel", 1),
+    "mmd-rep-b": ("RBFBKernel", 1),
+}
+"""Kernel and lambda of the MMD losses. A copy, so that a report needs no PyTorch; a test compares it."""
 PAIRS: tuple[Pair, ...] = tuple((text(d), text(g)) for d, g in itertools.product(RATES, repeat=2))
 
 
@@ -67,12 +61,12 @@ class Question:
         seeds: whether every setting has all seeds at its pair.
     """
 
-    settings: Sequence[Setting]
+    settings: Sequence[Group]
     of_grid: bool = False
     seeds: bool = True
 
 
-def setting(loss: str, **options: Value) -> Setting:
+def setting(loss: str, **options: Value) -> Group:
     """Return a setting by its options, of which those are left out that say what goes without saying."""
     if loss in MMD:
         # The same kernel with the lambda of another loss is that loss: by two names it would be trained twice.
@@ -121,14 +115,9 @@ QUESTIONS: Mapping[str, Question] = {
 """In the order in which they are run."""
 
 
-def run_of(chosen: Setting, pair: Pair, seed: int) -> Run:
-    """Return the run of a setting, by the same name whichever question asks for it."""
-    return Run({**dict(chosen), **dict(zip(PAIR, pair, strict=True)), "seed": str(seed)})
-
-
 def grid(question: Question) -> list[Run]:
     """Return the runs that a question needs before any pair is best, one pair of all settings after the other."""
-    return [run_of(each, pair, SEEDS[0]) for pair in PAIRS for each in question.settings] if question.of_grid else []
+    return [Run(each, pair, SEEDS[0]) for pair in PAIRS for each in question.settings] if question.of_grid else []
 
 
 def at_best(question: Question, best: Mapping[str, Pair]) -> list[Run]:
@@ -141,13 +130,13 @@ def at_best(question: Question, best: Mapping[str, Pair]) -> list[Run]:
     if not question.seeds:
         return []
     return [
-        run_of(each, best[dict(each)["loss"]], seed)
+        Run(each, best[dict(each)["loss"]], seed)
         for seed in SEEDS
         for each in question.settings
         if dict(each)["loss"] in best
     ]
 
 
-def unique(runs: Sequence[Run]) -> list[Run]:
-    """Return runs without those that are there already."""
-    return list({run.name: run for run in runs}.values())
+def planned(best: Mapping[str, Pair]) -> list[Run]:
+    """Return all runs in the order of the questions, each once, as far as the best pairs are known."""
+    return list(dict.fromkeys(run for each in QUESTIONS.values() for run in (*grid(each), *at_best(each, best))))

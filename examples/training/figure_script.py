@@ -11,8 +11,9 @@ It ends with `main(sys.modules[__name__])`.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,18 @@ class Claim(NamedTuple):
 def unexpected(claims: Sequence[Claim]) -> list[Claim]:
     """Return the claims that fail, and those that hold although they are said not to."""
     return [claim for claim in claims if claim.holds == claim.departs]
+
+
+def integer(low: int, high: float = math.inf) -> Callable[[str], int]:
+    """Return the reader of an integer from `low` to `high` on a command line."""
+    limits = f"from {low} to {high}" if high < math.inf else f">= {low}"
+
+    def read(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected an integer {limits}, got {text!r}")
+        return int(text)
+
+    return read
 
 
 def save(figure: Figure, path: Path) -> None:

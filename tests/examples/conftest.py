@@ -1,5 +1,6 @@
 """What holds for the tests of all scripts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     "ignore:MMDLoss. expected (several scores|kernel values):torch_mmd_losses.UsageWarning"
                 )
             )
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Start a Ray cluster of two cores and, in name, two GPUs for the sweeps of all tests; leave no process behind."""
+    ray = pytest.importorskip("ray")
+    from sweeps import tuning
+
+    tuning.start(jobs=2, gpus=2)
+    started = ray._private.worker._global_node.all_processes.values()
+    processes = [each.process for of_kind in started for each in of_kind]
+    yield
+    ray.shutdown()
+    assert all(process.poll() is not None for process in processes)

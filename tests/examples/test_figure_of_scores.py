@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
-import importlib
-import struct
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
+import classifier
 import numpy as np
 import pytest
 import torch
-from dcgan import script
-from dcgan.configuration import Configuration
-from dcgan.fields import from_settings
-from dcgan.gan import GAN
 from torch.testing import assert_close
+from wang2019 import train
+from wang2019.figures import fig4_scores as fig4
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def fig4() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples" / "figures")
-        yield importlib.import_module("wang2019_fig4_scores")
-    for name in ("figure_script", "wang2019_fig4_scores"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture(scope="module")
-def images_of_stripes(tmp_path_factory):
-    """Data like Fashion-MNIST, ten classes of which each has its stripe."""
-    folder = tmp_path_factory.mktemp("stripes")
-    labels = np.arange(60, dtype=np.uint8) % 10
-    images = np.random.default_rng(0).integers(0, 60, (60, 28, 28)).astype(np.uint8)
+@pytest.fixture(scope="module", autouse=True)
+def stripes():
+    """Data of ten classes, of which each has its stripe."""
+    labels = torch.arange(60) % 10
+    images = torch.randint(60, (60, 1, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(0))
     for image, label in zip(images, labels, strict=True):
-        image[2 * label + 2 : 2 * label + 6] = 255
-    for name in ("train", "t10k"):
-        header = struct.pack(">IIII", 0x803, *images.shape)
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 60) + labels.tobytes())
-    return folder
+        image[0, 2 * label + 4 : 2 * label + 8] = 255
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "read", lambda *_: classifier.Split(images, labels))
+        patch.setitem(fig4.CLASSES, "fake", tuple("0123456789"))
+        yield images
 
 
 @pytest.fixture(scope="module")
-def trained(images_of_stripes, tmp_path_factory):
+def trained(tmp_path_factory):
     """Runs of one iteration with an attractive and a repulsive loss."""
-    words = ["--quiet", "--device", "cpu", "--iterations", "1", "--width", "2", "--batch-size", "8"]
-    words += ["--data-root", str(images_of_stripes)]
+    words = ["--quiet", "--device", "cpu", "--iterations", "1", "--channels", "1", "--batch-size", "8"]
     runs = [tmp_path_factory.mktemp("runs") / loss for loss in ("mmd-rbf", "mmd-rep")]
-    return [script.main("fashion-mnist", "Train.", [*words, "--loss", run.name, "--out", str(run)]) for run in runs]
+    return [train.main(["fake", *words, "--loss", run.name, "--out", str(run)]) for run in runs]
 
 
-def test_agreement_counts_neighbours_of_the_same_class(fig4):
+def test_agreement_counts_neighbours_of_the_same_class():
     near = torch.arange(11, dtype=torch.float64)
     points = torch.cat([near, near + 1000])[:, None]
     two = torch.arange(2).repeat_interleave(11)
@@ -65,28 +47,28 @@ def test_agreement_counts_neighbours_of_the_same_class(fig4):
     assert fig4.agreement(points, one_wrong) == pytest.approx((10 * 0.9 + 11) / 22)
 
 
-def test_variance_along_a_line(fig4):
+def test_variance_along_a_line():
     corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) + 100
     assert fig4.along_a_line(corners) == pytest.approx(0.5)
     assert fig4.along_a_line(corners * torch.tensor([3.0, 1.0])) == pytest.approx(0.9)
 
 
-def test_agreement_by_chance(fig4):
+def test_agreement_by_chance():
     scores = fig4.Scores("", None, torch.zeros(4, 1), torch.tensor([0, 0, 0, 2]))
     assert scores.chance() == pytest.approx((9 + 1) / 16)
 
 
-def test_scores_are_those_of_the_discriminator_in_the_checkpoint(fig4, trained, images_of_stripes):
+def test_scores_are_those_of_the_discriminator_in_the_checkpoint(trained, stripes):
     found = fig4.read([fig4.find(run) for run in trained], None, split="test", count=20, seed=3)
     assert [scores.loss for scores in found] == [None, "mmd-rbf", "mmd-rep"]
     assert [scores.title for scores in found][1:] == ["mmd-rbf, iteration 1", "mmd-rep, iteration 1"]
     assert all(scores.scores.shape == (20, 16) for scores in found)
-    gan = GAN(from_settings(Configuration, fig4.find(trained[0]).state["configuration"]))
-    gan.load_state_dict(fig4.find(trained[0]).state)
     picked = np.sort(np.random.default_rng(3).permutation(60)[:20])
-    pixels = np.load(images_of_stripes / "prepared" / "fashion-mnist-test-1x32x32.npy")[picked]
+    state = fig4.find(trained[0])
+    network = fig4.make_discriminator(32, scores=16, channels=1, width=2, method="pico")
+    network.load_state_dict(state["discriminator"])
     with torch.no_grad():
-        expected = gan.discriminator.eval()(torch.from_numpy(pixels) / 127.5 - 1)
+        expected = network.eval()(stripes[picked] / 127.5 - 1)
     assert_close(found[1].scores, expected)
     assert found[1].classes.tolist() == (picked % 10).tolist()
 
@@ -102,7 +84,7 @@ def test_scores_are_those_of_the_discriminator_in_the_checkpoint(fig4, trained, 
         ("hinge", 0.5, 0.05, False),
     ],
 )
-def test_claims_of_a_run_depend_on_its_loss(fig4, monkeypatch, loss, at_first, after, holds):
+def test_claims_of_a_run_depend_on_its_loss(monkeypatch, loss, at_first, after, holds):
     shares = {"before": at_first, "after": after}
     monkeypatch.setattr(fig4.Scores, "agreement", lambda scores: shares[scores.title])
     scores = torch.arange(10.0)[:, None], torch.arange(10)
@@ -111,14 +93,14 @@ def test_claims_of_a_run_depend_on_its_loss(fig4, monkeypatch, loss, at_first, a
 
 
 @pytest.mark.parametrize(("attractive", "repulsive"), [(0.2, 0.7), (0.7, 0.2)])
-def test_both_kinds_of_losses_are_compared_if_there_are_both(fig4, monkeypatch, attractive, repulsive):
+def test_both_kinds_of_losses_are_compared_if_there_are_both(monkeypatch, attractive, repulsive):
     shares = {None: 0.5, "mmd-rbf": attractive, "mmd-rep-b": repulsive}
     monkeypatch.setattr(fig4.Scores, "agreement", lambda scores: shares[scores.loss])
     claims = fig4.claims([fig4.Scores("", loss, torch.arange(9.0)[:, None], torch.arange(9)) for loss in shares])
     assert [claim.holds for claim in claims] == [repulsive > attractive] * 3
 
 
-def test_the_picture_of_scores_has_a_panel_for_each_discriminator(fig4, trained, tmp_path, capsys, monkeypatch):
+def test_the_picture_of_scores_has_a_panel_for_each_discriminator(trained, tmp_path, capsys, monkeypatch):
     image = pytest.importorskip("matplotlib.image")
     monkeypatch.setattr(fig4, "plane", lambda scores, seed: scores[:, :2].double().numpy())
     monkeypatch.setattr(fig4.Scores, "agreement", lambda scores: {"mmd-rbf": 0.2, None: 0.5}.get(scores.loss, 0.8))
@@ -130,7 +112,7 @@ def test_the_picture_of_scores_has_a_panel_for_each_discriminator(fig4, trained,
     assert f"Picture: {path}" in printed
 
 
-def test_a_claim_about_scores_that_fails_ends_in_an_error(fig4, trained, tmp_path, monkeypatch):
+def test_a_claim_about_scores_that_fails_ends_in_an_error(trained, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(fig4, "plane", lambda scores, seed: scores[:, :2].double().numpy())
     monkeypatch.setattr(fig4.Scores, "agreement", lambda scores: 0.5)
@@ -140,14 +122,14 @@ def test_a_claim_about_scores_that_fails_ends_in_an_error(fig4, trained, tmp_pat
         fig4.main([*map(str, trained), "--out", str(tmp_path / "x.png"), "--count", "40"])
 
 
-def test_tsne_keeps_far_groups_apart(fig4):
+def test_tsne_keeps_far_groups_apart():
     pytest.importorskip("sklearn")
     groups = torch.arange(2).repeat_interleave(50)
     places = fig4.plane(torch.randn(100, 3) + 50 * groups[:, None], seed=0)
     assert fig4.agreement(torch.from_numpy(places), groups) == 1
 
 
-def test_runs_without_a_checkpoint_are_refused(fig4, tmp_path, capsys):
+def test_runs_without_a_checkpoint_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         fig4.main([str(tmp_path)])
     assert "there is no checkpoint in" in capsys.readouterr().err
@@ -156,5 +138,5 @@ def test_runs_without_a_checkpoint_are_refused(fig4, tmp_path, capsys):
 def test_the_page_has_the_picture_of_scores_with_its_commands():
     page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     assert "(_static/wang2019-fig4.png)" in page
-    assert "python examples/figures/wang2019_fig4_scores.py runs/mmd-rbf runs/mmd-rep-b" in page
+    assert "python examples/wang2019/figures/fig4_scores.py runs/mmd-rbf runs/mmd-rep-b" in page
     assert (ROOT / "docs" / "_static" / "wang2019-fig4.png").stat().st_size < 150_000

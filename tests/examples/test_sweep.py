@@ -1,74 +1,48 @@
-"""Sweeps: which runs there are, and that each is done once, whatever happens to the processes that do them."""
+"""Sweeps: which runs there are, that each is done once whatever happens to the processes, and what came of them."""
 
 from __future__ import annotations
 
 import csv
-import itertools
+import dataclasses
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sweep
-from dcgan import losses, options, presets
-from dcgan.locks import is_locked, locked
 from hypothesis import given
 from hypothesis import strategies as st
-from stubs import TRAIN
-from sweeps import figure, results, workers
-from sweeps.attempt import understood
-from sweeps.devices import place
-from sweeps.folders import Evaluation, Folder, Outcome, Status
-from sweeps.grids import RATES, STUDIES
-from sweeps.plan import plan, share, text
-from sweeps.processes import Ended
-from sweeps.results import Row
-from sweeps.summary import summary
+from stubs import EVALUATE, TRAIN
+from sweeps import tables
+from sweeps.runs import SWEEPS, Recipe, Run, evaluation, locked, plan, record, status, text, understood, write
+from sweeps.tables import Row
+from training.settings import read
+from wang2019 import losses
+from wang2019.presets import PRESETS, resolved
 
 pytestmark = pytest.mark.xdist_group("processes")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-EVALUATE = """
-# Behaves like evaluate.py: a distance that is least where the learning rates are equal.
-import json, os, sys
-
-run, overwrite, *rest = sys.argv[1:]
-assert overwrite == "--overwrite"
-if rest == ["--fail"]:
-    sys.exit("no network")
-settings = dict(word.split("=") for word in os.path.basename(run).split(","))
-d, g, seed = (float(settings[name]) for name in ("lr-discriminator", "lr-generator", "seed"))
-fid = 20 + abs(d / g - 1) + seed
-os.makedirs(run + "/evaluations", exist_ok=True)
-with open(run + "/evaluations/iteration-00000003.json", "w") as file:
-    json.dump({"metrics": {"fid": fid, "kid_mean": fid / 1000, "kid_std": 0.1, "images": None}, "provenance": {}}, file)
-with open(run + "/evaluated", "a") as file:
-    file.write(" ".join(rest) + "\\n")
-"""
-
-PAIRS = ["--pairs", "1e-4/1e-4,1e-4/1e-3"]
+PAIRS = "--pairs=1e-4/1e-4,1e-4/1e-3"
 
 
-class Sweep:
+class Stub:
     """A sweep with stubs in place of the training and the evaluation."""
 
     def __init__(self, folder: Path):
-        self.out = folder / "sweep"
-        self.script, self.evaluator = folder / "train.py", folder / "evaluate.py"
+        self.out, self.script, self.evaluator = folder / "sweep", folder / "train.py", folder / "evaluate.py"
         self.script.write_text(TRAIN, encoding="utf-8")
         self.evaluator.write_text(EVALUATE, encoding="utf-8")
 
     def words(self, *words: str) -> list[str]:
-        own = ["run", "table1", "--out", self.out, "--script", self.script, "--evaluator", self.evaluator, *PAIRS]
-        return [*map(str, own), *words]
+        own = [f"--out={self.out}", f"--script={self.script}", f"--evaluator={self.evaluator}", PAIRS, "--jobs=2"]
+        return ["run", "table1", *own, *words]
 
     def run(self, *words: str) -> int:
         return sweep.main(self.words(*words))
@@ -81,57 +55,64 @@ class Sweep:
         """The iterations that were done in each run, in their order."""
         return {path.parent.name: [int(line) for line in path.read_text().split()] for path in self.out.glob("*/trace")}
 
-    def statuses(self) -> dict[str, Status]:
-        return {path.name: Folder(path).status() for path in self.out.glob("*/")}
+    def statuses(self) -> dict[str, str]:
+        return {path.parent.name: status(path.parent) for path in self.out.glob("*/run.json")}
+
+    def recipe(self, **options: object) -> Recipe:
+        return Recipe("table1", self.out, self.script, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def stub(tmp_path: Path) -> Sweep:
-    return Sweep(tmp_path)
+def stub(tmp_path: Path) -> Stub:
+    return Stub(tmp_path)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; what is left of one that nobody waits for has no command line."""
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.exists() and path.read_bytes() != b""
 
 
 # Which runs there are
 
 
-def test_the_studies_are_those_of_the_paper():
-    assert RATES == (1e-4, 2e-4, 5e-4, 1e-3)
-    assert {name: len(plan(study)) for name, study in STUDIES.items()} == {
+def test_the_sweeps_are_those_of_the_paper():
+    assert {name: len(plan(each, {})) for name, each in SWEEPS.items()} == {
         "table1": 7 * 16,
         "lambda": 2 * 6 * 16,
         "constant": 4 * (5 + 1) * 16,
         "scores": 5 * 5 * 16,
     }
     others = {"minimax", "wasserstein", "smmd"}
-    assert {run.settings["loss"] for run in plan(STUDIES["table1"])} == {*losses.NAMES} - others
+    assert {run.settings["loss"] for run in plan(SWEEPS["table1"], {})} == {*losses.NAMES} - others
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_training_scripts_know_all_settings_of_a_study(name: str):
-    runs = plan(STUDIES[name], pairs=[(1e-4, 1e-3)], seeds=[3])
-    reader = options.Reader("Train.", presets.PRESETS["cifar10"], Path("run"))
-    configurations = {reader.read(run.options)[0] for run in runs}
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_training_script_knows_all_settings_of_a_sweep(name: str):
+    runs = plan(SWEEPS[name], {}, [(1e-4, 1e-3)], [3])
+    commands = [Recipe(name, Path("out"), Path("script.py")).training(run)[2:] for run in runs]
+    configurations = {resolved(read(PRESETS, "Train.", ["cifar10", *command])) for command in commands}
     # Different names stand for different trainings.
     assert len(configurations) == len(runs) == len({run.name for run in runs})
-    assert {configuration.seed for configuration in configurations} == {3}
+    assert {(each.seed, each.lr_discriminator, each.lr_generator) for each in configurations} == {(3, 1e-4, 1e-3)}
 
 
 def test_the_name_of_a_run_says_its_settings_however_they_were_written():
     name = "loss=mmd-rep,lambda=-0.5,ema-decay=0.99,width=8,lr-discriminator=0.0001,lr-generator=0.001,seed=2"
-    study = STUDIES["lambda"]
     for vary in (
         {"loss": ("mmd-rep",), "lambda": ("-.5",), "width": ("8",), "ema-decay": (0.99,)},
         {"ema-decay": ("9.9e-1",), "width": (8.0,), "lambda": (-0.5,), "loss": ("mmd-rep",)},
     ):
-        (run,) = plan(study, vary=vary, pairs=[("1e-4", 1e-3)], seeds=[2])
+        (run,) = plan(SWEEPS["lambda"], vary, [("1e-4", 1e-3)], [2])
         assert run.name == name
-    assert run.pair == ("0.0001", "0.001")
+    assert run == Run.of(run.settings)
     assert run.group == (("loss", "mmd-rep"), ("lambda", "-0.5"), ("ema-decay", "0.99"), ("width", "8"))
 
 
@@ -141,396 +122,157 @@ def test_the_text_of_a_number_is_one_and_exact(number: float):
     assert text(text(number)) == text(number) == text(f"{number!r}") == text(f"{number:.25e}")
 
 
-@pytest.mark.parametrize("word", ["", "a/b", "a,b", "a=b", "--help"])
-def test_words_that_cannot_be_in_a_name_are_refused(word: str):
-    with pytest.raises(ValueError, match="expected a number or a plain word"):
-        text(word)
-
-
-def test_values_in_place_of_a_studys_leave_no_run_twice():
-    runs = plan(STUDIES["constant"], vary={"normalisation": ("pico",), "total-scale": (64,)}, pairs=[(1, 2)])
+def test_values_in_place_of_a_sweeps_leave_no_run_twice_and_may_leave_an_option_out():
+    runs = plan(SWEEPS["constant"], {"normalisation": ("pico",), "total-scale": (64,)}, [(1, 2)])
     assert [run.name for run in runs] == [
         f"loss={loss},normalisation=pico,total-scale=64,lr-discriminator=1,lr-generator=2,seed=0"
         for loss in ("hinge", "mmd-rbf", "mmd-rep", "mmd-rep-b")
     ]
-
-
-def test_an_option_of_a_study_can_be_left_to_the_script():
-    runs = plan(STUDIES["scores"], vary={"total-scale": ()}, pairs=[(1, 2)])
+    runs = plan(SWEEPS["scores"], {"total-scale": ()}, [(1, 2)])
     assert [dict(run.group) for run in runs] == [{"loss": "mmd-rep", "scores": str(d)} for d in (1, 4, 16, 64, 256)]
 
 
-@given(st.integers(0, 50), st.integers(1, 60))
-def test_the_shares_of_an_array_are_all_runs_each_once(count: int, of: int):
-    runs = plan(STUDIES["table1"])[:count]
-    shares = [share(runs, index, of) for index in range(of)]
-    assert sorted(run.name for part in shares for run in part) == sorted(run.name for run in runs)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-# Where they run
-
-
-def test_a_gpu_is_the_only_one_that_its_run_sees():
-    assert place("cuda:1", None, {}).environment == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert place("cuda:1", None, {}).options == ["--device=cuda"]
-    # A scheduler gave us two GPUs of eight.
-    assert place("cuda:1", None, {"CUDA_VISIBLE_DEVICES": "3,6"}).environment == {"CUDA_VISIBLE_DEVICES": "6"}
-    with pytest.raises(ValueError, match=r"devices: cuda:2 is not there, CUDA_VISIBLE_DEVICES is '3,6'"):
-        place("cuda:2", None, {"CUDA_VISIBLE_DEVICES": "3,6"})
-    assert place("mps", None, {}).options == ["--device=mps"]
-    assert place("cuda", None, {}) == place("cuda", None, {"CUDA_VISIBLE_DEVICES": "3"})
-
-
-def test_a_cpu_is_one_thread_unless_said_otherwise(stub: Sweep):
-    assert stub.run("--losses", "mmd-rep", "--devices", "cpu", "--jobs", "2") == 0
-    assert stub.run("--losses", "mmd-rbf", "--devices", "cuda:1,cuda:0", "--threads", "3") == 0
-    found = {json.loads(path.read_text())[0]: [] for path in stub.out.glob("*/environment")}
-    for path in stub.out.glob("*/environment"):
-        device, *variables = json.loads(path.read_text())
-        found[device].append(variables)
-    assert found["cpu"] == [["", "1"], ["", "1"]]
-    assert sorted(found["cuda"]) == [["0", "3"], ["1", "3"]]
-
-
-# Doing them
-
-
-def test_all_runs_are_done_once_and_what_is_done_is_skipped(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    assert stub.run("--losses", "mmd-rep,mmd-rbf", "--jobs", "3") == 0
-    assert len(stub.traces()) == 4
-    assert set(map(tuple, stub.traces().values())) == {(1, 2, 3)}
-    assert "4 runs: 4 missing; 3 at a time" in capsys.readouterr().out
-    assert stub.run("--losses", "mmd-rep,mmd-rbf,mmd-rq", "--seeds", "0") == 0
-    assert "6 runs: 2 missing, 4 finished; 1 at a time" in capsys.readouterr().out
-    assert set(map(tuple, stub.traces().values())) == {(1, 2, 3)}
-
-
-def test_a_longer_training_that_was_killed_at_once_is_not_taken_for_the_shorter_one(stub: Sweep):
-    stub.run("--losses", "mmd-rep")
-    for path in stub.out.glob("*/"):
-        folder = Folder(path)
-        folder.begin({**(folder.description() or {}), "options": ["--iterations=5"]})
-    assert set(stub.statuses().values()) == {Status.INTERRUPTED}
-    assert stub.run("--losses", "mmd-rep", "--", "--iterations=5") == 0
-    assert list(stub.traces().values()) == [[1, 2, 3, 4, 5]] * 2
-
-
-def test_a_run_that_ended_without_its_sweep_is_known_by_its_last_checkpoint(stub: Sweep):
-    stub.run("--losses", "mmd-rep")
-    outcomes = list(stub.out.glob("*/outcome.json"))
-    for path in outcomes:
-        path.unlink()
-    assert set(stub.statuses().values()) == {Status.FINISHED}
-    assert stub.run("--losses", "mmd-rep") == 0
-    assert len(outcomes) == sum(path.exists() for path in outcomes) == 2
-    assert list(stub.traces().values()) == [[1, 2, 3]] * 2
-
-
-def test_a_list_says_how_far_runs_are_and_does_nothing(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    words = ["list", *stub.words("--losses", "mmd-rep", "--", "--refuse")[1:]]
-    assert sweep.main(words) == 0
+def test_the_shares_of_an_array_are_all_runs_each_once(stub: Stub, capsys: pytest.CaptureFixture[str]):
+    names = []
+    for index in range(5):
+        assert sweep.main(["list", *stub.words("--pairs=", f"--share={index}/5")[1:]]) == 0
+        *lines, counted = capsys.readouterr().out.splitlines()
+        assert counted in ("22 runs: 22 missing", "23 runs: 23 missing")
+        names += [line.split()[-1] for line in lines]
+    assert sorted(names) == sorted(run.name for run in plan(SWEEPS["table1"], {}))
     assert not stub.out.exists()
-    stub.run("--losses", "mmd-rep", "--index", "1", "--of", "2")
-    capsys.readouterr()
-    assert sweep.main(words) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "missing             0  loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.0001,seed=0",
-        "finished            3  loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.001,seed=0",
-        "2 runs: 1 missing, 1 finished",
-    ]
-
-
-def test_a_longer_sweep_goes_on_with_the_same_runs(stub: Sweep):
-    stub.run("--losses", "mmd-rep")
-    assert stub.run("--losses", "mmd-rep", "--", "--iterations=5") == 0
-    assert set(map(tuple, stub.traces().values())) == {(1, 2, 3, 4, 5)}
-
-
-def test_a_run_that_diverged_is_noted_and_not_repeated_unless_asked(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    diverged = "loss=hinge,lr-discriminator=0.0001,lr-generator=0.001,seed=0"
-    assert stub.run("--losses", "hinge", "--evaluate", "") == 0
-    assert f"{diverged}: diverged at iteration 1,002" in capsys.readouterr().out
-    noted = json.loads((stub.out / diverged / "outcome.json").read_text())
-    assert noted["status"] == "diverged"
-    assert noted["iteration"] == 1002
-    assert noted["message"].startswith("Stopped at iteration 1,002, where loss_generator is nan")
-    assert not (stub.out / diverged / "evaluated").exists()
-    assert stub.run("--losses", "hinge") == 0
-    assert stub.traces()[diverged] == [1, 2]
-    assert stub.run("--losses", "hinge", "--retry") == 0
-    assert stub.traces()[diverged] == [1, 2, 2]
-
-
-def test_a_failure_is_shown_and_repeated_and_stops_nothing_else(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    assert stub.run("--losses", "minimax,mmd-rep") == 1
-    shown = capsys.readouterr().out
-    assert shown.count("training failed with status 1; the end of ") == 2
-    assert "RuntimeError: out of luck" in shown
-    assert "\n    99\n" in shown
-    assert "\n    50\n" not in shown
-    assert "4 runs: 2 finished, 2 failed" in shown
-    assert stub.run("--losses", "minimax,mmd-rep") == 1
-    assert sorted(map(tuple, stub.traces().values())) == [(1, 1), (1, 1), (1, 2, 3), (1, 2, 3)]
-
-
-@pytest.mark.parametrize("status", [1, 2, -9])
-def test_only_the_scripts_own_words_are_a_divergence(status: int):
-    words = "Stopped at iteration 7, where loss_generator is inf. Try"
-    outcome = understood(Ended(status, f"iteration 5 of 9: loss\n{words}\n"), 5)
-    assert outcome.status is (Status.DIVERGED if status == 1 else Status.FAILED)
-    assert understood(Ended(1, f"Traceback\n  print({words!r})\nKeyError"), 5).status is Status.FAILED
-
-
-def test_a_slip_in_the_options_forgets_nothing(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    assert stub.run("--losses", "mmd-rep,hinge", "--evaluate", "") == 0
-    before = {path: path.read_text() for path in stub.out.glob("*/*.json")}
-    assert stub.run("--losses", "mmd-rep,hinge", "--evaluate", "", "--", "--changed") == 1
-    assert capsys.readouterr().out.count("training failed with status 2") == 4
-    assert {path: path.read_text() for path in stub.out.glob("*/*.json")} == before
-    assert stub.run("--losses", "mmd-rep,hinge", "--evaluate", "") == 0
-
-
-def test_a_finished_run_is_evaluated_once_for_the_same_options(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    def evaluations() -> set[str]:
-        return {path.read_text() for path in stub.out.glob("*/evaluated")}
-
-    assert stub.run("--losses", "mmd-rep") == 0
-    assert not evaluations()
-    for _ in range(2):
-        assert stub.run("--losses", "mmd-rep", "--evaluate=--images 10 --features 'a b.pt'") == 0
-        assert evaluations() == {"--images 10 --features a b.pt\n"}
-    assert stub.run("--losses", "mmd-rep", "--evaluate=--images 20") == 0
-    assert evaluations() == {"--images 10 --features a b.pt\n--images 20\n"}
-    assert stub.run("--losses", "mmd-rep", "--evaluate=--fail") == 1
-    assert "evaluation failed with status 1" in capsys.readouterr().out
-    assert set(stub.statuses().values()) == {Status.FINISHED}
-    assert set(map(tuple, stub.traces().values())) == {(1, 2, 3)}
-
-
-# Locks and interruptions
-
-
-def test_a_lock_is_held_once_and_ends_with_its_last_holder(tmp_path: Path):
-    path = tmp_path / "folder" / "lock"
-    assert not is_locked(path)
-    with locked(path) as first, locked(path) as second:
-        assert first is not None
-        assert second is None
-        assert is_locked(path)
-        heir = subprocess.Popen(["sleep", "60"], pass_fds=[first])
-    assert is_locked(path)
-    heir.kill()
-    heir.wait()
-    assert not is_locked(path)
-
-
-def test_two_sweeps_at_once_share_the_runs(stub: Sweep):
-    both = [stub.start("--losses", "mmd-rep,mmd-rbf,mmd-rq,hinge", "--", "--pause=0.03") for _ in range(2)]
-    shown = [process.communicate()[0] for process in both]
-    assert {process.returncode for process in both} <= {0, 3}, shown
-    assert sum(text.count(": started on") for text in shown) == 8
-    assert sorted(map(tuple, stub.traces().values())) == [(1, 2)] + [(1, 2, 3)] * 7
-
-
-def test_a_run_that_was_taken_is_looked_at_again_in_the_end(stub: Sweep):
-    taken = stub.out / "loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.0001,seed=0"
-    with locked(taken / "run.lock"):
-        process = stub.start("--losses", "mmd-rep", "--", "--pause=0.2")
-        wait_for(lambda: begun(stub))
-    assert process.communicate()
-    assert process.returncode == 0
-    assert list(stub.traces().values()) == [[1, 2, 3]] * 2
-
-
-def test_a_run_in_the_hands_of_another_process_is_left_to_it(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    taken = "loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.0001,seed=0"
-    with locked(stub.out / taken / "run.lock"):
-        assert stub.run("--losses", "mmd-rep") == 3
-        assert stub.statuses()[taken] is Status.RUNNING
-    assert f"{taken}: is in the hands of another process" in capsys.readouterr().out
-    assert list(stub.traces().values()) == [[1, 2, 3]]
-
-
-def test_after_the_sweep_was_killed_its_training_goes_on_and_nothing_is_lost_or_doubled(stub: Sweep):
-    slow = ["--losses", "mmd-rep", "--evaluate", "", "--", "--iterations=20", "--pause=0.05"]
-    killed = stub.start(*slow)
-    wait_for(lambda: any(len(trace) > 2 for trace in stub.traces().values()))
-    killed.kill()
-    killed.communicate()
-    (running,) = (name for name, status in stub.statuses().items() if status is Status.RUNNING)
-    # The next sweep does the other run first, and by then the orphan is through.
-    assert stub.run(*slow) in (0, 3)
-    wait_for(lambda: not is_locked(stub.out / running / "run.lock"))
-    assert stub.run(*slow) == 0
-    assert list(stub.traces().values()) == [list(range(1, 21))] * 2
-    assert len(list(stub.out.glob("*/evaluated"))) == 2
-
-
-def test_after_everything_was_killed_the_sweep_goes_on_from_the_checkpoints(stub: Sweep):
-    slow = ["--losses", "mmd-rep", "--jobs", "2", "--", "--iterations=8", "--pause=0.05"]
-    killed = stub.start(*slow)
-    wait_for(lambda: sum(len(trace) > 2 for trace in stub.traces().values()) == 2)
-    killed.kill()
-    killed.communicate()
-    pids = [int(path.read_text()) for path in stub.out.glob("*/pid")]
-    assert len(pids) == 2
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: set(stub.statuses().values()) == {Status.INTERRUPTED})
-    assert stub.run(*slow) == 0
-    for trace in stub.traces().values():
-        assert sorted(set(trace)) == list(range(1, 9))
-        assert len(trace) <= 9  # the iteration at the kill is done again
-
-
-@pytest.fixture
-def _foreground(monkeypatch: pytest.MonkeyPatch):
-    """Handle signals as in a foreground process, however the tests were started, and pass them on soon."""
-    monkeypatch.setattr(workers, "GRACE", 0.2)
-    before = {number: signal.getsignal(number) for number in workers.SIGNALS}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def soon(condition: Callable[[], object], action: Callable[[], object]) -> None:
-    """Do something when a condition holds, while the test goes on."""
-
-    def wait():
-        wait_for(condition)
-        action()
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def begun(stub: Sweep) -> bool:
-    return any(len(trace) > 1 for trace in stub.traces().values())
-
-
-LONG = ["--losses", "mmd-rep", "--jobs", "2", "--", "--iterations=300", "--pause=0.05"]
-
-
-def assert_saved(stub: Sweep) -> None:
-    """Check that each training ended when it had saved its last iteration, and that none is taken for settled."""
-    for name, trace in stub.traces().items():
-        assert (stub.out / name / "checkpoints" / f"iteration-{len(trace):08d}.pt").exists()
-        assert not (stub.out / name / "outcome.json").exists()
-
-
-@pytest.mark.usefixtures("_foreground")
-@pytest.mark.parametrize("number", workers.SIGNALS)
-def test_a_signal_lets_the_trainings_save_and_the_sweep_can_go_on(
-    number: signal.Signals, stub: Sweep, capsys: pytest.CaptureFixture[str]
-):
-    handler = signal.getsignal(number)
-    soon(lambda: begun(stub), lambda: os.kill(os.getpid(), number))
-    assert stub.run(*LONG) == 128 + number
-    assert signal.getsignal(number) is handler
-    assert f"2 runs: 2 interrupted; interrupted by {number.name}" in capsys.readouterr().out
-    assert_saved(stub)
-    longest = max(map(len, stub.traces().values()))
-    assert longest < 290
-    words = [*LONG[:-2], f"--iterations={longest + 2}"]
-    assert stub.run(*words) == 0
-    assert list(stub.traces().values()) == [list(range(1, longest + 3))] * 2
-
-
-@pytest.mark.usefixtures("_foreground")
-def test_a_training_that_the_scheduler_told_too_is_interrupted_and_not_told_twice(
-    stub: Sweep, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(workers, "GRACE", 60)
-
-    def tell_all():
-        pids = [int(path.read_text()) for path in stub.out.glob("*/pid")]
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.3)  # a training that ends before the sweep has seen its own signal has failed
-        for pid in pids:
-            os.kill(pid, signal.SIGTERM)
-
-    soon(lambda: len(stub.traces()) == 2 and begun(stub), tell_all)
-    assert stub.run(*LONG[:-1], "--pause=0.4") == 128 + signal.SIGTERM
-    assert set(stub.statuses().values()) == {Status.INTERRUPTED}
-    assert_saved(stub)
-
-
-@pytest.mark.usefixtures("_foreground")
-def test_an_ignored_signal_stays_ignored(stub: Sweep):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    soon(lambda: begun(stub), lambda: os.kill(os.getpid(), signal.SIGHUP))
-    assert stub.run("--losses", "mmd-rep", "--", "--pause=0.1") == 0
-
-
-@pytest.mark.usefixtures("_foreground")
-def test_a_second_signal_ends_trainings_that_do_not_listen(stub: Sweep):
-    soon(lambda: begun(stub), lambda: os.kill(os.getpid(), signal.SIGINT))
-
-    def again():
-        time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    soon(lambda: begun(stub), again)
-    assert stub.run(*LONG, "--deaf") == 128 + signal.SIGINT
-    assert set(stub.statuses().values()) <= {Status.INTERRUPTED, Status.MISSING}
-    assert all(len(trace) < 290 for trace in stub.traces().values())
-
-
-def test_what_breaks_in_the_sweep_itself_ends_it(stub: Sweep, monkeypatch: pytest.MonkeyPatch):
-    def full(folder: Folder, outcome: Outcome):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Folder, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        stub.run("--losses", "mmd-rep", "--jobs", "2")
-
-
-# What is refused
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--pairs", "1e-4"], "expected best, or pairs such as 5e-4/2e-4, got '1e-4'"),
-        (["--pairs", "best"], "has no setting yet with a result for all pairs of its first seed"),
-        (["--seeds", "0,0"], "expected different values with commas between them, got '0,0'"),
-        (["--seeds", "-1"], "expected a whole number >= 0, got '-1'"),
-        (["--jobs", "0"], "expected a whole number > 0, got '0'"),
-        (["--losses", "a/b"], "expected a number or a plain word, got 'a/b'"),
-        (["--vary", "seed=1,2"], "expected OPTION=VALUE,... of an option that is free, got 'seed=1,2'"),
-        (["--vary", "width"], "expected OPTION=VALUE,... of an option that is free, got 'width'"),
-        (["--index", "2", "--of", "2"], "expected --index below --of, got 2 and 2"),
-        (["--index", "0"], "expected --index below --of, got 0 and None"),
-        (["--script", "dcgan_mnist"], "there is no "),
-        (["--evaluate", "'"], 'No closing quotation in "\'"'),
-        (["--evaluate", "", "--evaluator", "nowhere.py"], "there is no nowhere.py"),
-        (["--", "--seed=3"], "--seed after -- is given by the sweep"),
-        (["--", "--loss", "hinge"], "--loss after -- is given by the sweep"),
-        (["--vary", "width=2,4", "--", "--width", "8"], "--width after -- is given by the sweep"),
+        (["--pairs=1e-4"], "expected best, or pairs such as 5e-4/2e-4, got 1e-4"),
+        (["--pairs=best"], "best: there are no settings with a result for all pairs of their first seed"),
+        (["--seeds=-1"], "--seeds: expected whole numbers >= 0, got -1"),
+        (["--seeds=x"], "--seeds: expected whole numbers >= 0, got x"),
+        (["--losses=a/b"], "expected a number or a plain word, got 'a/b'"),
+        (["--losses=,hinge"], "expected a number or a plain word, got ''"),
+        (["--vary=seed=1,2"], "--seed is given by the sweep"),
+        (["--vary=width"], "--vary: expected OPTION=VALUE,..., got width"),
+        (["--share=2/2"], "--share: expected I/N with I from 0 to N - 1, got 2/2"),
+        (["--script=dcgan_mnist"], "there is no "),
+        (["--evaluate=", "--evaluator=nowhere.py"], "/nowhere.py"),
+        (["--", "--seed=3"], "--seed is given by the sweep"),
+        (["--", "--loss", "hinge"], "--loss is given by the sweep"),
+        (["--vary=width=2,4", "--", "--width", "8"], "--width is given by the sweep"),
         (["--", "--refuse"], "train.py refuses loss=hinge,lr-discriminator=0.0001,lr-generator=0.0001,seed=0: stub"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_done(
-    words: list[str], message: str, stub: Sweep, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, stub: Stub, capsys: pytest.CaptureFixture[str]
 ):
-    own = [] if "--losses" in words else ["--losses", "hinge"]
-    with pytest.raises(SystemExit, match="2"):
-        stub.run(*own, *words)
+    assert stub.run(*([] if "--losses" in words[0] else ["--losses=hinge"]), *words) == 2
     assert message in capsys.readouterr().err
     assert not stub.out.exists()
 
 
-# What came of them
+def test_a_sweep_that_is_not_there_is_refused(stub: Stub, capsys: pytest.CaptureFixture[str]):
+    assert sweep.main(["run", "table2", f"--out={stub.out}"]) == 2
+    assert "expected one of table1, lambda, constant, scores, got table2" in capsys.readouterr().err
+
+
+# How a run ended
+
+
+@pytest.mark.parametrize("ended", [1, 2, -9])
+def test_only_the_scripts_own_words_are_a_divergence(ended: int):
+    words = "Stopped at iteration 1,007, where loss_generator is inf. Try"
+    found = understood({}, ended, f"iteration 5 of 9: loss\n{words}\n", 5)
+    assert found["status"] == ("diverged" if ended == 1 else "failed")
+    assert found["iteration"] == (1007 if ended == 1 else 5)
+    assert understood({}, 1, f"Traceback\n  print({words!r})\nKeyError", 5)["status"] == "failed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_training_that_a_signal_stopped_has_not_ended(number: int):
+    assert understood({"status": "missing"}, 128 + number, "Interrupted", 5) == {"status": "missing"}
+
+
+RUN = plan(SWEEPS["table1"], {"loss": ("hinge",)}, [(1, 2)])[0]
+
+
+def test_a_run_is_done_if_its_record_says_so_of_the_same_options(stub: Stub):
+    recipe = stub.recipe(options=("--width=8",))
+    assert not recipe.is_done(RUN)
+    for status_, again, done in (
+        ("missing", False, False),
+        ("failed", False, False),
+        ("finished", False, True),
+        ("diverged", False, True),
+        ("diverged", True, False),
+        ("stopped", False, True),
+        ("stopped", True, False),
+    ):
+        write(stub.out / RUN.name, {**recipe.fresh(RUN), "status": status_, "evaluated": "--all"})
+        assert dataclasses.replace(recipe, retry=again).is_done(RUN) is done
+        assert not dataclasses.replace(recipe, options=("--width=9",)).is_done(RUN)
+        assert dataclasses.replace(recipe, retry=again, evaluate="--all").is_done(RUN) is done
+        evaluated = status_ in ("diverged", "stopped") and done
+        assert dataclasses.replace(recipe, retry=again, evaluate="").is_done(RUN) is evaluated
+
+
+def test_a_lock_is_held_once_and_ends_with_its_last_holder(tmp_path: Path):
+    folder = tmp_path / "run"
+    assert status(folder) == "missing"
+    with locked(folder) as first, locked(folder) as second:
+        assert first is not None
+        assert second is None
+        assert status(folder) == "running"
+        with locked(folder, shared=True) as looking:
+            assert looking is None
+        heir = subprocess.Popen(["sleep", "60"], pass_fds=[first])
+    assert status(folder) == "running"
+    heir.kill()
+    heir.wait()
+    assert status(folder) == "missing"
+    (folder / "console.log").touch()
+    assert status(folder) == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "{"),
+        ("run.json", '{"study": "table1"}'),
+        ("run.json", "{settings: 1}"),
+        ("log.jsonl", '{"iteration": 1}\nno\n'),
+        ("evaluations/x.json", '{"metrics": 1}'),
+    ],
+)
+def test_a_broken_record_of_a_sweep_is_named(name: str, content: str, stub: Stub, capsys: pytest.CaptureFixture[str]):
+    folder, fresh = stub.out / RUN.name, stub.recipe().fresh(RUN)
+    ended = {"status": "finished", "iteration": 3} if name.startswith("evaluations") else {}
+    write(folder, {**fresh, **ended})
+    (folder / name).parent.mkdir(exist_ok=True)
+    broken = json.dumps({**fresh, "settings": {"loss": "hinge"}}) if content == "{settings: 1}" else content
+    (folder / name).write_text(broken, encoding="utf-8")
+    assert sweep.main(["collect", "table1", f"--out={stub.out}"]) == 2
+    message = capsys.readouterr().err
+    assert f"{folder / name}" in message
+    assert ("log.jsonl, line 2: expected " if name == "log.jsonl" else "expected ") in message
+
+
+@pytest.mark.parametrize("out", ["file", "file/run", "x" * 300, "/proc/run"])
+def test_a_folder_that_cannot_be_made_is_named(out: str, stub: Stub, capsys: pytest.CaptureFixture[str]):
+    (stub.script.parent / "file").touch()
+    stub.out = stub.script.parent / out
+    assert stub.run("--losses=hinge") == 2
+    assert str(stub.out) in capsys.readouterr().err
+
+
+# What came of the runs
 
 
 def row(
-    seed: int = 0, pair: tuple[str, str] = ("0.1", "0.2"), status: Status = Status.FINISHED, **metrics: float
+    seed: int = 0, pair: tuple[str, str] = ("0.1", "0.2"), status: str = "finished", name: str = "a", **metrics: float
 ) -> Row:
-    (run,) = plan(STUDIES["table1"], vary={"loss": ("hinge",)}, pairs=[pair], seeds=[seed])
-    return Row(run, status, 7, Evaluation("a.json", metrics) if metrics else None, "train")
+    (run,) = plan(SWEEPS["table1"], {"loss": ("hinge",)}, [pair], [seed])
+    return Row(run, status, 7, metrics, f"{name}.json" if metrics else "", "train")  # type: ignore[arg-type]
 
 
 def test_the_best_pair_is_that_of_the_first_seed_whatever_others_say():
@@ -540,182 +282,239 @@ def test_the_best_pair_is_that_of_the_first_seed_whatever_others_say():
         row(0, fid=20),
         row(0, ("0.2", "0.1"), fid=21),
         row(1, ("0.2", "0.1"), fid=1),
-        row(0, ("0.2", "0.2"), status=Status.DIVERGED),
+        row(0, ("0.2", "0.2"), status="diverged"),
+        row(3, status="missing"),
     ]
-    found = results.best(rows, "fid")
-    assert found is not None
-    assert found.pair == ("0.1", "0.2")
-    assert [row.run.seed for row in found.rows] == [0, 1, 2]
-    mean, deviation = found.metric("fid") or (0, 0)
+    assert tables.best(rows, "fid") == ("0.1", "0.2")
+    assert tables.best(rows, "kid_mean") is None
+    mean, deviation = tables.spread([20, 30, 36]) or (0, 0)
     assert mean == pytest.approx((20 + 30 + 36) / 3)
     assert deviation == pytest.approx(math.sqrt(((20 - mean) ** 2 + (30 - mean) ** 2 + (36 - mean) ** 2) / 2))
-    assert results.best(rows, "kid_mean") is None
-    page = summary("losses", rows, "fid")
-    assert "| hinge | 0.1 / 0.2 | 28.67 ± 8.08 | 3 | 1 of 3 |" in page
-    assert "6 runs: 5 finished, 1 diverged. Trained by `train`; measured in `a.json`." in page
+    page = tables.summary("losses", rows, "fid")
+    assert "| hinge | 0.1 / 0.2 | 28.67 ± 8.08 | 3 of 4 | 1 of 3 |" in page
+    assert "7 runs: 5 finished, 1 diverged, 1 missing. Trained by `train`; measured in `a.json`." in page
 
 
-def test_seeds_without_a_result_are_counted_in_the_summary():
-    page = summary("losses", [row(fid=0.25), row(1, status=Status.DIVERGED), row(2, status=Status.MISSING)], "fid")
-    assert "| hinge | 0.1 / 0.2 | 0.2500 | 1 of 3 | 0 of 1 |" in page
+def test_runs_that_differ_in_more_than_their_settings_are_not_compared_in_silence():
+    warning = "**These runs cannot be compared.** Trained by "
+    assert warning not in tables.summary("losses", [row(fid=2), row(1, fid=1)], "fid")
+    other = row(1, fid=1)._replace(command="train --width=3")
+    assert f"{warning}`train`, by `train --width=3`; measured in `a.json`." in tables.summary(
+        "x", [row(fid=2), other], "fid"
+    )
+    other = row(1, name="b", fid=1)
+    assert f"{warning}`train`; measured in `a.json`, in `b.json`." in tables.summary("x", [row(fid=2), other], "fid")
 
 
-@pytest.mark.parametrize(
-    ("command", "evaluation", "found"),
-    [
-        ("train --width=3", "a.json", "Trained by `train`, by `train --width=3`; measured in `a.json`."),
-        ("train", "b.json", "Trained by `train`; measured in `a.json`, in `b.json`."),
-    ],
-)
-def test_runs_that_differ_in_more_than_their_settings_are_not_compared_in_silence(
-    command: str, evaluation: str, found: str
-):
-    other = Row(row(1).run, Status.FINISHED, 7, Evaluation(evaluation, {"fid": 1.0}), command)
-    page = summary("losses", [row(fid=2), other], "fid")
-    assert f"**These runs cannot be compared.** {found}" in page
+def test_an_evaluation_counts_for_its_own_iteration_and_can_be_chosen_of_several(tmp_path: Path):
+    def measure(name: str, fid: float, **provenance: object):
+        content = {"metrics": {"fid": fid, "kid_mean": math.nan, "x": None}, "provenance": provenance}
+        (tmp_path / "evaluations" / name).write_text(json.dumps(content))
+
+    assert evaluation(tmp_path, 20) == ("", {})
+    (tmp_path / "evaluations").mkdir()
+    for name, fid, iteration in (("10-z", 5, 10), ("20-a", 3, 20), ("20-b", 2, 20), ("30-a", 1, 30)):
+        measure(f"iteration-{name}.json", fid, checkpoint={"iteration": iteration})
+    assert evaluation(tmp_path, 20) == ("iteration-20-b.json", {"fid": 2.0})
+    assert evaluation(tmp_path, 20, "*-a.json") == ("iteration-20-a.json", {"fid": 3.0})
+    assert evaluation(tmp_path, 20, "*-z.json") == ("", {})
+    measure("other.json", 7)
+    assert evaluation(tmp_path, 20, "other*") == evaluation(tmp_path, 10, "o*") == ("other.json", {"fid": 7.0})
 
 
-def test_a_sweep_in_the_works_can_be_collected(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    pytest.importorskip("matplotlib")
+def finish(stub: Stub, *, seeds: tuple[int, ...] = (0,), **fids: float) -> None:
+    """Leave what finished runs leave, by loss; a FID of a pair is higher by one than that of the pair before."""
+    for loss, fid in fids.items():
+        for number, run in enumerate(plan(SWEEPS["table1"], {"loss": (loss,)}, [(1e-4, 1e-4), (1e-4, 1e-3)], seeds)):
+            folder = stub.out / run.name
+            write(folder, {**stub.recipe().fresh(run), "status": "finished", "iteration": 3})
+            (folder / "evaluations").mkdir()
+            (folder / "evaluations" / "3.json").write_text(
+                json.dumps({"metrics": {"fid": fid + number, "kid_std": 0.1}, "provenance": {}})
+            )
+
+
+def test_a_sweep_in_the_works_can_be_collected(stub: Stub, capsys: pytest.CaptureFixture[str]):
     image = pytest.importorskip("PIL.Image")
-    assert stub.run("--losses", "mmd-rep,hinge", "--seeds", "0,1", "--evaluate", "", "--index", "0", "--of", "2") == 0
-    # A run that is going on, and one of another study.
-    slow = next(name for name, status in stub.statuses().items() if status is Status.MISSING)
-    (stub.out / slow / "log.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}\n{"iter')
-    sweep.main(["run", "lambda", "--out", str(stub.out), "--script", str(stub.script), "--losses", "mmd-rep", *PAIRS])
-    capsys.readouterr()
-    with locked(stub.out / slow / "run.lock"):
-        assert sweep.main(["collect", "table1", "--out", str(stub.out), "--limit", "21"]) == 0
+    finish(stub, hinge=20)
+    *_, slow = plan(SWEEPS["table1"], {"loss": ("mmd-rep",)}, [(1e-4, 1e-3)])
+    write(stub.out / slow.name, stub.recipe().fresh(slow))
+    (stub.out / slow.name / "log.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}\n{"iter')
+    other = plan(SWEEPS["lambda"], {}, [(1, 2)])[0]
+    write(stub.out / other.name, {**stub.recipe().fresh(other), "study": "lambda"})
+    with locked(stub.out / slow.name):
+        assert sweep.main(["collect", "table1", f"--out={stub.out}", "--limit=20.5"]) == 0
     with (stub.out / "table1.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == 8
-    assert list(lines[0]) == [
-        *(
-            "loss",
-            "lr-discriminator",
-            "lr-generator",
-            "seed",
-            "status",
-            "iteration",
-            "fid",
-            "kid_mean",
-            "kid_std",
-            "evaluation",
-        )
+    assert [list(line.values()) for line in lines] == [
+        ["hinge", "0.0001", "0.0001", "0", "finished", "3", "20", "0.1", "3.json"],
+        ["hinge", "0.0001", "0.001", "0", "finished", "3", "21", "0.1", "3.json"],
+        ["mmd-rep", "0.0001", "0.001", "0", "running", "2", "", "", ""],
     ]
-    statuses = [line["status"] for line in lines]
-    assert (statuses.count("finished"), statuses.count("running"), statuses.count("missing")) == (4, 1, 3)
-    for line in lines:
-        name = ",".join(f"{option}={line[option]}" for option in list(line)[:4])
-        assert (stub.out / name / "run.json").exists()
-        assert line["iteration"] == {"finished": "3", "running": "2", "missing": "0"}[line["status"]]
-        assert bool(line["fid"]) == (line["status"] == "finished")
-    assert (stub.out / "table1.md").read_text(encoding="utf-8") in capsys.readouterr().out
+    assert list(lines[0])[4:] == ["status", "iteration", "fid", "kid_std", "evaluation"]
+    page = (stub.out / "table1.md").read_text(encoding="utf-8")
+    assert page in capsys.readouterr().out
+    assert "| hinge | 0.0001 / 0.0001 | 20.00 | 1 | 0 of 2 |\n| mmd-rep | - | - | 0 | 0 of 0 |" in page
     with image.open(stub.out / "table1.png") as picture:
         assert picture.size == (1100, 390)
 
 
 def test_tables_are_written_without_what_draws_the_figure(
-    stub: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    stub.run("--losses", "mmd-rep")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    finish(stub, hinge=20)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(SystemExit, match="2"):
-        sweep.main(["collect", "table1", "--out", str(stub.out)])
-    assert "the figure needs matplotlib and Pillow: import of matplotlib" in capsys.readouterr().err
-    assert (stub.out / "table1.csv").exists()
-    assert (stub.out / "table1.md").exists()
+    assert sweep.main(["collect", "table1", f"--out={stub.out}"]) == 2
+    assert "the figure needs matplotlib: import of matplotlib" in capsys.readouterr().err
+    assert {path.name for path in stub.out.glob("table1.*")} == {"table1.csv", "table1.md"}
 
 
-def test_what_was_never_begun_cannot_be_collected(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit, match="2"):
-        sweep.main(["collect", "table1", "--out", str(stub.out)])
+def test_what_was_never_begun_cannot_be_collected(stub: Stub, capsys: pytest.CaptureFixture[str]):
+    assert sweep.main(["collect", "table1", f"--out={stub.out}"]) == 2
     assert f"{stub.out} has no runs of table1" in capsys.readouterr().err
 
 
-def test_more_seeds_can_be_run_at_the_best_pairs(stub: Sweep, capsys: pytest.CaptureFixture[str]):
-    pytest.importorskip("matplotlib")
-    both = ["--losses", "mmd-rep,mmd-rbf", "--evaluate", "", "--pairs", "best", "--seeds", "1,2"]
-    assert stub.run("--losses", "mmd-rep", "--evaluate", "") == 0
-    assert stub.run("--losses", "mmd-rbf", "--evaluate", "", "--index", "0", "--of", "2") == 0
-    assert stub.run(*both) == 0
-    assert "loss=mmd-rbf: 1 runs of the first seed have no result yet; left out" in capsys.readouterr().err
-    assert {run_name.split(",")[0] for run_name in stub.statuses() if "seed=0" not in run_name} == {"loss=mmd-rep"}
-    assert stub.run("--losses", "mmd-rbf", "--evaluate", "") == 0
-    assert stub.run(*both) == 0
-    seeds = {name for name in stub.statuses() if "seed=0" not in name}
-    assert seeds == {
-        f"loss={loss},lr-discriminator=0.0001,lr-generator=0.0001,seed={seed}"
-        for loss, seed in itertools.product(("mmd-rep", "mmd-rbf"), (1, 2))
-    }
-    assert sweep.main(["collect", "table1", "--out", str(stub.out)]) == 0
-    page = (stub.out / "table1.md").read_text(encoding="utf-8")
-    assert "| mmd-rep | 0.0001 / 0.0001 | 21.00 ± 1.00 | 0.0210 ± 0.0010 | 3 | 0 of 2 |" in page
-
-
-def test_an_evaluation_counts_for_its_own_iteration_and_can_be_chosen_of_several(tmp_path: Path):
-    def write(name: str, fid: float, **provenance: object):
-        content = {"metrics": {"fid": fid, "kid_mean": math.nan}, "provenance": provenance}
-        (tmp_path / "evaluations" / name).write_text(json.dumps(content))
-
-    folder = Folder(tmp_path)
-    assert folder.evaluation(20) is None
-    (tmp_path / "evaluations").mkdir()
-    write("iteration-10-z.json", 5, checkpoint={"iteration": 10})
-    write("iteration-20-a.json", 3, checkpoint={"iteration": 20})
-    write("iteration-20-b.json", 2, checkpoint={"iteration": 20})
-    write("iteration-30-a.json", 1, checkpoint={"iteration": 30})
-    assert folder.evaluation(20) == ("iteration-20-b.json", {"fid": 2.0})
-    assert folder.evaluation(20, "*-a.json") == ("iteration-20-a.json", {"fid": 3.0})
-    assert folder.evaluation(20, "*-z.json") is None
-    write("other.json", 7)
-    assert folder.evaluation(20, "other*") == folder.evaluation(10, "o*") == ("other.json", {"fid": 7.0})
+def test_more_seeds_are_planned_at_the_best_pairs_of_settings_that_are_known(
+    stub: Stub, capsys: pytest.CaptureFixture[str]
+):
+    finish(stub, hinge=20, **{"mmd-rep": 30})
+    (stub.out / "loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.001,seed=0" / "evaluations" / "3.json").unlink()
+    words = ["list", *stub.words("--losses=hinge,mmd-rep", "--pairs=best", "--seeds=1,2")[1:]]
+    assert sweep.main(words) == 0
+    shown = capsys.readouterr()
+    names = [line.split()[-1] for line in shown.out.splitlines()[:-1]]
+    assert names == [f"loss=hinge,lr-discriminator=0.0001,lr-generator=0.0001,seed={seed}" for seed in (1, 2)]
+    assert "loss=mmd-rep: some runs of the first seed have no result yet; left out" in shown.err
 
 
 def test_the_figure_has_a_bar_or_a_mark_for_each_pair_and_a_panel_for_what_is_not_along_its_axis():
-    matplotlib_figure = pytest.importorskip("matplotlib.figure")
-    study = STUDIES["lambda"]
+    figure = pytest.importorskip("matplotlib.figure").Figure()
     rows = []
-    for run in plan(study, vary={"lambda": (-1, 2)}, pairs=[(1, 1), (1, 2), (2, 1), (2, 2)], seeds=(0, 1)):
-        status, fid = {
-            ("1", "1"): (Status.FINISHED, 10.0 + run.seed),
-            ("1", "2"): (Status.FINISHED, 99.0),
-            ("2", "1"): (Status.DIVERGED, None) if run.seed else (Status.FINISHED, 12.0),
-            ("2", "2"): (Status.MISSING, None),
+    for run in plan(SWEEPS["lambda"], {"lambda": (-1, 2)}, [(1, 1), (1, 2), (2, 1), (2, 2)], (0, 1)):
+        found, fid = {
+            ("1", "1"): ("finished", 10.0 + run.seed),
+            ("1", "2"): ("finished", 99.0),
+            ("2", "1"): ("diverged", None) if run.seed else ("finished", 12.0),
+            ("2", "2"): ("missing", None),
         }[run.pair]
-        rows.append(Row(run, status, 0, None if fid is None else Evaluation("a.json", {"fid": fid}), "train"))
-    drawn = matplotlib_figure.Figure()
-    figure.draw(drawn, study, rows, "fid", 50)
-    assert [axes.get_title() for axes in drawn.axes] == ["loss = mmd-rep", "loss = mmd-rep-b"]
-    for axes in drawn.axes:
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["-1\n1 diverged", "2\n1 diverged"]
-        bars = [bar.get_height() for container in axes.containers for bar in container if hasattr(bar, "get_height")]
-        assert sorted(bars) == [10.5, 10.5, 12, 12, 99, 99]
-        marks = [line.get_marker() for line in axes.lines if line.get_marker() in "x.^"]
-        assert sorted(marks) == sorted("x.^" * 2)
+        rows.append(Row(run, found, metrics={} if fid is None else {"fid": fid}))  # type: ignore[arg-type]
+    tables.draw(figure, rows, ("lambda",), "fid", 50)
+    assert [axes.get_title() for axes in figure.axes] == ["loss = mmd-rep", "loss = mmd-rep-b"]
+    for axes in figure.axes:
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["-1", "2"]
+        bars = [bar.get_height() for bars in axes.containers for bar in bars if hasattr(bar, "get_height")]
+        assert sorted(bars) == [0, 0, 10.5, 10.5, 12, 12, 99, 99]
+        assert sorted(line.get_marker() for line in axes.lines if line.get_marker() in "x.^") == sorted("x.^" * 2)
         assert axes.get_ylim() == (0, 50)
-    assert [text.get_text() for text in drawn.legends[0].get_texts()] == [
-        *("1 / 1", "1 / 2", "2 / 1", "2 / 2", "no result yet", "diverged", "above 50")
+
+
+# By Ray Tune
+
+
+@pytest.mark.paper
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_all_runs_are_done_once_and_what_diverged_or_failed_is_noted(stub: Stub, capsys: pytest.CaptureFixture[str]):
+    diverged = "loss=hinge,lr-discriminator=0.0001,lr-generator=0.001,seed=0"
+    words = ["--losses=hinge,minimax", "--evaluate=--images 10 --features 'a b.pt'"]
+    assert stub.run(*words) == 1
+    shown = capsys.readouterr().out
+    assert "4 runs: 4 missing" in shown
+    assert f"{diverged}: diverged at iteration 1,002 Stopped at iteration 1,002, where loss_generator is nan" in shown
+    assert shown.count("training failed with status 1:") == shown.count("\n    RuntimeError: out of luck") == 2
+    assert "\n    99\n" in shown
+    assert "\n    50\n" not in shown
+    assert "4 runs: 1 finished, 1 diverged, 2 failed" in shown
+    traces = stub.traces()
+    assert sorted(map(tuple, traces.values())) == [(1,), (1,), (1, 2), (1, 2, 3)]
+    # Each sees one GPU.
+    assert {json.loads(path.read_text())[1] for path in stub.out.glob("*/environment")} == {"0", "1"}
+    assert [path.read_text() for path in stub.out.glob("*/evaluated")] == ["--images 10 --features a b.pt\n"]
+    # What is done is skipped, and what failed is repeated; after a slip in the options nothing is forgotten.
+    before = {path: path.read_text() for path in stub.out.glob("loss=hinge*/run.json")}
+    assert stub.run("--losses=hinge", "--", "--changed") == 1
+    assert stub.run(*words[1:], "--losses=hinge") == 0
+    assert {path: path.read_text() for path in before} == before
+    assert stub.traces() == traces
+    assert stub.run("--losses=hinge", "--retry", "--evaluate=--fail") == 1
+    assert "evaluation failed with status 1:\n    no network" in capsys.readouterr().out
+    assert stub.traces()[diverged] == [1, 2, 2]
+    # A longer sweep goes on with the same runs.
+    assert stub.run("--losses=mmd-rep") == stub.run("--losses=mmd-rep", "--", "--iterations=5") == 0
+    assert [trace for name, trace in stub.traces().items() if "mmd-rep" in name] == [[1, 2, 3, 4, 5]] * 2
+
+
+@pytest.mark.paper
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_scheduler_stops_what_is_worse_at_the_rungs(stub: Stub):
+    words = [
+        "--losses=mmd-rep,mmd-rbf",
+        "--evaluate=",
+        "--scheduler=async_hyperband",
+        "--rungs=2",
+        "--jobs=1",
+        "--",
+        "--iterations=4",
     ]
+    assert stub.run(*words) == 0
+    found = {name: record(stub.out / name) for name in stub.traces()}
+    stopped = [name for name, each in found.items() if each and each["status"] == "stopped"]
+    assert [name.split(",")[2] for name in stopped] == ["lr-generator=0.001"] * len(stopped)
+    assert stopped
+    assert [stub.traces()[name] for name in stopped] == [[1, 2]] * len(stopped)
+    assert all(trace == [1, 2, 3, 4] for name, trace in stub.traces().items() if name not in stopped)
+    assert stub.run(*words) == 0
+    assert stub.run("--retry", "--losses=mmd-rep,mmd-rbf", "--", "--iterations=4") == 0
+    assert list(stub.traces().values()) == [[1, 2, 3, 4]] * 4
 
 
-# The real script
+@pytest.mark.paper
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_run_in_the_hands_of_another_process_is_left_to_it(stub: Stub, capsys: pytest.CaptureFixture[str]):
+    taken = "loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.0001,seed=0"
+    with locked(stub.out / taken):
+        assert stub.run("--losses=mmd-rep") == 3
+    assert f"{taken}: in the hands of another process" in capsys.readouterr().out
+    assert list(stub.traces().values()) == [[1, 2, 3]]
 
 
-def test_a_real_training_is_finished_and_another_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("PIL")
+@pytest.mark.paper
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_sweep_on_two_workers_that_was_ended_is_finished_by_the_same_command(number: signal.Signals, stub: Stub):
+    words = ["--losses=mmd-rep,mmd-rbf", "--evaluate=", "--", "--iterations=500"]
+    slow = stub.script.with_name("slow")
+    slow.touch()
+    ended = stub.start(*words)
+    wait_for(lambda: sum(len(trace) > 2 for trace in stub.traces().values()) == 2)
+    ended.send_signal(number)
+    shown = ended.communicate()[0]
+    assert ended.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 1), shown
+    wait_for(lambda: "running" not in stub.statuses().values())
+    pids = [int(path.read_text()) for path in stub.out.glob("*/pid")]
+    assert len(pids) == 2
+    assert not any(map(is_alive, pids))
+    traces = stub.traces()
+    if number == signal.SIGTERM:  # trainings have saved
+        for name, trace in traces.items():
+            assert (stub.out / name / "checkpoints" / f"iteration-{len(trace):08d}.pt").exists()
+    slow.unlink()
+    assert stub.run(*words) == 0
+    assert len(stub.traces()) == len(list(stub.out.glob("*/evaluated"))) == 4
+    for name, trace in stub.traces().items():
+        assert sorted(set(trace)) == list(range(1, 501))
+        # The iteration at a kill is done again.
+        assert len(trace) <= 500 + (number == signal.SIGKILL and name in traces)
+
+
+@pytest.mark.paper
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_real_training_is_finished_and_another_diverges(stub: Stub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES), *sys.path]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    words = ["run", "table1", "--out", str(tmp_path), "--script", "dcgan_fake", "--losses", "hinge"]
-    words += ["--pairs", "1e-4/2e-4,1e3/1e37", "--devices", "cpu"]
-    assert sweep.main([*words, "--", "--normalisation", "none", "--iterations", "6"]) == 0
-    finished, diverged = sorted(tmp_path.glob("*/"))
-    assert Folder(finished).status() is Status.FINISHED
-    assert Folder(diverged).status() is Status.DIVERGED
-    # By its checkpoint alone the training is known to be through.
-    (finished / "outcome.json").unlink()
-    assert Folder(finished).outcome() == Outcome(Status.FINISHED, iteration=6)
-    Folder(finished).keep()
-    assert json.loads((finished / "outcome.json").read_text())["status"] == "finished"
-    assert Folder(finished).iteration() == 6
+    words = ["run", "table1", f"--out={stub.out}", "--script=dcgan_fake", "--losses=hinge", "--jobs=2"]
+    assert sweep.main([*words, "--pairs=1e-4/2e-4,1e3/1e37", "--", "--normalisation=none", "--iterations=6"]) == 0
+    assert sorted(stub.statuses().values()) == ["diverged", "finished"]

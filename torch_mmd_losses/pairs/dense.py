@@ -38,6 +38,9 @@ from torch_mmd_losses.pairs.tile_distances import differences_weighted
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import GROUPS, Bounds, Estimator
 
+BALANCED = 1e-12
+"""Sum of the weights of a loss that is zero up to rounding. That of a mean over fake pairs alone is one."""
+
 GroupLimits = tuple[Limits, Limits, Limits]
 """The limits of a kernel for real, cross and fake pairs."""
 
@@ -60,8 +63,10 @@ def values_and_gradients(
     factor = common_exponent(summands) if all([limit is None for limit in limits]) else None  # noqa: C419 (faster)
     conditioning = worst_conditioning(summands, real)
     stack, sq_dist, far_apart, largest = stacked_distances(real, fake, factor, conditioning)
-    # The weights of all pairs add up to zero, so the peak of the kernel may be subtracted from its values.
-    excess = are_near(summands, conditioning, largest, real)
+    # Where the weights of all pairs add up to zero, the peak of the kernel may be subtracted from its values.
+    excess = are_near(summands, conditioning, largest, real) and all(
+        abs(sum(weights)) <= BALANCED for weights, _ in objectives
+    )
     mapped = None
     if factor is not None:
         mapped = power_of_two_excess(sq_dist, factor) if excess else power_of_two(sq_dist, factor)

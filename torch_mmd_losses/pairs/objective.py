@@ -8,7 +8,7 @@ from torch_mmd_losses.types import Bounds
 
 
 class Weights(NamedTuple):
-    """The weights of the mean kernel values of real, cross and fake pairs in a loss; they add up to zero."""
+    """The weights of the mean kernel values of real, cross and fake pairs in a loss, where they add up to zero."""
 
     real: float
     cross: float

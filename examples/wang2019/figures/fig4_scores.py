@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
-from dcgan import labels, prepared, randomness
-from dcgan.batches import to_images
-from dcgan.checkpoints import CheckpointError
-from dcgan.configuration import Configuration
-from dcgan.networks import make_discriminator
-from dcgan.sources import SPLITS, MissingDataError
-from evaluation.images import Checkpoint, find
+import classifier
+from training import checkpoints
+from training.batches import centred
+from training.checkpoints import State
+from training.errors import RefusedError
 from training.figure_script import Claim, reader, save
+from wang2019.networks import make_discriminator
+from wang2019.presets import Wang2019
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +37,15 @@ SIZE = (12.0, 4.4)
 NEIGHBOURS = 10
 ATTRACTIVE = ("mmd-rbf", "mmd-rq", "mmd-rbf-b")
 REPULSIVE = ("mmd-rep", "mmd-rep-b")
+
+CLASSES = {
+    "fashion-mnist": (
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
+"""The names of the classes of the data sets that have labels."""
 
 
 class Scores(NamedTuple):
@@ -74,44 +83,48 @@ def agreement(points: Tensor, classes: Tensor) -> float:
     return (classes[nearest] == classes[:, None]).double().mean().item()
 
 
-def discriminator(configuration: Configuration, state: dict[str, Tensor] | None, seed: int) -> nn.Module:
+def discriminator(settings: Wang2019, state: State | None, seed: int) -> nn.Module:
     """Return the discriminator of a checkpoint, or without a state that of the same run before training."""
-    assert configuration.scores is not None  # as in every configuration of a run
-    assert configuration.scale is not None
-    randomness.seed(seed)
+    torch.manual_seed(seed)
     network = make_discriminator(
-        configuration.size,
-        scores=configuration.scores,
-        channels=configuration.channels,
-        width=configuration.width,
-        method=configuration.normalisation or "none",
-        scale=configuration.scale,
+        settings.size,
+        scores=settings.scores or 1,
+        channels=settings.channels,
+        width=settings.width,
+        method=settings.normalisation or "none",
+        scale=settings.scale or 1.0,
     )
     if state is not None:
-        network.load_state_dict(state)
+        network.load_state_dict(state["discriminator"])
     return network.eval()
 
 
+def find(run: Path) -> State:
+    """Return the checkpoint at a path, or the newest one of the run in a folder."""
+    paths = checkpoints.newest_first(run / "checkpoints") if run.is_dir() else [run]
+    if not paths:
+        raise RefusedError(f"runs: there is no checkpoint in {run / 'checkpoints'}")
+    return checkpoints.read(paths[0])
+
+
 @torch.no_grad()
-def read(checkpoints: Sequence[Checkpoint], root: Path | None, *, split: str, count: int, seed: int) -> list[Scores]:
+def read(states: Sequence[State], root: Path | None, *, split: str, count: int, seed: int) -> list[Scores]:
     """Return the scores of the same real images by the first discriminator before training, and by all after it."""
-    chosen = checkpoints[0].configuration
-    folder = root or Path(chosen.data_root)
-    images = prepared.load(chosen.dataset, folder, size=chosen.size, channels=chosen.channels, split=split)
+    found: list[Scores] = []
+    first, *others = settings = [Wang2019(out=Path(), **state["configuration"]) for state in states]
+    for other in others:
+        if (other.dataset, other.size, other.channels) != (first.dataset, first.size, first.channels):
+            raise RefusedError(f"runs: expected runs of one data set, got {first.dataset} and {other.dataset}")
+    if first.dataset not in CLASSES:
+        raise RefusedError(f"runs: expected a data set with classes ({', '.join(CLASSES)}), got {first.dataset}")
+    images, labels = classifier.read(first.dataset, root or first.data_root, split)
     picked = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
-    pixels = to_images(torch.from_numpy(np.asarray(images[picked])), torch.device("cpu"))
-    classes = torch.from_numpy(labels.load(chosen.dataset, folder, split=split)[picked])
-
-    def scores(network: nn.Module) -> Tensor:
-        return torch.cat([network(part) for part in pixels.split(256)])
-
-    found = [Scores("before training", None, scores(discriminator(chosen, None, seed)), classes)]
-    for checkpoint in checkpoints:
-        after, state = checkpoint.configuration, checkpoint.state
-        if (after.dataset, after.size, after.channels) != (chosen.dataset, chosen.size, chosen.channels):
-            raise ValueError(f"runs: expected runs of one data set, got {chosen.dataset} and {after.dataset}")
-        title = f"{after.loss}, iteration {state['iteration']:,}"
-        found.append(Scores(title, after.loss, scores(discriminator(after, state["discriminator"], seed)), classes))
+    pixels, classes = centred(images[picked]), labels[picked]
+    for chosen, state in ((first, None), *zip(settings, states, strict=True)):
+        network = discriminator(chosen, state, seed)
+        scores = torch.cat([network(part) for part in pixels.split(256)])
+        title = f"{chosen.loss}, iteration {state['iteration']:,}" if state else "before training"
+        found.append(Scores(title, chosen.loss if state else None, scores, classes))
     return found
 
 
@@ -173,22 +186,22 @@ def main(words: Sequence[str] | None = None) -> Path:
     add = parser.add_argument
     add("runs", type=Path, nargs="+", help="folders of runs, whose newest checkpoints count, or checkpoints")
     add("--data-root", type=Path, help="folder of the data sets (that of the first run)")
-    add("--split", choices=SPLITS, default="test", help="of the real images (%(default)s)")
+    add("--split", choices=("train", "test"), default="test", help="of the real images (%(default)s)")
     add("--count", type=int, default=2560, help="images (%(default)s)")
     add("--seed", type=int, default=0, help="decides the images, the untrained network and t-SNE (%(default)s)")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     try:
-        checkpoints = [find(run) for run in options.runs]
-        found = read(checkpoints, options.data_root, split=options.split, count=options.count, seed=options.seed)
-    except (CheckpointError, MissingDataError, ValueError) as error:
+        states = [find(run) for run in options.runs]
+        found = read(states, options.data_root, split=options.split, count=options.count, seed=options.seed)
+    except (RefusedError, TypeError, ValueError) as error:
         parser.error(str(error))
     made = claims(found)
     print(*made, sep="\n")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(options.width, options.height), dpi=options.dpi, layout="constrained")
-    draw(figure, found, labels.CLASSES[checkpoints[0].configuration.dataset], options.seed)
+    draw(figure, found, CLASSES[states[0]["configuration"]["dataset"]], options.seed)
     save(figure, options.out)
     print(f"Picture: {options.out}")
     if failed := [claim.what for claim in made if not claim.holds]:

@@ -1,0 +1,175 @@
+"""The pictures of the study, each drawn of the raw logs alone; an entry of `PICTURES` has its size in inches."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from studies import protocol, tables
+from studies.logs import Raw
+from studies.protocol import NORMS, SCALES, SCORES, setting
+from sweeps.runs import Group, Run
+from sweeps.tables import Row, draw, spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLES = {
+    "non-saturating": ("#7f7f7f", "-"),
+    "hinge": ("#000000", "-"),
+    "mmd-rbf": ("#56b4e9", "--"),
+    "mmd-rq": ("#009e73", "--"),
+    "mmd-rbf-b": ("#0072b2", "--"),
+    "mmd-rep": ("#e69f00", "-"),
+    "mmd-rep-b": ("#d55e00", "-"),
+    "smmd": ("#cc79a7", "-."),
+}
+"""Colours, which people see apart who do not see all, and dashes of the losses."""
+MEANS = {
+    "k_rr": ("real with real", "#0072b2"),
+    "k_rf": ("real with generated", "#7f7f7f"),
+    "k_ff": ("generated with generated", "#d55e00"),
+}
+"""Numbers of the log, with their labels and colours."""
+COLUMNS, SIDE = 12, 32 + 2 * 2
+"""Images of each loss, and pixels of an image on a sheet of samples with what is around it."""
+
+
+def plot(
+    axes: Axes, runs: Iterable[Mapping[int, float]], unit: float = 1.0, *, label: str, colour: str, dashes: str = "-"
+) -> None:
+    """Draw the mean of some seeds by iteration, of `unit` each, and a band from the lowest to the highest."""
+    found: dict[int, list[float]] = {}
+    for iteration, value in sorted(item for run in runs for item in run.items()):
+        found.setdefault(iteration, []).append(value)
+    if found:
+        places = [unit * iteration for iteration in found]
+        axes.plot(places, [statistics.fmean(of) for of in found.values()], dashes, color=colour, label=label)
+        lowest, highest = ([of(each) for each in found.values()] for of in (min, max))
+        axes.fill_between(places, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+
+
+def tidy(axes: Axes, which: Literal["major", "both"] = "major") -> None:
+    """Draw the grid, and no frame above and to the right."""
+    axes.grid(which=which, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def curves(figure: Figure, raw: Raw) -> None:
+    """Draw FID against iterations and against time, each loss at its best pair of learning rates."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    costs = tables.milliseconds(raw)
+    by_iteration, by_time = figure.subplots(1, 2, sharey=True)
+    for loss, (colour, dashes) in STYLES.items():
+        found = raw.over_seeds(setting(loss))
+        runs = [{iteration: metrics["fid"] for iteration, metrics in each.evaluations.items()} for each in found]
+        plot(by_iteration, runs, label=loss, colour=colour, dashes=dashes)
+        if setting(loss) in costs:
+            plot(by_time, runs, costs[setting(loss)][0] / 1000, label=loss, colour=colour, dashes=dashes)
+    by_iteration.set(xlabel="iterations", ylabel="FID", yscale="log")
+    by_iteration.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    by_iteration.yaxis.set_major_formatter(ScalarFormatter())
+    by_iteration.yaxis.set_minor_formatter(NullFormatter())
+    by_time.set(xlabel="CPU seconds")
+    for axes in (by_iteration, by_time):
+        tidy(axes, "both")
+    handles, labels = by_iteration.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+
+
+def kernel_means(figure: Figure, raw: Raw) -> None:
+    """Draw the mean kernel values of pairs of scores over the training, a panel for each loss that has a kernel."""
+    panels = figure.subplots(2, 3, sharex=True)
+    for loss, axes in zip((*protocol.MMD, "smmd"), panels.flat, strict=True):
+        found = raw.over_seeds(setting(loss))
+        for name, (label, colour) in MEANS.items():
+            plot(
+                axes,
+                [{line["iteration"]: line[name] for line in each.training} for each in found],
+                label=label,
+                colour=colour,
+            )
+        axes.set_title(loss, fontsize=10)
+        axes.set_ylim(bottom=0)
+        tidy(axes)
+    for axes in panels[1]:
+        axes.set_xlabel("iterations")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("mean kernel value")
+    # Any panel that has lines has all of them.
+    legends = [axes.get_legend_handles_labels() for axes in panels.flat]
+    figure.legend(*max(legends, key=lambda legend: len(legend[1])), loc="outside lower center", ncols=3, frameon=False)
+
+
+def lambdas(figure: Figure, raw: Raw) -> None:
+    """Draw Figure 3 in the small: a bar for each pair of learning rates by lambda, with both kernels."""
+    rows = []
+    for each in tables.repulsions(raw):
+        for pair in raw.pairs:
+            run, found = Run((("kernel", each.kernel), ("lambda", str(each.lambda_))), pair, 0), each.found.get(pair)
+            if found is None or found.diverged:
+                rows.append(Row(run, "missing" if found is None else "diverged"))
+            else:
+                rows.append(Row(run, "finished", metrics={"fid": found.fid}))
+    draw(figure, rows, ("lambda",), "fid", protocol.COLLAPSED)
+
+
+def samples(figure: Figure, raw: Raw) -> None:
+    """Draw a row of samples of each loss at its best pair, of the first seed."""
+    import numpy as np
+    from PIL import Image
+
+    rows = []
+    for loss in protocol.LOSSES:
+        pair, pixels = raw.best_pair(setting(loss)), np.full((SIDE, COLUMNS * SIDE), 255, np.uint8)
+        path = raw.sheet(Run(setting(loss), pair, raw.seeds[0])) if pair else None
+        if path is not None and path.exists():
+            with Image.open(path) as picture:
+                sheet = np.asarray(picture.convert("L"))
+            pixels = np.concatenate(np.split(sheet, len(sheet) // SIDE), axis=1)[:, : COLUMNS * SIDE]
+        rows.append(pixels)
+    axes = figure.subplots()
+    axes.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks(SIDE * (np.arange(len(rows)) + 0.5), protocol.LOSSES)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def choices(figure: Figure, raw: Raw) -> None:
+    """Draw FID by the number of scores, and by the constant C with both norms, over seeds that did not diverge."""
+
+    def line(axes: Axes, settings: Mapping[float, Group], label: str, colour: str) -> None:
+        found = {x: spread(each.fid for each in raw.over_seeds(of) if not each.diverged) for x, of in settings.items()}
+        known = {x: of for x, of in found.items() if of is not None}
+        means, deviations = [mean for mean, _ in known.values()], [deviation or 0.0 for _, deviation in known.values()]
+        axes.errorbar(list(known), means, deviations, marker="o", capsize=3, color=colour, label=label)
+
+    by_scores, by_scale = figure.subplots(1, 2)
+    line(by_scores, {number: setting("mmd-rep", scores=number) for number in SCORES}, "mmd-rep", "#e69f00")
+    for (name, norm), colour in zip(NORMS.items(), ("#e69f00", "#0072b2"), strict=True):
+        line(by_scale, {scale: setting("mmd-rep", normalisation=norm, scale=scale) for scale in SCALES}, name, colour)
+    by_scores.set_xscale("log", base=2)
+    by_scores.set_xticks(SCORES, map(str, SCORES))
+    by_scores.set(xlabel="scores per image", ylabel="FID")
+    by_scores.set_ylim(bottom=0)
+    # A constant that is too large is worse by far more than the others differ.
+    by_scale.set(xlabel="C", ylabel="FID", yscale="log")
+    by_scale.set_xticks(SCALES, [f"{scale:.3g}" for scale in SCALES])
+    by_scale.set_yticks([3, 5, 10, 20, 40, 80], ["3", "5", "10", "20", "40", "80"])
+    by_scale.minorticks_off()
+    for axes in (by_scores, by_scale):
+        tidy(axes)
+    by_scale.legend(frameon=False)
+
+
+PICTURES: Mapping[str, tuple[Callable[[Figure, Raw], None], tuple[float, float]]] = {
+    "curves": (curves, (10.0, 4.2)),
+    "kernel-means": (kernel_means, (10.0, 5.2)),
+    "lambda": (lambdas, (10.0, 5.4)),
+    "samples": (samples, (9.6, 5.2)),
+    "choices": (choices, (10.0, 3.6)),
+}

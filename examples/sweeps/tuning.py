@@ -1,0 +1,175 @@
+"""Runs side by side by Ray Tune, each a process that goes on from what there is in the folder of its run.
+
+Tune's own state of an experiment is not restored: the folders know what is done, also after a change of the grid, on
+another machine, or without that state. What is done is not given to Tune again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import tune
+from sweeps import runs as folders
+from sweeps.runs import Recipe, Record, Run, last_line, write
+
+REFUSED, BUSY = 2, 3
+"""Exit statuses: of a script that changed nothing, and of a sweep if other processes have the runs that are left."""
+LOOK = 2.0
+"""Seconds between two looks at a process."""
+
+
+class Trial(tune.Trainable):
+    """A run from whatever there is of it to its end; a step waits until there is something to report."""
+
+    def setup(self, config: dict[str, Any], recipe: Recipe) -> None:
+        """Start nothing yet."""
+        self._run = Run.of(config["settings"])
+        self._recipe, self._folder = recipe, recipe.out / self._run.name
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reports = self._work()
+
+    def step(self) -> dict[str, Any]:
+        """Return the next report."""
+        return next(self._reports)
+
+    def cleanup(self) -> None:
+        """Let the process save its state, and wait for its end."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+    def _work(self) -> Iterator[dict[str, Any]]:
+        report: dict[str, Any] = {"status": "in the hands of another process"}
+        with folders.locked(self._folder) as lock:
+            if lock is not None:
+                report = self._recipe.known(self._run) or (yield from self._train(lock))
+                if report["status"] == "finished" and self._recipe.evaluate not in (None, report.get("evaluated")):
+                    report |= yield from self._evaluate(lock, report)
+        yield report | {"done": True}  # without the lock: what comes next is for others to see
+
+    def _train(self, lock: int) -> Generator[dict[str, Any], None, Record]:
+        """Train from rung to rung, and note how that ended unless it did not even begin."""
+        fresh, before = self._recipe.fresh(self._run), folders.record(self._folder)
+        write(self._folder, fresh)
+        for rung in (*(rung for rung in self._recipe.rungs if rung > last_line(self._folder)["iteration"]), None):
+            more = [f"--out={self._folder}", "--resume=auto", *([f"--iterations={rung}"] if rung else [])]
+            ended, output = yield from self._watch(self._recipe.training(self._run, *more), "console.log", lock)
+            found = folders.understood(fresh, ended, output, last_line(self._folder)["iteration"])
+            if not rung or found["status"] != "finished":
+                break
+            yield {"iteration": rung} | (yield from self._evaluate(lock, found))
+        # A slip in the options is no reason to forget what is done.
+        slip = ended == REFUSED and before and before["status"] != "missing"
+        write(self._folder, before if before and slip else found)
+        return found
+
+    def _evaluate(self, lock: int, found: Record) -> Generator[dict[str, Any], None, dict[str, Any]]:
+        """Return the metrics of the newest checkpoint; that it was evaluated is noted of a run that has ended."""
+        command = [sys.executable, str(self._recipe.evaluator), str(self._folder), "--overwrite"]
+        command += shlex.split(self._recipe.evaluate or "")
+        ended, output = yield from self._watch(command, "evaluation.log", lock)
+        if ended:
+            return {"message": f"evaluation failed with status {ended}:{folders.tail(output)}"}
+        if folders.record(self._folder) == found:
+            write(self._folder, {**found, "evaluated": self._recipe.evaluate})
+        return folders.evaluation(self._folder, found["iteration"])[1]
+
+    def _watch(self, command: Sequence[str], log: str, lock: int) -> Generator[dict[str, Any], None, tuple[int, str]]:
+        """Report the last line of the log now and then, and return exit status and output in the end."""
+        with (self._folder / log).open("ab") as file:
+            begin = file.tell()
+            # In a session of its own, Ctrl-C on the terminal reaches the sweep only, which then decides.
+            to: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+            where: dict[str, Any] = {"cwd": self._recipe.directory, "pass_fds": (lock,), "start_new_session": True}
+            # Ray hides the GPUs of others from a run with some of its own, but none from a run without.
+            hidden = {} if ray.get_gpu_ids() else {"CUDA_VISIBLE_DEVICES": ""}
+            self._process = subprocess.Popen(command, env={**os.environ, **hidden}, **to, **where)
+        while self._process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(LOOK)
+                break
+            yield folders.finite(last_line(self._folder))
+        return self._process.returncode, (self._folder / log).read_bytes()[begin:].decode(errors="replace")
+
+
+class Reporter(tune.Callback):
+    """Says what comes of each run, and notes which runs the scheduler has stopped."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+        """Take note of the last report."""
+        run, last = Run.of(trial.config["settings"]), trial.last_result
+        if "status" not in last:
+            last = {**self._recipe.fresh(run), "status": "stopped", "iteration": last.get("iteration", 0)}
+            write(self._recipe.out / run.name, last)
+        at, message = last.get("iteration", 0), last.get("message", "")
+        print(f"{run.name}: {last['status']} at iteration {at:,} {message}".rstrip(), flush=True)
+
+
+def start(jobs: int | None = None, cpus: float = 1.0, address: str | None = None, gpus: int | None = None) -> None:
+    """Connect to a cluster, or make this machine one, with the GPUs that it has or is said to have."""
+    path = os.pathsep.join([str(folders.EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ray.init(
+        address,
+        num_cpus=math.ceil(jobs * cpus) if jobs and not address else None,
+        num_gpus=gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )
+
+
+def do(recipe: Recipe, runs: Sequence[Run]) -> int:
+    """Bring runs to their end; return 0 if all are there, 3 if other processes have the others, and else 1."""
+    waiting = [run for run in runs if not recipe.is_done(run)]
+    if waiting:
+        ours, usual = not ray.is_initialized(), {}
+        if ours:
+            start(recipe.jobs, recipe.cpus, recipe.address)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                usual[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        # After Ctrl-C, Tune gives trainings ten seconds to save.
+        _tuner(recipe, waiting).fit()
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        if ours:
+            ray.shutdown()
+    left = [run for run in runs if not replace(recipe, retry=False).is_done(run)]
+    busy = all(folders.status(recipe.out / run.name) == "running" for run in left)
+    return (BUSY if busy else 1) if left else 0
+
+
+def _tuner(recipe: Recipe, runs: Sequence[Run]) -> tune.Tuner:
+    gpus = min(1.0, ray.cluster_resources().get("GPU", 0)) if recipe.gpus is None else recipe.gpus
+    trial = tune.with_resources(tune.with_parameters(Trial, recipe=recipe), {"cpu": recipe.cpus, "gpu": gpus})
+    by = {"time_attr": "iteration", "metric": recipe.metric, "mode": "min"}
+    rungs = {"grace_period": min(recipe.rungs, default=1), "max_t": 3 * max(recipe.rungs, default=1)}
+    scheduler = tune.create_scheduler(recipe.scheduler, **by, **rungs, reduction_factor=3, stop_last_trials=False)
+    return tune.Tuner(
+        trial,
+        param_space={"settings": tune.grid_search([run.settings for run in runs])},
+        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=recipe.jobs),
+        run_config=tune.RunConfig(
+            storage_path=str(recipe.out / ".ray-tune"),
+            callbacks=[Reporter(recipe)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=int(sys.stdout.isatty()),
+        ),
+    )
