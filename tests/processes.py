@@ -26,7 +26,8 @@ def start(function: Callable[..., None], world: int, *args: Any) -> None:
 
     They are forked from a process that has imported torch, which takes each of them seconds otherwise.
     """
-    multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.nn.parallel", "torch.distributed.fsdp"])
+    libraries = ["torch._dynamo", "torch.nn.parallel", "torch.distributed.fsdp", "lightning_fabric", "tyro"]
+    multiprocessing.set_forkserver_preload(libraries)
     mp.start_processes(function, args, nprocs=world, start_method="forkserver")
 
 

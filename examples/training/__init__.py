@@ -2,4 +2,4 @@
 
 from training.requirements import need
 
-need("lightning_fabric", "tqdm", "tyro")
+need("filelock", "lightning_fabric", "PIL", "tqdm", "tyro", also=["torchvision"])

@@ -10,14 +10,10 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Return an exponential moving average of a network's parameters.
+    """Return an exponential moving average of a network's parameters, of which at most the share `decay` stays.
 
     The first averages are short, so that they do not hold on to the untrained network. Buffers are those of the
     network, since the statistics of batch normalisation are moving averages already.
-
-    Args:
-        network: the network, of which the average is a copy at first.
-        decay: share of the average that stays, at most.
     """
 
     @torch.no_grad()

@@ -12,22 +12,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.errors import RefusedError
+from training.errors import RefusedError, UnreadableError
 
 
 class Positions(Sampler[list[int]]):
-    """The indices of a process's share of each joint batch, without end.
+    """The indices of a process's share of each joint batch of so many images, from the batch `start` on, without end.
 
     Every epoch has a new order, and leaves out a short last batch. Of each joint batch, process r of w has the rows r,
     r + w, r + 2 w, ...: the same images whatever the number of processes.
-
-    Args:
-        images: how many there are.
-        batch_size: of all processes together.
-        seed: decides the order.
-        start: batches that were drawn before.
-        rank: number of the process.
-        world_size: how many processes there are.
     """
 
     def __init__(
@@ -51,16 +43,7 @@ def batches(
 ) -> Iterator[Tensor]:
     """Return batches `(batch_size / processes, channels, height, width)` of unsigned bytes on the process's device.
 
-    Args:
-        images: the data set.
-        batch_size: of all processes together.
-        fabric: the processes.
-        seed: decides the order.
-        start: batches that were drawn before.
-        workers: processes that read images ahead; 0 reads them when they are asked for.
-
-    Raises:
-        RefusedError: if there are too few images, or if the batch cannot be divided evenly.
+    They go on after `start` batches. `workers` processes read images ahead; 0 reads them when they are asked for.
     """
     count = len(images)  # type: ignore[arg-type]
     if count < batch_size:
@@ -77,7 +60,7 @@ def batches(
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # else the loader would draw from the global one
     )
-    return iter(cast(Iterable[Tensor], fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
+    return _named(cast(Iterable[Tensor], fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
 
 
 def centred(pixels: Tensor) -> Tensor:
@@ -92,6 +75,18 @@ def to_pixels(images: Tensor) -> Tensor:
 
 def _collated(found: Tensor | list[Tensor]) -> Tensor:
     return found if isinstance(found, Tensor) else torch.stack(found)
+
+
+def _named(loader: Iterable[Tensor]) -> Iterator[Tensor]:
+    try:
+        yield from loader
+    except UnreadableError as error:  # whose message begins with the traceback of a worker
+        raise UnreadableError(
+            str(error)
+            .strip()
+            .splitlines()[-1]
+            .removeprefix(f"{UnreadableError.__module__}.{UnreadableError.__qualname__}: ")
+        ) from error
 
 
 def _leave_signals(_: int) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training.errors import RefusedError
-from training.files import PARTIAL, read_tensors
+from training.files import read_tensors, replacing
 
 State = dict[str, Any]
 """What loads with `weights_only=True`: tensors, numbers, strings, and containers of them."""
@@ -46,10 +45,19 @@ def read(path: Path) -> State:
         raise RefusedError(f"{path} is no checkpoint of these scripts")
     if type(state["iteration"]) is not int or state["iteration"] < 0:
         raise RefusedError(f"{path} is damaged: expected an iteration >= 0, got {state['iteration']!r}")
-    lost = next(_not_finite(state), None)
-    if lost is not None:
+    lost = not_finite(state)
+    if lost:
         raise RefusedError(f"{path} cannot be used: numbers in {lost} are not finite")
     return state
+
+
+def write(path: Path, state: State) -> None:
+    """Write a checkpoint that is complete or not there."""
+    with replacing(path) as partial:
+        try:
+            torch.save(state, partial)
+        except RuntimeError as error:  # so PyTorch calls it if the disk is full
+            raise OSError(next(iter(str(error).splitlines()), "")) from error
 
 
 def tidy(folder: Path, iteration: int, keep_every: int | None) -> None:
@@ -60,16 +68,16 @@ def tidy(folder: Path, iteration: int, keep_every: int | None) -> None:
     paths = newest_first(folder)
     earlier = [path for path in paths if iteration_of(path) <= iteration]
     milestones = [path for path in earlier if keep_every and iteration_of(path) % keep_every == 0]
-    for path in [*folder.glob(f"*{PARTIAL}"), *paths]:
+    for path in paths:
         if path not in earlier[:KEPT] + milestones:
             path.unlink(missing_ok=True)
 
 
-def _not_finite(part: object, name: str = "") -> Iterator[str]:
-    """Yield the names of tensors in which a number is infinite or NaN."""
+def not_finite(part: object, name: str = "") -> str:
+    """Return the name of a tensor in which a number is infinite or NaN, or an empty string if there is none."""
     if isinstance(part, torch.Tensor):
-        if not part.isfinite().all():
-            yield name.removeprefix(".")
-    elif isinstance(part, dict | list | tuple):
-        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
-            yield from _not_finite(value, f"{name}.{key}")
+        return "" if part.isfinite().all() else name.removeprefix(".")
+    if isinstance(part, dict | list | tuple):
+        items = part.items() if isinstance(part, dict) else enumerate(part)
+        return next(filter(None, (not_finite(value, f"{name}.{key}") for key, value in items)), "")
+    return ""

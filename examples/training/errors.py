@@ -5,6 +5,10 @@ class RefusedError(Exception):
     """The script cannot do what it was asked to, and has changed nothing: exit status 2."""
 
 
+class UnreadableError(RefusedError, OSError):
+    """An image is damaged, which a training finds when it comes to it: exit status 1."""
+
+
 class StoppedError(Exception):
     """The training broke down: exit status 1."""
 

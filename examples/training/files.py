@@ -23,15 +23,22 @@ PARTIAL = ".partial"
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the path of a file to write, which takes the place of `path` once it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: Line) -> None:
+    """Append to a file of JSON lines."""
+    with _named(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,29 +75,27 @@ def read_tensors(path: Path) -> Any:  # noqa: ANN401
 
 
 def read_json(path: Path, **needed: type) -> Line:
-    """Return the object in a file, with the types of entries that it must have.
-
-    Raises:
-        RefusedError: if it is damaged.
-    """
+    """Return the object in a file, with the types of entries that it must have."""
     return _parsed(path.read_bytes(), str(path), needed)
 
 
 def read_lines(path: Path, *, growing: bool = False, **needed: type) -> list[Line]:
-    """Return the objects of a file of JSON lines, with the types of entries that each must have.
+    """Return the objects of a file of JSON lines, if it is there, with the types of entries that each must have.
 
-    Args:
-        path: the file; there are no lines if it is not there.
-        growing: leave out a last line without its end, which a process that was killed has left.
-        needed: the entries.
-
-    Raises:
-        RefusedError: if a line is damaged.
+    A file that is `growing` may have a last line without its end, which a process that was killed has left.
     """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     if growing and lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     return [_parsed(line, f"{path}, line {number}", needed) for number, line in enumerate(lines, 1)]
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _parsed(text: bytes, where: str, needed: dict[str, type]) -> Line:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from training.errors import RefusedError
+from training.errors import RefusedError, UnreadableError
+from training.requirements import ADVICE
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
@@ -25,11 +26,7 @@ Fit = Callable[[Any], Any]
 
 
 class Pixels(Dataset[Tensor]):
-    """Images in memory.
-
-    Args:
-        images: bytes `(n, channels, height, width)`.
-    """
+    """Images in memory: bytes `(n, channels, height, width)`."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -46,14 +43,7 @@ class Pixels(Dataset[Tensor]):
 
 
 class Pictures(Dataset[Tensor]):
-    """Images that are read when they are asked for.
-
-    Args:
-        items: what to read the images from.
-        read: makes a PIL image of an item.
-        fit: gives it its size.
-        channels: 3 for colours, 1 for grey.
-    """
+    """Images that are read when asked for: `read` makes a PIL image of an item, and `fit` gives it its size."""
 
     def __init__(self, items: Sequence[Any], read: Callable[[Any], Any], fit: Fit, channels: int = 3) -> None:
         self._items, self._read, self._fit = items, read, fit
@@ -69,21 +59,14 @@ class Pictures(Dataset[Tensor]):
             with self._read(self._items[index]) as image:
                 return pil_to_tensor(self._fit(image.convert(self._mode)))
         except OSError as error:
-            raise RefusedError(f"{self._items[index]} cannot be read as an image: {error}") from error
+            raise UnreadableError(f"{self._items[index]} cannot be read as an image: {error}") from error
 
 
 def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "train") -> Dataset[Tensor]:
-    """Return the images `(channels, size, size)` of a data set.
+    """Return the images `(channels, size, size)` of a data set below `root`, or of the folder `root` itself.
 
-    Args:
-        dataset: `cifar10`, `stl10`, `celeba`, `lsun`, `fashion-mnist`, `folder` or `fake`.
-        root: where the data sets are; for `folder`, the folder itself.
-        size: height and width of the images.
-        channels: 3 for colours, 1 for grey.
-        split: `train` for the images that a GAN learns from, `test` for others, which not every data set has.
-
-    Raises:
-        RefusedError: if it is not there, has no such split, or cannot be read; the message says what to do.
+    The split `train` has the images that a GAN learns from, `test` others. If there are none, the message says what to
+    do.
     """
     if dataset == "fake":
         return fake(size, channels, seed=int(split == "test"))
@@ -92,7 +75,12 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
     reader = {"train": _TRAIN, "test": _TEST}[split].get(dataset)
     if reader is None:
         raise RefusedError(f"split: {dataset} has no {split} split; {', '.join(_TEST)} have one")
-    return reader(root)
+    try:
+        return reader(root)
+    except RefusedError:
+        raise
+    except Exception as error:  # of any kind, since files may be damaged in any way
+        raise RefusedError(f"{dataset} in {root} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def cifar10(root: Path, *, train: bool = True) -> Pixels:
@@ -141,11 +129,7 @@ def fashion_mnist(root: Path, *, train: bool = True) -> Pixels:
 
 
 def fashion_mnist_data(root: Path, *, train: bool) -> Any:  # noqa: ANN401
-    """Return torchvision's Fashion-MNIST, unpacked from Debian's files if the folder has none of its own.
-
-    Raises:
-        RefusedError: if neither is there.
-    """
+    """Return torchvision's Fashion-MNIST, unpacked from Debian's files if the folder has none of its own."""
     raw = root / "FashionMNIST" / "raw"
     datasets = torchvision()
     packed = [*root.glob("*-ubyte.gz"), *DEBIAN_FASHION_MNIST.glob("*-ubyte.gz")]
@@ -170,11 +154,7 @@ def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Pixels:
 
 
 def files(root: Path) -> list[Path]:
-    """Return the images in a folder and in those below it, by name.
-
-    Raises:
-        RefusedError: if there are none.
-    """
+    """Return the images in a folder and in those below it, by name."""
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
     if not found:
         raise RefusedError(f"There are no images ({', '.join(PICTURES)}) in {root}.")
@@ -196,15 +176,12 @@ def middle(size: int, of: int | tuple[int, int]) -> Fit:
 
 
 def torchvision() -> Any:  # noqa: ANN401
-    """Return torchvision's data sets.
-
-    Raises:
-        RefusedError: if torchvision cannot be imported.
-    """
+    """Return torchvision's data sets."""
     try:
         from torchvision import datasets
-    except ImportError as error:
-        raise RefusedError(f"Reading this data set needs torchvision, which cannot be imported: {error}") from error
+    except (ImportError, RuntimeError) as error:  # the latter if it was built for another PyTorch
+        message = f"Reading this data set needs torchvision, which cannot be imported: {error}\n{ADVICE}"
+        raise RefusedError(message) from error
     return datasets
 
 

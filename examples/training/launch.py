@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.logger import Logger
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from training.errors import InterruptedBySignalError, RefusedError, StoppedError
 from training.requirements import need
@@ -28,51 +29,73 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
     if settings.dry_run:
         print(to_json(settings))
         return settings.out
+    if settings.tensorboard:
+        need("tensorboard")
+    if settings.quiet:
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric: Fabric | None = None
     try:
         fabric = _fabric(settings)
         fabric.launch()
         train(fabric, settings)
     except (RefusedError, StoppedError, InterruptedBySignalError, OSError) as error:
-        if fabric is None or fabric.is_global_zero:
+        # What a single process meets with is an OSError; all others are raised in all processes.
+        if fabric is None or fabric.is_global_zero or isinstance(error, OSError):
             print(error, file=sys.stderr)
-        status = {RefusedError: 2, StoppedError: 1}.get(type(error), 1)
-        sys.exit(128 + error.signal if isinstance(error, InterruptedBySignalError) else status)
-    fabric.barrier()
-    fabric.print(f"Settings, log, samples and checkpoints: {settings.out}")
+        status = 128 + error.signal if isinstance(error, InterruptedBySignalError) else 1
+        _exit(fabric, 2 if isinstance(error, RefusedError) and not isinstance(error, OSError) else status)
+    except Exception:
+        if fabric is None or fabric.world_size == 1:
+            raise
+        traceback.print_exc()
+        _exit(fabric, 1)
+    if not settings.quiet:
+        fabric.print(f"Settings, log, samples and checkpoints: {settings.out}")
+    if fabric.world_size > 1:
+        fabric.barrier()  # the others would fail without a process that has left
+        gc.collect()  # of DDP, whose destructor could wait for ever later, as below
     return settings.out
 
 
-def agreed(fabric: Fabric, act: Callable[[], T]) -> T:
-    """Let the first process act; return in all what it returned, or raise what it refused."""
-    result: Any = None
-    if fabric.is_global_zero:
-        try:
-            result = act()
-        except (RefusedError, OSError) as error:
-            result = error if isinstance(error, RefusedError) else RefusedError(str(error))
-    result = fabric.broadcast(result)
-    if isinstance(result, RefusedError):
-        raise result
+def everywhere(fabric: Fabric, act: Callable[[], T], kind: type[Exception] = RefusedError) -> T:
+    """Act in all processes; return the result, or raise in all the error of a kind, or an OSError, of one of them."""
+    message = None
+    try:
+        result = act()
+    except (kind, OSError) as error:
+        message = str(error)
+    for rank in range(fabric.world_size):
+        found = fabric.broadcast(message, src=rank)
+        if found is not None:
+            raise kind(found)
     return result
+
+
+def agreed(fabric: Fabric, act: Callable[[], T], kind: type[Exception] = RefusedError) -> T:
+    """Act in the first process; return in all what it returned, or raise what it refused."""
+    return fabric.broadcast(everywhere(fabric, act if fabric.is_global_zero else lambda: None, kind))  # type: ignore[return-value]
+
+
+def _exit(fabric: Fabric | None, status: int) -> NoReturn:
+    if fabric is not None and fabric.world_size > 1:
+        # The usual end can wait for ever: DDP's destructor holds Python's lock while it waits for a thread of gloo,
+        # which waits for the lock.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _fabric(settings: Settings) -> Fabric:
     devices = settings.devices or _of_environment("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
     nodes = settings.nodes or _of_environment("GROUP_WORLD_SIZE", "SLURM_NNODES")
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    loggers: list[Logger] = []
-    if settings.tensorboard:
-        need("tensorboard")
-        loggers.append(TensorBoardLogger(settings.out, name="tensorboard", version=""))
     try:
         return Fabric(
-            accelerator=device,
+            accelerator=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
             devices=devices,
             num_nodes=nodes,
             strategy="ddp" if devices * nodes > 1 else "auto",
             precision=getattr(settings, "precision", "32-true"),
-            loggers=loggers,
         )
     except (RuntimeError, ValueError) as error:
         raise RefusedError(f"device: {error}") from error

@@ -10,12 +10,7 @@ from torch import Tensor
 
 
 class Randomness:
-    """A generator for the noise, which all processes start alike, and PyTorch's global ones.
-
-    Args:
-        fabric: the processes.
-        seed: where both start.
-    """
+    """A generator for the noise, which all processes start alike, and PyTorch's global ones."""
 
     def __init__(self, fabric: Fabric, seed: int) -> None:
         self._fabric = fabric

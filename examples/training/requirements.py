@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 PACKAGES = {
@@ -13,16 +14,16 @@ PACKAGES = {
 }
 """Names of packages that differ from those of their modules."""
 
+ADVICE = """Keep your PyTorch and install what the scripts need by
+    python -c "import torch; print('torch==' + torch.__version__)" > torch.txt
+    pip install --constraint torch.txt -e ".[paper]"
+docs/experiments.md has the releases of torchvision that go with those of PyTorch."""
 
-def need(*modules: str) -> None:
-    """Exit with status 2 if modules are not installed, and say how to install all that are missing."""
-    missing = [PACKAGES.get(module, module) for module in modules if find_spec(module) is None]
-    if missing:
-        print(
-            f"Not installed: {', '.join(missing)}. Keep your PyTorch and install what the scripts need by\n"
-            "    python -c \"import torch; print('torch==' + torch.__version__)\" > torch.txt\n"
-            '    pip install --constraint torch.txt -e ".[paper]"\n'
-            "docs/experiments.md has the releases of torchvision that go with those of PyTorch.",
-            file=sys.stderr,
-        )
+
+def need(*modules: str, also: Sequence[str] = ()) -> None:
+    """Exit with status 2 if modules are not installed, and name them with those that most uses need also."""
+    missing = [module for module in (*modules, *also) if find_spec(module) is None]
+    if not set(missing).issubset(also):
+        names = ", ".join(PACKAGES.get(module, module) for module in missing)
+        print(f"Not installed: {names}. {ADVICE}", file=sys.stderr)
         sys.exit(2)

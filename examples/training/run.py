@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -23,8 +23,8 @@ from training import checkpoints
 from training.batches import to_pixels
 from training.checkpoints import State
 from training.errors import InterruptedBySignalError, RefusedError, StoppedError
-from training.files import PARTIAL, Line, read_lines, replacing, write_lines, write_text
-from training.launch import agreed
+from training.files import PARTIAL, Line, append_line, read_lines, replacing, write_lines, write_text
+from training.launch import agreed, everywhere
 from training.settings import Settings, changes, saved, to_json
 
 LOCK = "training.lock"
@@ -41,14 +41,7 @@ ASK_EVERY = 10
 class Run:
     """The folder of a run, of which one training at a time is the writer. Only the first process writes.
 
-    Args:
-        fabric: the processes.
-        settings: those of the training; they name the folder.
-        paper: says whose networks are in a checkpoint.
-        images: how many there are to learn from.
-
-    Raises:
-        RefusedError: if another training has the folder, or if its content does not fit.
+    The paper whose networks are trained, the settings and the number of images are in each checkpoint.
     """
 
     def __init__(self, fabric: Fabric, settings: Settings, *, paper: str, images: int) -> None:
@@ -56,38 +49,35 @@ class Run:
         self._folder, self._checkpoints = settings.out, settings.out / "checkpoints"
         self._about = {"paper": paper, "configuration": saved(settings), "images": images}
         self._lock = FileLock(self._folder / LOCK, timeout=0)
+        self._handlers: dict[int, Any] = {}
         self._signal = 0
-        self._saved = -1
-        self._watch = (0, time.perf_counter())
+        self._board: TensorBoardLogger | None = None
+        self._untouched = False
 
     def __enter__(self) -> Run:
         agreed(self._fabric, self._acquire)
-        self._handlers: dict[int, Any] = {number: signal.signal(number, self._note) for number in SIGNALS}
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self._untouched and isinstance(error, RefusedError):
+            shutil.rmtree(self._folder)
         self._lock.release()
 
     def resume(self, state: State) -> None:
-        """Put the checkpoint that is asked for, if there is one, into networks, optimisers and the rest of a state.
-
-        Raises:
-            RefusedError: if there is another run in the folder, or if the checkpoint does not fit the settings.
-        """
+        """Put the checkpoint that is asked for, if there is one, into networks, optimisers and the rest of a state."""
         path = agreed(self._fabric, self._found)
         if path is not None:
-            try:
-                self._fabric.load(path, state | self._about, weights_only=True)
-                state["iteration"] = checkpoints.iteration_of(path)
-            except Exception as error:  # of any kind, since the file may hold anything
-                reason = f"there is no {error}" if isinstance(error, KeyError) else error
-                raise RefusedError(f"{path} does not fit these settings: {reason}") from error
-        self._saved = state["iteration"] if path is not None else -1
+            everywhere(self._fabric, lambda: _fill(state, path))
+        self._saved = -1 if path is None else state["iteration"]
         agreed(self._fabric, lambda: self._begin(state["iteration"]))
+        if self._settings.tensorboard:
+            after: Any = {"purge_step": state["iteration"] + 1 if path else 0}  # shows no iteration twice
+            self._board = TensorBoardLogger(self._folder, name="tensorboard", version="", **after)
         self._bar = tqdm(
             total=self._settings.iterations,
             initial=state["iteration"],
@@ -99,10 +89,13 @@ class Run:
 
     def goes_on(self, iteration: int) -> bool:
         """Return whether there is an iteration after this one: not at the end, nor after a signal to any process."""
-        if self._fabric.world_size > 1 and iteration % ASK_EVERY == 0:
-            noted = torch.tensor(self._signal, device=self._fabric.device)
-            self._signal = int(cast(Tensor, self._fabric.all_reduce(noted, reduce_op="max")))
-        stopped = self._signal and (self._fabric.world_size == 1 or iteration % ASK_EVERY == 0)
+        self._untouched = False
+        stopped = self._signal
+        if self._fabric.world_size > 1:
+            stopped = 0
+            if iteration % ASK_EVERY == 0:
+                noted = torch.tensor(self._signal, device=self._fabric.device)
+                stopped = self._signal = int(cast(Tensor, self._fabric.all_reduce(noted, reduce_op="max")))
         return iteration < self._settings.iterations and not stopped
 
     def is_due(self, every: int, iteration: int) -> bool:
@@ -121,8 +114,7 @@ class Run:
     def log(self, line: Line, *, advice: str, shown: Sequence[str] = ("loss_discriminator", "loss_generator")) -> None:
         """Append a line with its `iteration` to the log, with the iterations in a second.
 
-        Raises:
-            StoppedError: if a number of it is not finite; `advice` says what to try.
+        If a number is not finite, the training stops; `advice` says what to try.
         """
         iteration, (before, start) = line["iteration"], self._watch
         self._watch = (iteration, time.perf_counter())
@@ -139,62 +131,51 @@ class Run:
             listed = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())
             self._fabric.print(f"iteration {iteration:,} of {self._settings.iterations:,}: {listed}", flush=True)
         self._bar.set_postfix(numbers)
-        if self._fabric.loggers:
-            values = {name: value for name, value in line.items() if isinstance(value, int | float)}
-            self._fabric.log_dict(values, step=iteration)
+        if self._board:
+            parts = {
+                f"{name}/{key}": n for name, each in line.items() if isinstance(each, dict) for key, n in each.items()
+            }
+            self._board.log_metrics(
+                {name: each for name, each in (line | parts).items() if isinstance(each, float)}, iteration
+            )
 
     def append(self, name: str, line: Line) -> None:
         """Append a line with its `iteration` to a log."""
-        if self._fabric.is_global_zero:
-            with (self._folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        agreed(self._fabric, lambda: append_line(self._folder / f"{name}.jsonl", line), StoppedError)
 
     @torch.no_grad()
     def draw(self, sample: Callable[[Tensor], Tensor], noise: Tensor, iteration: int) -> None:
         """Save a sheet of images `(n, channels, h, w)` in [-1, 1] that are made of noise `(n, dimension)`."""
-        if not self._fabric.is_global_zero:
-            return
-        from PIL import Image
 
-        drawn = sheet(sample(noise.to(self._fabric.device)).cpu()).numpy()
-        with replacing(self._folder / "samples" / f"iteration-{iteration:08d}.png") as partial:
-            Image.fromarray(drawn.squeeze(2) if drawn.shape[2] == 1 else drawn).save(partial, format="png")
-        if self._fabric.loggers:
-            board: Any = self._fabric.logger
-            board.experiment.add_image("samples", drawn, iteration, dataformats="HWC")
+        def act() -> None:
+            drawn = sheet(sample(noise.to(self._fabric.device)).cpu()).numpy()
+            with replacing(self._folder / "samples" / f"iteration-{iteration:08d}.png") as partial:
+                Image.fromarray(drawn.squeeze(2) if drawn.shape[2] == 1 else drawn).save(partial, format="png")
+            if self._board:
+                self._board.experiment.add_image("samples", drawn, iteration, dataformats="HWC")
+
+        agreed(self._fabric, act, StoppedError)
 
     def save(self, state: State) -> None:
-        """Save a checkpoint, and delete those that are not kept.
-
-        Raises:
-            StoppedError: if a weight is not finite: the checkpoints before can still be used.
-        """
+        """Save a checkpoint, and delete those that are not kept; stop if a number is not finite."""
         iteration = state["iteration"]
-        for name, part in state.items():
-            if isinstance(part, nn.Module) and not all(
-                weight.isfinite().all() for weight in part.state_dict().values()
-            ):
-                raise StoppedError(f"Stopped at iteration {iteration}, where weights of the {name} are not finite")
-        path = checkpoints.path_of(self._checkpoints, iteration)
-        partial = path.with_name(f"{path.name}{PARTIAL}")
-        try:
-            self._fabric.save(partial, self._about | state)
-        except RuntimeError as error:  # so PyTorch calls it if the disk is full
-            raise StoppedError(f"{path} could not be written: {next(iter(str(error).splitlines()), '')}") from error
-        if self._fabric.is_global_zero:
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
+        content = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in state.items()}
+        lost = checkpoints.not_finite(content)
+        if lost:
+            raise StoppedError(f"Stopped at iteration {iteration}, where numbers in {lost} are not finite")
+
+        def act() -> None:
+            checkpoints.write(checkpoints.path_of(self._checkpoints, iteration), self._about | content)
             checkpoints.tidy(self._checkpoints, iteration, self._settings.keep_every)
+
+        agreed(self._fabric, act, StoppedError)
         self._saved = iteration
 
     def finish(self, state: State) -> None:
-        """Save what is not saved yet.
-
-        Raises:
-            InterruptedBySignalError: if a signal ended the run before its end.
-        """
+        """Save what is not saved yet, and raise an error if a signal ended the run."""
         self._bar.close()
+        if self._board:
+            self._board.finalize("success")
         if self._saved != state["iteration"]:
             self.save(state)
         if state["iteration"] < self._settings.iterations:
@@ -206,6 +187,7 @@ class Run:
     def _acquire(self) -> None:
         if not self._settings.resume and self._content():
             raise RefusedError(f"{self._folder} is not empty; choose another --out, or continue by --resume auto")
+        self._untouched = not self._folder.exists()
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
@@ -229,17 +211,16 @@ class Run:
                 )
             self._check(path, checkpoints.read(path))
             return path
-        complaints: list[str] = []
-        for path in checkpoints.newest_first(self._checkpoints):
+        there = checkpoints.newest_first(self._checkpoints)
+        for path in there:
             try:
                 state = checkpoints.read(path)
             except RefusedError as error:
-                complaints.append(str(error))
                 print(f"Warning: {error}", file=sys.stderr)
                 continue
             self._check(path, state)
             return path
-        if complaints:
+        if there:
             raise RefusedError(f"No checkpoint in {self._checkpoints} can be read; move it away to start anew")
         return None
 
@@ -258,17 +239,31 @@ class Run:
 
     def _begin(self, iteration: int) -> None:
         """Write the settings, drop what was logged after an iteration, and delete what killed processes have left."""
-        for partial in self._folder.rglob(f"*{PARTIAL}"):
-            partial.unlink()
-        for log in self._folder.glob("*.jsonl"):
-            write_lines(
-                log, [each for each in read_lines(log, growing=True, iteration=int) if each["iteration"] <= iteration]
-            )
+        logs = {log: read_lines(log, growing=True, iteration=int) for log in self._folder.glob("*.jsonl")}
+        for log, lines in logs.items():
+            write_lines(log, [line for line in lines if line["iteration"] <= iteration])
+        for left in ("configuration.json", "*.jsonl", "samples/*.png", "checkpoints/*.pt"):
+            for partial in self._folder.glob(f"{left}.*{PARTIAL}"):
+                partial.unlink()
         write_text(self._folder / "configuration.json", to_json(self._settings) + "\n")
 
     def _note(self, number: int, _: Any) -> None:  # noqa: ANN401
         self._signal = number
         signal.signal(number, self._handlers[number])  # a second one ends the process at once
+
+
+def _fill(state: State, path: Path) -> None:
+    """Load a checkpoint into a state."""
+    content = checkpoints.read(path)
+    try:
+        for name, part in state.items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(content[name])
+            else:
+                state[name] = content[name]
+    except Exception as error:  # of any kind, since the file may hold anything
+        reason = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise RefusedError(f"{path} does not fit these settings: {reason}") from error
 
 
 def sheet(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:

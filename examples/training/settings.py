@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,8 @@ class Settings:
     def __post_init__(self) -> None:
         check(self, "iterations", "log_every", "sample_every", "checkpoint_every", least=1)
         check(self, "keep_every", "devices", "nodes", least=1)
-        check(self, "seed", "workers", least=0)
+        check(self, "workers", least=0)
+        check(self, "seed", least=0, below=2**32)
         check(self, "ema_decay", least=0, below=1)
 
 
@@ -81,7 +81,7 @@ def check(
         value = getattr(settings, name)
         fits = value is None or (math.isfinite(value) and least <= value and above < value < below)
         if not fits:
-            expected = " and ".join(f"{sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit))
+            expected = " and ".join(f"{sign} {limit}" for sign, limit in limits.items() if math.isfinite(limit))
             raise ValueError(f"{name}: expected a number {expected or 'that is finite'}, got {value}")
 
 
@@ -91,11 +91,7 @@ def read(presets: Mapping[str, S], description: str, arguments: Sequence[str] | 
     Exits with status 2 and a message if they cannot be used.
     """
     described = {name: (f"Settings of {name}.", settings) for name, settings in presets.items()}
-    try:
-        return tyro.extras.overridable_config_cli(described, description=description, args=arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return tyro.extras.overridable_config_cli(described, description=description, args=arguments)
 
 
 def saved(settings: Settings) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,27 +41,21 @@ class Loss(Protocol):
         """Return the discriminator's and the generator's loss of scores `(n, d)` of real and of fake images."""
 
 
+@dataclass(frozen=True)
 class SingleScoreLoss:
     """Losses that are means over images of which the discriminator gives one score each."""
 
-    def __init__(
-        self, discriminator: Callable[[Tensor, Tensor], Tensor], generator: Callable[[Tensor, Tensor], Tensor]
-    ) -> None:
-        self._discriminator = discriminator
-        self._generator = generator
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
 
     def both(self, real: Tensor, fake: Tensor) -> Losses:
-        """Return both losses of scores `(n, 1)`, at least in float32.
-
-        Raises:
-            ValueError: if an image has more than one score.
-        """
+        """Return both losses of scores `(n, 1)`, at least in float32."""
         for name, scores in (("real", real), ("fake", fake)):
             if scores.numel() != len(scores):
                 raise ValueError(f"{name}: expected one score per image, got shape {tuple(scores.shape)}")
         dtype = torch.promote_types(real.dtype, torch.float32)
         real, fake = real.to(dtype), fake.to(dtype)
-        return Losses(self._discriminator(real, fake), self._generator(real, fake))
+        return Losses(self.discriminator(real, fake), self.generator(real, fake))
 
 
 def _logistic(real: Tensor, fake: Tensor) -> Tensor:
@@ -94,12 +89,9 @@ def make_loss(name: str, *, lambda_: float | None = None, joint: bool = False) -
     Args:
         name: one of `NAMES`.
         lambda_: weight of the repulsion between real scores (Eq. 5), for the `mmd` losses only; None is what the name
-            stands for: 1 for `mmd-rep` and `mmd-rep-b`, and -1 for the others.
+            stands for.
         joint: whether an MMD loss is that of the joint batch of all processes. The other losses are means over images,
             so that averaged gradients are the joint batch's anyway.
-
-    Raises:
-        ValueError: if there is no such loss, or if it knows no repulsion.
     """
     if name in MMD:
         kernel, usual = MMD[name]
@@ -127,30 +119,6 @@ def penalised(loss: Tensor, steepness: Tensor, weight: float) -> Tensor:
 
     The numerator is not positive, so that the discriminator lowers the loss and the gradients alike. The formula is
     Arbel et al.'s, without the term for the size of the kernel; the authors use a weight of 0.1, one score per image
-    and no spectral normalisation.
-
-    Args:
-        loss: the discriminator's loss, at most 1.
-        steepness: the mean squared norm of the gradients at the real images, `gradient_penalty(D(x), x, target=0.0)`.
-        weight: the weight w, 0.1 in the paper.
+    and no spectral normalisation. The steepness is `gradient_penalty(D(x), x, target=0.0)`.
     """
     return (loss - 1) / (1 + weight * steepness)
-
-
-class JointMean(torch.autograd.Function):
-    """The mean over processes of a value of which each has its share.
-
-    The average of its gradients over the processes is exact: averaging divides by their number, so that this does not.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ANN401
-        """Return the mean."""
-        total = value.clone()
-        torch.distributed.all_reduce(total)
-        return total / torch.distributed.get_world_size()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
-        """Return the gradient as it is."""
-        return gradient

@@ -40,14 +40,7 @@ _EPS, _MOMENTUM = 1e-3, 0.01
 def make_generator(size: int, *, noise: int = NOISE, channels: int = 3, width: int = 64) -> nn.Sequential:
     """Return a network that maps noise `(n, noise)` to images `(n, channels, size, size)` in [-1, 1].
 
-    Args:
-        size: height and width of the images: 32, 48 or 64.
-        noise: dimension of the noise.
-        channels: 3 for colour images, 1 for grey ones.
-        width: channels of the largest feature maps, 64 in the paper; a smaller number reduces the whole network.
-
-    Raises:
-        ValueError: if there is no architecture for the size.
+    The width is the number of channels of the largest feature maps; a smaller one reduces the whole network.
     """
     side, widest = _coarsest(size, width)
     dense = initialised(nn.Linear(noise, widest * side * side), "linear")
@@ -69,14 +62,11 @@ def make_discriminator(
         size: height and width of the images: 32, 48 or 64.
         scores: numbers per image: in the paper 16 for the MMD losses and 1 for the others.
         channels: 3 for colour images, 1 for grey ones.
-        width: channels of the largest feature maps, 64 in the paper; a smaller number reduces the whole network.
+        width: channels of the largest feature maps; a smaller number reduces the whole network.
         method: how to find the spectral norm of every layer, dense one included: a method of `conv_spectral_norm`
             (`"pico"` and `"matrix"` for the paper's PICO and PIM); `"none"` leaves the layers as they are.
         scale: the constant C, by which every normalised weight is multiplied. The paper does not name it; the
             authors' notes on the paper's experiments say 1 / 0.55, and their scripts have 64 ** (1 / layers).
-
-    Raises:
-        ValueError: if there is no architecture for the size, or no such method.
     """
     side, widest = _coarsest(size, width)
     layers: list[nn.Module] = [*_convolution(channels, width, 3, stride=1)]
@@ -129,17 +119,13 @@ def initialised(layer: Layer, activation: Activation) -> Layer:
         gain = 2 / (1 + SLOPE**2) if activation == "leaky_relu" else 2.0
         # TensorFlow versions differ in whether the variance is that before the cut or after it (0.77 times as much).
         # It is of no consequence: all these layers are followed by a normalisation or are normalised themselves.
-        _truncated_normal(layer.weight, math.sqrt(gain / _fan_in(layer.weight)))
+        # A transposed convolution has its inputs first. The authors count the outputs there, as PyTorch does.
+        _truncated_normal(layer.weight, math.sqrt(gain / layer.weight[0].numel()))
     else:
         nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         _truncated_normal(layer.bias, BIAS_STD)
     return layer
-
-
-def _fan_in(weight: Tensor) -> int:
-    # A transposed convolution has its inputs first. The authors count the outputs there, as PyTorch does.
-    return weight[0].numel()
 
 
 def _truncated_normal(values: Tensor, std: float) -> None:

@@ -89,7 +89,7 @@ class Wang2019(Settings):
             raise ValueError(f"lambda: expected none for {self.loss!r}, which knows no repulsion; got {self.lambda_}")
         if self.scale is not None and self.total_scale is not None:
             raise ValueError(f"total_scale: expected none beside scale, got {self.total_scale} and {self.scale}")
-        if self.gradient_penalty and not (self.loss in PENALISED and 0 <= self.repulsion <= 1):
+        if self.gradient_penalty and not (self.loss in PENALISED and 0 <= (self.repulsion or 0) <= 1):
             # A loss that may exceed 1 would be lowered by large gradients.
             raise ValueError(
                 f"gradient_penalty: expected {' or '.join(PENALISED)}, with lambda between 0 and 1; "
@@ -99,9 +99,9 @@ class Wang2019(Settings):
             raise ValueError("compile: expected none beside a gradient penalty or smmd, which PyTorch cannot compile")
 
     @property
-    def repulsion(self) -> float:
-        """The weight lambda of an MMD loss."""
-        return MMD[self.loss][1] if self.lambda_ is None else self.lambda_
+    def repulsion(self) -> float | None:
+        """The weight lambda, which only MMD losses have."""
+        return MMD[self.loss][1] if self.lambda_ is None and self.loss in MMD else self.lambda_
 
     @property
     def is_held(self) -> bool:
@@ -116,7 +116,7 @@ def resolved(settings: Wang2019) -> Wang2019:
         scale = settings.total_scale ** (1 / normalised_layers(settings.size))
     return replace(
         settings,
-        lambda_=settings.repulsion if settings.loss in MMD else None,
+        lambda_=settings.repulsion,
         scores=settings.scores or (1 if settings.gradient_penalty else usual_scores(settings.loss)),
         normalisation=settings.normalisation or ("none" if settings.is_held else "pico"),
         scale=scale,

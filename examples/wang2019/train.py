@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from training.averaging import moving_average
 from training.batches import batches, centred
 from training.images import load
-from training.launch import launch
+from training.launch import everywhere, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
 from training.settings import read
 
 from torch_mmd_losses import MMDLoss, ScaledMMDLoss, UsageWarning, gradient_penalty, spectral_norms
 from torch_mmd_losses.results import Losses
-from wang2019.losses import JointMean, make_loss, penalised
+from wang2019.losses import make_loss, penalised
 from wang2019.networks import make_discriminator, make_generator
 from wang2019.presets import PRESETS, Wang2019, resolved
 
@@ -48,7 +48,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     # The number of scores is an option, and the log has the share of saturated pairs.
     warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
     randomness = Randomness(fabric, settings.seed)
-    images = load(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels)
+    data: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
+    images = everywhere(fabric, lambda: load(settings.dataset, settings.data_root, **data))
 
     # Networks are made on the CPU, so that a seed gives the same weights on all devices.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -104,8 +105,9 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
             losses = loss.both(real=scores_real, fake=scores_fake)
         if settings.gradient_penalty:
             steepness = gradient_penalty(scores_real, real, target=0.0)
-            if joint and fabric.world_size > 1:
-                steepness = JointMean.apply(steepness)  # type: ignore[no-untyped-call]
+            if joint:  # the value is that of the joint batch, and the mean of the processes' gradients its gradient
+                mean: Any = fabric.all_reduce(steepness.detach())
+                steepness = steepness + (mean - steepness).detach()
             critical = penalised(losses.discriminator, steepness, settings.gradient_penalty)
             losses = losses._replace(discriminator=critical)
         return losses, scores_real, scores_fake

@@ -301,7 +301,7 @@ def test_every_test_for_gpus_belongs_to_a_part(modules):
     assert files[0] | files[1] == marked - {"tests/examples/test_gpu_benchmark.py"}
     assert not files[0] & files[1]
     assert "tests/test_gpu.py" in files[0]
-    assert "tests/examples/test_dcgan_speed.py" in files[1]
+    assert "tests/examples/test_training_gpu.py" in files[1]
 
 
 def test_without_a_gpu_nothing_is_written(modules, monkeypatch, tmp_path: Path, capsys):
