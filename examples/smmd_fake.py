@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from smmd import script
-
-
-def main(arguments: Sequence[str] | None = None) -> Path:
-    """Do what the command line says, and return the folder of the run."""
-    return script.main("fake", __doc__, arguments)
-
+from arbel2018.train import script
 
 if __name__ == "__main__":
-    main()
+    script("fake", str(__doc__))

@@ -1,0 +1,80 @@
+"""The images of the paper's data sets, and random crops and mirror images of batches.
+
+* CIFAR-10: the training and the test part, 60,000 images.
+* CelebA: the middle 178 x 178 pixels of all 202,599 aligned images, of which 160 x 160 are cut out at random.
+* ImageNet: the 1,281,167 training images, the shorter side reduced to 64 pixels, and cropped. The authors' code reduces
+  it to 256 pixels, crops, and then takes every fourth pixel, which is what TensorFlow did when asked to resize; the
+  paper says no more than the size. Here each image is reduced at once, without aliasing.
+* Fashion-MNIST, with a margin that makes it 32 x 32, for trials on a CPU. It is not in the paper.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from training import images
+from training.errors import RefusedError
+
+CELEBA_MARGIN = 9
+"""Pixels around an image of CelebA from which the random crop may take it, on each side."""
+
+
+def load(
+    dataset: str, root: Path, *, size: int, channels: int, split: str = "train", margin: int = CELEBA_MARGIN
+) -> Dataset[Tensor]:
+    """Return the images `(channels, size, size)` of a data set, of which those of CelebA have a margin on each side.
+
+    Raises:
+        RefusedError: if they are not there or cannot be read; the message says what to do.
+    """
+    if split != "train":
+        return images.load(dataset, root, size=size, channels=channels, split=split)
+    if dataset == "cifar10":
+        parts = [images.cifar10(root, train=train).images for train in (True, False)]
+        return images.Pixels(torch.cat(parts))
+    if dataset == "celeba":
+        return images.celeba(root, fit=partial(_middle_of_celeba, margin=margin))
+    if dataset == "imagenet":
+        folder = root / "imagenet" / "train"
+        if not folder.exists():
+            raise RefusedError(
+                f"There is no {folder}. Ask for ILSVRC2012_img_train.tar on https://image-net.org/download-images and "
+                "unpack it there, one folder for each class."
+            )
+        return images.Pictures(images.files(folder), Image.open, images.shorter_side(size), channels)
+    return images.load(dataset, root, size=size, channels=channels)
+
+
+def middle(pixels: Tensor, size: int) -> Tensor:
+    """Return the middle `(n, channels, size, size)` of images, without their margin."""
+    margin = (pixels.shape[-1] - size) // 2
+    return pixels[..., margin : margin + size, margin : margin + size]
+
+
+def augmented(pixels: Tensor, size: int, draws: Tensor) -> Tensor:
+    """Return a part of each image, mirrored in half of all cases.
+
+    Args:
+        pixels: images `(n, channels, height, width)`.
+        size: height and width of the part.
+        draws: numbers `(n, 3)`, uniform between -1 and 1, that decide where it is and whether it is mirrored.
+    """
+    height, width = pixels.shape[2:]
+    ranges = torch.tensor([height - size + 1, width - size + 1], device=pixels.device)
+    corners = ((draws[:, :2] + 1) / 2 * ranges).long().clamp(max=ranges - 1)
+    inside = torch.arange(size, device=pixels.device)
+    rows, columns = corners[:, :1] + inside, corners[:, 1:] + inside
+    columns = torch.where(draws[:, 2:] < 0, columns.flip(1), columns)
+    each = torch.arange(len(pixels), device=pixels.device)[:, None, None]
+    return pixels[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _middle_of_celeba(image: Any, margin: int) -> Any:  # noqa: ANN401
+    """Return the middle 160 x 160 pixels of an aligned image, which has 178 x 218, and a margin around them."""
+    return image.crop((9 - margin, 29 - margin, 169 + margin, 189 + margin))

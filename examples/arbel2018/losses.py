@@ -1,0 +1,219 @@
+"""The losses of Arbel et al. (2018). Each sees the critic itself, whose gradient at the images some of them need.
+
+A loss is a module, because that of the Sobolev GAN has a state, with two methods that return scalars to minimise:
+
+* `critic_loss(critic, real, fake)`, for real images `(m, ...)` and generated ones `(n, ...)`, which need no gradient;
+* `generator_loss(critic, real, fake)`, which depends on the generator through `fake` only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from arbel2018.networks import ResidualBlock
+from arbel2018.presets import Arbel2018
+from torch_mmd_losses import (
+    Kernel,
+    LinearKernel,
+    MMDLoss,
+    RBFKernel,
+    ScaledMMDLoss,
+    gradient_penalty,
+    interpolation_points,
+    l2_penalty,
+    witness,
+)
+
+Loss: TypeAlias = "ScoreLoss | ScaledLoss | SobolevLoss"
+
+
+def make_loss(settings: Arbel2018) -> Loss:
+    """Return the loss of resolved settings."""
+    penalties = {"gradient_penalty": settings.gradient_penalty, "l2_penalty": settings.l2_penalty}
+    weight = settings.scale_weight or math.nan  # which all scaled losses have
+    make: dict[str, Callable[[], Loss]] = {
+        "gan": gan,
+        "wgan": lambda: wgan(**penalties),
+        "mmd": lambda: mmd(settings.sigma, **penalties),
+        "sobolev": lambda: SobolevLoss(settings.sobolev_rho, measure=settings.sobolev_measure),
+        "smmd": lambda: smmd(weight, settings.sigma),
+        "swgan": lambda: swgan(weight),
+    }
+    return make[settings.loss]()
+
+
+def gan() -> ScoreLoss:
+    """Return the logistic loss; the generator's, of which only the authors' code tells, does not saturate."""
+    return ScoreLoss(
+        lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+        lambda critic, _, fake: F.softplus(-critic(fake)).mean(),
+    )
+
+
+def wgan(*, gradient_penalty: float = 0.0, l2_penalty: float = 0.0) -> ScoreLoss:
+    """Return the difference between the mean scores, with penalties that the critic has to pay."""
+    return ScoreLoss(
+        lambda real, fake: fake.mean() - real.mean(),
+        lambda critic, _, fake: -critic(fake).mean(),
+        gradient_weight=gradient_penalty,
+        l2_weight=l2_penalty,
+    )
+
+
+def mmd(sigma: float = 1.0, *, gradient_penalty: float = 0.0, l2_penalty: float = 0.0) -> ScoreLoss:
+    """Return the squared MMD with a Gaussian kernel, which the critic raises and the generator lowers (Eq. 2)."""
+    loss = MMDLoss(RBFKernel(sigma=sigma), lambda_=-1.0)
+    return ScoreLoss(
+        loss.discriminator,
+        lambda critic, real, fake: loss.generator(*score(critic, real, fake)),
+        gradient_weight=gradient_penalty,
+        l2_weight=l2_penalty,
+        kernel=loss.kernel,
+    )
+
+
+def smmd(weight: float, sigma: float = 1.0) -> ScaledLoss:
+    """Return `MMD^2 / (1 + weight * E |grad D(x)|^2)`, with a Gaussian kernel (of bandwidth 1; else see its scale)."""
+    return ScaledLoss(ScaledMMDLoss(RBFKernel(sigma=sigma), lambda_=1 / weight))
+
+
+def swgan(weight: float) -> ScaledLoss:
+    """Return `(E D(x) - E D(y)) / sqrt(1 + weight * (E D(x)^2 + E |grad D(x)|^2))`."""
+    return ScaledLoss(ScaledMMDLoss(LinearKernel(), lambda_=1 / weight, squared=False))
+
+
+def score(critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores of real and of generated images from one forward, so that a power iteration advances once."""
+    real_scores, fake_scores = critic(torch.cat([real, fake])).split([len(real), len(fake)])
+    return real_scores, fake_scores
+
+
+class ScoreLoss(nn.Module):
+    """A loss of scores, with a gradient penalty and an L2 penalty for the critic if they are wanted.
+
+    The gradient penalty is taken at random points between real and generated images, of which there have to be equally
+    many: on the critic, or with a kernel on the witness function. The L2 penalty is on the outputs of all activations
+    and residual blocks and on the scores, as the paper and the authors' code have it.
+
+    Args:
+        of_critic: the critic's loss of real and fake scores.
+        of_generator: the generator's, as in `generator_loss`.
+        gradient_weight: weight of the gradient penalty.
+        l2_weight: weight of the L2 penalty.
+        kernel: the kernel of the witness function.
+    """
+
+    def __init__(
+        self,
+        of_critic: Callable[[Tensor, Tensor], Tensor],
+        of_generator: Callable[[nn.Module, Tensor, Tensor], Tensor],
+        *,
+        gradient_weight: float = 0.0,
+        l2_weight: float = 0.0,
+        kernel: Kernel | None = None,
+    ) -> None:
+        super().__init__()
+        self._of_critic, self.generator_loss, self._kernel = of_critic, of_generator, kernel
+        self._gradient_weight, self._l2_weight = gradient_weight, l2_weight
+
+    def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the critic's loss with its penalties, from one forward for all."""
+        images = [real, fake]
+        if self._gradient_weight:
+            points = interpolation_points(real, fake)
+            images.append(points)
+        counts = [len(part) for part in images]
+        outputs = activations(critic, torch.cat(images)) if self._l2_weight else [critic(torch.cat(images))]
+        real_scores, fake_scores, *values = outputs[-1].split(counts)
+        loss = self._of_critic(real_scores, fake_scores)
+        if self._gradient_weight:
+            if self._kernel is not None:
+                values = [witness(values[0], real_scores, fake_scores, self._kernel)]
+            loss = loss + self._gradient_weight * gradient_penalty(values[0], inputs=points)
+        if self._l2_weight:
+            parts = [part for output in outputs for part in output.split(counts)[:2]]
+            loss = loss + self._l2_weight * l2_penalty(*parts)
+        return loss
+
+
+def activations(critic: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return the outputs of all activations and residual blocks among the layers of a critic, and the scores."""
+    outputs, x = [], images
+    for layer in critic.children():
+        x = layer(x)
+        if isinstance(layer, nn.LeakyReLU | ResidualBlock):
+            outputs.append(x)
+    return [*outputs, x]
+
+
+class ScaledLoss(nn.Module):
+    """A scaled MMD for both networks, with the scale from the gradient of the critic at the real images."""
+
+    def __init__(self, scaled: ScaledMMDLoss) -> None:
+        super().__init__()
+        self.scaled = scaled
+
+    def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the scaled MMD with a minus."""
+        inputs = real.detach().requires_grad_()
+        return self.scaled.discriminator(*score(critic, inputs, fake), inputs=inputs)
+
+    def generator_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the scaled MMD."""
+        inputs = real.detach().requires_grad_()
+        return self.scaled.generator(*score(critic, inputs, fake), inputs=inputs)
+
+
+class SobolevLoss(nn.Module):
+    r"""The Sobolev GAN (Mroueh et al., 2018), with which the paper compares.
+
+    With :math:`\Omega = E_\mu \lVert \nabla D \rVert^2`, the critic lowers the augmented Lagrangian
+
+    .. math:: E\,D(y) - E\,D(x) + \ell (\Omega - 1) + \tfrac{\rho}{2} (\Omega - 1)^2
+
+    and a small multiple of its squared parameters, and :math:`\ell`, which is 0 at first, grows by
+    :math:`\rho (\Omega - 1)` in each of its steps. The paper uses the data as :math:`\mu`; the authors' code uses data
+    and generated images in equal parts, as Mroueh et al. do.
+
+    Args:
+        rho: the weight :math:`\rho`, > 0.
+        measure: where the gradient is constrained.
+        decays: weights of the squared parameters of the critic, and of those of its last child module. The defaults
+            are those of the code; the paper has none.
+    """
+
+    multiplier: Tensor
+
+    def __init__(
+        self, rho: float, *, measure: Literal["data", "mixture"] = "data", decays: tuple[float, float] = (1e-6, 1e-3)
+    ) -> None:
+        super().__init__()
+        self.rho, self.measure, self.decays = rho, measure, decays
+        self.register_buffer("multiplier", torch.zeros(()))
+
+    def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the augmented Lagrangian; in training mode, move the multiplier as a step of the critic does."""
+        real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_(self.measure == "mixture")
+        real_scores, fake_scores = score(critic, real, fake)
+        inputs = [real, fake] if self.measure == "mixture" else [real]
+        gradients = torch.autograd.grad(real_scores.sum() + fake_scores.sum(), inputs, create_graph=True)
+        constraint = torch.stack([part.square().flatten(1).sum(1).mean() for part in gradients]).mean() - 1
+        loss = fake_scores.mean() - real_scores.mean()
+        loss = loss + self.multiplier * constraint + self.rho / 2 * constraint.square()
+        if self.training:
+            # Not in place: the backward pass still needs the multiplier of this step.
+            self.multiplier = self.multiplier + self.rho * constraint.detach()
+        *first, last = critic.children()
+        parts = zip(self.decays, (nn.ModuleList(first), last), strict=True)
+        squares = [weight * p.square().sum() for weight, layers in parts for p in layers.parameters()]
+        return loss + torch.stack(squares).sum()
+
+    def generator_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return `-E D(y)`."""
+        return -critic(fake).mean()

@@ -1,0 +1,249 @@
+"""The critics and generators of Arbel et al. (2018), and the spectral parametrisation of the critics.
+
+What the paper leaves open comes from the authors' code: a slope of 0.2 for LeakyReLU, the padding of TensorFlow, the
+constants of batch normalisation, and the initial weights. Where the two differ, the paper holds:
+
+* CIFAR-10: the CNN of Miyato et al. (2018), Table 3. The code's generator has 5 x 5 kernels and batch normalisation
+  after its dense layer: family `sngan-code`. Biases before batch normalisation, which removes them, are left out.
+* CelebA: a DCGAN critic of 5 convolutions and a ResNet generator of 10 layers. The generator's blocks are not
+  normalised; one batch normalisation comes before the last layer.
+* ImageNet: two ResNets of 10 layers, shortcuts not counted. The generator draws samples by the running statistics of
+  batch normalisation, not by those of the batch as in the code, so that an image does not depend on the others.
+* Appendix D.2 says no more than that the networks are small DCGANs: family `dcgan`.
+
+The paper's W = gamma W' / ||W'|| (Section 3.2) takes the norm of the weight matrix, as Miyato et al. and the authors'
+code do: normalisation `"matrix"`. `"conv"` takes the norm of the convolution itself. All layers of a critic are
+parametrised, shortcuts and the dense layer included, each with a gamma of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from torch_mmd_losses import conv_spectral_norm
+
+Normalisation = Literal["none", "matrix", "conv"]
+"""How the weights of a critic are parametrised: not at all, or by either norm."""
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+Draw = Callable[[Tensor], object]
+
+DENSE: Draw = partial(nn.init.normal_, std=0.01)
+NORMAL: Draw = partial(nn.init.normal_, std=0.02)
+CUT: Draw = partial(nn.init.trunc_normal_, std=0.02, a=-0.04, b=0.04)
+GLOROT: Draw = nn.init.xavier_uniform_
+
+
+def make_generator(family: str, size: int, *, noise: int = 128, channels: int = 3, width: int = 64) -> nn.Sequential:
+    """Return a network that maps noise `(n, noise)` to images `(n, channels, size, size)` in [0, 1].
+
+    Args:
+        family: a key of `FAMILIES`.
+        size: height and width of the images, a multiple of the family's reduction.
+        noise: dimension of the noise.
+        channels: 3 for colour images, 1 for grey ones.
+        width: channels of the feature maps of the finest resolution, 64 in the paper.
+    """
+    reduction, layers, _ = FAMILIES[family]
+    return nn.Sequential(*layers(size // reduction, noise, channels, width), nn.Sigmoid())
+
+
+def make_critic(
+    family: str,
+    size: int,
+    *,
+    scores: int = 1,
+    channels: int = 3,
+    width: int = 64,
+    normalisation: Normalisation = "none",
+    learned_gamma: bool = True,
+) -> nn.Sequential:
+    """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
+
+    Args:
+        family: as for :func:`make_generator`.
+        size: as there.
+        channels: as there.
+        width: as there.
+        scores: numbers per image, 1 in the paper.
+        normalisation: how the weights are parametrised.
+        learned_gamma: whether the norm of each layer is a parameter, which starts at 1, or always 1.
+    """
+    reduction, _, layers = FAMILIES[family]
+    critic = nn.Sequential(*layers(size // reduction, scores, channels, width))
+    if normalisation != "none":
+        conv_spectral_norm(critic, method=normalisation, scale=1.0, learn_scale=learned_gamma)
+        # The norm of a convolution depends on the size of its input, which a forward shows to every layer.
+        with torch.no_grad():
+            critic.eval()(torch.zeros(1, channels, size, size))
+    return critic.train()
+
+
+# The families: functions of the side of the smallest feature maps, the length of a noise or of a score vector, the
+# channels of an image, and the channels of the largest feature maps.
+
+
+def _sngan_generator(side: int, noise: int, channels: int, width: int, *, as_in_code: bool = False) -> list[nn.Module]:
+    layers = reshaped(noise, 8 * width, side)
+    if as_in_code:
+        layers += [batch_norm(8 * width), nn.ReLU()]
+    for wide in (8 * width, 4 * width, 2 * width):
+        layers += [*doubling(wide, wide // 2, 5 if as_in_code else 4), batch_norm(wide // 2), nn.ReLU()]
+    # The code's transposed convolution of stride 1 is a convolution with the kernel turned round.
+    return [*layers, start(nn.Conv2d(width, channels, 3, padding=1), NORMAL)]
+
+
+def _sngan_critic(side: int, scores: int, channels: int, width: int) -> list[nn.Module]:
+    layers = convolution(channels, width, 3, stride=1)
+    for narrow in (width, 2 * width, 4 * width):
+        layers += [*convolution(narrow, 2 * narrow, 4, stride=2), *convolution(2 * narrow, 2 * narrow, 3, stride=1)]
+    return [*layers, nn.Flatten(), start(nn.Linear(8 * width * side * side, scores), NORMAL)]
+
+
+def _dcgan_generator(side: int, noise: int, channels: int, width: int) -> list[nn.Module]:
+    layers = [*reshaped(noise, 4 * width, side, bias=False), batch_norm(4 * width), nn.ReLU()]
+    for wide in (4 * width, 2 * width):
+        layers += [*doubling(wide, wide // 2, 4), batch_norm(wide // 2), nn.ReLU()]
+    return [*layers, *doubling(width, channels, 4, bias=True)]
+
+
+def _dcgan_critic(
+    side: int, scores: int, channels: int, width: int, *, kernel: int, convolutions: int
+) -> list[nn.Module]:
+    layers = convolution(channels, width, kernel, stride=2)
+    widest = width
+    for _ in range(convolutions - 1):
+        layers += convolution(widest, 2 * widest, kernel, stride=2)
+        widest *= 2
+    return [*layers, nn.Flatten(), start(nn.Linear(widest * side * side, scores), DENSE)]
+
+
+def _resnet_generator(side: int, noise: int, channels: int, width: int, *, for_celeba: bool = False) -> list[nn.Module]:
+    layers = reshaped(noise, 16 * width, side)
+    for wide in (16 * width, 8 * width, 4 * width, 2 * width):
+        layers.append(doubling_block(wide, wide // 2, normalised=not for_celeba))
+    layers += [batch_norm(width), nn.ReLU()]
+    if for_celeba:
+        return [*layers, *doubling(width, channels, 5, bias=True)]
+    return [*layers, start(nn.Conv2d(width, channels, 3, padding=1), NORMAL)]
+
+
+def _resnet_critic(_: int, scores: int, channels: int, width: int) -> list[nn.Module]:
+    layers: list[nn.Module] = [start(nn.Conv2d(channels, width, 3, padding=1), GLOROT), nn.LeakyReLU(0.2)]
+    for narrow in (width, 2 * width, 4 * width, 8 * width):
+        layers.append(halving_block(narrow, 2 * narrow))
+    return [*layers, nn.LeakyReLU(0.2), SumOverPixels(), start(nn.Linear(16 * width, scores), DENSE)]
+
+
+class Family(NamedTuple):
+    """The layers of a pair of networks, and by how much they enlarge or reduce the size."""
+
+    reduction: int
+    generator: Callable[..., list[nn.Module]]
+    critic: Callable[..., list[nn.Module]]
+
+
+FAMILIES = {
+    "sngan": Family(8, _sngan_generator, _sngan_critic),
+    "sngan-code": Family(8, partial(_sngan_generator, as_in_code=True), _sngan_critic),
+    "dcgan": Family(8, _dcgan_generator, partial(_dcgan_critic, kernel=4, convolutions=3)),
+    "dcgan5": Family(32, partial(_resnet_generator, for_celeba=True), partial(_dcgan_critic, kernel=5, convolutions=5)),
+    "resnet": Family(16, _resnet_generator, _resnet_critic),
+}
+"""The networks by name."""
+
+
+# Their parts.
+
+
+def start(layer: Layer, draw: Draw) -> Layer:
+    """Draw the weight of a layer, with a bias of zero; return the layer."""
+    draw(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Return batch normalisation with TensorFlow's momentum 0.9 of the old value, 0.1 of the new one here."""
+    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)
+
+
+def reshaped(noise: int, channels: int, side: int, *, bias: bool = True) -> list[nn.Module]:
+    """Return a dense layer that makes the first feature maps of noise."""
+    dense = start(nn.Linear(noise, channels * side * side, bias=bias), DENSE)
+    return [dense, nn.Unflatten(1, (channels, side, side))]
+
+
+def convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int) -> list[nn.Module]:
+    """Return a convolution, of kernel 3 with stride 1 or 4 or 5 with stride 2, that halves the size, and LeakyReLU.
+
+    TensorFlow pads a 5 x 5 convolution of stride 2 by one pixel before and two after, which no `padding` of a layer
+    expresses. The padding is a layer of its own, so that normalisation `"conv"` takes the norm over all inputs of the
+    padded size, which is not below that of both together.
+    """
+    padding = [nn.ZeroPad2d((1, 2, 1, 2))] if kernel == 5 else []
+    layer = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=0 if padding else 1)
+    return [*padding, start(layer, CUT), nn.LeakyReLU(0.2)]
+
+
+def doubling(channels_in: int, channels_out: int, kernel: int, *, bias: bool = False) -> list[nn.Module]:
+    """Return a transposed convolution of stride 2 that doubles the size: the transpose of :func:`convolution`."""
+    layer = start(nn.ConvTranspose2d(channels_in, channels_out, kernel, 2, padding=1, bias=bias), NORMAL)
+    # With a kernel of 5 there is one row and one column too many, at the end.
+    return [layer] if kernel == 4 else [layer, nn.ZeroPad2d((0, -1, 0, -1))]
+
+
+class ResidualBlock(nn.Module):
+    """The sum of two networks of the same input."""
+
+    def __init__(self, main: nn.Sequential, shortcut: nn.Sequential) -> None:
+        super().__init__()
+        self.main = main
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum."""
+        return self.shortcut(x) + self.main(x)
+
+
+def doubling_block(channels_in: int, channels_out: int, *, normalised: bool) -> ResidualBlock:
+    """Return a block of a generator that doubles the size by repeating pixels, with batch normalisation if wanted."""
+    main = nn.Sequential(
+        *([batch_norm(channels_in)] if normalised else []),
+        nn.ReLU(),
+        nn.Upsample(scale_factor=2),
+        start(nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False), GLOROT),
+        *([batch_norm(channels_out)] if normalised else []),
+        nn.ReLU(),
+        start(nn.Conv2d(channels_out, channels_out, 3, padding=1), GLOROT),
+    )
+    # A 1 x 1 convolution and the repetition of pixels commute; this order is the cheaper one.
+    shortcut = nn.Sequential(start(nn.Conv2d(channels_in, channels_out, 1), GLOROT), nn.Upsample(scale_factor=2))
+    return ResidualBlock(main, shortcut)
+
+
+def halving_block(channels_in: int, channels_out: int) -> ResidualBlock:
+    """Return a block of a critic that halves the size by means over 2 x 2 pixels."""
+    main = nn.Sequential(
+        nn.ReLU(),
+        start(nn.Conv2d(channels_in, channels_in, 3, padding=1, bias=False), GLOROT),
+        nn.ReLU(),
+        start(nn.Conv2d(channels_in, channels_out, 3, padding=1), GLOROT),
+        nn.AvgPool2d(2),
+    )
+    shortcut = nn.Sequential(nn.AvgPool2d(2), start(nn.Conv2d(channels_in, channels_out, 1), GLOROT))
+    return ResidualBlock(main, shortcut)
+
+
+class SumOverPixels(nn.Module):
+    """The sum of feature maps `(n, channels, height, width)` over their pixels, `(n, channels)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sums."""
+        return x.sum(dim=(2, 3))

@@ -1,0 +1,110 @@
+"""The singular values of a critic's layers in the course of a training, and a drawing of them (Fig. 2b and 7).
+
+They are those of the weights in use, reshaped to matrices with a row for each output channel, as the spectral
+parametrisation of the paper sees them. A critic that collapses to few directions shows in values that fall fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from training.errors import RefusedError
+from training.files import read_lines, replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SPECTRA = "singular_values"
+"""Name of the log of the singular values, and of their entry in its lines."""
+
+DIGITS = 6
+"""Significant digits of logged numbers; float32 has seven."""
+
+
+@torch.no_grad()
+def singular_values(critic: nn.Module) -> dict[str, list[float]]:
+    """Return all singular values of each layer's weight matrix, by the name of the layer, the largest first.
+
+    A weight `(outputs, inputs, height, width)` counts as a matrix `(outputs, inputs * height * width)`. Nothing of the
+    critic changes: reading a normalised weight does not advance its power iteration.
+    """
+    found = {}
+    for name, layer in critic.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            # Those of the transpose are the same; a large matrix with more rows than columns takes a tenth of the time.
+            values = torch.linalg.svdvals(layer.weight.flatten(1).T)
+            found[name] = [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
+    return found
+
+
+def summary(values: Sequence[float]) -> dict[str, float | None]:
+    """Return a few numbers for the singular values of one layer, the largest first.
+
+    Returns:
+        The largest, the median and the smallest value; the condition number, largest by smallest, or None for a matrix
+        without full rank; and the stable rank, the sum of the squares by the largest square, or None for zero.
+    """
+    largest, smallest = values[0], values[-1]
+    return {
+        "largest": largest,
+        "median": statistics.median(values),
+        "smallest": smallest,
+        "condition": largest / smallest if smallest else None,
+        "stable_rank": math.fsum((value / largest) ** 2 for value in values) if largest else None,
+    }
+
+
+def draw(log: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the singular values of each layer over their rank, a curve for each line of a log.
+
+    Args:
+        log: lines with the `iteration` and the `singular_values` of the critic then.
+    """
+    from matplotlib.figure import Figure
+
+    layers = list(log[0][SPECTRA])
+    columns = min(4, len(layers))
+    rows = math.ceil(len(layers) / columns)
+    figure = Figure(figsize=(3 * columns, 2.6 * rows), dpi=100, layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, layer in zip(plots, layers, strict=False):
+        for line in log:
+            values = line[SPECTRA][layer]
+            # A value of zero has no place on the axis, and a single value would not be a line.
+            heights = [value or math.nan for value in values]
+            ranks = [(i + 0.5) / len(values) for i in range(len(values))]
+            axes.plot(ranks, heights, label=f"{line['iteration']:,}", marker="." if len(values) == 1 else None)
+        axes.set_title(f"layer {layer}", fontsize=9)
+        axes.set(xlim=(0, 1), yscale="log")
+    for axes in plots[len(layers) :]:
+        axes.remove()
+    plots[0].legend(title="iteration", fontsize=7)
+    figure.supxlabel("rank, as a share")
+    figure.supylabel("singular value")
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Do as the command line says, and return the path of the picture."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0], allow_abbrev=False)
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--out", type=Path, help=f"the picture ({SPECTRA}.png in the folder)")
+    options = parser.parse_args(arguments)
+    out: Path = options.out or options.run / f"{SPECTRA}.png"
+    try:
+        log = read_lines(options.run / f"{SPECTRA}.jsonl", growing=True, iteration=int, **{SPECTRA: dict})
+    except RefusedError as error:
+        parser.error(str(error))
+    if not log:
+        parser.error(f"run: there are no singular values in {options.run}")
+    with replacing(out) as partial:
+        draw(log).savefig(partial, format="png")
+    print(f"Picture: {out}")
+    return out

@@ -1,0 +1,254 @@
+"""Train the generators of the scaled-MMD paper (Arbel et al. 2018, Section 4) by one of eight methods."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # started as a file, not from the scripts beside this folder
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from training.averaging import moving_average
+from training.batches import batches
+from training.errors import RefusedError, StoppedError
+from training.launch import launch
+from training.randomness import Randomness
+from training.run import SAMPLES, Run
+from training.settings import read
+
+from arbel2018 import data
+from arbel2018.kid_schedule import Features, KIDSchedule, Outcome, feature_extractor
+from arbel2018.losses import make_loss
+from arbel2018.networks import make_critic, make_generator
+from arbel2018.presets import METHODS, PRESETS, Arbel2018, resolved
+from arbel2018.singular_values import SPECTRA, singular_values
+
+BETAS = (0.5, 0.9)
+"""The paper's, of Adam."""
+
+ADVICE = (
+    "lower learning rates (--lr-discriminator, --lr-generator), a larger --scale-weight or --gradient-penalty for the "
+    "losses that have one, or another --seed"
+)
+"""What may help if a number is not finite."""
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Train a preset with the options of a command line, and return the folder of the run."""
+    return launch(train, resolved(read(PRESETS, str(__doc__), arguments)))
+
+
+def script(dataset: str, description: str, arguments: Sequence[str] | None = None) -> Path:
+    """Do as `main` for a data set and the method that the option `--method` names."""
+    parser = argparse.ArgumentParser(description=description, add_help=False, allow_abbrev=False)
+    help_ = "whose settings all other options start from (%(default)s)"
+    parser.add_argument("--method", choices=tuple(METHODS), default="sn-smmd", help=help_)
+    known, rest = parser.parse_known_args(arguments)
+    if {"-h", "--help"} & set(rest):
+        parser.print_help()  # before that of the preset
+    return main([f"{dataset}-{known.method}", *rest])
+
+
+def train(fabric: Fabric, settings: Arbel2018) -> None:
+    """Train from the start, or from a checkpoint, to the end or until a signal.
+
+    Each process has a batch and losses of its own, and gradients are averaged: of an MMD loss that gives the block
+    estimator. DDP is not used, since these losses differentiate twice.
+    """
+    randomness = Randomness(fabric, settings.seed)
+    images = data.load(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels)
+
+    # Networks are made on the CPU, so that a seed gives the same weights on all devices.
+    loss = make_loss(settings).to(fabric.device)
+    generator = generator_of(settings).to(fabric.device)
+    critic = critic_of(settings).to(fabric.device)
+    average = moving_average(generator, settings.ema_decay).to(fabric.device)
+    adam_d = torch.optim.Adam(critic.parameters(), settings.lr_discriminator, BETAS)
+    adam_g = torch.optim.Adam(generator.parameters(), settings.lr_generator, BETAS)
+    state: dict[str, Any] = {
+        "iteration": 0,
+        "generator": generator,
+        "discriminator": critic,
+        "average": average,
+        "adam_discriminator": adam_d,
+        "adam_generator": adam_g,
+        "loss": loss,
+        "randomness": randomness,
+    }
+    schedule, features = kid_schedule(fabric, settings, images, [adam_d, adam_g])
+    if schedule is not None:
+        state["kid_schedule"] = schedule
+
+    joint = settings.batch_size * fabric.world_size
+    shown = torch.rand(SAMPLES, settings.noise, generator=torch.Generator().manual_seed(settings.seed)) * 2 - 1
+
+    def next_real() -> Tensor:
+        pixels = next(reals)
+        if settings.dataset == "celeba":
+            pixels = data.augmented(pixels, settings.size, randomness.uniform(joint, 3))
+        return pixels.float() / 255
+
+    def generate() -> Tensor:
+        return generator(randomness.uniform(joint, settings.noise))
+
+    @torch.no_grad()
+    def sample(noise: Tensor) -> Tensor:
+        return torch.cat([average(part) for part in noise.split(256)])
+
+    with Run(fabric, settings, paper="arbel2018", images=len(images)) as run:  # type: ignore[arg-type]
+        run.resume(state)  # with the learning rates of the checkpoint, which may have fallen
+        iteration = state["iteration"]
+        drawn = sum(critic_steps(settings, earlier) + 1 for earlier in range(iteration))
+        reals = batches(images, joint, fabric=fabric, seed=settings.seed, start=drawn, workers=settings.workers)
+        outcome: Outcome | None = None
+        if iteration == 0:
+            run.draw(lambda noise: sample(noise) * 2 - 1, shown, iteration)
+
+        while run.goes_on(iteration):
+            for _ in range(critic_steps(settings, iteration)):
+                real = next_real()
+                with torch.no_grad():
+                    fake = generate()
+                loss_d = loss.critic_loss(critic, real, fake)
+                update(adam_d, critic, loss_d, fabric=fabric, clip_norm=settings.clip_norm)
+                averaged(fabric, loss.buffers())
+            loss_g = loss.generator_loss(critic, next_real(), generate())
+            update(adam_g, generator, loss_g, fabric=fabric, clip_norm=settings.clip_norm)
+            average.update_parameters(generator)
+            averaged(fabric, average.buffers())  # statistics of each process's own batches
+            iteration += 1
+            state["iteration"] = iteration
+            run.advance()
+
+            if schedule is not None and features is not None and schedule.due(iteration):
+                # The same noise in all processes, which have to come to the same outcome, to the last bit.
+                shape = (settings.kid_images, settings.noise)
+                noise = torch.rand(shape, generator=randomness.generator, device=fabric.device) * 2 - 1
+                seen = features(sample(noise))
+                averaged(fabric, [seen])
+                outcome = schedule.step(seen)
+            if run.is_due(settings.log_every, iteration):
+                line: dict[str, Any] = {"iteration": iteration}
+                numbers = {
+                    "loss_discriminator": loss_d,
+                    "loss_generator": loss_g,
+                    "gradient_norm_discriminator": norm(critic),
+                    "gradient_norm_generator": norm(generator),
+                }
+                means: Any = fabric.all_reduce({name: value.detach() for name, value in numbers.items()})
+                line |= {name: mean.item() for name, mean in means.items()}
+                line |= {"lr_discriminator": adam_d.param_groups[0]["lr"], "lr_generator": adam_g.param_groups[0]["lr"]}
+                if outcome is not None:
+                    p_value = None if outcome.p_value is None or math.isnan(outcome.p_value) else outcome.p_value
+                    line |= {"kid_p_value": p_value, "kid_failures": outcome.failures}
+                run.log(line, advice=ADVICE)
+            if run.is_due(settings.spectrum_every, iteration):
+                try:
+                    run.append(SPECTRA, {"iteration": iteration, SPECTRA: singular_values(critic)})
+                except torch.linalg.LinAlgError:
+                    lost = f"Stopped at iteration {iteration}, where weights of the discriminator are not finite."
+                    raise StoppedError(f"{lost} Try {ADVICE}") from None
+            if iteration == settings.iterations or iteration % settings.sample_every == 0:
+                run.draw(lambda noise: sample(noise) * 2 - 1, shown, iteration)
+            if run.is_due_to_save(iteration):
+                run.save(state)
+        run.finish(state)
+
+
+def critic_steps(settings: Arbel2018, iteration: int) -> int:
+    """Return how often the critic is updated in the iteration after so many."""
+    more = iteration < 20 or iteration % 500 == 0
+    return (settings.critic_steps_at_start if more else None) or settings.critic_steps
+
+
+def update(adam: torch.optim.Optimizer, network: nn.Module, loss: Tensor, *, fabric: Fabric, clip_norm: float) -> None:
+    """Update a network by the mean of the processes' gradients of a loss.
+
+    The norm of each parameter's gradient is clipped by itself, which the paper does not mention; it is in the authors'
+    code.
+    """
+    parameters = list(network.parameters())
+    gradients = [gradient.contiguous() for gradient in torch.autograd.grad(loss, parameters)]
+    averaged(fabric, gradients)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+        if clip_norm:
+            parameter.grad = gradient * (clip_norm / torch.linalg.vector_norm(gradient).clamp(min=clip_norm))
+    adam.step()
+
+
+def averaged(fabric: Fabric, tensors: Iterable[Tensor]) -> None:
+    """Replace the numbers of each process by their mean over the processes, in place, by one communication for all."""
+    chosen = [tensor for tensor in tensors if tensor.is_floating_point()]
+    if fabric.world_size > 1 and chosen:
+        joint = torch.cat([tensor.flatten() for tensor in chosen])
+        fabric.all_reduce(joint)
+        for tensor, mean in zip(chosen, joint.split([tensor.numel() for tensor in chosen]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+def norm(network: nn.Module) -> Tensor:
+    """Return the norm of the gradient by which a network was updated last."""
+    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+def generator_of(settings: Arbel2018) -> nn.Sequential:
+    """Return the generator of settings, with initial weights; its images are in [0, 1]."""
+    shape = {"noise": settings.noise, "channels": settings.channels, "width": settings.width}
+    return make_generator(settings.family, settings.size, **shape)
+
+
+def critic_of(settings: Arbel2018) -> nn.Sequential:
+    """Return the critic of resolved settings, with initial weights."""
+    return make_critic(
+        settings.family,
+        settings.size,
+        scores=settings.scores,
+        channels=settings.channels,
+        width=settings.width,
+        normalisation=settings.normalisation,
+        learned_gamma=settings.gamma == "learned",
+    )
+
+
+def kid_schedule(
+    fabric: Fabric, settings: Arbel2018, images: Dataset[Tensor], optimisers: list[torch.optim.Optimizer]
+) -> tuple[KIDSchedule, Features] | tuple[None, None]:
+    """Return the schedule of the learning rates, and the features of images that it compares, if there is to be one."""
+    if settings.kid_features is None:
+        return None, None
+    available = len(images)  # type: ignore[arg-type]
+    if available < settings.kid_images:
+        raise RefusedError(f"kid_images: expected at most the number of images, {available}; got {settings.kid_images}")
+    try:
+        shape = (settings.channels, settings.size, settings.size)
+        features = feature_extractor(settings.kid_features, shape, fabric.device)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
+    picked = np.sort(np.random.default_rng(settings.seed).permutation(available)[: settings.kid_images])
+    real = data.middle(torch.stack([images[i] for i in picked.tolist()]), settings.size).float() / 255
+    seen = features(real)
+    averaged(fabric, [seen])  # so that it is the same in all processes, to the last bit
+    schedule = KIDSchedule(
+        optimisers,
+        seen,
+        every=settings.kid_every,
+        memory=settings.kid_back // settings.kid_every,
+        patience=settings.kid_failures,
+        factor=settings.lr_factor,
+        floor=settings.lr_least,
+    )
+    return schedule, features
+
+
+if __name__ == "__main__":
+    main()
