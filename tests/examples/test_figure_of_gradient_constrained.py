@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import struct
-import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from arbel2018.figures import fig6_gradient_constrained
+from arbel2018.figures.fig6_gradient_constrained import GradientConstrainedLoss
+from arbel2018.networks import make_critic, make_generator
 from evaluation.classifier import Classifier
-from smmd.gradient_constrained import GradientConstrainedLoss
-from smmd.networks import make_critic, make_generator
 from torch import nn
 from torch.testing import assert_close
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = "arbel2018_fig6_gradient_constrained"
 OPTIONS = Namespace(seed=3, filters=2, batch_size=12, iterations=3)
 
 
 @pytest.fixture(scope="module")
-def fig6() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples" / "figures")
-        yield importlib.import_module(SCRIPT)
-    for name in ("figure_script", SCRIPT):
-        sys.modules.pop(name, None)
+def fig6() -> ModuleType:
+    return fig6_gradient_constrained
 
 
 def stripes(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -223,5 +216,7 @@ def test_missing_data_are_said_to_be(fig6, tmp_path, capsys, monkeypatch):
 def test_the_page_has_the_picture_with_its_command():
     page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     assert "(_static/arbel2018-fig6.png)" in page
-    assert f"python examples/figures/{SCRIPT}.py --out docs/_static/arbel2018-fig6.png" in page
+    assert (
+        "python examples/arbel2018/figures/fig6_gradient_constrained.py --out docs/_static/arbel2018-fig6.png" in page
+    )
     assert (ROOT / "docs" / "_static" / "arbel2018-fig6.png").stat().st_size < 200_000

@@ -25,26 +25,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
 import classifier
-from dcgan import randomness
-from dcgan.batches import Batches, to_images
+from arbel2018.losses import Loss, mmd, smmd
+from arbel2018.networks import Normalisation, make_critic, make_generator
+from arbel2018.singular_values import singular_values, summary
+from arbel2018.train import BETAS, update
 from dcgan.sources import MissingDataError
 from evaluation.arguments import integer
 from evaluation.classifier import Classifier
-from smmd.configuration import Configuration, resolved
-from smmd.gan import GAN
-from smmd.gradient_constrained import GradientConstrainedLoss
-from smmd.loss import Loss
-from smmd.losses import OptimizedMMDLoss
-from smmd.scaled import smmd
-from smmd.singular_values import singular_values, summary
+from lightning_fabric import Fabric
+from training.averaging import moving_average
+from training.batches import Positions, centred
 from training.figure_script import Claim, reader, save, unexpected
 
-from torch_mmd_losses import PolynomialKernel, ScaledMMDLoss, gradient_constrained_mmd2, mmd2
+from torch_mmd_losses import PolynomialKernel, RBFKernel, ScaledMMDLoss, gradient_constrained_mmd2, mmd2
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,11 +66,32 @@ SHOWN = 6
 KID = PolynomialKernel()
 
 
+class GradientConstrainedLoss(nn.Module):
+    """The loss that scaled MMD bounds from below, with the estimator of Proposition 4.
+
+    Args:
+        lambda_: weight of the norm in the RKHS, 0.1 in the paper.
+        rank: rows of the incomplete Cholesky decomposition; None is exact.
+    """
+
+    def __init__(self, lambda_: float = 0.1, *, rank: int | None = None) -> None:
+        super().__init__()
+        self.lambda_, self.rank, self.kernel = lambda_, rank, RBFKernel(sigma=1.0)
+
+    def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the squared gradient-constrained MMD at the real images with a minus."""
+        return -self.generator_loss(critic, real, fake)
+
+    def generator_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the squared gradient-constrained MMD, the estimate that averages over all pairs."""
+        return gradient_constrained_mmd2(real, fake, self.kernel, lambda_=self.lambda_, features=critic, rank=self.rank)
+
+
 class Kind(NamedTuple):
     """What a GAN is trained with."""
 
-    loss: Callable[[], Loss]
-    normalisation: str = "none"
+    loss: Callable[[], Loss | GradientConstrainedLoss]
+    normalisation: Normalisation = "none"
     """Of the weights of the critic; `"matrix"` is the spectral parametrisation, with a learned norm."""
 
 
@@ -82,7 +101,7 @@ KINDS = {
     "SN-GCMMD": Kind(GradientConstrainedLoss, "matrix"),
     "SMMD": Kind(partial(smmd, 10.0)),
     "SN-SMMD": Kind(partial(smmd, 10.0), "matrix"),
-    "MMD": Kind(OptimizedMMDLoss),
+    "MMD": Kind(mmd),
 }
 
 
@@ -134,39 +153,55 @@ class Judge:
         return torch.cat([self.network(part)[0].double() for part in images.split(500)])
 
 
-def make(kind: Kind, options: argparse.Namespace) -> GAN:
-    """Return a GAN of a kind before its training."""
-    randomness.seed(options.seed)
-    chosen = Configuration(
-        dataset=DATASET,
-        family="dcgan",
-        channels=1,
-        width=options.filters,
-        loss="mmd",  # in place of which comes that of the kind
-        normalisation=kind.normalisation,
-        gamma="learned",
-        critic_steps=CRITIC_STEPS,
-        lr_discriminator=RATE,
-        lr_generator=RATE,
-        batch_size=options.batch_size,
-        iterations=options.iterations,
-        ema_decay=DECAY,
-        seed=options.seed,
-        device="cpu",
-    )
-    return GAN(resolved(chosen), kind.loss())
+class GAN:
+    """A generator and a critic in training, and an average of the generator, which draws the samples."""
+
+    def __init__(self, kind: Kind, options: argparse.Namespace) -> None:
+        torch.manual_seed(options.seed)
+        shape = {"channels": 1, "width": options.filters}
+        self.loss = kind.loss()
+        self.generator = make_generator("dcgan", 32, **shape)
+        self.discriminator = make_critic("dcgan", 32, normalisation=kind.normalisation, **shape)
+        self.average = moving_average(self.generator, DECAY)
+        self.adam_d = torch.optim.Adam(self.discriminator.parameters(), RATE, BETAS)
+        self.adam_g = torch.optim.Adam(self.generator.parameters(), RATE, BETAS)
+        self._random = torch.Generator().manual_seed(options.seed)
+        self._update = partial(update, fabric=Fabric(accelerator="cpu", devices=1), clip_norm=1.0)
+
+    def noise(self, count: int) -> Tensor:
+        """Draw noise `(count, 128)`, uniform between -1 and 1."""
+        return torch.rand(count, 128, generator=self._random) * 2 - 1
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return images in [-1, 1]."""
+        return torch.cat([self.average(part) for part in noise.split(256)]) * 2 - 1
+
+    def step(self, real: Callable[[], Tensor]) -> float:
+        """Update the critic twice and the generator once, each time on new images, and return the generator's loss."""
+        for _ in range(CRITIC_STEPS):
+            images = real()
+            with torch.no_grad():
+                fake = self.generator(self.noise(len(images)))
+            self._update(self.adam_d, self.discriminator, self.loss.critic_loss(self.discriminator, images, fake))
+        images = real()
+        fake = self.generator(self.noise(len(images)))
+        loss = self.loss.generator_loss(self.discriminator, images, fake)
+        self._update(self.adam_g, self.generator, loss)
+        self.average.update_parameters(self.generator)
+        return loss.item()
 
 
 def train(kind: Kind, images: Tensor, judge: Judge, options: argparse.Namespace) -> Run:
     """Train a GAN of a kind on images `(n, 1, 32, 32)` of unsigned bytes."""
-    gan = make(kind, options)
-    batches = Batches(images.numpy(), options.batch_size, options.seed)
+    gan = GAN(kind, options)
+    positions = iter(Positions(len(images), options.batch_size, seed=options.seed))
     noise = gan.noise(len(judge.real))
     losses, kids, ranks, spent = [], {0: judge(gan.sample(noise))}, {0: stable_rank(gan)}, 0.0
     every = max(1, options.iterations // MEASURED)
     for iteration in range(1, options.iterations + 1):
         start = time.process_time()
-        losses.append(gan.step(lambda: batches.next().float() / 255).loss_generator.item())
+        losses.append(gan.step(lambda: images[next(positions)].float() / 255))
         spent += time.process_time() - start
         if iteration % every == 0 or iteration == options.iterations:
             kids[iteration], ranks[iteration] = judge(gan.sample(noise)), stable_rank(gan)
@@ -322,11 +357,11 @@ def main(words: Sequence[str] | None = None) -> None:
         training, test = (classifier.read(DATASET, options.data_root, split) for split in ("train", "test"))
     except MissingDataError as error:
         parser.error(str(error))
-    randomness.seed(options.seed)
+    torch.manual_seed(options.seed)
     network = classifier.train(
         classifier.Split(*(part[:JUDGED_BY] for part in (training.images, training.labels))), 10, 1
     )
-    judge = Judge(network, to_images(test.images[: options.count], torch.device("cpu")))
+    judge = Judge(network, centred(test.images[: options.count]))
     runs = {}
     for name, kind in KINDS.items():
         runs[name] = run = train(kind, training.images, judge, options)
