@@ -77,7 +77,7 @@ $(filter smoke/smmd_%,$(SMOKE)): smoke/%: $(VENV)/examples.done
 define rehearsal
 @run=$$(mktemp -d); trap 'rm -rf "$$run"' EXIT; begin=$$(date +%s); \
 if OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(IN) examples/$(1) \
-		--dataset fake --iterations 20 --device cpu --out "$$run/out" >"$$run/log" 2>&1 \
+		--dataset fake --workers 0 --iterations 20 --device cpu --out "$$run/out" >"$$run/log" 2>&1 \
 		&& last=$$(grep '^iteration 20 of 20' "$$run/log"); then \
 	echo "$@: $$last; $$(($$(date +%s) - begin)) s"; \
 else \

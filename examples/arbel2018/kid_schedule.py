@@ -161,9 +161,7 @@ class KIDSchedule:
 
 
 def feature_extractor(choice: str, shape: tuple[int, ...], device: torch.device) -> Features:
-    """Return the features of images in a fixed network.
-
-    The network sees the images as they would be saved, in bytes.
+    """Return the features of images in a fixed network, which sees them as they would be saved, in bytes.
 
     Args:
         choice: `inception` or a path, as for `evaluate.py --features`.
@@ -175,27 +173,11 @@ def feature_extractor(choice: str, shape: tuple[int, ...], device: torch.device)
     """
     from evaluation import features
 
-    try:
-        found = features.load(choice, inception_weights=None, shape=shape)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"kid_features: {error}") from error
-    if found.network is None:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-        weights = str(found.weights)
-        inception = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=weights)
-        inception.to(device)
-    else:
-        network = found.network.to(device)
+    network = features.load(choice, shape=shape, inception_weights=None).network.to(device)
 
     @torch.no_grad()
     def extract(images: Tensor) -> Tensor:
-        parts = []
-        for pixels in images.mul(255).round().byte().to(device).split(64):
-            if found.network is None:
-                parts.append(inception(pixels.expand(-1, 3, -1, -1))[0].double())  # which repeats grey images
-            else:
-                parts.append(features.outputs(network, pixels)[0])
-        return torch.cat(parts)
+        pixels = images.mul(255).round().byte().to(device)
+        return torch.cat([features.outputs(network, part)[0] for part in pixels.split(64)])
 
     return extract

@@ -95,7 +95,7 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
         pixels = next(reals)
         if settings.dataset == "celeba":
             pixels = data.augmented(pixels, settings.size, randomness.uniform(joint, 3))
-        return pixels.float() / 255
+        return pixels / 255
 
     def generate() -> Tensor:
         return generator(randomness.uniform(joint, settings.noise))

@@ -6,9 +6,16 @@ import math
 
 import pytest
 import torch
-from smmd import initialisers, layers
-from smmd.networks import FAMILIES, make_critic, make_generator
-from smmd.residual import ResidualBlock, doubling_block, halving_block
+from arbel2018.networks import (
+    FAMILIES,
+    ResidualBlock,
+    convolution,
+    doubling,
+    doubling_block,
+    halving_block,
+    make_critic,
+    make_generator,
+)
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -18,53 +25,8 @@ from torch_mmd_losses import spectral_norms
 SIZES = {"sngan": 32, "sngan-code": 32, "dcgan": 32, "dcgan5": 160, "resnet": 64}
 
 
-def dense(n_in: int, n_out: int) -> int:
-    return n_in * n_out + n_out
-
-
-def conv(n_in: int, n_out: int, kernel: int, *, bias: bool = True) -> int:
-    return n_in * n_out * kernel**2 + n_out * bias
-
-
-def up(n_in: int, n_out: int, *, normalised: bool) -> int:
-    """Count the parameters of a block of a generator: two ways, and two numbers a channel normalised."""
-    both = conv(n_in, n_out, 1) + conv(n_in, n_out, 3, bias=False) + conv(n_out, n_out, 3)
-    return both + normalised * 2 * (n_in + n_out)
-
-
-def down(n_in: int, n_out: int) -> int:
-    return conv(n_in, n_out, 1) + conv(n_in, n_in, 3, bias=False) + conv(n_in, n_out, 3)
-
-
-STEPS = [(1024, 512), (512, 256), (256, 128), (128, 64)]
-
-GENERATORS = {
-    "sngan": dense(128, 512 * 4 * 4)
-    + sum(conv(2 * n, n, 4, bias=False) + 2 * n for n in (256, 128, 64))
-    + conv(64, 3, 3),
-    "sngan-code": dense(128, 512 * 4 * 4)
-    + 2 * 512
-    + sum(conv(2 * n, n, 5, bias=False) + 2 * n for n in (256, 128, 64))
-    + conv(64, 3, 3),
-    "dcgan": 128 * 256 * 4 * 4
-    + 2 * 256
-    + sum(conv(2 * n, n, 4, bias=False) + 2 * n for n in (128, 64))
-    + conv(64, 3, 4),
-    "dcgan5": dense(128, 1024 * 5 * 5) + sum(up(*step, normalised=False) for step in STEPS) + 2 * 64 + conv(64, 3, 5),
-    "resnet": dense(128, 1024 * 4 * 4) + sum(up(*step, normalised=True) for step in STEPS) + 2 * 64 + conv(64, 3, 3),
-}
-CRITICS = {
-    "sngan": conv(3, 64, 3)
-    + sum(conv(n, 2 * n, 4) + conv(2 * n, 2 * n, 3) for n in (64, 128, 256))
-    + dense(512 * 4 * 4, 1),
-    "dcgan": conv(3, 64, 4) + conv(64, 128, 4) + conv(128, 256, 4) + dense(256 * 4 * 4, 1),
-    "dcgan5": conv(3, 64, 5) + sum(conv(n, 2 * n, 5) for n in (64, 128, 256, 512)) + dense(1024 * 5 * 5, 1),
-    "resnet": conv(3, 64, 3) + sum(down(n, 2 * n) for n in (64, 128, 256, 512)) + dense(1024, 1),
-}
-CRITICS["sngan-code"] = CRITICS["sngan"]
-
 # With n the smaller number of channels of a step, sum n = 960 and sum n^2 = 348,160 over 64, 128, 256 and 512.
-IN_DIGITS = {
+PARAMETERS = {
     # 1,056,768 + 16 * 172,032 + 896 + 1,731, where 172,032 = 512 * 256 + 256 * 128 + 128 * 64
     "sngan": (3_811_907, 5_860_865),
     # 1,056,768 + 1,024 + 25 * 172,032 + 896 + 1,731
@@ -76,7 +38,7 @@ IN_DIGITS = {
     # 2,113,536 + 29 sum n^2 + 8 sum n + 128 + 1,731, and 1,792 + 29 sum n^2 + 4 sum n + 1,025
     "resnet": (12_219_715, 10_103_297),
 }
-"""The same numbers, written out: those of the generator and of the critic."""
+"""Of the generator and of the critic, counted by hand."""
 
 LAYERS = {"sngan": (5, 8), "sngan-code": (5, 8), "dcgan": (4, 4), "dcgan5": (10, 6), "resnet": (10, 10)}
 """Layers with weights but shortcuts. The paper leaves dense ones out of 4, 7 and 5, and counts them elsewhere."""
@@ -105,7 +67,7 @@ def shapes(network: nn.Sequential, x: torch.Tensor) -> list[tuple[int, ...]]:
 def test_the_networks_have_as_many_parameters_as_their_tables(family: str):
     with torch.device("meta"):
         generator, critic = make_generator(family, SIZES[family]), make_critic(family, SIZES[family])
-    assert (parameters(generator), parameters(critic)) == (GENERATORS[family], CRITICS[family]) == IN_DIGITS[family]
+    assert (parameters(generator), parameters(critic)) == PARAMETERS[family]
     assert (len(weighty(generator)), len(weighty(critic))) == LAYERS[family]
 
 
@@ -193,7 +155,7 @@ def by_definition(x: torch.Tensor, weight: torch.Tensor, stride: int, before: in
 
 @pytest.mark.parametrize(("kernel", "stride", "before"), [(3, 1, 1), (4, 2, 1), (5, 2, 1)])
 def test_convolutions_are_padded_as_tensorflow_pads_them(kernel: int, stride: int, before: int):
-    *linear, activation = layers.convolution(1, 1, kernel, stride=stride)
+    *linear, activation = convolution(1, 1, kernel, stride=stride)
     network = nn.Sequential(*linear).double()
     x = torch.randn(6, 6, dtype=torch.float64)
     expected = by_definition(x, network[-1].weight[0, 0], stride, before)
@@ -203,8 +165,8 @@ def test_convolutions_are_padded_as_tensorflow_pads_them(kernel: int, stride: in
 
 @pytest.mark.parametrize("kernel", [4, 5])
 def test_doubling_is_the_transpose_of_the_convolution_of_stride_two(kernel: int):
-    down = nn.Sequential(*layers.convolution(2, 3, kernel, stride=2)[:-1]).double()
-    up = nn.Sequential(*layers.doubling(3, 2, kernel, bias=True)).double()
+    down = nn.Sequential(*convolution(2, 3, kernel, stride=2)[:-1]).double()
+    up = nn.Sequential(*doubling(3, 2, kernel, bias=True)).double()
     with torch.no_grad():
         up[0].weight.copy_(down[-1].weight)
     x, y = torch.randn(1, 2, 8, 8, dtype=torch.float64), torch.randn(1, 3, 4, 4, dtype=torch.float64)
@@ -256,11 +218,6 @@ def test_weights_start_as_in_the_authors_code(family: str):
             assert layer.weight.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * layer.weight.numel()))
 
 
-def test_normals_are_cut_only_where_they_should_be():
-    assert initialisers.normal(nn.Linear(100, 100), 0.1).weight.abs().max() > 0.3
-    assert initialisers.truncated_normal(nn.Linear(100, 100), 0.1).weight.abs().max() <= 0.2
-
-
 # The spectral parametrisation
 
 
@@ -294,12 +251,3 @@ def test_networks_can_be_reduced_and_grey(family: str):
     assert images.shape == (3, 1, size, size)
     assert 0 < images.min() < images.max() < 1
     assert make_critic(family, size, scores=16, channels=1, width=2)(images).shape == (3, 16)
-
-
-def test_what_there_is_not_is_refused():
-    with pytest.raises(ValueError, match="family: expected one of sngan, .*; got 'vgg'"):
-        make_generator("vgg", 32)
-    with pytest.raises(ValueError, match="size: expected a multiple of 32 for dcgan5, got 150"):
-        make_critic("dcgan5", 150)
-    with pytest.raises(ValueError, match="normalisation: expected one of none, matrix, conv; got 'pico'"):
-        make_critic("sngan", 32, normalisation="pico")

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from arbel2018.kid_schedule import KIDSchedule, Outcome
 from cases import scores
-from kid_schedule import KIDSchedule, Outcome
 from torch.testing import assert_close
 
 from torch_mmd_losses import PolynomialKernel, relative_mmd_test

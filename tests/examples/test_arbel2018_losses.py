@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from smmd.configuration import LOSSES, PENALISED, Configuration, resolved
-from smmd.loss import Loss
-from smmd.losses import GANLoss, OptimizedMMDLoss, WGANLoss, make_loss
-from smmd.sobolev import SobolevLoss
+from arbel2018.losses import Loss, SobolevLoss, gan, make_loss, mmd, smmd, swgan, wgan
+from arbel2018.presets import PENALISED, Arbel2018, resolved
 from torch import nn
 from torch.testing import assert_close
 
@@ -46,12 +46,12 @@ def check(loss: Loss, critic_loss: float, generator_loss: float) -> None:
 def test_the_gan_has_its_closed_form():
     real, fake = scores(REAL), scores(FAKE)
     of_critic = mean([softplus(-s) for s in real]) + mean([softplus(s) for s in fake])
-    check(GANLoss(), of_critic, mean([softplus(-s) for s in fake]))
+    check(gan(), of_critic, mean([softplus(-s) for s in fake]))
 
 
 def test_the_wgan_has_its_closed_form():
     real, fake = scores(REAL), scores(FAKE)
-    check(WGANLoss(), mean(fake) - mean(real), -mean(fake))
+    check(wgan(), mean(fake) - mean(real), -mean(fake))
 
 
 @pytest.mark.parametrize("sigma", [1.0, 2.0])
@@ -63,7 +63,7 @@ def test_the_mmd_has_its_closed_form(sigma: float):
 
     within = [mean([kernel(a, b) for i, a in enumerate(x) for b in x[:i]]) for x in (real, fake)]
     mmd2 = sum(within) - 2 * mean([kernel(a, b) for a in real for b in fake])
-    check(OptimizedMMDLoss(sigma), -mmd2, mmd2)
+    check(mmd(sigma), -mmd2, mmd2)
 
 
 # Scaled and penalised losses, with a critic whose gradient is the same everywhere
@@ -80,20 +80,19 @@ def test_smmd_is_the_practical_formula():
     within = [mean([kernel(a, b) for i, a in enumerate(x) for b in x[:i]]) for x in (real, fake)]
     mmd2 = sum(within) - 2 * mean([kernel(a, b) for a in real for b in fake])
     expected = mmd2 / (1 + 7 * SQUARED_GRADIENT)
-    check(make_loss(resolved(Configuration(loss="smmd", scale_weight=7.0))), -expected, expected)
+    check(smmd(7.0), -expected, expected)
 
 
 def test_swgan_is_the_practical_formula():
     real, fake = scores(REAL), scores(FAKE)
     scale = 1 + 7 * (mean([s**2 for s in real]) + SQUARED_GRADIENT)
     expected = (mean(real) - mean(fake)) / math.sqrt(scale)
-    check(make_loss(resolved(Configuration(loss="swgan", scale_weight=7.0))), -expected, expected)
+    check(swgan(7.0), -expected, expected)
 
 
 def test_wgan_gp_and_l2_have_their_closed_form():
     fake = torch.cat([FAKE, FAKE[:1]])
-    settings = {"loss": "wgan", "gradient_penalty": 10.0, "l2_penalty": 3.0}
-    loss, critic = make_loss(resolved(Configuration(**settings))), linear_critic(*WEIGHT)
+    loss, critic = wgan(gradient_penalty=10.0, l2_penalty=3.0), linear_critic(*WEIGHT)
     values = [scores(images) for images in (REAL, fake)]
     penalty = 10 * (math.sqrt(SQUARED_GRADIENT) - 1) ** 2 + 3 * sum(mean([s**2 for s in part]) for part in values)
     expected = mean(values[1]) - mean(values[0]) + penalty
@@ -104,17 +103,14 @@ def test_wgan_gp_and_l2_have_their_closed_form():
 def test_the_penalty_of_mmd_is_on_the_witness_function():
     # All points are the same, so the random ones between them are too, where the witness function is flat.
     same = torch.zeros(3, 2, dtype=torch.float64)
-    loss = make_loss(resolved(Configuration(loss="mmd", gradient_penalty=2.0)))
+    loss = mmd(gradient_penalty=2.0)
     assert_close(loss.critic_loss(linear_critic(*WEIGHT), same, same).item(), 2.0)
 
 
 def test_the_l2_penalty_is_on_all_activations():
     critic = nn.Sequential(nn.Linear(2, 3), nn.LeakyReLU(0.2), nn.Linear(3, 1)).double()
     fake = torch.cat([FAKE, FAKE[:1]])
-    plain, penalised = (
-        make_loss(resolved(Configuration(loss="wgan", l2_penalty=weight))).critic_loss(critic, REAL, fake)
-        for weight in (0.0, 2.0)
-    )
+    plain, penalised = (wgan(l2_penalty=weight).critic_loss(critic, REAL, fake) for weight in (0.0, 2.0))
     hidden = [critic[:2](images) for images in (REAL, fake)]
     squares = [part.square().mean() for part in (*hidden, *map(critic[2], hidden))]
     assert_close(penalised - plain, 2 * sum(squares))
@@ -208,34 +204,34 @@ def test_the_multiplier_moves_in_training_only_and_is_a_state():
     assert other.multiplier == 3
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        *({"loss": name} for name in LOSSES),
-        *({"loss": name, "gradient_penalty": 1.0, "l2_penalty": 1.0} for name in PENALISED),
-    ],
-)
-def test_the_generators_loss_reaches_every_generated_image(settings: dict[str, object]):
-    loss, fake = make_loss(resolved(Configuration(**settings))), FAKE.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss.generator_loss(linear_critic(*WEIGHT), REAL, fake), fake)
-    assert gradient.flatten(1).norm(dim=1).min() > 0
-
-
 # The choice
 
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("gan", GANLoss), ("wgan", WGANLoss), ("mmd", OptimizedMMDLoss), ("sobolev", SobolevLoss)]
-)
-def test_the_configuration_chooses_the_loss(name: str, kind: type[Loss]):
-    loss = make_loss(resolved(Configuration(loss=name, sigma=2.0, sobolev_rho=0.5, sobolev_measure="mixture")))
-    assert type(loss) is kind
-    if isinstance(loss, OptimizedMMDLoss):
-        assert loss.mmd.kernel.sigma == 2.0
-    if isinstance(loss, SobolevLoss):
-        assert (loss.rho, loss.measure, loss.decays) == (0.5, "mixture", (1e-6, 1e-3))
+SETTINGS = {
+    **{name: {} for name in ("gan", "wgan", "mmd", "sobolev", "smmd", "swgan")},
+    **{f"{name}, penalised": {"gradient_penalty": 2.0, "l2_penalty": 0.5} for name in PENALISED},
+}
 
 
-def test_there_is_no_other_measure():
-    with pytest.raises(ValueError, match="measure: expected data or mixture, got 'both'"):
-        SobolevLoss(1.0, measure="both")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_settings_choose_the_loss(name: str):
+    loss = name.partition(",")[0]
+    chosen = Arbel2018(out=Path(), loss=loss, sigma=3.0, sobolev_rho=0.5, sobolev_measure="mixture", **SETTINGS[name])
+    made, fake = make_loss(resolved(chosen)), torch.cat([FAKE, FAKE[:1]]).requires_grad_()
+    expected = {
+        "gan": gan,
+        "wgan": partial(wgan, **SETTINGS[name]),
+        "mmd": partial(mmd, 3.0, **SETTINGS[name]),
+        "sobolev": partial(SobolevLoss, 0.5, measure="mixture"),
+        "smmd": partial(smmd, 10.0, 3.0),
+        "swgan": partial(swgan, 10.0),
+    }[loss]()
+    critic = linear_critic(*WEIGHT)
+    found = []
+    for each in (made, expected):
+        torch.manual_seed(0)  # of the points between the images
+        found.append(each.critic_loss(critic, REAL, fake).item())
+        found.append(each.generator_loss(critic, REAL, fake).item())
+    assert found[:2] == found[2:]
+    # The generator's loss reaches every generated image.
+    (gradient,) = torch.autograd.grad(made.generator_loss(critic, REAL, fake), fake)
+    assert gradient.flatten(1).norm(dim=1).min() > 0
