@@ -173,7 +173,8 @@ def feature_extractor(choice: str, shape: tuple[int, ...], device: torch.device)
     """
     from evaluation import features
 
-    network = features.load(choice, shape=shape, inception_weights=None).network.to(device)
+    network: Any = features.load(choice, shape=shape, inception_weights=None).network
+    network.to(device)
 
     @torch.no_grad()
     def extract(images: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
             if run.is_due(settings.spectrum_every, iteration):
                 try:
                     run.append(SPECTRA, {"iteration": iteration, SPECTRA: singular_values(critic)})
-                except torch.linalg.LinAlgError:
+                except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
                     lost = f"Stopped at iteration {iteration}, where weights of the discriminator are not finite."
                     raise StoppedError(f"{lost} Try {ADVICE}") from None
             if iteration == settings.iterations or iteration % settings.sample_every == 0:

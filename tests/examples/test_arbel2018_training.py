@@ -280,7 +280,7 @@ def test_all_parameters_of_all_networks_are_trained(family: str, loss: str, tmp_
 @pytest.mark.parametrize("method", ["sn-smmd", "wgan-gp", "sobolev-gan"])
 def test_a_run_that_went_on_is_that_which_was_never_stopped(method: str, judged: list[str], tmp_path: Path):
     options = [*judged, "--kid-failures", "1", "--log-every", "1", "--spectrum-every", "3", "--ema-decay", "0.5"]
-    options += ["--critic-steps-at-start", "3"]
+    options += ["--critic-steps-at-start", "3", "--sobolev-rho", "0.1"]
     preset = f"fake-{method}"
     whole = run(tmp_path / "whole", *options, "--iterations", "11", preset=preset)
     parts = run(tmp_path / "parts", *options, "--iterations", "7", preset=preset)
