@@ -22,6 +22,7 @@ from arbel2018.kid_schedule import feature_extractor
 from arbel2018.networks import FAMILIES
 from arbel2018.presets import METHODS, PRESETS, Arbel2018, resolved
 from arbel2018.sampling import sampler
+from arbel2018.train import critic_of
 from lightning_fabric import Fabric
 from PIL import Image
 from processes import leave, start
@@ -396,6 +397,14 @@ CASES = {
 BLOCKS = ["--size", "8", "--width", "2", "--batch-size", "4", "--normalisation", "none", "--iterations", "2"]
 
 
+def steep_critic(settings: Arbel2018) -> nn.Sequential:
+    """Return a critic whose gradient at the images is not lost beside 1."""
+    critic = critic_of(settings)
+    for parameter in critic.parameters():
+        parameter.data.mul_(10)
+    return critic
+
+
 def process(rank: int, meeting: str, folder: str, judged: list[str]) -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
@@ -408,6 +417,7 @@ def process(rank: int, meeting: str, folder: str, judged: list[str]) -> None:
         torch.save(found, Path(folder) / f"{current}-{rank}.pt")
 
     Run.finish = save  # type: ignore[method-assign]
+    train.critic_of = steep_critic
     for current, case in (CASES | {"judged": ["--loss", "smmd", *judged]}).items():
         run(Path(folder) / current, *BLOCKS, *case)
     leave()
@@ -417,7 +427,7 @@ def reference(options: list[str]) -> dict[str, Any]:
     """Train in one process by the mean of the losses of the halves of each batch that two processes would have."""
     settings = resolved(train.read(PRESETS, "", ["fake-sn-smmd", *BLOCKS, *options]))
     torch.manual_seed(0)
-    loss, generator, critic = train.make_loss(settings), train.generator_of(settings), train.critic_of(settings)
+    loss, generator, critic = train.make_loss(settings), train.generator_of(settings), steep_critic(settings)
     adams = [torch.optim.Adam(network.parameters(), 1e-4, train.BETAS) for network in (critic, generator)]
     random, everything = torch.Generator().manual_seed(0), images.fake(8, 3).images / 255
     order = iter(np.random.default_rng((0, 0)).permutation(256).reshape(-1, 8))
