@@ -60,7 +60,7 @@ class KIDSchedule:
         every: steps between evaluations.
         memory: evaluations between a sample and its reference, if no test fails.
         patience: failures in a row after which learning rates fall.
-        factor: by what they are multiplied: 0.8 in Arbel et al., 0.5 in Binkowski et al.
+        factor: factor by which they fall, 0.8 in Arbel et al., 0.5 in Binkowski et al.
         floor: below which no learning rate falls.
         level: up to which p-value a test shows an improvement.
         variance_floor: to which smaller estimates of the variance are raised; None is as the papers have it.

@@ -20,15 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from arbel2018.presets import REDUCTION, Arbel2018
 from torch_mmd_losses import conv_spectral_norm
-
-Normalisation = Literal["none", "matrix", "conv"]
-"""How the weights of a critic are parametrised: not at all, or by either norm."""
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 Draw = Callable[[Tensor], object]
@@ -39,48 +37,26 @@ CUT: Draw = partial(nn.init.trunc_normal_, std=0.02, a=-0.04, b=0.04)
 GLOROT: Draw = nn.init.xavier_uniform_
 
 
-def make_generator(family: str, size: int, *, noise: int = 128, channels: int = 3, width: int = 64) -> nn.Sequential:
-    """Return a network that maps noise `(n, noise)` to images `(n, channels, size, size)` in [0, 1].
-
-    Args:
-        family: a key of `FAMILIES`.
-        size: height and width of the images, a multiple of the family's reduction.
-        noise: dimension of the noise.
-        channels: 3 for colour images, 1 for grey ones.
-        width: channels of the feature maps of the finest resolution, 64 in the paper.
-    """
-    reduction, layers, _ = FAMILIES[family]
-    return nn.Sequential(*layers(size // reduction, noise, channels, width), nn.Sigmoid())
+def make_generator(settings: Arbel2018) -> nn.Sequential:
+    """Return a network that maps noise `(n, noise)` to images `(n, channels, size, size)` in [0, 1]."""
+    side = settings.size // REDUCTION[settings.family]
+    layers = GENERATORS[settings.family](side, settings.noise, settings.channels, settings.width)
+    return nn.Sequential(*layers, nn.Sigmoid())
 
 
-def make_critic(
-    family: str,
-    size: int,
-    *,
-    scores: int = 1,
-    channels: int = 3,
-    width: int = 64,
-    normalisation: Normalisation = "none",
-    learned_gamma: bool = True,
-) -> nn.Sequential:
+def make_critic(settings: Arbel2018) -> nn.Sequential:
     """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
 
-    Args:
-        family: as for :func:`make_generator`.
-        size: as there.
-        channels: as there.
-        width: as there.
-        scores: numbers per image, 1 in the paper.
-        normalisation: how the weights are parametrised.
-        learned_gamma: whether the norm of each layer is a parameter, which starts at 1, or always 1.
+    The norm of each layer is a parameter, which starts at 1, unless `gamma` is fixed: then it is always 1.
     """
-    reduction, _, layers = FAMILIES[family]
-    critic = nn.Sequential(*layers(size // reduction, scores, channels, width))
-    if normalisation != "none":
-        conv_spectral_norm(critic, method=normalisation, scale=1.0, learn_scale=learned_gamma)
+    side = settings.size // REDUCTION[settings.family]
+    critic = nn.Sequential(*CRITICS[settings.family](side, settings.scores, settings.channels, settings.width))
+    if settings.normalisation != "none":
+        learned = settings.gamma == "learned"
+        conv_spectral_norm(critic, method=settings.normalisation, scale=1.0, learn_scale=learned)
         # The norm of a convolution depends on the size of its input, which a forward shows to every layer.
         with torch.no_grad():
-            critic.eval()(torch.zeros(1, channels, size, size))
+            critic.eval()(torch.zeros(1, settings.channels, settings.size, settings.size))
     return critic.train()
 
 
@@ -140,22 +116,22 @@ def _resnet_critic(_: int, scores: int, channels: int, width: int) -> list[nn.Mo
     return [*layers, nn.LeakyReLU(0.2), SumOverPixels(), start(nn.Linear(16 * width, scores), DENSE)]
 
 
-class Family(NamedTuple):
-    """The layers of a pair of networks, and by how much they enlarge or reduce the size."""
+Layers = Callable[[int, int, int, int], list[nn.Module]]
 
-    reduction: int
-    generator: Callable[..., list[nn.Module]]
-    critic: Callable[..., list[nn.Module]]
-
-
-FAMILIES = {
-    "sngan": Family(8, _sngan_generator, _sngan_critic),
-    "sngan-code": Family(8, partial(_sngan_generator, as_in_code=True), _sngan_critic),
-    "dcgan": Family(8, _dcgan_generator, partial(_dcgan_critic, kernel=4, convolutions=3)),
-    "dcgan5": Family(32, partial(_resnet_generator, for_celeba=True), partial(_dcgan_critic, kernel=5, convolutions=5)),
-    "resnet": Family(16, _resnet_generator, _resnet_critic),
+GENERATORS: dict[str, Layers] = {
+    "sngan": _sngan_generator,
+    "sngan-code": partial(_sngan_generator, as_in_code=True),
+    "dcgan": _dcgan_generator,
+    "dcgan5": partial(_resnet_generator, for_celeba=True),
+    "resnet": _resnet_generator,
 }
-"""The networks by name."""
+CRITICS: dict[str, Layers] = {
+    "sngan": _sngan_critic,
+    "sngan-code": _sngan_critic,
+    "dcgan": partial(_dcgan_critic, kernel=4, convolutions=3),
+    "dcgan5": partial(_dcgan_critic, kernel=5, convolutions=5),
+    "resnet": _resnet_critic,
+}
 
 
 # Their parts.

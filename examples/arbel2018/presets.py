@@ -24,10 +24,11 @@ from typing import Any, ClassVar, Literal
 
 from training.settings import Settings, check
 
-from arbel2018.networks import FAMILIES, Normalisation
-
 FORMATS = {"cifar10": (32, 3), "celeba": (160, 3), "imagenet": (64, 3), "fashion-mnist": (32, 1)}
 """Size and channels of the data sets; those of `fake` are free."""
+
+REDUCTION = {"sngan": 8, "sngan-code": 8, "dcgan": 8, "dcgan5": 32, "resnet": 16}
+"""By how much the networks of a family reduce or enlarge the size, which has to be a multiple."""
 
 SCALED = ("smmd", "swgan")
 """Losses that are divided by a bound on the critic and its gradient."""
@@ -68,8 +69,8 @@ class Arbel2018(Settings):
     """weight of the squared constraint of sobolev, and rate of its multiplier"""
     sobolev_measure: Literal["data", "mixture"] = "data"
     """where sobolev constrains the gradient"""
-    normalisation: Normalisation = "matrix"
-    """spectral norm of the critic's layers"""
+    normalisation: Literal["none", "matrix", "conv"] = "matrix"
+    """norm that the critic's weights are divided by: none, that of the matrix, or that of the convolution"""
     gamma: Literal["learned", "fixed"] | None = None
     """whether the norms of the layers are learned; by default unless nothing else bounds the gradient of the critic"""
     critic_steps: int = 5
@@ -136,7 +137,7 @@ class Arbel2018(Settings):
                 f"dataset: {self.dataset} has images of size {expected[0]} with {expected[1]} channels, "
                 f"but size and channels are {self.size} and {self.channels}"
             )
-        reduction = FAMILIES[self.family].reduction
+        reduction = REDUCTION[self.family]
         if self.size % reduction:
             raise ValueError(f"size: expected a multiple of {reduction} for {self.family}, got {self.size}")
 

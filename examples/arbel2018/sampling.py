@@ -24,7 +24,7 @@ def sampler(configuration: Mapping[str, Any]) -> Sampler:
     chosen = Arbel2018(out=Path(), **dict(configuration))
     shape = {"size": chosen.size, "channels": chosen.channels}
     return Sampler(
-        make_generator(chosen.family, noise=chosen.noise, width=chosen.width, **shape),
+        make_generator(chosen),
         lambda count, generator: torch.rand(count, chosen.noise, generator=generator) * 2 - 1,
         lambda images: images * 2 - 1,
         lambda root, split: data.load(chosen.dataset, root, split=split, margin=0, **shape),

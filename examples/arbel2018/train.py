@@ -69,8 +69,8 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
 
     # Networks are made on the CPU, so that a seed gives the same weights on all devices.
     loss = make_loss(settings).to(fabric.device)
-    generator = generator_of(settings).to(fabric.device)
-    critic = critic_of(settings).to(fabric.device)
+    generator = make_generator(settings).to(fabric.device)
+    critic = make_critic(settings).to(fabric.device)
     average = moving_average(generator, settings.ema_decay).to(fabric.device)
     adam_d = torch.optim.Adam(critic.parameters(), settings.lr_discriminator, BETAS)
     adam_g = torch.optim.Adam(generator.parameters(), settings.lr_generator, BETAS)
@@ -199,25 +199,6 @@ def averaged(fabric: Fabric, tensors: Iterable[Tensor]) -> None:
 def norm(network: nn.Module) -> Tensor:
     """Return the norm of the gradient by which a network was updated last."""
     return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-
-
-def generator_of(settings: Arbel2018) -> nn.Sequential:
-    """Return the generator of settings, with initial weights; its images are in [0, 1]."""
-    shape = {"noise": settings.noise, "channels": settings.channels, "width": settings.width}
-    return make_generator(settings.family, settings.size, **shape)
-
-
-def critic_of(settings: Arbel2018) -> nn.Sequential:
-    """Return the critic of resolved settings, with initial weights."""
-    return make_critic(
-        settings.family,
-        settings.size,
-        scores=settings.scores,
-        channels=settings.channels,
-        width=settings.width,
-        normalisation=settings.normalisation,
-        learned_gamma=settings.gamma == "learned",
-    )
 
 
 def kid_schedule(

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from arbel2018.networks import make_critic
+from arbel2018 import networks
+from arbel2018.presets import Arbel2018
 from arbel2018.singular_values import draw, singular_values, summary
 from torch import nn
 
 
+def make_critic(**settings: Any) -> nn.Sequential:
+    return networks.make_critic(Arbel2018(out=Path(), dataset="fake", size=8, width=2, **settings))
+
+
 @pytest.mark.parametrize("normalisation", ["none", "matrix", "conv"])
 def test_singular_values_are_those_of_the_weights_in_use(normalisation: str):
-    critic = make_critic("sngan", 8, width=2, normalisation=normalisation)
+    critic = make_critic(normalisation=normalisation)
     before = {name: value.clone() for name, value in critic.state_dict().items() if isinstance(value, torch.Tensor)}
     spectra = singular_values(critic)
     layers = {name: layer for name, layer in critic.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
@@ -74,7 +81,7 @@ def test_the_drawing_has_a_plot_for_each_layer_and_a_curve_for_each_line():
 
 
 def test_a_drawing_of_many_layers_has_rows_without_empty_plots():
-    spectra = singular_values(make_critic("sngan", 8, width=2))
+    spectra = singular_values(make_critic())
     for count in (8, 6):
         log = [{"iteration": 1, "singular_values": dict(list(spectra.items())[:count])}]
         assert len(draw(log).get_axes()) == count

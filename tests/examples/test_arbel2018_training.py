@@ -19,10 +19,9 @@ import torch
 import torch.distributed as dist
 from arbel2018 import singular_values, train
 from arbel2018.kid_schedule import feature_extractor
-from arbel2018.networks import FAMILIES
-from arbel2018.presets import METHODS, PRESETS, Arbel2018, resolved
+from arbel2018.networks import make_critic
+from arbel2018.presets import METHODS, PRESETS, REDUCTION, Arbel2018, resolved
 from arbel2018.sampling import sampler
-from arbel2018.train import critic_of
 from lightning_fabric import Fabric
 from PIL import Image
 from processes import leave, start
@@ -259,14 +258,14 @@ def test_updates_are_those_of_adam_with_each_gradient_clipped_by_itself():
     assert train.BETAS == (0.5, 0.9)
 
 
-@pytest.mark.parametrize(("family", "loss"), [*((family, "sobolev") for family in FAMILIES), ("sngan", "gan")])
+@pytest.mark.parametrize(("family", "loss"), [*((family, "sobolev") for family in REDUCTION), ("sngan", "gan")])
 def test_all_parameters_of_all_networks_are_trained(family: str, loss: str, tmp_path: Path):
-    size = FAMILIES[family].reduction
+    size = REDUCTION[family]
     options = ["--loss", loss, "--family", family, "--size", str(size), "--width", "2", "--iterations", "2"]
     folder = run(tmp_path / "run", *options)
     settings = resolved(Arbel2018(out=Path(), **state(folder, 2)["configuration"]))
     torch.manual_seed(settings.seed)
-    for name, network in (("generator", train.generator_of(settings)), ("discriminator", train.critic_of(settings))):
+    for name, network in (("generator", train.make_generator(settings)), ("discriminator", make_critic(settings))):
         after = state(folder, 2)[name]
         moved = [not torch.equal(after[key], before) for key, before in network.named_parameters()]
         assert sum(moved) >= len(moved) - 1  # the last bias cancels in all losses but one
@@ -399,7 +398,7 @@ BLOCKS = ["--size", "8", "--width", "2", "--batch-size", "4", "--normalisation",
 
 def steep_critic(settings: Arbel2018) -> nn.Sequential:
     """Return a critic whose gradient at the images is not lost beside 1."""
-    critic = critic_of(settings)
+    critic = make_critic(settings)
     for parameter in critic.parameters():
         parameter.data.mul_(10)
     return critic
@@ -417,7 +416,7 @@ def process(rank: int, meeting: str, folder: str, judged: list[str]) -> None:
         torch.save(found, Path(folder) / f"{current}-{rank}.pt")
 
     Run.finish = save  # type: ignore[method-assign]
-    train.critic_of = steep_critic
+    train.make_critic = steep_critic
     for current, case in (CASES | {"judged": ["--loss", "smmd", *judged]}).items():
         run(Path(folder) / current, *BLOCKS, *case)
     leave()
@@ -427,7 +426,7 @@ def reference(options: list[str]) -> dict[str, Any]:
     """Train in one process by the mean of the losses of the halves of each batch that two processes would have."""
     settings = resolved(train.read(PRESETS, "", ["fake-sn-smmd", *BLOCKS, *options]))
     torch.manual_seed(0)
-    loss, generator, critic = train.make_loss(settings), train.generator_of(settings), steep_critic(settings)
+    loss, generator, critic = train.make_loss(settings), train.make_generator(settings), steep_critic(settings)
     adams = [torch.optim.Adam(network.parameters(), 1e-4, train.BETAS) for network in (critic, generator)]
     random, everything = torch.Generator().manual_seed(0), images.fake(8, 3).images / 255
     order = iter(np.random.default_rng((0, 0)).permutation(256).reshape(-1, 8))

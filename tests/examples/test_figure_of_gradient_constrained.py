@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -73,7 +74,8 @@ def test_the_loss_of_point_masses_has_its_closed_form(rank):
 
 
 def test_the_loss_is_differentiated_by_both_networks():
-    critic, generator = make_critic("dcgan", 16, channels=1, width=2), make_generator("dcgan", 16, channels=1, width=2)
+    networks = replace(fig6_gradient_constrained.NETWORKS, dataset="fake", size=16, width=2, normalisation="none")
+    critic, generator = make_critic(networks), make_generator(networks)
     real, loss = torch.rand(4, 1, 16, 16), GradientConstrainedLoss()
     for network, value in (
         (critic, loss.critic_loss(critic, real, torch.rand(4, 1, 16, 16))),

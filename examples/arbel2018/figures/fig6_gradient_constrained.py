@@ -19,9 +19,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,8 @@ sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
 import classifier
 from arbel2018.losses import Loss, mmd, smmd
-from arbel2018.networks import Normalisation, make_critic, make_generator
+from arbel2018.networks import make_critic, make_generator
+from arbel2018.presets import Arbel2018
 from arbel2018.singular_values import singular_values, summary
 from arbel2018.train import BETAS, update
 from dcgan.sources import MissingDataError
@@ -64,6 +66,7 @@ LEARNT = 5
 SHOWN = 6
 """Rows and columns of samples."""
 KID = PolynomialKernel()
+NETWORKS = Arbel2018(out=Path(), dataset="fashion-mnist", family="dcgan", channels=1, gamma="learned")
 
 
 class GradientConstrainedLoss(nn.Module):
@@ -91,7 +94,7 @@ class Kind(NamedTuple):
     """What a GAN is trained with."""
 
     loss: Callable[[], Loss | GradientConstrainedLoss]
-    normalisation: Normalisation = "none"
+    normalisation: Literal["none", "matrix"] = "none"
     """Of the weights of the critic; `"matrix"` is the spectral parametrisation, with a learned norm."""
 
 
@@ -158,10 +161,10 @@ class GAN:
 
     def __init__(self, kind: Kind, options: argparse.Namespace) -> None:
         torch.manual_seed(options.seed)
-        shape = {"channels": 1, "width": options.filters}
+        networks = replace(NETWORKS, width=options.filters, normalisation=kind.normalisation)
         self.loss = kind.loss()
-        self.generator = make_generator("dcgan", 32, **shape)
-        self.discriminator = make_critic("dcgan", 32, normalisation=kind.normalisation, **shape)
+        self.generator = make_generator(networks)
+        self.discriminator = make_critic(networks)
         self.average = moving_average(self.generator, DECAY)
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), RATE, BETAS)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), RATE, BETAS)
