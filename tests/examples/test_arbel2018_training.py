@@ -358,6 +358,32 @@ def test_learning_rates_fall_when_samples_do_not_improve(judged: list[str], tmp_
     assert math.isclose(log(folder)[-1]["lr_generator"], 0.25e-12)
 
 
+def test_a_test_without_a_variance_is_a_failure_and_no_reason_to_stop(tmp_path: Path):
+    path = tmp_path / "constant.py"
+    constant = "nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Threshold(9.0, 1.0))"
+    path.write_text(f"from torch import nn\n\ndef load():\n    return {constant}\n")
+    options = [
+        "--kid-features",
+        str(path),
+        "--kid-images",
+        "16",
+        "--kid-every",
+        "1",
+        "--kid-back",
+        "2",
+        "--kid-failures",
+        "2",
+    ]
+    lines = log(run(tmp_path / "run", *options, "--log-every", "1", "--iterations", "4"))
+    assert [(line["kid_p_value"], line["kid_failures"]) for line in lines] == [
+        (None, 0),
+        (None, 0),
+        (None, 1),
+        (None, 0),
+    ]
+    assert math.isclose(lines[-1]["lr_generator"], 0.8e-4)
+
+
 def test_features_are_those_of_bytes_of_the_size_that_is_trained_with(pooling: str):
     settings = resolved(Arbel2018(out=Path(), dataset="fake", kid_features=pooling, kid_images=100, kid_failures=2))
     pixels = torch.randint(0, 256, (120, 3, 50, 50), dtype=torch.uint8)
