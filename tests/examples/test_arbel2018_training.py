@@ -27,6 +27,7 @@ from PIL import Image
 from processes import leave, start
 from torch import Tensor, nn
 from torch.testing import assert_close
+from trained import assert_equal
 from training import checkpoints, images
 from training.files import read_lines
 from training.run import Run
@@ -55,21 +56,6 @@ def log(folder: Path, name: str = "log") -> list[dict[str, Any]]:
 
 def state(folder: Path, iteration: int) -> dict[str, Any]:
     return checkpoints.read(checkpoints.path_of(folder / "checkpoints", iteration))
-
-
-def assert_same(first: Any, second: Any) -> None:
-    """Assert that all tensors and numbers of two states are the same to the last bit."""
-    assert type(first) is type(second)
-    if isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second)
-        for one, other in zip(first, second, strict=True):
-            assert_same(one, other)
-    else:
-        assert torch.equal(first, second) if isinstance(first, Tensor) else first == second
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +271,7 @@ def test_a_run_that_went_on_is_that_which_was_never_stopped(method: str, judged:
     whole = run(tmp_path / "whole", *options, "--iterations", "11", preset=preset)
     parts = run(tmp_path / "parts", *options, "--iterations", "7", preset=preset)
     run(parts, *options, "--iterations", "11", "--resume", "auto", preset=preset)
-    assert_same(state(whole, 11), state(parts, 11))
+    assert_equal(state(whole, 11), state(parts, 11))
     # What the last test came to is not part of a checkpoint, and is in the log again after the next one.
     measured = [[{**line, "kid_p_value": 0, "kid_failures": 0} for line in log(folder)] for folder in (whole, parts)]
     assert measured[0] == measured[1]
@@ -305,8 +291,8 @@ def test_crops_and_mirror_images_of_celeba_go_on_too(tmp_path: Path, monkeypatch
     first, seen[:] = list(seen), []
     parts = run(tmp_path / "parts", *options, "--iterations", "1", preset="celeba-smmd")
     run(parts, *options, "--iterations", "2", "--resume", "auto", preset="celeba-smmd")
-    assert_same(first, seen)
-    assert_same(state(whole, 2), state(parts, 2))
+    assert_equal(first, seen)
+    assert_equal(state(whole, 2), state(parts, 2))
     assert {part.shape for part in seen} == {(2, 3, 160, 160)}
 
 
@@ -329,7 +315,7 @@ def test_a_killed_run_goes_on_to_the_last_bit(judged: list[str], tmp_path: Path)
         assert process.returncode == -signal.SIGKILL
         kills += 1
     assert kills >= 2
-    assert_same(state(whole, 40), state(folder, 40))
+    assert_equal(state(whole, 40), state(folder, 40))
 
 
 def test_a_run_that_goes_back_drops_later_singular_values(tmp_path: Path):
@@ -505,7 +491,7 @@ def test_two_processes_train_by_the_mean_of_their_own_losses(pooling: str, tmp_p
                 ours, theirs = (each.pop(key.removeprefix("module.")) for each in own)
                 assert not torch.equal(ours, theirs)
                 assert_close(value, (ours + theirs) / 2)
-        assert_same(first, second)
+        assert_equal(first, second)
         if name in CASES:
             torch.set_default_dtype(torch.float64)
             try:

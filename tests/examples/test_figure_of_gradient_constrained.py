@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from arbel2018.figures import fig6_gradient_constrained
 from arbel2018.figures.fig6_gradient_constrained import GradientConstrainedLoss
 from arbel2018.networks import make_critic, make_generator
-from evaluation.classifier import Classifier
+from classifier import Classifier, Split
 from torch import nn
 from torch.testing import assert_close
 
@@ -190,13 +189,11 @@ def test_samples_are_laid_out_in_rows(fig6):
     assert_close(laid_out[::2, ::3], torch.arange(36.0).reshape(6, 6))
 
 
-def test_the_script_trains_judges_and_draws(fig6, tmp_path, capsys):
+def test_the_script_trains_judges_and_draws(fig6, tmp_path, capsys, monkeypatch):
     image = pytest.importorskip("matplotlib.image")
-    for name in ("train", "t10k"):
-        images, labels = stripes(260)
-        header = struct.pack(">IIII", 0x803, *images.shape)
-        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, len(labels)) + labels.tobytes())
+    images, labels = stripes(260)
+    split = Split(torch.from_numpy(np.pad(images, [(0, 0), (2, 2), (2, 2)])[:, None]), torch.from_numpy(labels).long())
+    monkeypatch.setattr(fig6.classifier, "read", lambda *args: split)
     path = tmp_path / "picture.png"
     words = ["--data-root", str(tmp_path), "--out", str(path), "--dpi", "50", "--count", "40"]
     # Two iterations are too few to learn anything.
@@ -209,10 +206,11 @@ def test_the_script_trains_judges_and_draws(fig6, tmp_path, capsys):
 
 
 def test_missing_data_are_said_to_be(fig6, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dcgan.sources.DEBIAN_FASHION_MNIST", tmp_path)
+    monkeypatch.setattr("training.images.torchvision", lambda: None)
+    monkeypatch.setattr("training.images.DEBIAN_FASHION_MNIST", tmp_path)
     with pytest.raises(SystemExit, match="2"):
         fig6.main(["--data-root", str(tmp_path)])
-    assert "There is no train-images" in capsys.readouterr().err
+    assert "There is no " in capsys.readouterr().err
 
 
 def test_the_page_has_the_picture_with_its_command():

@@ -36,13 +36,12 @@ from arbel2018.networks import make_critic, make_generator
 from arbel2018.presets import Arbel2018
 from arbel2018.singular_values import singular_values, summary
 from arbel2018.train import BETAS, update
-from dcgan.sources import MissingDataError
-from evaluation.arguments import integer
-from evaluation.classifier import Classifier
+from classifier import Classifier
 from lightning_fabric import Fabric
 from training.averaging import moving_average
 from training.batches import Positions, centred
-from training.figure_script import Claim, reader, save, unexpected
+from training.errors import RefusedError
+from training.figure_script import Claim, integer, reader, save, unexpected
 
 from torch_mmd_losses import PolynomialKernel, RBFKernel, ScaledMMDLoss, gradient_constrained_mmd2, mmd2
 
@@ -358,7 +357,7 @@ def main(words: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     try:
         training, test = (classifier.read(DATASET, options.data_root, split) for split in ("train", "test"))
-    except MissingDataError as error:
+    except RefusedError as error:
         parser.error(str(error))
     torch.manual_seed(options.seed)
     network = classifier.train(
