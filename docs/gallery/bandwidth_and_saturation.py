@@ -1,0 +1,55 @@
+"""
+Bandwidth and saturation
+========================
+
+A kernel compares samples at one length scale, its bandwidth ``sigma``. If ``sigma`` is much smaller than the distances
+between the samples, every kernel value is 0. If it is much larger, every kernel value is 1. Both times MMD² and its
+gradient vanish, although the samples differ.
+"""
+
+# %%
+# Two samples in 16 dimensions, a small shift apart. ``MMDLoss.terms`` returns the share of pairs that are *saturated*:
+# pairs whose gradient has nearly vanished.
+
+import matplotlib.pyplot as plt
+import torch
+
+from torch_mmd_losses import MMDLoss, RBFKernel, median_distance, mmd2
+
+real = torch.randn(256, 16)
+fake = torch.randn(256, 16) + 0.5
+sigmas = torch.logspace(-1, 2, 31).tolist()
+values, gradients, saturated = [], [], []
+for sigma in sigmas:
+    moving = fake.clone().requires_grad_()
+    value = mmd2(real, moving, RBFKernel(sigma))
+    (gradient,) = torch.autograd.grad(value, moving)
+    values.append(float(value))
+    gradients.append(float(gradient.norm()))
+    terms = MMDLoss(RBFKernel(sigma), -1).terms(real=real, fake=fake)
+    saturated.append(float(terms.saturated))
+
+# %%
+# The median distance between samples is a good bandwidth: it lies where value and gradient are near their maximum and
+# hardly any pair is saturated.
+
+median = median_distance(real, fake)
+print(f"median distance: {median:.2f}")
+
+figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.7), sharex=True)
+axes[0].semilogx(sigmas, values)
+axes[0].set_title("MMD²")
+axes[1].semilogx(sigmas, gradients)
+axes[1].set_title("norm of the gradient")
+axes[2].semilogx(sigmas, saturated)
+axes[2].set_title("saturated pairs")
+for ax in axes:
+    ax.axvline(median, color="tab:orange", linestyle="--", label="median distance")
+    ax.set_xlabel("sigma")
+axes[2].legend()
+plt.show()
+
+# %%
+# In a discriminator, multiplying the scores by a number has the same effect as dividing ``sigma`` by it. So the size of
+# the scores matters as much as the bandwidth. ``MMDLoss`` and ``mmd2`` issue a ``UsageWarning`` in their first calls if
+# all kernel values are the same, as at both ends of these curves.
