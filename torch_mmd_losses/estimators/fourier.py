@@ -106,7 +106,8 @@ def mmd2_fourier(
     Example:
         >>> real, fake = torch.randn(10_000, 2), torch.randn(10_000, 2) + 0.5
         >>> kernel = RationalQuadraticKernel(alpha=1.0)
-        >>> value = mmd2_fourier(real, fake, kernel, frequencies=1000, generator=torch.Generator().manual_seed(0))
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> value = mmd2_fourier(real, fake, kernel, frequencies=1000, generator=generator)
         >>> bool((value - mmd2(real, fake, kernel)).abs() < 0.05)
         True
 

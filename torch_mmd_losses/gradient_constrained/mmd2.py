@@ -102,7 +102,8 @@ def gradient_constrained_mmd2(
         >>> real, fake = torch.randn(20, 2), torch.randn(20, 2) + 1
         >>> gradient_constrained_mmd2(real, fake, RBFKernel(), lambda_=1.0)
         tensor(0.1714)
-        >>> critic = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        >>> layers = torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+        >>> critic = torch.nn.Sequential(*layers)
         >>> loss = -gradient_constrained_mmd2(real, fake, RBFKernel(), features=critic)
         >>> loss.backward()
 

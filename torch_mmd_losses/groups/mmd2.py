@@ -77,10 +77,13 @@ def grouped_mmd2(
 
     Example:
         >>> real, fake = torch.randn(256, 4, 3), torch.randn(256, 4, 3) + 1
-        >>> values = grouped_mmd2(real, fake, RBFKernel(sigma=1.0), scale=torch.full((256,), 2.0))
+        >>> scale = torch.full((256,), 2.0)
+        >>> values = grouped_mmd2(real, fake, RBFKernel(sigma=1.0), scale=scale)
         >>> values.shape
         torch.Size([256])
-        >>> torch.allclose(values[0], mmd2(real[0], fake[0], RBFKernel(sigma=2.0), estimator="biased"))
+        >>> kernel = RBFKernel(sigma=2.0)
+        >>> alone = mmd2(real[0], fake[0], kernel, estimator="biased")
+        >>> torch.allclose(values[0], alone)
         True
 
     References:

@@ -160,7 +160,8 @@ class RationalQuadraticKernel(Kernel):
     Example:
         >>> RationalQuadraticKernel(alpha=0.5)(torch.zeros(1, 3), torch.ones(1, 3))
         tensor([[0.5000]])
-        >>> RationalQuadraticKernel(alpha=0.5, length_scale=10)(torch.zeros(1, 3), 10 * torch.ones(1, 3))
+        >>> kernel = RationalQuadraticKernel(alpha=0.5, length_scale=10)
+        >>> kernel(torch.zeros(1, 3), 10 * torch.ones(1, 3))
         tensor([[0.5000]])
 
     References:

@@ -83,7 +83,8 @@ def cached_backward(
             gradient of the loss is exactly zero. Only the first call from each place in the code is examined.
 
     Example:
-        >>> generator, encoder = torch.nn.Linear(8, 32), torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.ReLU())
+        >>> generator = torch.nn.Linear(8, 32)
+        >>> encoder = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.ReLU())
         >>> real, noise = torch.randn(1000, 16), torch.randn(1000, 8)
         >>> loss = cached_backward(
         ...     noise.split(250),

@@ -201,7 +201,8 @@ class MMDLoss(BatchLoss):
             A named tuple `(k_rr, k_rf, k_ff, saturated)` of detached scalars in the dtype of the losses.
 
         Example:
-            >>> real, fake = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[9.0, 0.0], [9.5, 0.0]])
+            >>> real = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+            >>> fake = torch.tensor([[9.0, 0.0], [9.5, 0.0]])
             >>> terms = MMDLoss(kernel=RBFKernel()).terms(real=real, fake=fake)
             >>> [round(float(value), 3) for value in terms]
             [0.607, 0.0, 0.882, 0.5]

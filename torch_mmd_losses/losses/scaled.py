@@ -101,7 +101,8 @@ class ScaledMMDLoss(BatchLoss):
     Example:
         >>> loss, D = ScaledMMDLoss(), torch.nn.Bilinear(3, 3, 1)
         >>> real, fake = torch.randn(64, 3).requires_grad_(), torch.randn(64, 3)
-        >>> loss.discriminator(real=D(real, real), fake=D(fake, fake), inputs=real).backward()
+        >>> scores = {"real": D(real, real), "fake": D(fake, fake)}
+        >>> loss.discriminator(**scores, inputs=real).backward()
         >>> loss.generator(real=D(real, real), fake=D(fake, fake), inputs=real).shape
         torch.Size([])
 

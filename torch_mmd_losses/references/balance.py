@@ -44,7 +44,9 @@ def relative(loss: Tensor, *, eps: float = 1e-7) -> Tensor:
 
     Example:
         >>> fake = torch.randn(100, 4).requires_grad_()
-        >>> narrow, wide = (mmd2(torch.randn(100, 4) + 1, fake, RBFKernel(s), estimator="biased") for s in (1.0, 9.0))
+        >>> real = torch.randn(100, 4) + 1
+        >>> narrow = mmd2(real, fake, RBFKernel(1.0), estimator="biased")
+        >>> wide = mmd2(real, fake, RBFKernel(9.0), estimator="biased")
         >>> relative(narrow) + relative(wide)
         tensor(2.0000, grad_fn=<AddBackward0>)
 

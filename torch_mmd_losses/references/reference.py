@@ -101,8 +101,10 @@ class MMDReference(PointwiseReference, DeregularisedReference):
         >>> reference = MMDReference(features, RBFKernel(2.0))
         >>> reference.mmd2(fake)
         tensor(0.0708)
-        >>> landmarks = MMDReference(features.split(500), RBFKernel(2.0), kind="nystrom", landmarks=200)
-        >>> bool((landmarks.mmd2(fake) - reference.mmd2(fake)).abs() <= 2 * landmarks.error_bound(fake))
+        >>> options = {"kind": "nystrom", "landmarks": 200}
+        >>> landmarks = MMDReference(features.split(500), RBFKernel(2.0), **options)
+        >>> error = (landmarks.mmd2(fake) - reference.mmd2(fake)).abs()
+        >>> bool(error <= 2 * landmarks.error_bound(fake))
         True
 
     References:

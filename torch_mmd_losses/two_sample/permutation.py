@@ -144,7 +144,8 @@ def mmd_test(
         tensor(0.0010, dtype=torch.float64)
 
         >>> real, fake = torch.randn(20_000, 2), 1.05 * torch.randn(20_000, 2)
-        >>> mmd_test(real, fake, features="fourier", feature_count=100, permutations=99).p_value
+        >>> options = {"features": "fourier", "feature_count": 100}
+        >>> mmd_test(real, fake, permutations=99, **options).p_value
         tensor(0.0100, dtype=torch.float64)
 
     References:

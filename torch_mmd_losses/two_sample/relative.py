@@ -87,7 +87,8 @@ def relative_mmd_test(
             call from each place in the code is examined.
 
     Example:
-        >>> real, near, far = torch.randn(500, 2), torch.randn(500, 2) + 0.1, torch.randn(500, 2) + 0.5
+        >>> real, near = torch.randn(500, 2), torch.randn(500, 2) + 0.1
+        >>> far = torch.randn(500, 2) + 0.5
         >>> test = relative_mmd_test(real, near, far, PolynomialKernel())
         >>> bool(test.p_value < 0.01)
         True
