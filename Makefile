@@ -49,7 +49,7 @@ help:
 	@echo "make test-quick  the package's tests alone, without the slow ones and with few random examples each"
 	@echo "make paper-test  tests that need torchvision, a CUDA build of PyTorch (no GPU) or other libraries, in an environment of their own"
 	@echo "make lint        style, types and the direction of imports only"
-	@echo "make docs        build docs/_build/html"
+	@echo "make docs        build docs/_build/html, run the examples of its gallery, and check the pages"
 	@echo "make wheel-test  build the wheel and run the quick tests against it, outside this directory"
 	@echo "make install-test  install that wheel on the oldest and the newest Python at hand, and run the examples of its docstrings"
 	@echo "make clean       remove .venv and everything built"
@@ -103,8 +103,13 @@ lint: $(VENV)/dev.done
 	$(IN) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-docs: $(VENV)/docs.done
-	$(IN) -m sphinx -W --keep-going -b html docs docs/_build/html
+# The examples of the gallery run with one thread, as their times are given for one core. Pages of objects that are gone
+# would stay, so they are made anew.
+docs: $(VENV)/dev.done $(VENV)/docs.done
+	rm -rf docs/api
+	OMP_NUM_THREADS=1 $(IN) -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(IN) docs/check_site.py docs/_build/html
+	$(IN) -m pytest -q tests/site
 	@echo "open docs/_build/html/index.html"
 
 # The copy has the tests and what they read, but not the package, so that only the installed wheel can be imported. Tests
@@ -131,7 +136,7 @@ install-test:
 	TORCH="$(TORCH)" .ci/install-test dist/*.whl
 
 clean:
-	rm -rf $(VENV) .venv-paper build dist docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-paper build dist docs/_build docs/api docs/auto_gallery docs/backreferences .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Set-up. A finished step leaves a file; a changed pyproject.toml repeats the steps that read it.
 

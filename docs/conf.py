@@ -81,7 +81,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "auto_gallery",
     "filename_pattern": "/",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "gallery_figures.BySubject",
     "doc_module": ("torch_mmd_losses",),
     "backreferences_dir": "backreferences",
     "reference_url": {"torch_mmd_losses": None},
@@ -92,6 +92,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "remove_config_comments": True,
     "min_reported_time": 1,
+    "write_computation_times": False,
 }
 
 # Appearance; everything comes from files of the site

@@ -3,18 +3,22 @@ Bandwidth and saturation
 ========================
 
 A kernel compares samples at one length scale, its bandwidth ``sigma``. If ``sigma`` is much smaller than the distances
-between the samples, every kernel value is 0. If it is much larger, every kernel value is 1. Both times MMD² and its
+between the samples, every kernel value is 0. If it is much larger, every kernel value is 1. In both cases MMD² and its
 gradient vanish, although the samples differ.
 """
 
 # %%
 # Two samples in 16 dimensions, a small shift apart. ``MMDLoss.terms`` returns the share of pairs that are *saturated*:
-# pairs whose gradient has nearly vanished.
+# pairs whose gradient has nearly vanished. Bandwidths at both ends issue a ``UsageWarning``, which is turned off here.
+
+import warnings
 
 import matplotlib.pyplot as plt
 import torch
 
-from torch_mmd_losses import MMDLoss, RBFKernel, median_distance, mmd2
+from torch_mmd_losses import MMDLoss, RBFKernel, UsageWarning, median_distance, mmd2
+
+warnings.simplefilter("ignore", UsageWarning)
 
 real = torch.randn(256, 16)
 fake = torch.randn(256, 16) + 0.5
@@ -24,14 +28,14 @@ for sigma in sigmas:
     moving = fake.clone().requires_grad_()
     value = mmd2(real, moving, RBFKernel(sigma))
     (gradient,) = torch.autograd.grad(value, moving)
-    values.append(float(value))
-    gradients.append(float(gradient.norm()))
+    values.append(value.detach())
+    gradients.append(gradient.norm())
     terms = MMDLoss(RBFKernel(sigma), -1).terms(real=real, fake=fake)
-    saturated.append(float(terms.saturated))
+    saturated.append(terms.saturated)
 
 # %%
-# The median distance between samples is a good bandwidth: it lies where value and gradient are near their maximum and
-# hardly any pair is saturated.
+# The median distance between samples is a good bandwidth: value and gradient are near their maximum there, and hardly
+# any pair is saturated.
 
 median = median_distance(real, fake)
 print(f"median distance: {median:.2f}")
@@ -46,10 +50,9 @@ axes[2].set_title("saturated pairs")
 for ax in axes:
     ax.axvline(median, color="tab:orange", linestyle="--", label="median distance")
     ax.set_xlabel("sigma")
-axes[2].legend()
+axes[0].legend(fontsize=7, loc="upper left")
 plt.show()
 
 # %%
 # In a discriminator, multiplying the scores by a number has the same effect as dividing ``sigma`` by it. So the size of
-# the scores matters as much as the bandwidth. ``MMDLoss`` and ``mmd2`` issue a ``UsageWarning`` in their first calls if
-# all kernel values are the same, as at both ends of these curves.
+# the scores matters as much as the bandwidth.

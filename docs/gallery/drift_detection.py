@@ -1,0 +1,73 @@
+"""
+Drift detection over time
+=========================
+
+A model was trained on reference data. New rows arrive every week. ``mmd_test`` tells whether the rows of a week come
+from the same distribution as the reference, without assumptions about it.
+"""
+
+# %%
+# A table with three columns: an income in dollars and two scores. From week 6 on, the second score slowly follows the
+# first one: no mean and no variance changes, only their correlation.
+
+import matplotlib.pyplot as plt
+import torch
+
+from torch_mmd_losses import mmd_test
+
+
+def rows(count, correlation, generator):
+    income = 50_000 + 15_000 * torch.randn(count, generator=generator)
+    first = torch.randn(count, generator=generator)
+    second = torch.randn(count, generator=generator)
+    second = correlation * first + (1 - correlation**2) ** 0.5 * second
+    return torch.stack([income, first, second], 1)
+
+
+# %%
+# **Standardise the columns.** Distances are sums over columns, so a column in dollars drowns all others. Divide by the
+# standard deviations of the *reference*, and do so for both samples.
+
+random = torch.Generator().manual_seed(0)
+reference = rows(500, 0.0, random)
+mean, std = reference.mean(0), reference.std(0)
+
+
+def p_value(week, standardise):
+    first, second = reference, week
+    if standardise:
+        first, second = (first - mean) / std, (second - mean) / std
+    seeded = torch.Generator().manual_seed(0)
+    return float(
+        mmd_test(first, second, generator=seeded, permutations=199).p_value
+    )
+
+
+for standardise in (False, True):
+    found = sum(
+        p_value(rows(500, 0.7, random), standardise) <= 0.05 for _ in range(20)
+    )
+    name = "with" if standardise else "without"
+    print(f"{name} standard columns: drift found in {found} of 20 weeks")
+
+# %%
+# Over time: a p-value for each of 20 weeks. The level of each test is 5 %, so without any drift one week in twenty
+# would be called different. To watch many weeks, lower the level or ask for two alarms in a row.
+
+correlations = [0.0] * 5 + [min(0.05 * week, 0.7) for week in range(1, 16)]
+weeks = [rows(500, correlation, random) for correlation in correlations]
+
+figure, axes = plt.subplots(2, 1, sharex=True, height_ratios=[1, 2])
+number = range(1, 21)
+axes[0].step(number, correlations, where="mid", color="gray")
+axes[0].set_ylabel("correlation")
+for standardise, label in (
+    (False, "columns as they are"),
+    (True, "standard columns"),
+):
+    values = [p_value(week, standardise) for week in weeks]
+    axes[1].semilogy(number, values, "o-", label=label)
+axes[1].axhline(0.05, color="black", linestyle="--", label="level of 5 %")
+axes[1].set(xlabel="week", ylabel="p-value", xticks=range(1, 21))
+axes[1].legend()
+plt.show()

@@ -1,0 +1,56 @@
+"""
+The witness function of two samples
+===================================
+
+MMD compares the means of one function under two distributions: the *witness function*, which is high where the first
+distribution has more mass and low where the second has more. It shows where two samples differ.
+"""
+
+# %%
+# Two distributions with the same mean and variance: Gaussian and Laplace. ``witness`` evaluates the function at any
+# points, here on a grid.
+
+import matplotlib.pyplot as plt
+import torch
+
+from torch_mmd_losses import RBFKernel, witness
+
+gaussian = torch.distributions.Normal(0.0, 1.0)
+laplace = torch.distributions.Laplace(0.0, 0.5**0.5)
+real, fake = gaussian.sample((2000, 1)), laplace.sample((2000, 1))
+
+grid = torch.linspace(-4, 4, 201).unsqueeze(1)
+values = witness(grid, real=real, fake=fake, kernel=RBFKernel(0.3))
+
+# %%
+# The Laplace distribution has more mass at zero and in the tails, so the function is negative there.
+
+figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.2))
+axes[0].plot(grid, gaussian.log_prob(grid).exp(), label="real: Gaussian")
+axes[0].plot(grid, laplace.log_prob(grid).exp(), label="fake: Laplace")
+axes[0].plot(grid, 3 * values, "k", label="3 x witness")
+axes[0].axhline(0, color="gray", linewidth=0.5)
+axes[0].set_ylim(top=1.0)
+axes[0].legend(loc="upper right", fontsize=8)
+
+# %%
+# The same in two dimensions: the fake sample misses one of four clusters and draws another one too often.
+
+centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+real = centres[torch.randint(4, (400,))] + 0.3 * torch.randn(400, 2)
+fake = centres[torch.tensor([0, 1, 1, 2])[torch.randint(4, (400,))]]
+fake = fake + 0.3 * torch.randn(400, 2)
+
+axis = torch.linspace(-2.2, 2.2, 80)
+points = torch.cartesian_prod(axis, axis)
+values = witness(points, real=real, fake=fake, kernel=RBFKernel(0.5))
+limit = float(values.abs().max())
+contours = axes[1].contourf(
+    axis, axis, values.view(80, 80).T, 20, cmap="RdBu", vmin=-limit, vmax=limit
+)
+axes[1].scatter(*real.T, s=3, color="navy", label="real")
+axes[1].scatter(*fake.T, s=3, color="darkred", label="fake")
+axes[1].set(aspect="equal", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
+axes[1].legend(loc="lower right", fontsize=8, frameon=True, markerscale=2)
+figure.colorbar(contours, ax=axes[1], label="witness")
+plt.show()
