@@ -88,6 +88,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "gallery_figures.reset"),
     "matplotlib_animations": False,
     "abort_on_example_error": True,
+    "capture_repr": (),
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,

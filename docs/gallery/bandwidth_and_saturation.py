@@ -50,7 +50,7 @@ axes[2].set_title("saturated pairs")
 for ax in axes:
     ax.axvline(median, color="tab:orange", linestyle="--", label="median distance")
     ax.set_xlabel("sigma")
-axes[0].legend(fontsize=7, loc="upper left")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
 plt.show()
 
 # %%

@@ -45,9 +45,8 @@ figure, axes = plt.subplots(2, 4, figsize=(7.2, 3.6), sharex=True, sharey=True)
 curves = {}
 for row, noise in zip(axes, (0.0, 1.0), strict=True):
     shown, curves[noise] = flow(noise)
-    print(
-        f"noise {noise}: MMD² {curves[noise][0]:.4f} at the start, {curves[noise][-1]:.4f} at the end"
-    )
+    first, last = curves[noise][0], curves[noise][-1]
+    print(f"noise {noise}: MMD² {first:.4f} at the start, {last:.4f} at the end")
     for ax, (step, particles) in zip(row, shown.items(), strict=True):
         ax.scatter(*target.T, s=1, color="lightgray")
         ax.scatter(*particles.T, s=2, color="C1" if noise else "C0")
