@@ -25,13 +25,14 @@ values = witness(grid, real=real, fake=fake, kernel=RBFKernel(0.3))
 # %%
 # The Laplace distribution has more mass at zero and in the tails, so the function is negative there.
 
-figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.2))
-axes[0].plot(grid, gaussian.log_prob(grid).exp(), label="real: Gaussian")
-axes[0].plot(grid, laplace.log_prob(grid).exp(), label="fake: Laplace")
-axes[0].plot(grid, 3 * values, "k", label="3 x witness")
-axes[0].axhline(0, color="gray", linewidth=0.5)
-axes[0].set_ylim(top=1.0)
-axes[0].legend(loc="upper right", fontsize=8)
+figure, ax = plt.subplots(figsize=(7.2, 2.8))
+ax.plot(grid, gaussian.log_prob(grid).exp(), label="real: Gaussian")
+ax.plot(grid, laplace.log_prob(grid).exp(), label="fake: Laplace")
+ax.plot(grid, 3 * values, "k", label="3 x witness")
+ax.axhline(0, color="gray", linewidth=0.5)
+ax.set_ylim(top=1.0)
+ax.legend(loc="upper right", fontsize=8)
+plt.show()
 
 # %%
 # The same in two dimensions: the fake sample misses one of four clusters and draws another one too often.
@@ -44,13 +45,14 @@ fake = fake + 0.3 * torch.randn(400, 2)
 axis = torch.linspace(-2.2, 2.2, 80)
 points = torch.cartesian_prod(axis, axis)
 values = witness(points, real=real, fake=fake, kernel=RBFKernel(0.5))
+figure, ax = plt.subplots(figsize=(7.2, 3.6))
 limit = float(values.abs().max())
-contours = axes[1].contourf(
+contours = ax.contourf(
     axis, axis, values.view(80, 80).T, 20, cmap="RdBu", vmin=-limit, vmax=limit
 )
-axes[1].scatter(*real.T, s=3, color="navy", label="real")
-axes[1].scatter(*fake.T, s=3, color="darkred", label="fake")
-axes[1].set(aspect="equal", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
-axes[1].legend(loc="lower right", fontsize=8, frameon=True, markerscale=2)
-figure.colorbar(contours, ax=axes[1], label="witness")
+ax.scatter(*real.T, s=3, color="navy", label="real")
+ax.scatter(*fake.T, s=3, color="darkred", label="fake")
+ax.set(aspect="equal", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
+ax.legend(loc="lower right", fontsize=8, frameon=True, markerscale=2)
+figure.colorbar(contours, ax=ax, label="witness")
 plt.show()
