@@ -95,7 +95,18 @@ class LinkPublicNames(SphinxTransform):
         return target == page or target.startswith(f"{page}.")
 
 
+# Where PyTorch defines a class, in place of where it documents it.
+DEFINED_ELSEWHERE = {"torch._C.Generator": "torch.Generator"}
+
+
+def name_as_documented(app: Sphinx, env: object, node: addnodes.pending_xref, content: object) -> None:
+    """Correct the target of a reference, such as a type in a signature, before intersphinx looks for it."""
+    target = node.get("reftarget")
+    node["reftarget"] = DEFINED_ELSEWHERE.get(target, target)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the transform."""
+    """Register the transform and the correction."""
     app.add_transform(LinkPublicNames)
+    app.connect("missing-reference", name_as_documented, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,6 @@
 """
-A one-step generator in small
-=============================
+A small one-step generator
+==========================
 
 A generator can be trained without a discriminator, by MMD² between features of its samples and of the data. The data do
 not change, so ``MMDReference`` prepares them once.

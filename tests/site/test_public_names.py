@@ -4,7 +4,9 @@ import io
 import re
 
 import pytest
-from public_names import PYTORCH_NAMES, named_object, public_names
+import torch
+from public_names import DEFINED_ELSEWHERE, PYTORCH_NAMES, name_as_documented, named_object, public_names
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from sphinx.util.inventory import InventoryFile
@@ -95,3 +97,10 @@ def test_names_of_pytorch_are_in_the_inventory(request):
 def test_what_is_not_an_expression_names_nothing():
     assert named_object("real=") is None
     assert named_object("a.b") == named_object("a.b(1)") == "a.b"
+
+
+def test_types_in_signatures_have_the_names_of_the_inventory():
+    defined = f"{torch.Generator.__module__}.{torch.Generator.__qualname__}"
+    node = addnodes.pending_xref("", reftarget=defined)
+    name_as_documented(None, None, node, None)
+    assert node["reftarget"] == DEFINED_ELSEWHERE[defined] == "torch.Generator"
