@@ -1,20 +1,25 @@
-"""How many GPU hours should the paper's experiments take on one H100, by its roofline?
+"""How many GPU hours should the papers' experiments take on one H100, by its roofline?
 
-One whole step of each experiment (both networks, the loss, the spectral norm, Adam, the moving average) is done on the
-CPU at its real size while every operator that computes something is noted: the FLOP of convolutions and matrix
+One whole step of each experiment (both networks, the loss, the spectral norm, Adam, the moving average) is done at
+its real size with tensors that have a shape but no numbers, on the `meta` device, where the library calls the
+operators that it calls on a GPU. Every operator that computes something is noted: the FLOP of convolutions and matrix
 products, and the bytes of all its arguments and results. An operator then takes at least as long as its FLOP take at
-the processor's peak, and as its bytes take to and from its memory; a step is their sum, a run is 100,000 steps. What is
-assumed:
+the processor's peak, and as its bytes take to and from its memory; a step is their sum. A run of Wang et al. is
+100,000 steps. One of Arbel et al. is 150,000 iterations of five updates of the critic and one of the generator. What
+is assumed:
 
 * one H100 SXM by its data sheet, without sparsity: 3.35 TB/s, 494 TFLOP/s in TF32 for convolutions, as PyTorch does
   them in float32 unless told otherwise, and 67 TFLOP/s in float32 for everything else;
 * no operator is fused with another, and nothing stays in a cache between two: `torch.compile` does better than that;
 * peaks are reached, which no real kernel does: expect a small multiple of the time;
 * "with launches": no operator takes less than 4 us, about what a kernel of a step that is not a CUDA graph costs the
-  host. For batches of 64 small images that is what decides.
+  host. For batches of 64 small images that is what decides;
+* ImageNet, on which Arbel et al. train with three GPUs, takes three H100 for these hours; what they send each other is
+  left out.
 
-The data are in memory by the time they are needed, and logging, samples and checkpoints are left out. The sweep is the
-16 pairs of learning rates for each of the seven losses of Table 1, taken to cost the same.
+The data are in memory by the time they are needed, and logging, samples, checkpoints and tests of the samples are left
+out. The sweep of Wang et al. is the 16 pairs of learning rates for each of the seven losses of Table 1, taken to cost
+the same.
 """
 
 from __future__ import annotations
@@ -22,18 +27,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
+import arbel_step
+import torch
+import wang_step
+from arbel_step import Arbel2018, ArbelStep
 from common import Options, Record, main, markdown, progress
 from counts import FREE
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from wang_step import PRESETS, WangStep
+from wang_step import Wang2019, WangStep
 
-EXPERIMENTS = ("cifar10", "stl10", "celeba", "lsun")
+WANG, ARBEL = "Wang et al.", "Arbel et al."
+EXPERIMENTS = [
+    *((WANG, name, "mmd-rep-b") for name in ("cifar10", "stl10", "celeba", "lsun")),
+    *((ARBEL, name, method) for name in ("cifar10", "celeba", "imagenet") for method in arbel_step.METHODS),
+]
 QUICK_WIDTH = 2
+META = torch.device("meta")
 RUNS_OF_TABLE_1 = 7 * 16
 
 BANDWIDTH = 3.35e12
@@ -94,22 +110,50 @@ def operators(work: Callable[[], object]) -> list[Operator]:
     return noted.found
 
 
+def of_wang(name: str, options: Options) -> tuple[Wang2019, list[Operator]]:
+    """Return the settings of an experiment of Wang et al., and the operators of a step."""
+    settings = wang_step.PRESETS[name]
+    settings = replace(settings, width=QUICK_WIDTH) if options.quick else settings
+    # As on a GPU, Adam updates all parameters in a few operators.
+    step = WangStep(settings, foreach=True, device=META)
+    follow_blindly(step.average)
+    real = step.images()
+    step(real)  # makes the states of Adam, and fills caches
+    return settings, operators(lambda: step(real))
+
+
+def of_arbel(name: str, options: Options) -> tuple[Arbel2018, list[Operator]]:
+    """Return the same of Arbel et al.; the updates of the critic are all alike, so that one is noted."""
+    settings = arbel_step.PRESETS[name]
+    settings = replace(settings, width=QUICK_WIDTH) if options.quick else settings
+    step = ArbelStep(settings, META)
+    follow_blindly(step.average)
+    real = step.images()
+    updates = (step.update_critic, step.update_generator)
+    for update in updates:
+        update(real)
+    of_critic, of_generator = (operators(partial(update, real)) for update in updates)
+    return settings, of_critic * settings.critic_steps + of_generator
+
+
+def follow_blindly(average: AveragedModel) -> None:
+    """Have a moving average keep a constant share, since no number of a tensor can be read."""
+    average.multi_avg_fn = lambda averages, values, _: torch._foreach_lerp_(list(averages), list(values), 0.5)
+
+
 def measure(options: Options) -> list[Record]:
     """Return a record for each experiment, times in seconds for one step."""
     records = []
-    for name in EXPERIMENTS:
-        progress(name)
-        preset = replace(PRESETS[name], seed=options.seed)
-        # As on a GPU, Adam updates all parameters in a few operators.
-        step = WangStep(replace(preset, width=QUICK_WIDTH) if options.quick else preset, foreach=True)
-        real = step.images()
-        step(real)  # makes the states of Adam, and fills caches
-        found = operators(lambda: step(real))  # noqa: B023
+    for paper, name, method in EXPERIMENTS[3:5] if options.quick else EXPERIMENTS:
+        progress(name, method)
+        settings, found = of_wang(name, options) if paper == WANG else of_arbel(f"{name}-{method}", options)
         records.append(
             {
+                "paper": paper,
                 "experiment": name,
-                "size": preset.size,
-                "iterations": preset.iterations,
+                "method": method,
+                "size": settings.size,
+                "iterations": settings.iterations,
                 "operators": len(found),
                 "flops": sum(operator.flops for operator in found),
                 "bytes": sum(operator.bytes for operator in found),
@@ -120,25 +164,29 @@ def measure(options: Options) -> list[Record]:
     return records
 
 
+def hours(record: Record, bound: str) -> float:
+    """Return how long a run takes by one of the two bounds."""
+    return float(record[bound] * record["iterations"] / 3600)
+
+
 def table(records: list[Record]) -> str:
     """Return a line for each experiment."""
-    rows = []
-    for r in records:
-        hours = [r[bound] * r["iterations"] / 3600 for bound in ("roofline", "with_launches")]
-        rows.append(
-            [
-                f"{r['experiment']}, {r['size']} px",
-                f"{r['flops'] / 1e9:.4g}",
-                f"{r['bytes'] / 1e9:.3g}",
-                str(r["operators"]),
-                f"{r['roofline'] * 1e3:.2f}",
-                f"{r['with_launches'] * 1e3:.2f}",
-                f"{hours[0]:.2f}",
-                f"{hours[1]:.2f}",
-                f"{hours[1] * RUNS_OF_TABLE_1:.0f}",
-            ]
-        )
-    header = ["experiment", "GFLOP", "GB", "operators", "roofline [ms]", "with launches [ms]"]
+    rows = [
+        [
+            f"{r['paper']}, {r['experiment']}, {r['size']} px",
+            r["method"],
+            f"{r['flops'] / 1e9:.4g}",
+            f"{r['bytes'] / 1e9:.3g}",
+            str(r["operators"]),
+            f"{r['roofline'] * 1e3:.2f}",
+            f"{r['with_launches'] * 1e3:.2f}",
+            f"{hours(r, 'roofline'):.2f}",
+            f"{hours(r, 'with_launches'):.2f}",
+            f"{hours(r, 'with_launches') * RUNS_OF_TABLE_1:.0f}" if r["paper"] == WANG else "",
+        ]
+        for r in records
+    ]
+    header = ["experiment", "method", "GFLOP", "GB", "operators", "roofline [ms]", "with launches [ms]"]
     return markdown([*header, "hours of a run", "with launches", "Table 1, with launches"], rows)
 
 

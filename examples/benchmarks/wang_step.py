@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from training.batches import Positions, centred
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator
 from wang2019.presets import PRESETS as PRESETS
-from wang2019.presets import Wang2019, resolved
+from wang2019.presets import Wang2019 as Wang2019
+from wang2019.presets import resolved
 from wang2019.train import BETAS, generator_of
 
 from torch_mmd_losses import MMDLoss
@@ -93,7 +94,9 @@ class WangStep:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context of the forwards, which changes nothing for float32."""
-        return torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
+        if self._dtype == torch.float32:
+            return nullcontext()  # also for the meta device, which autocast does not know
+        return torch.autocast(self.device.type, self._dtype)
 
     def noise(self, count: int) -> Tensor:
         """Return standard normal noise `(count, dimension)`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -658,6 +659,34 @@ def test_views_cost_nothing_and_what_is_expanded_is_read_once(benchmarks):
     a = torch.ones(3, 1)
     (added,) = benchmarks.roofline.operators(lambda: a.t().t().expand(3, 4) + 1)
     assert added.bytes == 4 * (3 + 12)
+
+
+def test_an_iteration_is_counted_without_numbers_as_with_them(benchmarks):
+    roofline, settings = benchmarks.roofline, benchmarks.arbel_step.PRESETS["fake-swgan"]
+    step = benchmarks.arbel_step.ArbelStep(settings, torch.device("cpu"))
+    roofline.follow_blindly(step.average)
+    real = step.images()
+    expected = []
+    for update, times in ((step.update_critic, settings.critic_steps), (step.update_generator, 1)):
+        update(real)
+        expected += roofline.operators(lambda: update(real)) * times  # noqa: B023
+    chosen, found = roofline.of_arbel("fake-swgan", benchmarks.common.Options())
+    assert chosen == settings
+    # The number of updates of the moving average, which stays on the CPU, is copied to the other device.
+    assert Counter(found) - Counter(expected) == {("_to_copy", 0, 16): 1}
+    assert not Counter(expected) - Counter(found)
+
+
+def test_the_table_of_the_presets_is_that_of_the_last_records(benchmarks):
+    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    _, records = benchmarks.common.read(benchmarks.roofline, benchmarks.common.RESULTS)
+    assert [(r["paper"], r["experiment"], r["method"]) for r in records] == benchmarks.roofline.EXPERIMENTS
+    table = benchmarks.preset_table.table(records)
+    assert benchmarks.preset_table.BLOCK.findall(page) == [f"\n{table}\n"]
+    assert len(table.splitlines()) == 2 + 4 + 3
+    hours = [1.04, 2.0, 1.5]
+    made = [{**records[-1], "roofline": each / 2, "with_launches": each, "iterations": 3600} for each in hours]
+    assert benchmarks.preset_table.row(made)[-2:] == ["0.52 to 1.00", "1.04 to 2.00"]
 
 
 def test_the_steps_that_are_compared_have_the_spectral_norms_that_they_say(benchmarks):
