@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -56,25 +56,21 @@ def gan() -> ScoreLoss:
     )
 
 
-def wgan(*, gradient_penalty: float = 0.0, l2_penalty: float = 0.0) -> ScoreLoss:
-    """Return the difference between the mean scores, with penalties that the critic has to pay."""
+def wgan(**penalties: Any) -> ScoreLoss:  # noqa: ANN401
+    """Return the difference between the mean scores, with the penalties of :class:`ScoreLoss`."""
     return ScoreLoss(
-        lambda real, fake: fake.mean() - real.mean(),
-        lambda critic, _, fake: -critic(fake).mean(),
-        gradient_weight=gradient_penalty,
-        l2_weight=l2_penalty,
+        lambda real, fake: fake.mean() - real.mean(), lambda critic, _, fake: -critic(fake).mean(), **penalties
     )
 
 
-def mmd(sigma: float = 1.0, *, gradient_penalty: float = 0.0, l2_penalty: float = 0.0) -> ScoreLoss:
+def mmd(sigma: float = 1.0, **penalties: Any) -> ScoreLoss:  # noqa: ANN401
     """Return the squared MMD with a Gaussian kernel, which the critic raises and the generator lowers (Eq. 2)."""
     loss = MMDLoss(RBFKernel(sigma=sigma), lambda_=-1.0)
     return ScoreLoss(
         loss.discriminator,
         lambda critic, real, fake: loss.generator(*score(critic, real, fake)),
-        gradient_weight=gradient_penalty,
-        l2_weight=l2_penalty,
         kernel=loss.kernel,
+        **penalties,
     )
 
 
@@ -104,8 +100,8 @@ class ScoreLoss(nn.Module):
     Args:
         of_critic: the critic's loss of real and fake scores.
         of_generator: the generator's, as in `generator_loss`.
-        gradient_weight: weight of the gradient penalty.
-        l2_weight: weight of the L2 penalty.
+        gradient_penalty: its weight.
+        l2_penalty: its weight.
         kernel: the kernel of the witness function.
     """
 
@@ -114,20 +110,19 @@ class ScoreLoss(nn.Module):
         of_critic: Callable[[Tensor, Tensor], Tensor],
         of_generator: Callable[[nn.Module, Tensor, Tensor], Tensor],
         *,
-        gradient_weight: float = 0.0,
-        l2_weight: float = 0.0,
+        gradient_penalty: float = 0.0,
+        l2_penalty: float = 0.0,
         kernel: Kernel | None = None,
     ) -> None:
         super().__init__()
         self._of_critic, self.generator_loss, self._kernel = of_critic, of_generator, kernel
-        self._gradient_weight, self._l2_weight = gradient_weight, l2_weight
+        self._gradient_weight, self._l2_weight = gradient_penalty, l2_penalty
 
     def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Return the critic's loss with its penalties, from one forward for all."""
         images = [real, fake]
         if self._gradient_weight:
-            points = interpolation_points(real, fake)
-            images.append(points)
+            images.append(interpolation_points(real, fake))
         counts = [len(part) for part in images]
         outputs = activations(critic, torch.cat(images)) if self._l2_weight else [critic(torch.cat(images))]
         real_scores, fake_scores, *values = outputs[-1].split(counts)
@@ -135,7 +130,7 @@ class ScoreLoss(nn.Module):
         if self._gradient_weight:
             if self._kernel is not None:
                 values = [witness(values[0], real_scores, fake_scores, self._kernel)]
-            loss = loss + self._gradient_weight * gradient_penalty(values[0], inputs=points)
+            loss = loss + self._gradient_weight * gradient_penalty(values[0], inputs=images[2])
         if self._l2_weight:
             parts = [part for output in outputs for part in output.split(counts)[:2]]
             loss = loss + self._l2_weight * l2_penalty(*parts)
@@ -184,8 +179,8 @@ class SobolevLoss(nn.Module):
     Args:
         rho: the weight :math:`\rho`, > 0.
         measure: where the gradient is constrained.
-        decays: weights of the squared parameters of the critic, and of those of its last child module. The defaults
-            are those of the code; the paper has none.
+        decays: weights of the squared parameters of the critic, and of those of its last child module, as in the code;
+            the paper has none.
     """
 
     multiplier: Tensor
@@ -199,7 +194,7 @@ class SobolevLoss(nn.Module):
 
     def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Return the augmented Lagrangian; in training mode, move the multiplier as a step of the critic does."""
-        real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_(self.measure == "mixture")
+        real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
         real_scores, fake_scores = score(critic, real, fake)
         inputs = [real, fake] if self.measure == "mixture" else [real]
         gradients = torch.autograd.grad(real_scores.sum() + fake_scores.sum(), inputs, create_graph=True)
@@ -209,9 +204,9 @@ class SobolevLoss(nn.Module):
         if self.training:
             # Not in place: the backward pass still needs the multiplier of this step.
             self.multiplier = self.multiplier + self.rho * constraint.detach()
-        *first, last = critic.children()
-        parts = zip(self.decays, (nn.ModuleList(first), last), strict=True)
-        squares = [weight * p.square().sum() for weight, layers in parts for p in layers.parameters()]
+        *_, last = critic.children()
+        of_last = set(last.parameters())
+        squares = [self.decays[p in of_last] * p.square().sum() for p in critic.parameters()]
         return loss + torch.stack(squares).sum()
 
     def generator_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

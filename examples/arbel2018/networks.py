@@ -1,7 +1,7 @@
 """The critics and generators of Arbel et al. (2018), and the spectral parametrisation of the critics.
 
 What the paper leaves open comes from the authors' code: a slope of 0.2 for LeakyReLU, the padding of TensorFlow, the
-constants of batch normalisation, and the initial weights. Where the two differ, the paper holds:
+constants of batch normalisation (also those of PyTorch), and the initial weights. Where the two differ, the paper holds:
 
 * CIFAR-10: the CNN of Miyato et al. (2018), Table 3. The code's generator has 5 x 5 kernels and batch normalisation
   after its dense layer: family `sngan-code`. Biases before batch normalisation, which removes them, are left out.
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -40,8 +41,8 @@ GLOROT: Draw = nn.init.xavier_uniform_
 def make_generator(settings: Arbel2018) -> nn.Sequential:
     """Return a network that maps noise `(n, noise)` to images `(n, channels, size, size)` in [0, 1]."""
     side = settings.size // REDUCTION[settings.family]
-    layers = GENERATORS[settings.family](side, settings.noise, settings.channels, settings.width)
-    return nn.Sequential(*layers, nn.Sigmoid())
+    generator, _ = FAMILIES[settings.family]
+    return nn.Sequential(*generator(side, settings.noise, settings.channels, settings.width), nn.Sigmoid())
 
 
 def make_critic(settings: Arbel2018) -> nn.Sequential:
@@ -50,7 +51,8 @@ def make_critic(settings: Arbel2018) -> nn.Sequential:
     The norm of each layer is a parameter, which starts at 1, unless `gamma` is fixed: then it is always 1.
     """
     side = settings.size // REDUCTION[settings.family]
-    critic = nn.Sequential(*CRITICS[settings.family](side, settings.scores, settings.channels, settings.width))
+    _, layers = FAMILIES[settings.family]
+    critic = nn.Sequential(*layers(side, settings.scores, settings.channels, settings.width))
     if settings.normalisation != "none":
         learned = settings.gamma == "learned"
         conv_spectral_norm(critic, method=settings.normalisation, scale=1.0, learn_scale=learned)
@@ -67,9 +69,9 @@ def make_critic(settings: Arbel2018) -> nn.Sequential:
 def _sngan_generator(side: int, noise: int, channels: int, width: int, *, as_in_code: bool = False) -> list[nn.Module]:
     layers = reshaped(noise, 8 * width, side)
     if as_in_code:
-        layers += [batch_norm(8 * width), nn.ReLU()]
+        layers += [nn.BatchNorm2d(8 * width), nn.ReLU()]
     for wide in (8 * width, 4 * width, 2 * width):
-        layers += [*doubling(wide, wide // 2, 5 if as_in_code else 4), batch_norm(wide // 2), nn.ReLU()]
+        layers += [*doubling(wide, wide // 2, 5 if as_in_code else 4), nn.BatchNorm2d(wide // 2), nn.ReLU()]
     # The code's transposed convolution of stride 1 is a convolution with the kernel turned round.
     return [*layers, start(nn.Conv2d(width, channels, 3, padding=1), NORMAL)]
 
@@ -82,28 +84,25 @@ def _sngan_critic(side: int, scores: int, channels: int, width: int) -> list[nn.
 
 
 def _dcgan_generator(side: int, noise: int, channels: int, width: int) -> list[nn.Module]:
-    layers = [*reshaped(noise, 4 * width, side, bias=False), batch_norm(4 * width), nn.ReLU()]
+    layers = [*reshaped(noise, 4 * width, side, bias=False), nn.BatchNorm2d(4 * width), nn.ReLU()]
     for wide in (4 * width, 2 * width):
-        layers += [*doubling(wide, wide // 2, 4), batch_norm(wide // 2), nn.ReLU()]
+        layers += [*doubling(wide, wide // 2, 4), nn.BatchNorm2d(wide // 2), nn.ReLU()]
     return [*layers, *doubling(width, channels, 4, bias=True)]
 
 
 def _dcgan_critic(
     side: int, scores: int, channels: int, width: int, *, kernel: int, convolutions: int
 ) -> list[nn.Module]:
-    layers = convolution(channels, width, kernel, stride=2)
-    widest = width
-    for _ in range(convolutions - 1):
-        layers += convolution(widest, 2 * widest, kernel, stride=2)
-        widest *= 2
-    return [*layers, nn.Flatten(), start(nn.Linear(widest * side * side, scores), DENSE)]
+    widths = [channels, *(width << i for i in range(convolutions))]
+    layers = [layer for narrow, wide in pairwise(widths) for layer in convolution(narrow, wide, kernel, stride=2)]
+    return [*layers, nn.Flatten(), start(nn.Linear(widths[-1] * side * side, scores), DENSE)]
 
 
 def _resnet_generator(side: int, noise: int, channels: int, width: int, *, for_celeba: bool = False) -> list[nn.Module]:
     layers = reshaped(noise, 16 * width, side)
     for wide in (16 * width, 8 * width, 4 * width, 2 * width):
         layers.append(doubling_block(wide, wide // 2, normalised=not for_celeba))
-    layers += [batch_norm(width), nn.ReLU()]
+    layers += [nn.BatchNorm2d(width), nn.ReLU()]
     if for_celeba:
         return [*layers, *doubling(width, channels, 5, bias=True)]
     return [*layers, start(nn.Conv2d(width, channels, 3, padding=1), NORMAL)]
@@ -118,20 +117,14 @@ def _resnet_critic(_: int, scores: int, channels: int, width: int) -> list[nn.Mo
 
 Layers = Callable[[int, int, int, int], list[nn.Module]]
 
-GENERATORS: dict[str, Layers] = {
-    "sngan": _sngan_generator,
-    "sngan-code": partial(_sngan_generator, as_in_code=True),
-    "dcgan": _dcgan_generator,
-    "dcgan5": partial(_resnet_generator, for_celeba=True),
-    "resnet": _resnet_generator,
+FAMILIES: dict[str, tuple[Layers, Layers]] = {
+    "sngan": (_sngan_generator, _sngan_critic),
+    "sngan-code": (partial(_sngan_generator, as_in_code=True), _sngan_critic),
+    "dcgan": (_dcgan_generator, partial(_dcgan_critic, kernel=4, convolutions=3)),
+    "dcgan5": (partial(_resnet_generator, for_celeba=True), partial(_dcgan_critic, kernel=5, convolutions=5)),
+    "resnet": (_resnet_generator, _resnet_critic),
 }
-CRITICS: dict[str, Layers] = {
-    "sngan": _sngan_critic,
-    "sngan-code": _sngan_critic,
-    "dcgan": partial(_dcgan_critic, kernel=4, convolutions=3),
-    "dcgan5": partial(_dcgan_critic, kernel=5, convolutions=5),
-    "resnet": _resnet_critic,
-}
+"""The generator and the critic of each."""
 
 
 # Their parts.
@@ -143,11 +136,6 @@ def start(layer: Layer, draw: Draw) -> Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Return batch normalisation with TensorFlow's momentum 0.9 of the old value, 0.1 of the new one here."""
-    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)
 
 
 def reshaped(noise: int, channels: int, side: int, *, bias: bool = True) -> list[nn.Module]:
@@ -180,8 +168,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, main: nn.Sequential, shortcut: nn.Sequential) -> None:
         super().__init__()
-        self.main = main
-        self.shortcut = shortcut
+        self.main, self.shortcut = main, shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum."""
@@ -191,11 +178,11 @@ class ResidualBlock(nn.Module):
 def doubling_block(channels_in: int, channels_out: int, *, normalised: bool) -> ResidualBlock:
     """Return a block of a generator that doubles the size by repeating pixels, with batch normalisation if wanted."""
     main = nn.Sequential(
-        *([batch_norm(channels_in)] if normalised else []),
+        *([nn.BatchNorm2d(channels_in)] if normalised else []),
         nn.ReLU(),
         nn.Upsample(scale_factor=2),
         start(nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False), GLOROT),
-        *([batch_norm(channels_out)] if normalised else []),
+        *([nn.BatchNorm2d(channels_out)] if normalised else []),
         nn.ReLU(),
         start(nn.Conv2d(channels_out, channels_out, 3, padding=1), GLOROT),
     )
