@@ -10,9 +10,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -30,16 +29,15 @@ def load(
 ) -> Dataset[Tensor]:
     """Return the images `(channels, size, size)` of a data set, of which those of CelebA have a margin on each side.
 
-    Raises:
-        RefusedError: if they are not there or cannot be read; the message says what to do.
+    If they are not there or cannot be read, the message of the error says what to do.
     """
     if split != "train":
         return images.load(dataset, root, size=size, channels=channels, split=split)
     if dataset == "cifar10":
-        parts = [images.cifar10(root, train=train).images for train in (True, False)]
-        return images.Pixels(torch.cat(parts))
-    if dataset == "celeba":
-        return images.celeba(root, fit=partial(_middle_of_celeba, margin=margin))
+        return images.Pixels(torch.cat([images.cifar10(root, train=train).images for train in (True, False)]))
+    if dataset == "celeba":  # the middle 160 x 160 pixels of an aligned image, which has 178 x 218, and the margin
+        box = (9 - margin, 29 - margin, 169 + margin, 189 + margin)
+        return images.celeba(root, fit=methodcaller("crop", box))
     if dataset == "imagenet":
         folder = root / "imagenet" / "train"
         if not folder.exists():
@@ -73,8 +71,3 @@ def augmented(pixels: Tensor, size: int, draws: Tensor) -> Tensor:
     columns = torch.where(draws[:, 2:] < 0, columns.flip(1), columns)
     each = torch.arange(len(pixels), device=pixels.device)[:, None, None]
     return pixels[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _middle_of_celeba(image: Any, margin: int) -> Any:  # noqa: ANN401
-    """Return the middle 160 x 160 pixels of an aligned image, which has 178 x 218, and a margin around them."""
-    return image.crop((9 - margin, 29 - margin, 169 + margin, 189 + margin))

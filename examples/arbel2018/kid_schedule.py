@@ -9,8 +9,8 @@ kernel of KID. If they are not significantly nearer to the data three times in a
         if schedule.due(step):
             outcome = schedule.step(features(generator(noise)))  # as many generated ones
 
-Any features will do, as long as they are always the same function of the images. The schedule is part of a checkpoint:
-`schedule.state_dict()` holds nothing but numbers and tensors. The learning rates are in the states of the optimisers.
+Any features will do, as long as they are always the same function of the images. `schedule.state_dict()` is part of a
+checkpoint; the learning rates are in the states of the optimisers.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class KIDSchedule:
 
     Args:
         optimisers: whose learning rates to lower, in all groups of parameters.
-        real: features `(m, d)` of real images; the authors have 2,048. After a resumption they have to be the same.
+        real: features `(m, d)` of real images, the same after a resumption; the authors have 2,048.
         every: steps between evaluations.
         memory: evaluations between a sample and its reference, if no test fails.
         patience: failures in a row after which learning rates fall.
@@ -101,13 +101,9 @@ class KIDSchedule:
         return step > 0 and step % self.every == 0
 
     def step(self, fake: Tensor) -> Outcome:
-        """Evaluate generated samples, and lower the learning rates if it is time to.
+        """Evaluate features of at least as many generated as real samples, the first of which are used.
 
-        Args:
-            fake: features of generated samples; if there are more than real ones, the first are used.
-
-        Raises:
-            ValueError: if there are fewer than real ones.
+        Lower the learning rates if it is time to.
         """
         if len(fake) < len(self.real):
             raise ValueError(f"fake: expected features of at least {len(self.real)} samples, got {len(fake)}")
@@ -132,44 +128,30 @@ class KIDSchedule:
 
     def _decay(self) -> None:
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-            now = float(group["lr"])
-            lowered = max(now * self.factor, min(now, self.floor))
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lowered)
-            else:
-                group["lr"] = lowered
+            rate = group["lr"]
+            lowered = max(float(rate) * self.factor, min(float(rate), self.floor))
+            group["lr"] = rate.fill_(lowered) if isinstance(rate, Tensor) else lowered
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, in numbers and tensors that `torch.load(..., weights_only=True)` reads."""
         return {"failures": self._failures, "remembered": [kept.tensors() for kept in self._remembered]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the schedule was that `state` is of.
-
-        Raises:
-            ValueError: if it had another number of real features.
-        """
+        """Go on where the schedule was that `state` is of, with as many real features."""
         device = self.real.device
         remembered = [
             Candidate.of([[number.to(device) for number in part] for part in kept]) for kept in state["remembered"]
         ]
-        for kept in remembered:
-            if len(kept.within.rows) != len(self.real):
-                expected, found = len(self.real), len(kept.within.rows)
-                raise ValueError(f"state: expected one of {expected} real features, got one of {found}")
+        for found in (len(kept.within.rows) for kept in remembered):
+            if found != len(self.real):
+                raise ValueError(f"state: expected one of {len(self.real)} real features, got one of {found}")
         self._failures, self._remembered = int(state["failures"]), remembered
 
 
 def feature_extractor(choice: str, shape: tuple[int, ...], device: torch.device) -> Features:
-    """Return the features of images in a fixed network, which sees them as they would be saved, in bytes.
+    """Return the features of images of a shape in a fixed network, which sees them as they would be saved, in bytes.
 
-    Args:
-        choice: `inception` or a path, as for `evaluate.py --features`.
-        shape: the shape of an image.
-        device: where the network is to be.
-
-    Raises:
-        ValueError: if there is no such network.
+    The `choice` is that of `evaluate.py --features`. A `ValueError` says if there is no such network.
     """
     from evaluation import features
 

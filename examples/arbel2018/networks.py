@@ -1,7 +1,7 @@
 """The critics and generators of Arbel et al. (2018), and the spectral parametrisation of the critics.
 
 What the paper leaves open comes from the authors' code: a slope of 0.2 for LeakyReLU, the padding of TensorFlow, the
-constants of batch normalisation (also those of PyTorch), and the initial weights. Where the two differ, the paper holds:
+constants of batch normalisation (PyTorch has the same), and the initial weights. Where the two differ, the paper holds:
 
 * CIFAR-10: the CNN of Miyato et al. (2018), Table 3. The code's generator has 5 x 5 kernels and batch normalisation
   after its dense layer: family `sngan-code`. Biases before batch normalisation, which removes them, are left out.

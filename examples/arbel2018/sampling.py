@@ -15,12 +15,7 @@ from arbel2018.presets import Arbel2018
 
 
 def sampler(configuration: Mapping[str, Any]) -> Sampler:
-    """Return how to draw from a generator, by the settings in its checkpoint.
-
-    Raises:
-        TypeError: if a setting is unknown.
-        ValueError: if one cannot be used.
-    """
+    """Return how to draw from a generator, by the settings in its checkpoint; bad ones raise an error."""
     chosen = Arbel2018(out=Path(), **dict(configuration))
     shape = {"size": chosen.size, "channels": chosen.channels}
     return Sampler(

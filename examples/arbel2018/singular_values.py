@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 SPECTRA = "singular_values"
 """Name of the log of the singular values, and of their entry in its lines."""
 
-DIGITS = 6
-"""Significant digits of logged numbers; float32 has seven."""
-
 
 @torch.no_grad()
 def singular_values(critic: nn.Module) -> dict[str, list[float]]:
@@ -40,16 +37,15 @@ def singular_values(critic: nn.Module) -> dict[str, list[float]]:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             # Those of the transpose are the same; a large matrix with more rows than columns takes a tenth of the time.
             values = torch.linalg.svdvals(layer.weight.flatten(1).T)
-            found[name] = [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
+            found[name] = [float(f"{value:.6g}") for value in values.tolist()]  # float32 has seven digits
     return found
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
     """Return a few numbers for the singular values of one layer, the largest first.
 
-    Returns:
-        The largest, the median and the smallest value; the condition number, largest by smallest, or None for a matrix
-        without full rank; and the stable rank, the sum of the squares by the largest square, or None for zero.
+    The condition number is None for a matrix without full rank. The stable rank, the sum of the squares divided by the
+    largest square, is None for zero.
     """
     largest, smallest = values[0], values[-1]
     return {
@@ -62,11 +58,7 @@ def summary(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def draw(log: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the singular values of each layer over their rank, a curve for each line of a log.
-
-    Args:
-        log: lines with the `iteration` and the `singular_values` of the critic then.
-    """
+    """Draw the singular values of each layer over their rank, a curve for each line of a log."""
     from matplotlib.figure import Figure
 
     layers = list(log[0][SPECTRA])
