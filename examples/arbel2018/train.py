@@ -84,8 +84,9 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
         "loss": loss,
         "randomness": randomness,
     }
-    schedule, features = kid_schedule(fabric, settings, images, [adam_d, adam_g])
-    if schedule is not None:
+    judge = kid_schedule(fabric, settings, images, [adam_d, adam_g])
+    if judge is not None:
+        schedule, features = judge
         state["kid_schedule"] = schedule
 
     joint = settings.batch_size * fabric.world_size
@@ -129,7 +130,7 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
             state["iteration"] = iteration
             run.advance()
 
-            if schedule is not None and features is not None and schedule.due(iteration):
+            if judge is not None and schedule.due(iteration):
                 # The same noise in all processes, which have to come to the same outcome, to the last bit.
                 shape = (settings.kid_images, settings.noise)
                 noise = torch.rand(shape, generator=randomness.generator, device=fabric.device) * 2 - 1
@@ -137,7 +138,6 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
                 averaged(fabric, [seen])
                 outcome = schedule.step(seen)
             if run.is_due(settings.log_every, iteration):
-                line: dict[str, Any] = {"iteration": iteration}
                 numbers = {
                     "loss_discriminator": loss_d,
                     "loss_generator": loss_g,
@@ -145,7 +145,7 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
                     "gradient_norm_generator": norm(generator),
                 }
                 means: Any = fabric.all_reduce({name: value.detach() for name, value in numbers.items()})
-                line |= {name: mean.item() for name, mean in means.items()}
+                line = {"iteration": iteration, **{name: mean.item() for name, mean in means.items()}}
                 line |= {"lr_discriminator": adam_d.param_groups[0]["lr"], "lr_generator": adam_g.param_groups[0]["lr"]}
                 if outcome is not None:
                     p_value = None if outcome.p_value is None or math.isnan(outcome.p_value) else outcome.p_value
@@ -203,15 +203,14 @@ def norm(network: nn.Module) -> Tensor:
 
 def kid_schedule(
     fabric: Fabric, settings: Arbel2018, images: Dataset[Tensor], optimisers: list[torch.optim.Optimizer]
-) -> tuple[KIDSchedule, Features] | tuple[None, None]:
+) -> tuple[KIDSchedule, Features] | None:
     """Return the schedule of the learning rates, and the features of images that it compares, if there is to be one."""
     if settings.kid_features is None:
-        return None, None
-    available = len(images)  # type: ignore[arg-type]
+        return None
+    available, shape = len(images), (settings.channels, settings.size, settings.size)  # type: ignore[arg-type]
     if available < settings.kid_images:
         raise RefusedError(f"kid_images: expected at most the number of images, {available}; got {settings.kid_images}")
     try:
-        shape = (settings.channels, settings.size, settings.size)
         features = feature_extractor(settings.kid_features, shape, fabric.device)
     except ValueError as error:
         raise RefusedError(str(error)) from error

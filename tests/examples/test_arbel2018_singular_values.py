@@ -50,15 +50,6 @@ def test_a_summary_has_its_closed_form():
     assert (zero["condition"], zero["stable_rank"]) == (None, None)
 
 
-def test_a_lost_direction_shows():
-    critic = nn.Sequential(nn.Linear(3, 3))
-    with torch.no_grad():
-        critic[0].weight.copy_(torch.diag(torch.tensor([3.0, 1.0, 0.0])))
-    (values,) = singular_values(critic).values()
-    assert values == [3.0, 1.0, 0.0]
-    assert summary(values)["condition"] is None
-
-
 # The drawing
 
 

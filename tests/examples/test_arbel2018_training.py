@@ -83,20 +83,8 @@ def judged(pooling: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_each_preset_trains_on_fake_data_of_its_real_shape(name: str, tmp_path: Path):
-    reduced = [
-        "--dataset",
-        "fake",
-        "--width",
-        "1",
-        "--batch-size",
-        "2",
-        "--critic-steps",
-        "1",
-        "--iterations",
-        "4",
-        "--workers=0",
-    ]
-    folder = run(tmp_path / "run", *reduced, preset=name)
+    reduced = "--dataset fake --width 1 --batch-size 2 --critic-steps 1 --iterations 4 --workers 0"
+    folder = run(tmp_path / "run", *reduced.split(), preset=name)
     assert log(folder)[-1]["iteration"] == 4
     with Image.open(folder / "samples" / "iteration-00000004.png") as sheet:
         assert sheet.size == (8 * (PRESETS[name].size + 4),) * 2
@@ -348,52 +336,28 @@ def test_a_test_without_a_variance_is_a_failure_and_no_reason_to_stop(tmp_path: 
     path = tmp_path / "constant.py"
     constant = "nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Threshold(9.0, 1.0))"
     path.write_text(f"from torch import nn\n\ndef load():\n    return {constant}\n")
-    options = [
-        "--kid-features",
-        str(path),
-        "--kid-images",
-        "16",
-        "--kid-every",
-        "1",
-        "--kid-back",
-        "2",
-        "--kid-failures",
-        "2",
-    ]
-    lines = log(run(tmp_path / "run", *options, "--log-every", "1", "--iterations", "4"))
-    assert [(line["kid_p_value"], line["kid_failures"]) for line in lines] == [
-        (None, 0),
-        (None, 0),
-        (None, 1),
-        (None, 0),
-    ]
+    options = "--kid-images 16 --kid-every 1 --kid-back 2 --kid-failures 2 --log-every 1 --iterations 4"
+    lines = log(run(tmp_path / "run", "--kid-features", str(path), *options.split()))
+    assert [line["kid_p_value"] for line in lines] == [None] * 4
+    assert [line["kid_failures"] for line in lines] == [0, 0, 1, 0]
     assert math.isclose(lines[-1]["lr_generator"], 0.8e-4)
 
 
 def test_features_are_those_of_bytes_of_the_size_that_is_trained_with(pooling: str):
     settings = resolved(Arbel2018(out=Path(), dataset="fake", kid_features=pooling, kid_images=100, kid_failures=2))
     pixels = torch.randint(0, 256, (120, 3, 50, 50), dtype=torch.uint8)
-    adam = torch.optim.Adam([torch.zeros(1)], 1.0)
-    schedule, features = train.kid_schedule(
-        Fabric(accelerator="cpu", devices=1), settings, images.Pixels(pixels), [adam]
-    )
-    assert schedule is not None
-    assert (schedule.every, schedule.memory, schedule.patience, schedule.factor, schedule.floor) == (
-        2000,
-        10,
-        2,
-        0.8,
-        1e-6,
-    )
+    fabric, adam = Fabric(accelerator="cpu", devices=1), torch.optim.Adam([torch.zeros(1)], 1.0)
+    judge = train.kid_schedule(fabric, settings, images.Pixels(pixels), [adam])
+    assert judge is not None
+    schedule, features = judge
+    assert (schedule.every, schedule.memory, schedule.patience) == (2000, 10, 2)
+    assert (schedule.factor, schedule.floor) == (0.8, 1e-6)
     picked = np.sort(np.random.default_rng(0).permutation(120)[:100])
     middle = pixels[picked, :, 9:41, 9:41]
     expected = nn.functional.avg_pool2d(middle / 127.5 - 1, 4).flatten(1).double()
     assert_close(schedule.real, expected)
-    assert features is not None
     assert torch.equal(features((middle + 0.3) / 255), schedule.real)  # which are rounded to bytes
-    assert train.kid_schedule(
-        Fabric(accelerator="cpu", devices=1), PRESETS["fake-smmd"], images.Pixels(pixels), []
-    ) == (None, None)
+    assert train.kid_schedule(fabric, PRESETS["fake-smmd"], images.Pixels(pixels), []) is None
     with pytest.raises(ValueError, match="features: "):
         feature_extractor("nowhere.pt", (3, 32, 32), CPU)
 
@@ -401,10 +365,7 @@ def test_features_are_those_of_bytes_of_the_size_that_is_trained_with(pooling: s
 # Several processes
 
 WORLD = 2
-CASES = {
-    "smmd": ["--loss", "smmd"],
-    "sobolev": ["--loss", "sobolev", "--sobolev-rho", "0.1"],
-}
+CASES = {"smmd": ["--loss", "smmd"], "sobolev": ["--loss", "sobolev", "--sobolev-rho", "0.1"]}
 BLOCKS = ["--size", "8", "--width", "2", "--batch-size", "4", "--normalisation", "none", "--iterations", "2"]
 
 
@@ -470,18 +431,7 @@ def reference(options: list[str]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_two_processes_train_by_the_mean_of_their_own_losses(pooling: str, tmp_path: Path):
-    judged = [
-        "--kid-features",
-        pooling,
-        "--kid-images",
-        "8",
-        "--kid-every",
-        "1",
-        "--kid-back",
-        "1",
-        "--kid-failures",
-        "1",
-    ]
+    judged = f"--kid-features {pooling} --kid-images 8 --kid-every 1 --kid-back 1 --kid-failures 1".split()
     start(process, WORLD, (tmp_path / "meeting").as_uri(), str(tmp_path), judged)
     for name in (*CASES, "judged"):
         first, second = (torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(WORLD))
@@ -514,10 +464,7 @@ def test_two_processes_train_by_the_mean_of_their_own_losses(pooling: str, tmp_p
         (["--precision", "float16"], "precision"),
         (["--gradient-penalty", "1"], "gradient_penalty: expected 0 for smmd, got 1.0"),
         (["--kid-features", "nowhere.pt", "--kid-images", "16"], "features: expected inception or the path of a file"),
-        (
-            ["--kid-features", "POOLING", "--kid-images", "257"],
-            "kid_images: expected at most the number of images, 256",
-        ),
+        (["--kid-features", "POOLING", "--kid-images=257"], "kid_images: expected at most the number of images, 256"),
         (["--batch-size", "300"], "batch_size: expected at most the number of images, 256; got 300"),
     ],
 )
