@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from studies.logs import Raw
 from studies.pictures import PICTURES
 from studies.tables import COSTS, FLOOR, TABLES
 from sweeps.runs import EXAMPLES, Pair, Recipe, Run, status
+from sweeps.tables import counted
 from training.errors import RefusedError
 from training.files import replacing, write_text
 
@@ -39,8 +40,8 @@ class Study:
     @property
     def best(self) -> dict[str, Pair]:
         """The best pair of each loss in the table of losses, as far as they are known."""
-        found = {each: self.logs.best_pair(each) for each in protocol.QUESTIONS["losses"].settings}
-        return {setting[0][1]: pair for setting, pair in found.items() if pair is not None}
+        found = {each[0][1]: self.logs.best_pair(each) for each in protocol.QUESTIONS["losses"].settings}
+        return {loss: pair for loss, pair in found.items() if pair}
 
     @property
     def waiting(self) -> list[Run]:
@@ -61,10 +62,13 @@ class Train(Study):
     jobs: int = 2
     """Runs side by side, of one thread each."""
 
-    @property
-    def recipe(self) -> Recipe:
-        """How the runs are done."""
-        return Recipe(
+    def do(self) -> int:
+        """Bring all runs to their end: first what decides the best learning rates, then what needs them."""
+        if not self.features.is_file():
+            raise RefusedError(f"--features: there is no {self.features}; examples/classifier.py makes it")
+        from sweeps import tuning
+
+        recipe = Recipe(
             protocol.NAME,
             self.out.absolute(),
             EXAMPLES / f"{protocol.SCRIPT}.py",
@@ -74,31 +78,22 @@ class Train(Study):
             gpus=0,
             options=(*protocol.OPTIONS, f"--data-root={self.data_root}"),
         )
-
-    def do(self) -> int:
-        """Bring all runs to their end: first what decides the best learning rates, then what needs them."""
-        if not self.features.is_file():
-            raise RefusedError(f"--features: there is no {self.features}; examples/classifier.py makes it")
-        from sweeps import tuning
-
-        ended, grid = 0, protocol.grid(protocol.QUESTIONS["losses"])
-        for stage, runs in (("grid of the losses", grid), ("all", None)):
-            waiting = [run for run in self.waiting if runs is None or run in runs]
+        ended, grid = 0, protocol.QUESTIONS["losses"].runs({})
+        for stage in ("grid of the losses", "all"):
+            waiting = [run for run in self.waiting if run in grid or stage == "all"]
             print(f"{stage}: {len(waiting)} to do, {self.jobs} at a time", flush=True)
-            ended = ended or tuning.do(self.recipe, waiting)
-            self.export()
-        return ended
-
-    def export(self) -> None:
-        """Write the raw logs of all runs that have come to their end, and the samples of the best ones."""
-        for run in self.waiting:
-            if self.logs.export(run, self.recipe):
-                print(f"exported {run.name}", flush=True)
+            ended = ended or tuning.do(recipe, waiting)
+            for run in self.waiting:
+                if self.logs.export(run, recipe):
+                    print(f"exported {run.name}", flush=True)
         for loss, pair in self.best.items():
             run = Run(protocol.setting(loss), pair, protocol.SEEDS[0])
             source = self.out / run.name / "samples" / f"iteration-{protocol.ITERATIONS:08d}.png"
-            if self.logs.export_sheet(run, source):
-                print(f"exported the samples of {run.name}", flush=True)
+            # Whoever has only the raw logs of others has no samples to copy.
+            if source.exists() and not self.logs.sheet(run).exists():
+                with replacing(self.logs.sheet(run)) as partial:
+                    partial.write_bytes(source.read_bytes())
+        return ended
 
 
 @dataclass
@@ -115,7 +110,7 @@ class List(Study):
         statuses = {run: known.get(run) or status(self.out / run.name) for run in runs}
         for run, found in statuses.items():
             print(f"{found:11} {run.name}")
-        print(", ".join(f"{number} {found}" for found, number in Counter(statuses.values()).items()))
+        print(counted(statuses.values()))
         return 0
 
 
@@ -160,8 +155,6 @@ class Report(Study):
 
     def draw(self, to: Path) -> None:
         """Draw all pictures into a folder, as PNGs of few colours that say nothing of when they were made."""
-        from io import BytesIO
-
         from matplotlib.figure import Figure
         from PIL import Image
 
@@ -174,13 +167,11 @@ class Report(Study):
                 picture.save(partial, format="png", optimize=True)
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"run": Train, "list": List, "report": Report}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit status."""
+    commands: dict[str, Any] = {"run": Train, "list": List, "report": Report}
     try:
-        return tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__, args=arguments).do()
+        return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments).do()
     except (RefusedError, OSError) as error:
         print(f"study.py: error: {error}", file=sys.stderr)
         return 2

@@ -5,27 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 from sweeps import tables
-from sweeps.runs import (
-    PAIR,
-    SWEEPS,
-    Group,
-    Pair,
-    Recipe,
-    Run,
-    last_line,
-    plan,
-    record,
-    status,
-    write,
-)
+from sweeps.runs import EXAMPLES, PAIR, SWEEPS, Group, Pair, Recipe, Run, last_line, plan, record, status, write
 from training.errors import RefusedError
 from training.files import replacing, write_text
 
@@ -57,18 +44,18 @@ class Collect:
             raise RefusedError(f"{self.out} has no runs of {self.study}")
         table, page, picture = (self.out / f"{self.study}.{ending}" for ending in ("csv", "md", "png"))
         tables.write_csv(table, rows)
-        write_text(page, tables.summary(sweep.meaning, rows, self.metric))
+        summary = tables.summary(sweep.meaning, rows, self.metric)
+        write_text(page, summary)
         try:
             from matplotlib.figure import Figure
         except ModuleNotFoundError as error:
             raise RefusedError(f"{table} and {page} are written, but the figure needs matplotlib: {error}") from error
-        panels = {tuple(item for item in row.run.group if item[0] not in sweep.axis) for row in rows}
-        figure = Figure(figsize=(11, max(3.9, 0.6 + 2.4 * len(panels))), layout="constrained")
+        figure = Figure(layout="constrained")
         tables.draw(figure, rows, sweep.axis, self.metric, self.limit)
+        figure.set_size_inches(11, max(3.9, 0.6 + 2.4 * len(figure.axes)))
         with replacing(picture) as partial:
             figure.savefig(partial, format="png")
-        print(page.read_text(encoding="utf-8"))
-        print(f"Runs: {table}; summary: {page}; figure: {picture}")
+        print(f"{summary}\nRuns: {table}; summary: {page}; figure: {picture}")
         return 0
 
 
@@ -92,8 +79,7 @@ class Train:
 
     def do(self) -> int:
         """Bring the chosen runs to their end."""
-        recipe, runs = self.recipe, self.runs()
-        mine = self.mine(runs)
+        recipe, (runs, mine) = self.recipe, self.runs()
         for path in (recipe.script, *([] if recipe.evaluate is None else [recipe.evaluator])):
             if not path.is_file():
                 raise RefusedError(f"there is no {path}")
@@ -112,8 +98,8 @@ class Train:
         print(count(recipe.out, mine), flush=True)
         return ended
 
-    def runs(self) -> list[Run]:
-        """Return the runs that all shares have together."""
+    def runs(self) -> tuple[list[Run], list[Run]]:
+        """Return the runs that all shares have together, and those of this one."""
         if self.recipe.study not in SWEEPS:
             raise RefusedError(f"expected one of {', '.join(SWEEPS)}, got {self.recipe.study}")
         sweep, vary = SWEEPS[self.recipe.study], {}
@@ -128,13 +114,15 @@ class Train:
             raise RefusedError(f"--{min(decided)} is given by the sweep; see --vary, --pairs and --seeds")
         if not re.fullmatch(r"\d+(,\d+)*", self.seeds):
             raise RefusedError(f"--seeds: expected whole numbers >= 0, got {self.seeds}")
-        seeds = [int(seed) for seed in self.seeds.split(",")]
-        if self.pairs == "best":
-            return plan(sweep, vary, self.best(), seeds)
-        pairs = [tuple(pair.split("/")) for pair in self.pairs.split(",") if pair]
-        if any(len(pair) != 2 for pair in pairs):
+        if not re.fullmatch(r"(best|[^/,]+/[^/,]+(,[^/,]+/[^/,]+)*)?", self.pairs):
             raise RefusedError(f"--pairs: expected best, or pairs such as 5e-4/2e-4, got {self.pairs}")
-        return plan(sweep, vary, [(d, g) for d, g in pairs], seeds)
+        share = re.fullmatch(r"(\d+)/(\d+)", self.share)
+        if not share or int(share[1]) >= int(share[2]):
+            raise RefusedError(f"--share: expected I/N with I from 0 to N - 1, got {self.share}")
+        pairs = [(d, g) for d, _, g in (pair.partition("/") for pair in self.pairs.split(",") if pair)]
+        seeds = [int(seed) for seed in self.seeds.split(",")]
+        runs = plan(sweep, vary, self.best() if self.pairs == "best" else pairs, seeds)
+        return runs, runs[int(share[1]) :: int(share[2])]
 
     def best(self) -> dict[Group, Pair]:
         """Return the best pair of each setting with a result for all pairs of its first seed."""
@@ -150,44 +138,38 @@ class Train:
             raise RefusedError("--pairs best: there are no settings with a result for all pairs of their first seed")
         return found
 
-    def mine(self, runs: Sequence[Run]) -> Sequence[Run]:
-        """Return the share of a job."""
-        share = re.fullmatch(r"(\d+)/(\d+)", self.share)
-        if not share or int(share[1]) >= int(share[2]):
-            raise RefusedError(f"--share: expected I/N with I from 0 to N - 1, got {self.share}")
-        return runs[int(share[1]) :: int(share[2])]
-
 
 class List(Train):
     """List the chosen runs, and how far they are."""
 
     def do(self) -> int:
         """Print a line for each."""
-        runs = self.mine(self.runs())
-        for each in runs:
+        _, mine = self.runs()
+        for each in mine:
             folder = self.recipe.out / each.name
             print(f"{status(folder):11} {last_line(folder)['iteration']:>9,}  {each.name}")
-        print(count(self.recipe.out, runs))
+        print(count(self.recipe.out, mine))
         return 0
 
 
 def count(out: Path, runs: Sequence[Run]) -> str:
     """Say how many runs are how far."""
-    counts = Counter(status(out / each.name) for each in runs)
-    return f"{len(runs)} runs: {', '.join(f'{number} {name}' for name, number in counts.items())}"
-
-
-COMMANDS: dict[str, Callable[..., Any]] = {"run": Train, "list": List, "collect": Collect}
+    return f"{len(runs)} runs: {tables.counted(status(out / each.name) for each in runs)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     end = words.index("--") if "--" in words else len(words)
+    commands: dict[str, Any] = {"run": Train, "list": List, "collect": Collect}
     try:
-        command = tyro.extras.subcommand_cli_from_dict(COMMANDS, args=words[:end], description=f"{__doc__}\n\n{EPILOG}")
+        command = tyro.extras.subcommand_cli_from_dict(commands, args=words[:end], description=f"{__doc__}\n\n{EPILOG}")
         if isinstance(command, Train):
-            command.recipe = replace(command.recipe, options=tuple(words[end + 1 :])).absolute()
+            recipe, options = command.recipe, tuple(words[end + 1 :])
+            script = recipe.script if recipe.script.suffix == ".py" else EXAMPLES / f"{recipe.script}.py"
+            whole = {"out": recipe.out, "script": script, "evaluator": recipe.evaluator}
+            absolute: Any = {name: path.absolute() for name, path in whole.items()}
+            command.recipe = replace(recipe, options=options, **absolute)
         return command.do()
     except (RefusedError, OSError) as error:
         print(f"sweep.py: error: {error}", file=sys.stderr)

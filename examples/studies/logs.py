@@ -6,16 +6,15 @@ a checkpoint, and the provenance of the last). Nothing here is of one study.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from sweeps.runs import Group, Pair, Recipe, Run, record
 from training.errors import RefusedError
-from training.files import read_json, read_lines, replacing, write_lines
+from training.files import read_json, read_lines, write_lines
 
 NEEDED: dict[str, dict[str, type]] = {
     "run": {"settings": dict, "status": str},
@@ -23,12 +22,13 @@ NEEDED: dict[str, dict[str, type]] = {
     "evaluation": {"iteration": int, "metrics": dict},
 }
 """The kinds of lines, and what each has at least."""
+OF_RUN = ("study", "script", "settings", "options", "status", "message", "iteration")
+"""What a raw log keeps of the record of a run."""
 ORIGIN = ("checkpoint", "images", "extractor", "seed", "versions", "machine", "date", "command")
 """What a raw log keeps of the provenance of an evaluation."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A run that has come to its end, with the lines of its log and its metrics by iteration."""
 
     run: Run
@@ -46,17 +46,13 @@ class Outcome:
         """The FID at its end, infinite if it diverged."""
         return self.metrics.get("fid", math.inf)
 
-    def fid_at(self, iteration: float) -> float | None:
-        """Return the FID on the straight line between two evaluations; None before the first and after the last."""
-        for before, after in itertools.pairwise(sorted(self.evaluations)):
-            if before <= iteration <= after:
-                part = (iteration - before) / (after - before)
-                return (1 - part) * self.evaluations[before]["fid"] + part * self.evaluations[after]["fid"]
-        return None
+    def fid_at(self, iteration: float) -> float:
+        """Return the FID of a finished run on the straight line between two evaluations."""
+        known = sorted(self.evaluations)
+        return float(np.interp(iteration, known, [self.evaluations[each]["fid"] for each in known]))
 
 
-@dataclass(frozen=True)
-class Raw:
+class Raw(NamedTuple):
     """A folder of raw logs: learning rates that are tried with the first seed, and seeds of the best of them."""
 
     path: Path
@@ -73,7 +69,7 @@ class Raw:
 
     def known(self, runs: Iterable[Run]) -> list[Outcome]:
         """Return those of some runs that have come to their end."""
-        return [self._outcome(run) for run in runs if self.log(run).exists()]
+        return [outcome(run, self.log(run)) for run in runs if self.log(run).exists()]
 
     def over_pairs(self, setting: Group) -> dict[Pair, Outcome]:
         """Return what is known of the first seed of a setting, by pair of learning rates."""
@@ -81,10 +77,9 @@ class Raw:
 
     def best_pair(self, setting: Group) -> Pair | None:
         """Return the pair with the lowest FID of the first seed; None if some are not known yet or all diverged."""
-        found = self.over_pairs(setting)
-        if len(found) < len(self.pairs) or all(each.diverged for each in found.values()):
-            return None
-        return min(found, key=lambda pair: found[pair].fid)
+        fids = {pair: each.fid for pair, each in self.over_pairs(setting).items()}
+        lowest = min(fids.values(), default=math.inf)
+        return min(fids, key=lambda pair: fids[pair]) if len(fids) == len(self.pairs) and lowest < math.inf else None
 
     def over_seeds(self, setting: Group) -> list[Outcome]:
         """Return what is known of a setting at the pair that is best for its loss as it is."""
@@ -93,14 +88,11 @@ class Raw:
 
     def export(self, run: Run, recipe: Recipe) -> bool:
         """Write the log of a run that has ended, and was evaluated unless it diverged; return whether it was new."""
-        folder = recipe.out / run.name
-        found = record(folder)
+        folder, found = recipe.out / run.name, record(recipe.out / run.name)
         if self.log(run).exists() or found is None or not recipe.is_done(run):
             return False
-        named = {
-            name: found[name] for name in ("study", "script", "settings", "options", "status", "message", "iteration")
-        }
-        lines = [{"kind": "run", **named, "configuration": read_json(folder / "configuration.json")}]
+        configuration = read_json(folder / "configuration.json")
+        lines = [{"kind": "run", **{name: found[name] for name in OF_RUN}, "configuration": configuration}]
         log = read_lines(folder / "log.jsonl", growing=True, iteration=int)
         lines += [{"kind": "training", **rounded(line)} for line in log]
         for path in sorted((folder / "evaluations").glob("*.json")):
@@ -113,27 +105,21 @@ class Raw:
         write_lines(self.log(run), lines)
         return True
 
-    def export_sheet(self, run: Run, source: Path) -> bool:
-        """Copy the samples of a run, if they are there and are not copied yet."""
-        # Whoever has only the raw logs of others has no samples to copy.
-        new = source.exists() and not self.sheet(run).exists()
-        if new:
-            with replacing(self.sheet(run)) as partial:
-                partial.write_bytes(source.read_bytes())
-        return new
 
-    def _outcome(self, run: Run) -> Outcome:
-        path, found = self.log(run), {kind: list[dict[str, Any]]() for kind in NEEDED}
-        for number, line in enumerate(read_lines(path, kind=str), 1):
-            needed = NEEDED.get(line["kind"])
-            if needed is None or not all(isinstance(line.get(name), kind) for name, kind in needed.items()):
-                raise RefusedError(f"{path}, line {number}: expected the entries of a kind of lines, got {line}")
-            found[line["kind"]].append(line)
-        diverged = [line["status"] for line in found["run"]] == ["diverged"]
-        if len(found["run"]) != 1 or not (diverged or found["evaluation"]):
-            raise RefusedError(f"{path}: expected one run, with evaluations unless it diverged; lines are missing")
-        evaluations = {line["iteration"]: line["metrics"] for line in found["evaluation"]}
-        return Outcome(run, diverged, found["training"], evaluations)
+def outcome(run: Run, path: Path) -> Outcome:
+    """Read the raw log of a run."""
+    found = {kind: list[dict[str, Any]]() for kind in NEEDED}
+    for number, line in enumerate(read_lines(path, kind=str), 1):
+        needed = NEEDED.get(line["kind"])
+        if needed is None or not all(isinstance(line.get(name), kind) for name, kind in needed.items()):
+            raise RefusedError(f"{path}, line {number}: expected the entries of a kind of lines, got {line}")
+        found[line["kind"]].append(line)
+    diverged = [line["status"] for line in found["run"]] == ["diverged"]
+    if len(found["run"]) != 1 or not (diverged or found["evaluation"]):
+        raise RefusedError(f"{path}: expected one run, with evaluations unless it diverged; lines are missing")
+    return Outcome(
+        run, diverged, found["training"], {line["iteration"]: line["metrics"] for line in found["evaluation"]}
+    )
 
 
 def rounded(value: Any) -> Any:  # noqa: ANN401

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from studies import protocol, tables
 from studies.logs import Raw
-from studies.protocol import NORMS, SCALES, SCORES, setting
-from sweeps.runs import Group, Run
+from studies.protocol import NORMS, SCALES, SCORES, normed, setting
+from sweeps.runs import Group, Run, Status
 from sweeps.tables import Row, draw, spread
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def plot(
         axes.fill_between(places, lowest, highest, color=colour, alpha=0.15, linewidth=0)
 
 
-def tidy(axes: Axes, which: Literal["major", "both"] = "major") -> None:
+def tidy(*all_axes: Axes, which: Literal["major", "both"] = "major") -> None:
     """Draw the grid, and no frame above and to the right."""
-    axes.grid(which=which, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    for axes in all_axes:
+        axes.grid(which=which, alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 def curves(figure: Figure, raw: Raw) -> None:
@@ -74,10 +76,9 @@ def curves(figure: Figure, raw: Raw) -> None:
     by_iteration.yaxis.set_major_formatter(ScalarFormatter())
     by_iteration.yaxis.set_minor_formatter(NullFormatter())
     by_time.set(xlabel="CPU seconds")
-    for axes in (by_iteration, by_time):
-        tidy(axes, "both")
-    handles, labels = by_iteration.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+    tidy(by_iteration, by_time, which="both")
+    legend = by_iteration.get_legend_handles_labels()
+    figure.legend(*legend, loc="outside right center", frameon=False, fontsize=9)
 
 
 def kernel_means(figure: Figure, raw: Raw) -> None:
@@ -86,19 +87,15 @@ def kernel_means(figure: Figure, raw: Raw) -> None:
     for loss, axes in zip((*protocol.MMD, "smmd"), panels.flat, strict=True):
         found = raw.over_seeds(setting(loss))
         for name, (label, colour) in MEANS.items():
-            plot(
-                axes,
-                [{line["iteration"]: line[name] for line in each.training} for each in found],
-                label=label,
-                colour=colour,
-            )
+            runs = [{line["iteration"]: line[name] for line in each.training} for each in found]
+            plot(axes, runs, label=label, colour=colour)
         axes.set_title(loss, fontsize=10)
         axes.set_ylim(bottom=0)
-        tidy(axes)
-    for axes in panels[1]:
-        axes.set_xlabel("iterations")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("mean kernel value")
+        if axes in panels[1]:
+            axes.set_xlabel("iterations")
+        if axes in panels[:, 0]:
+            axes.set_ylabel("mean kernel value")
+    tidy(*panels.flat)
     # Any panel that has lines has all of them.
     legends = [axes.get_legend_handles_labels() for axes in panels.flat]
     figure.legend(*max(legends, key=lambda legend: len(legend[1])), loc="outside lower center", ncols=3, frameon=False)
@@ -107,13 +104,11 @@ def kernel_means(figure: Figure, raw: Raw) -> None:
 def lambdas(figure: Figure, raw: Raw) -> None:
     """Draw Figure 3 in the small: a bar for each pair of learning rates by lambda, with both kernels."""
     rows = []
-    for each in tables.repulsions(raw):
+    for (kernel, lambda_), by_pair in tables.repulsions(raw).items():
         for pair in raw.pairs:
-            run, found = Run((("kernel", each.kernel), ("lambda", str(each.lambda_))), pair, 0), each.found.get(pair)
-            if found is None or found.diverged:
-                rows.append(Row(run, "missing" if found is None else "diverged"))
-            else:
-                rows.append(Row(run, "finished", metrics={"fid": found.fid}))
+            run, found = Run((("kernel", kernel), ("lambda", lambda_)), pair, 0), by_pair.get(pair)
+            status: Status = "missing" if found is None else "diverged" if found.diverged else "finished"
+            rows.append(Row(run, status, metrics=found.metrics if found else {}))
     draw(figure, rows, ("lambda",), "fid", protocol.COLLAPSED)
 
 
@@ -143,15 +138,15 @@ def choices(figure: Figure, raw: Raw) -> None:
     """Draw FID by the number of scores, and by the constant C with both norms, over seeds that did not diverge."""
 
     def line(axes: Axes, settings: Mapping[float, Group], label: str, colour: str) -> None:
-        found = {x: spread(each.fid for each in raw.over_seeds(of) if not each.diverged) for x, of in settings.items()}
-        known = {x: of for x, of in found.items() if of is not None}
-        means, deviations = [mean for mean, _ in known.values()], [deviation or 0.0 for _, deviation in known.values()]
-        axes.errorbar(list(known), means, deviations, marker="o", capsize=3, color=colour, label=label)
+        fids = [[each.fid for each in raw.over_seeds(of) if not each.diverged] for of in settings.values()]
+        means, deviations = zip(*(spread(each) or (math.nan, None) for each in fids), strict=True)
+        more: dict[str, Any] = {"marker": "o", "capsize": 3, "color": colour, "label": label}
+        axes.errorbar(list(settings), means, [each or 0.0 for each in deviations], **more)
 
     by_scores, by_scale = figure.subplots(1, 2)
     line(by_scores, {number: setting("mmd-rep", scores=number) for number in SCORES}, "mmd-rep", "#e69f00")
-    for (name, norm), colour in zip(NORMS.items(), ("#e69f00", "#0072b2"), strict=True):
-        line(by_scale, {scale: setting("mmd-rep", normalisation=norm, scale=scale) for scale in SCALES}, name, colour)
+    for name, colour in zip(NORMS, ("#e69f00", "#0072b2"), strict=True):
+        line(by_scale, {scale: normed(name, scale) for scale in SCALES}, name, colour)
     by_scores.set_xscale("log", base=2)
     by_scores.set_xticks(SCORES, map(str, SCORES))
     by_scores.set(xlabel="scores per image", ylabel="FID")
@@ -161,8 +156,7 @@ def choices(figure: Figure, raw: Raw) -> None:
     by_scale.set_xticks(SCALES, [f"{scale:.3g}" for scale in SCALES])
     by_scale.set_yticks([3, 5, 10, 20, 40, 80], ["3", "5", "10", "20", "40", "80"])
     by_scale.minorticks_off()
-    for axes in (by_scores, by_scale):
-        tidy(axes)
+    tidy(by_scores, by_scale)
     by_scale.legend(frameon=False)
 
 

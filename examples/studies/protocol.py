@@ -6,8 +6,8 @@ Networks, data and budget are the same for all runs; settings name what differs 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from sweeps.runs import Group, Pair, Run, Value, text
 
@@ -50,20 +50,21 @@ MMD = {
 PAIRS: tuple[Pair, ...] = tuple((text(d), text(g)) for d, g in itertools.product(RATES, repeat=2))
 
 
-@dataclass(frozen=True)
-class Question:
-    """Settings that are compared for one claim.
+class Question(NamedTuple):
+    """Settings that are compared for one claim."""
 
-    Args:
-        settings: what is compared.
-        of_grid: whether every setting has all pairs of learning rates with the first seed; else it has the pair that is
-            best for its loss in the table of losses.
-        seeds: whether every setting has all seeds at its pair.
-    """
-
-    settings: Sequence[Group]
+    settings: list[Group]
     of_grid: bool = False
+    """Whether every setting has all pairs of learning rates with the first seed."""
     seeds: bool = True
+    """Whether every setting has all seeds at the pair that is best for its loss in the table of losses."""
+
+    def runs(self, best: Mapping[str, Pair]) -> list[Run]:
+        """Return the runs at all pairs, one pair after the other, and those at the best pair of each loss if known."""
+        pairs = PAIRS if self.of_grid else ()
+        grid = [Run(each, pair, SEEDS[0]) for pair in pairs for each in self.settings]
+        seeds, known = SEEDS if self.seeds else (), [each for each in self.settings if each[0][1] in best]
+        return grid + [Run(each, best[each[0][1]], seed) for seed in seeds for each in known]
 
 
 def setting(loss: str, **options: Value) -> Group:
@@ -75,28 +76,23 @@ def setting(loss: str, **options: Value) -> Group:
     usual: dict[str, Value] = {"scores": 16, "normalisation": "pico", "scale": 1 / 0.55, "updates": "simultaneous"}
     if loss in MMD:
         usual["lambda"] = MMD[loss][1]
-    chosen = {name: value for name, value in options.items() if value != usual.get(name)}
-    return tuple({"loss": loss, **{name: text(value) for name, value in chosen.items()}}.items())
+    chosen = {name: text(value) for name, value in options.items() if value != usual.get(name)}
+    return (("loss", loss), *chosen.items())
 
 
+def normed(name: str, scale: float) -> Group:
+    """Return the repulsive loss with a norm and a constant C."""
+    return setting("mmd-rep", normalisation=NORMS[name], scale=scale)
+
+
+UPDATES = ("simultaneous", "alternating")
 QUESTIONS: Mapping[str, Question] = {
     # The losses of Table 1 of Wang et al. and scaled MMD.
-    "losses": Question(
-        [setting(loss) for loss in LOSSES],
-        of_grid=True,
-    ),
+    "losses": Question([setting(loss) for loss in LOSSES], of_grid=True),
     # Updates from one forward pass, and by turns.
-    "updates": Question(
-        [
-            setting(loss, updates=updates)
-            for loss in ("hinge", "mmd-rep-b")
-            for updates in ("simultaneous", "alternating")
-        ],
-    ),
+    "updates": Question([setting(loss, updates=each) for loss in ("hinge", "mmd-rep-b") for each in UPDATES]),
     # The number of scores per image.
-    "scores": Question(
-        [setting("mmd-rep", scores=scores) for scores in SCORES],
-    ),
+    "scores": Question([setting("mmd-rep", scores=scores) for scores in SCORES]),
     # Lambda, with the kernels RBF and RBF-B (Figure 3).
     "lambda": Question(
         [setting(loss, **{"lambda": lambda_}) for loss in KERNELS.values() for lambda_ in LAMBDAS],
@@ -104,39 +100,11 @@ QUESTIONS: Mapping[str, Question] = {
         seeds=False,
     ),
     # PICO and the norm of the reshaped matrix, with three constants C.
-    "norms": Question(
-        [
-            setting("mmd-rep", normalisation=normalisation, scale=scale)
-            for normalisation in NORMS.values()
-            for scale in SCALES
-        ],
-    ),
+    "norms": Question([normed(name, scale) for name in NORMS for scale in SCALES]),
 }
 """In the order in which they are run."""
 
 
-def grid(question: Question) -> list[Run]:
-    """Return the runs that a question needs before any pair is best, one pair of all settings after the other."""
-    return [Run(each, pair, SEEDS[0]) for pair in PAIRS for each in question.settings] if question.of_grid else []
-
-
-def at_best(question: Question, best: Mapping[str, Pair]) -> list[Run]:
-    """Return the runs of a question at the best pairs: of every setting, all seeds.
-
-    Args:
-        question: the question.
-        best: the best pair of each loss in the table of losses; settings of others are left out.
-    """
-    if not question.seeds:
-        return []
-    return [
-        Run(each, best[dict(each)["loss"]], seed)
-        for seed in SEEDS
-        for each in question.settings
-        if dict(each)["loss"] in best
-    ]
-
-
 def planned(best: Mapping[str, Pair]) -> list[Run]:
-    """Return all runs in the order of the questions, each once, as far as the best pairs are known."""
-    return list(dict.fromkeys(run for each in QUESTIONS.values() for run in (*grid(each), *at_best(each, best))))
+    """Return all runs in the order of the questions, each once, as far as the best pairs of losses are known."""
+    return list(dict.fromkeys(run for each in QUESTIONS.values() for run in each.runs(best)))

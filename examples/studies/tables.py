@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from studies import protocol
 from studies.logs import Outcome, Raw
-from studies.protocol import NORMS, SCALES, SCORES, setting
-from sweeps.runs import Group, Pair, Value
-from sweeps.tables import markdown, shown, spread
+from studies.protocol import NORMS, QUESTIONS, SCALES, SCORES, normed, setting
+from sweeps.runs import Group, Pair
+from sweeps.tables import markdown, shown
 from training.files import read_json, read_lines
 
 COSTS, FLOOR = "costs.jsonl", "floor.json"
@@ -22,31 +21,23 @@ ERRORS = 2
 """How many standard errors a difference has to be away from nothing."""
 
 
-# Cells
-
-
 def measured(raw: Raw, found: Sequence[Outcome]) -> list[str]:
     """Return the cells of what is measured of a setting over seeds."""
     finished = [each.metrics for each in found if not each.diverged]
+    known = f"{len(found)}" if len(found) == len(raw.seeds) else f"{len(found)} of {len(raw.seeds)}"
     diverged = f", {len(found) - len(finished)} diverged" if len(finished) < len(found) else ""
-    return [*metrics(finished), count(len(found), len(raw.seeds)) + diverged]
+    return [*metrics(finished), known + diverged]
 
 
 def metrics(found: Sequence[Mapping[str, float]]) -> list[str]:
     """Return the cells of metrics, the share of classes in per cent."""
-    mean, deviation = spread(100 * each["class_coverage"] for each in found) or (None, None)
-    covered = "-" if mean is None else f"{mean:.0f}{'' if deviation is None else f' ± {deviation:.0f}'} %"
+    covered = shown((100 * each["class_coverage"] for each in found), 0) + " %" * bool(found)
     return [shown(each["fid"] for each in found), shown(each["kid_mean"] for each in found), covered]
 
 
 def fid(value: float | None) -> str:
     """Return the FID of a run, infinite if it diverged."""
     return "-" if value is None else f"{value:.2f}" if math.isfinite(value) else "diverged"
-
-
-def count(known: int, planned: int) -> str:
-    """Return how many runs there are, and of how many if some are open."""
-    return str(known) if known == planned else f"{known} of {planned}"
 
 
 def share(number: int, known: int, planned: int) -> str:
@@ -57,9 +48,6 @@ def share(number: int, known: int, planned: int) -> str:
 def failed(found: Iterable[Outcome]) -> int:
     """Return how many runs diverged, or ended with images that are none."""
     return sum(each.fid > protocol.COLLAPSED for each in found)
-
-
-# Claims
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
@@ -81,45 +69,36 @@ def verdict(found: tuple[float, float] | None, *, or_equal: bool = False) -> str
     return "holds" if found[0] < 0 else "does not hold"
 
 
-Side = tuple[str, Sequence[Group]]
-"""One side of a claim: a name, and settings of which the one with the lowest mean FID stands for it."""
+class Side(NamedTuple):
+    """One side of a claim: a name, and settings of which the one with the lowest mean FID stands for it."""
+
+    name: str
+    settings: Sequence[Group]
+
+    def outcomes(self, raw: Raw) -> list[Outcome]:
+        """Return the runs by seed; of several settings, none until all runs of all are known."""
+        found = [raw.over_seeds(each) for each in self.settings]
+        if len(found) > 1 and any(len(each) < len(raw.seeds) for each in found):
+            return []
+        return min(found, key=lambda of: statistics.fmean(each.fid for each in of)) if len(found) > 1 else found[0]
 
 
-def outcomes(raw: Raw, side: Side) -> list[Outcome]:
-    """Return the runs of a side by seed; of several settings, none until all runs of all are known."""
-    found = [raw.over_seeds(each) for each in side[1]]
-    if len(found) > 1 and any(len(each) < len(raw.seeds) for each in found):
-        return []
-    return found[0] if len(found) == 1 else min(found, key=lambda of: statistics.fmean(each.fid for each in of))
-
-
-def _loss(name: str) -> Side:
-    return name, [setting(name)]
-
-
-def _scores(number: int) -> Side:
-    return f"mmd-rep with {number} score{'' if number == 1 else 's'}", [setting("mmd-rep", scores=number)]
-
-
-def _norm(name: str) -> Side:
-    found = [setting("mmd-rep", normalisation=NORMS[name], scale=scale) for scale in SCALES]
-    return f"{name} at its best C", found
-
-
-NOT_WORSE = "is not worse than"
+LOSS = {loss: Side(loss, [setting(loss)]) for loss in protocol.LOSSES}
+SCORE = {n: Side(f"mmd-rep with {n} score{'s' * (n > 1)}", [setting("mmd-rep", scores=n)]) for n in SCORES}
+NORM = {name: Side(f"{name} at its best C", [normed(name, scale) for scale in SCALES]) for name in NORMS}
+BETTER, NOT_WORSE = "is better than", "is not worse than"
 CLAIMS: Sequence[tuple[Side, str, Side, str]] = (
-    (_loss("mmd-rep"), "is better than", _loss("mmd-rbf"), "5.2, 1)"),
-    (_loss("mmd-rep-b"), "is better than", _loss("mmd-rbf-b"), "5.2, 1)"),
-    (_loss("mmd-rbf-b"), "is better than", _loss("mmd-rbf"), "5.2, 2)"),
-    (_loss("mmd-rbf-b"), "is better than", _loss("mmd-rq"), "5.2, 2)"),
-    (_loss("mmd-rep-b"), NOT_WORSE, _loss("mmd-rep"), "5.2, 3)"),
-    *(
-        (_loss(better), "is better than", _loss(worse), "5.2, 4)")
-        for better in ("mmd-rep", "mmd-rep-b")
-        for worse in ("non-saturating", "hinge")
-    ),
-    *((_scores(number), "is better than", _scores(1), "5.2, of D.2") for number in SCORES if number > 1),
-    (_norm("PICO"), "is better than", _norm("PIM"), "5.2, of C.3"),
+    (LOSS["mmd-rep"], BETTER, LOSS["mmd-rbf"], "5.2, 1)"),
+    (LOSS["mmd-rep-b"], BETTER, LOSS["mmd-rbf-b"], "5.2, 1)"),
+    (LOSS["mmd-rbf-b"], BETTER, LOSS["mmd-rbf"], "5.2, 2)"),
+    (LOSS["mmd-rbf-b"], BETTER, LOSS["mmd-rq"], "5.2, 2)"),
+    (LOSS["mmd-rep-b"], NOT_WORSE, LOSS["mmd-rep"], "5.2, 3)"),
+    (LOSS["mmd-rep"], BETTER, LOSS["non-saturating"], "5.2, 4)"),
+    (LOSS["mmd-rep"], BETTER, LOSS["hinge"], "5.2, 4)"),
+    (LOSS["mmd-rep-b"], BETTER, LOSS["non-saturating"], "5.2, 4)"),
+    (LOSS["mmd-rep-b"], BETTER, LOSS["hinge"], "5.2, 4)"),
+    *((SCORE[number], BETTER, SCORE[1], "5.2, of D.2") for number in SCORES if number > 1),
+    (NORM["PICO"], BETTER, NORM["PIM"], "5.2, of C.3"),
 )
 """What Wang et al. (2019) say of FIDs, in the order of the paper, and where they do."""
 
@@ -128,87 +107,65 @@ def claims(raw: Raw) -> str:
     """Return the claims, each with its numbers and what the seeds say."""
     rows = []
     for better, relation, worse, source in CLAIMS:
-        sides = [outcomes(raw, side) for side in (better, worse)]
+        sides = [side.outcomes(raw) for side in (better, worse)]
         found = difference(*([each.fid for each in side] for side in sides))
         said = f"{found[0]:+.2f} ± {found[1]:.2f}" if found else "-"
         cells = [measured(raw, side) for side in sides]
         fids = [of[0] if of[-1] == str(len(raw.seeds)) else f"{of[0]} ({of[-1]})" for of in cells]
         ruling = verdict(found, or_equal=relation == NOT_WORSE)
-        rows.append([f"{better[0]} {relation} {worse[0]}", source, *fids, said, ruling])
+        rows.append([f"{better.name} {relation} {worse.name}", source, *fids, said, ruling])
     head = ["claim", "in the paper", "FID of the first", "FID of the second", "difference", "verdict"]
     return markdown(head, rows)
 
 
-# The runs of Figure 3
-
-
-@dataclass(frozen=True)
-class Repulsion:
-    """A kernel with one lambda, and its runs by pair of learning rates."""
-
-    kernel: str
-    lambda_: Value
-    found: Mapping[Pair, Outcome]
-
-    @property
-    def lowest(self) -> str:
-        """The lowest FID of all pairs."""
-        return fid(min((each.fid for each in self.found.values()), default=None))
-
-
-def repulsions(raw: Raw) -> list[Repulsion]:
-    """Return what is known of each kernel, by lambda."""
-    return [
-        Repulsion(kernel, lambda_, raw.over_pairs(setting(loss, **{"lambda": lambda_})))
+def repulsions(raw: Raw) -> dict[tuple[str, str], dict[Pair, Outcome]]:
+    """Return what is known of each kernel and lambda, by pair of learning rates."""
+    return {
+        (kernel, str(lambda_)): raw.over_pairs(setting(loss, **{"lambda": lambda_}))
         for kernel, loss in protocol.KERNELS.items()
         for lambda_ in protocol.LAMBDAS
-    ]
+    }
+
+
+def lowest(found: Mapping[Pair, Outcome]) -> str:
+    """Return the lowest FID of all pairs."""
+    return fid(min((each.fid for each in found.values()), default=None))
 
 
 def lambdas(raw: Raw) -> str:
     """Return Figure 3 in numbers: the FID of each pair for each lambda, with both kernels."""
     rows = []
-    for each in repulsions(raw):
-        fids = [fid(each.found[pair].fid if pair in each.found else None) for pair in raw.pairs]
-        numbers = sum(run.diverged for run in each.found.values()), failed(each.found.values())
-        shares = [share(number, len(each.found), len(raw.pairs)) for number in numbers]
-        rows.append([each.kernel, str(each.lambda_), *fids, each.lowest, *shares])
+    for names, found in repulsions(raw).items():
+        fids = [fid(found[pair].fid if pair in found else None) for pair in raw.pairs]
+        numbers = sum(run.diverged for run in found.values()), failed(found.values())
+        rows.append([*names, *fids, lowest(found), *(share(each, len(found), len(raw.pairs)) for each in numbers)])
     return markdown(["kernel", "lambda", *map(" / ".join, raw.pairs), "lowest", "diverged", "failed"], rows)
 
 
 def observations(raw: Raw) -> str:
     """Return what the paper observes in Figure 3, beside the numbers of one seed."""
-
-    def lowest(of: Sequence[Repulsion]) -> str:
-        return "; ".join(f"{each.lowest} at {each.lambda_}" for each in of)
-
-    def failures(of: Sequence[Repulsion]) -> str:
-        return "; ".join(f"{failed(each.found.values()) if each.found else '-'} at {each.lambda_}" for each in of)
-
-    def in_all(of: Sequence[Repulsion]) -> str:
-        found = [run for each in of for run in each.found.values()]
-        return share(failed(found), len(found), len(of) * len(raw.pairs))
-
-    said: Mapping[str, Callable[[Sequence[Repulsion]], str]] = {
-        "1) it does well with lambda >= 0, slightly better with 0.5 and 1 than with -0.5, 0 and 2: lowest FID": lowest,
-        "2) -0.5 is much better than -1 with RBF: lowest FID": lambda of: lowest(
-            [each for each in of if float(each.lambda_) < 0]
-        ),
-        "3) more runs diverge with a larger lambda: pairs that failed": failures,
-        "4) RBF-B makes most of the diverged runs stable: pairs that failed": in_all,
-    }
-    found = repulsions(raw)
-    of_kernels = [[each for each in found if each.kernel == kernel] for kernel in protocol.KERNELS]
-    return markdown(["observation", *protocol.KERNELS], ([what, *map(say, of_kernels)] for what, say in said.items()))
-
-
-# The other tables
+    columns = []
+    for kernel in protocol.KERNELS:
+        of = {lambda_: found for (name, lambda_), found in repulsions(raw).items() if name == kernel}
+        runs = [run for found in of.values() for run in found.values()]
+        best = {lambda_: f"{lowest(found)} at {lambda_}" for lambda_, found in of.items()}
+        attractive = [cell for lambda_, cell in best.items() if float(lambda_) < 0]
+        failures = [f"{failed(found.values()) if found else '-'} at {lambda_}" for lambda_, found in of.items()]
+        in_all = share(failed(runs), len(runs), len(of) * len(raw.pairs))
+        columns.append([*map("; ".join, (best.values(), attractive, failures)), in_all])
+    said = (
+        "1) it does well with lambda >= 0, slightly better with 0.5 and 1 than with -0.5, 0 and 2: lowest FID",
+        "2) -0.5 is much better than -1 with RBF: lowest FID",
+        "3) more runs diverge with a larger lambda: pairs that failed",
+        "4) RBF-B makes most of the diverged runs stable: pairs that failed",
+    )
+    return markdown(["observation", *protocol.KERNELS], zip(said, *columns, strict=True))
 
 
 def losses(raw: Raw) -> str:
     """Return Table 1 in the small: each loss at its best pair, and the floor of the metrics."""
     rows = []
-    for chosen in protocol.QUESTIONS["losses"].settings:
+    for chosen in QUESTIONS["losses"].settings:
         tried, pair = raw.over_pairs(chosen), raw.best_pair(chosen)
         cells = [" / ".join(pair) if pair else "-", *measured(raw, raw.over_seeds(chosen))]
         rows.append([chosen[0][1], *cells, share(failed(tried.values()), len(tried), len(raw.pairs))])
@@ -217,19 +174,10 @@ def losses(raw: Raw) -> str:
     return markdown(["loss", "lr of D / G", *MEASURED, "pairs that failed"], rows)
 
 
-def scores(raw: Raw) -> str:
-    """Return the repulsive loss with several numbers of scores per image."""
-    rows = ([str(number), *measured(raw, raw.over_seeds(setting("mmd-rep", scores=number)))] for number in SCORES)
-    return markdown(["scores", *MEASURED], rows)
-
-
-def norms(raw: Raw) -> str:
-    """Return PICO beside the norm of the reshaped matrix, constant by constant."""
-    rows = []
-    for scale, (name, normalisation) in itertools.product(SCALES, NORMS.items()):
-        found = raw.over_seeds(setting("mmd-rep", normalisation=normalisation, scale=scale))
-        rows.append([f"{scale:.3g}", name, *measured(raw, found)])
-    return markdown(["C", "norm", *MEASURED], rows)
+def choices(raw: Raw, head: Sequence[str], settings: Mapping[tuple[str, ...], Group]) -> str:
+    """Return what is measured of settings of the repulsive loss, by their first cells."""
+    rows = ([*cells, *measured(raw, raw.over_seeds(chosen))] for cells, chosen in settings.items())
+    return markdown([*head, *MEASURED], rows)
 
 
 def milliseconds(raw: Raw) -> Mapping[Group, tuple[float, float | None]]:
@@ -240,31 +188,27 @@ def milliseconds(raw: Raw) -> Mapping[Group, tuple[float, float | None]]:
 
 def costs(raw: Raw) -> str:
     """Return what an iteration costs with each loss, and how much of it is the loss."""
-    rows = [
-        [
-            ", ".join([chosen[0][1], *(f"{option} {value}" for option, value in chosen[1:])]),
-            f"{cost:.1f}",
-            "-" if of_loss is None else f"{100 * of_loss:.1f} %",
-        ]
-        for chosen, (cost, of_loss) in milliseconds(raw).items()
-    ]
+    rows = []
+    for chosen, (cost, of_loss) in milliseconds(raw).items():
+        named = ", ".join([chosen[0][1], *map(" ".join, chosen[1:])])
+        rows.append([named, f"{cost:.1f}", "-" if of_loss is None else f"{100 * of_loss:.1f} %"])
     return markdown(["loss", "CPU ms an iteration", "share of the loss"], rows or [["-"] * 3])
 
 
 def updates(raw: Raw) -> str:
     """Return simultaneous beside alternating updates, after as many iterations and after as much time."""
-    known, rows = milliseconds(raw), []
-    for chosen in protocol.QUESTIONS["updates"].settings:
+    known, rows = {chosen: cost for chosen, (cost, _) in milliseconds(raw).items()}, []
+    for chosen in QUESTIONS["updates"].settings:
         found = raw.over_seeds(chosen)
         at_end, *_, seeds = measured(raw, found)
-        cost, cells = "-", ["-", "-"]
+        cells = ["-", at_end, "-", "-"]
         if chosen in known:
             # What the fastest needs for all its iterations is the time that all have.
-            alike = [each for each in protocol.QUESTIONS["updates"].settings if each[0] == chosen[0] and each in known]
-            iterations = protocol.ITERATIONS * (min(known[each][0] for each in alike) / known[chosen][0])
-            in_time = [value for each in found if (value := each.fid_at(iterations)) is not None]
-            cost, cells = f"{known[chosen][0]:.1f}", [f"{iterations:,.0f}", shown(in_time)]
-        rows.append([chosen[0][1], dict(chosen).get("updates", "simultaneous"), cost, at_end, *cells, seeds])
+            alike = [known[each] for each in QUESTIONS["updates"].settings if each[0] == chosen[0] and each in known]
+            iterations = protocol.ITERATIONS * (min(alike) / known[chosen])
+            in_time = shown(each.fid_at(iterations) for each in found if not each.diverged)
+            cells = [f"{known[chosen]:.1f}", at_end, f"{iterations:,.0f}", in_time]
+        rows.append([chosen[0][1], dict(chosen).get("updates", "simultaneous"), *cells, seeds])
     head = ["loss", "updates", "CPU ms an iteration", f"FID after {protocol.ITERATIONS:,} iterations"]
     return markdown([*head, "iterations in equal time", "FID in equal time", "seeds"], rows)
 
@@ -274,8 +218,9 @@ TABLES: Mapping[str, Callable[[Raw], str]] = {
     "claims": claims,
     "lambda": lambdas,
     "observations": observations,
-    "scores": scores,
-    "norms": norms,
+    "scores": lambda raw: choices(raw, ["scores"], {(str(each),): setting("mmd-rep", scores=each) for each in SCORES}),
+    # PICO beside the norm of the reshaped matrix, constant by constant.
+    "norms": lambda raw: choices(raw, ["C", "norm"], {(f"{c:.3g}", n): normed(n, c) for c in SCALES for n in NORMS}),
     "updates": updates,
     "costs": costs,
 }

@@ -6,12 +6,10 @@ import fcntl
 import itertools
 import json
 import math
-import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -144,7 +142,7 @@ class Recipe:
     evaluator: Path = EXAMPLES / "evaluate.py"
     """Script that evaluates."""
     rungs: tuple[int, ...] = ()
-    """Iterations after which runs are evaluated before their end, for --scheduler; each three times the one before."""
+    """Evaluate runs after these iterations too, each three times the one before, and stop the worse two thirds."""
     retry: bool = False
     """Train again what diverged or was stopped."""
     jobs: int | None = None
@@ -155,20 +153,12 @@ class Recipe:
     """GPUs of each run, may be a part of one; by default one if there are any."""
     address: str | None = None
     """Of a Ray cluster, or auto; by default, this machine is one."""
-    scheduler: Literal["fifo", "async_hyperband", "median_stopping_rule"] = "fifo"
-    """fifo brings all runs to their end; the others, such as ASHA, stop those that are worse at the rungs."""
     metric: Literal["fid", "kid_mean"] = "fid"
     """What is best; lower is better."""
     options: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Of the training script, the same for all runs."""
     directory: tyro.conf.Suppress[Path] = field(default_factory=Path.cwd)
     """Where the commands run."""
-
-    def absolute(self) -> Recipe:
-        """Return the same with whole paths, and with the scripts of examples/ for mere names."""
-        paths = (path if path.suffix == ".py" else EXAMPLES / f"{path}.py" for path in (self.script, self.evaluator))
-        script, evaluator = (path.absolute() for path in paths)
-        return replace(self, out=self.out.absolute(), script=script, evaluator=evaluator)
 
     def training(self, run: Run, *more: str) -> list[str]:
         """Return the command that trains."""
@@ -211,12 +201,16 @@ def write(folder: Path, found: Record) -> None:
 
 
 def status(folder: Path) -> Status:
-    """Return how far the run in a folder is."""
-    with locked(folder, shared=True) as lock:
-        known = (record(folder) or {}).get("status", "missing")
-        if lock is None or known != "missing":
-            return "running" if lock is None else known
-    return "interrupted" if (folder / "console.log").exists() else "missing"
+    """Return how far the run in a folder is; it is running while a training holds its lock."""
+    lock = folder / "training.lock"
+    if lock.exists():
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who look do not see each other
+            except BlockingIOError:
+                return "running"
+    known = (record(folder) or {}).get("status", "missing")
+    return "interrupted" if known == "missing" and (folder / "console.log").exists() else known
 
 
 def understood(fresh: Record, ended: int, output: str, iteration: int) -> Record:
@@ -227,13 +221,12 @@ def understood(fresh: Record, ended: int, output: str, iteration: int) -> Record
         return {**fresh, "status": "finished", "iteration": iteration}
     if ended == 1 and (found := DIVERGED.search(output)):
         return {**fresh, "status": "diverged", "message": found[0], "iteration": int(found[1].replace(",", ""))}
-    message = f"training failed with status {ended}:{tail(output)}"
-    return {**fresh, "status": "failed", "message": message, "iteration": iteration}
+    return {**fresh, "status": "failed", "message": failure("training", ended, output), "iteration": iteration}
 
 
-def tail(output: str) -> str:
-    """Return the last lines of the output."""
-    return "".join(f"\n    {line}" for line in output.splitlines()[-10:])
+def failure(what: str, ended: int, output: str) -> str:
+    """Say how something failed, with the last lines of its output."""
+    return "\n    ".join([f"{what} failed with status {ended}:", *output.splitlines()[-10:]])
 
 
 def last_line(folder: Path) -> dict[str, Any]:
@@ -253,23 +246,3 @@ def evaluation(folder: Path, iteration: int, pattern: str = "*.json") -> tuple[s
 def finite(numbers: Mapping[str, Any]) -> dict[str, float]:
     """Return the entries that are finite numbers."""
     return {name: value for name, value in numbers.items() if isinstance(value, int | float) and math.isfinite(value)}
-
-
-@contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[int | None]:
-    """Hold the lock of a folder, and yield its descriptor; None if somebody else has it.
-
-    A process that inherits the descriptor holds the lock until it ends: a training that outlived its sweep is left
-    alone. To look whether somebody has it takes a shared lock, so that two who look do not see each other.
-    """
-    path = folder / "run.lock"
-    if shared and not path.exists():
-        yield -1
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666)) as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-        yield None if file.closed else file.fileno()

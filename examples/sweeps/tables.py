@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,12 +62,12 @@ def spread(values: Iterable[float]) -> tuple[float, float | None] | None:
     return (statistics.fmean(listed), statistics.stdev(listed) if len(listed) > 1 else None) if listed else None
 
 
-def shown(values: Iterable[float]) -> str:
-    """Return the mean ± the standard deviation of values."""
-    mean, deviation = spread(values) or (None, None)
-    digits = 2 if mean is None or abs(mean) >= 1 else 4
+def shown(values: Iterable[float], digits: int | None = None) -> str:
+    """Return the mean ± the standard deviation of values, with two digits after the point or, below 1, with four."""
+    mean, deviation = spread(values) or (math.nan, None)
+    digits = digits if digits is not None else 2 if abs(mean) >= 1 else 4
     end = "" if deviation is None else f" ± {deviation:.{digits}f}"
-    return "-" if mean is None else f"{mean:.{digits}f}{end}"
+    return "-" if math.isnan(mean) else f"{mean:.{digits}f}{end}"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -92,6 +94,11 @@ def best(rows: Sequence[Row], metric: str) -> Pair | None:
     return min(known, key=lambda row: row.metrics[metric]).run.pair if known else None
 
 
+def counted(statuses: Iterable[str]) -> str:
+    """Say how many runs are how far."""
+    return ", ".join(f"{number} {status}" for status, number in Counter(statuses).items())
+
+
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write one line for each run."""
     options = dict.fromkeys(option for row in rows for option in row.run.settings)
@@ -106,7 +113,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def summary(meaning: str, rows: Sequence[Row], metric: str) -> str:
     """Return a page of Markdown with each setting at its best pair; lower is better."""
-    counts = ", ".join(f"{count} {status}" for status, count in Counter(row.status for row in rows).items())
+    counts = counted(row.status for row in rows)
     commands = dict.fromkeys(f"`{row.command}`" for row in rows)
     measured = dict.fromkeys(f"`{row.evaluation}`" for row in rows if row.evaluation)
     warning = "" if len(commands) == 1 and len(measured) <= 1 else "**These runs cannot be compared.** "
@@ -117,10 +124,11 @@ def summary(meaning: str, rows: Sequence[Row], metric: str) -> str:
         pair, first = best(of_group, metric), Counter(row.status for row in first_seed(of_group))
         at_best = [row.metrics for row in of_group if row.run.pair == pair]
         known = sum(metric in each for each in at_best)
-        cells.append([dict(group).get(option, "") for option in options] + [" / ".join(pair or "-")])
-        cells[-1] += [shown(each[name] for each in at_best if name in each) for name in names]
-        cells[-1] += [f"{known}" if known == len(at_best) else f"{known} of {len(at_best)}"]
-        cells[-1] += [f"{first['diverged']} of {first['diverged'] + first['finished']}"]
+        of_setting = [dict(group).get(option, "") for option in options]
+        of_metrics = [shown(each[name] for each in at_best if name in each) for name in names]
+        seeds = f"{known}" if known == len(at_best) else f"{known} of {len(at_best)}"
+        diverged = f"{first['diverged']} of {first['diverged'] + first['finished']}"
+        cells.append([*of_setting, " / ".join(pair or "-"), *of_metrics, seeds, diverged])
     head = [*options, "lr of D, G", *(HEADINGS.get(name, name) for name in names), "seeds", "diverged"]
     return f"""# Sweep over {meaning}
 
@@ -153,25 +161,21 @@ def draw(figure: Figure, rows: Sequence[Row], axis: Sequence[str], metric: str, 
     all_axes = figure.subplots(len(panels), 1, sharey=True, squeeze=False)[:, 0]
     width, drawn = 0.86 / len(pairs), set[str]()
     for axes, (title, by_label) in zip(all_axes, panels.items(), strict=True):
-        for place, of_label in enumerate(by_label.values()):
-            for number, pair in enumerate(pairs):
-                found = [row for row in of_label if row.run.pair == pair]
-                x = place + (number - (len(pairs) - 1) / 2) * width
-                height, deviation = spread(row.metrics[metric] for row in found if metric in row.metrics) or (0.0, None)
-                axes.bar(x, height, width * 0.92, color=colours[pair], yerr=deviation)
-                above = limit is not None and height > limit
-                diverged = any(row.status == "diverged" for row in found)
-                sign = "x" if diverged else "^" if above else "" if height else "."
-                if found and sign:
-                    at, colour = 0.97 if sign == "^" else 0.03, "crimson" if sign == "x" else "black"
-                    axes.plot(x, at, sign, color=colour, markersize=5, transform=axes.get_xaxis_transform())
-                    drawn.add(SIGNS[sign])
-        axes.set_xlim(-0.5, len(by_label) - 0.5)
+        for (place, of_label), (number, pair) in itertools.product(enumerate(by_label.values()), enumerate(pairs)):
+            found = [row for row in of_label if row.run.pair == pair]
+            x = place + (number - (len(pairs) - 1) / 2) * width
+            height, deviation = spread(row.metrics[metric] for row in found if metric in row.metrics) or (0.0, None)
+            axes.bar(x, height, width * 0.92, color=colours[pair], yerr=deviation)
+            above = limit is not None and height > limit
+            sign = "x" if any(row.status == "diverged" for row in found) else "^" if above else "" if height else "."
+            if found and sign:
+                at, colour = 0.97 if sign == "^" else 0.03, "crimson" if sign == "x" else "black"
+                axes.plot(x, at, sign, color=colour, markersize=5, transform=axes.get_xaxis_transform())
+                drawn.add(SIGNS[sign])
+        axes.set(xlim=(-0.5, len(by_label) - 0.5), ylabel=HEADINGS.get(metric, metric), axisbelow=True)
         axes.set_xticks(range(len(by_label)), by_label)
         axes.set_title(", ".join(f"{option} = {value}" for option, value in title), fontsize=10)
-        axes.set_ylabel(HEADINGS.get(metric, metric))
         axes.grid(axis="y", alpha=0.3)
-        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].set_ylim(0, limit)
     all_axes[-1].set_xlabel("; ".join([" ".join(axis), *sorted(drawn)]))

@@ -22,6 +22,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler
 from sweeps import runs as folders
 from sweeps.runs import Recipe, Record, Run, last_line, write
 
@@ -52,57 +53,51 @@ class Trial(tune.Trainable):
             self._process.wait()
 
     def _work(self) -> Iterator[dict[str, Any]]:
-        report: dict[str, Any] = {"status": "in the hands of another process"}
-        with folders.locked(self._folder) as lock:
-            if lock is not None:
-                report = self._recipe.known(self._run) or (yield from self._train(lock))
-                if report["status"] == "finished" and self._recipe.evaluate not in (None, report.get("evaluated")):
-                    report |= yield from self._evaluate(lock, report)
-        yield report | {"done": True}  # without the lock: what comes next is for others to see
+        report = self._recipe.known(self._run) or (yield from self._train())
+        if report["status"] == "finished" and self._recipe.evaluate not in (None, report.get("evaluated")):
+            report |= yield from self._evaluate(report)
+        yield report | {"done": True}
 
-    def _train(self, lock: int) -> Generator[dict[str, Any], None, Record]:
-        """Train from rung to rung, and note how that ended unless it did not even begin."""
-        fresh, before = self._recipe.fresh(self._run), folders.record(self._folder)
-        write(self._folder, fresh)
+    def _train(self) -> Generator[dict[str, Any], None, Record]:
+        """Train from rung to rung, and note how that ended, unless the script refused: then nothing has changed."""
+        fresh = self._recipe.fresh(self._run)
         for rung in (*(rung for rung in self._recipe.rungs if rung > last_line(self._folder)["iteration"]), None):
             more = [f"--out={self._folder}", "--resume=auto", *([f"--iterations={rung}"] if rung else [])]
-            ended, output = yield from self._watch(self._recipe.training(self._run, *more), "console.log", lock)
+            ended, output = yield from self._watch(self._recipe.training(self._run, *more), "console.log")
             found = folders.understood(fresh, ended, output, last_line(self._folder)["iteration"])
             if not rung or found["status"] != "finished":
                 break
-            yield {"iteration": rung} | (yield from self._evaluate(lock, found))
-        # A slip in the options is no reason to forget what is done.
-        slip = ended == REFUSED and before and before["status"] != "missing"
-        write(self._folder, before if before and slip else found)
+            yield {"iteration": rung} | (yield from self._evaluate(found))
+        if ended != REFUSED:
+            write(self._folder, found)
         return found
 
-    def _evaluate(self, lock: int, found: Record) -> Generator[dict[str, Any], None, dict[str, Any]]:
+    def _evaluate(self, found: Record) -> Generator[dict[str, Any], None, dict[str, Any]]:
         """Return the metrics of the newest checkpoint; that it was evaluated is noted of a run that has ended."""
         command = [sys.executable, str(self._recipe.evaluator), str(self._folder), "--overwrite"]
         command += shlex.split(self._recipe.evaluate or "")
-        ended, output = yield from self._watch(command, "evaluation.log", lock)
+        ended, output = yield from self._watch(command, "evaluation.log")
         if ended:
-            return {"message": f"evaluation failed with status {ended}:{folders.tail(output)}"}
+            return {"message": folders.failure("evaluation", ended, output)}
         if folders.record(self._folder) == found:
             write(self._folder, {**found, "evaluated": self._recipe.evaluate})
         return folders.evaluation(self._folder, found["iteration"])[1]
 
-    def _watch(self, command: Sequence[str], log: str, lock: int) -> Generator[dict[str, Any], None, tuple[int, str]]:
+    def _watch(self, command: Sequence[str], log: str) -> Generator[dict[str, Any], None, tuple[int, str]]:
         """Report the last line of the log now and then, and return exit status and output in the end."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / log).open("ab") as file:
             begin = file.tell()
             # In a session of its own, Ctrl-C on the terminal reaches the sweep only, which then decides.
             to: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
-            where: dict[str, Any] = {"cwd": self._recipe.directory, "pass_fds": (lock,), "start_new_session": True}
             # Ray hides the GPUs of others from a run with some of its own, but none from a run without.
-            hidden = {} if ray.get_gpu_ids() else {"CUDA_VISIBLE_DEVICES": ""}
-            self._process = subprocess.Popen(command, env={**os.environ, **hidden}, **to, **where)
-        while self._process.poll() is None:
+            to["env"] = os.environ | ({} if ray.get_gpu_ids() else {"CUDA_VISIBLE_DEVICES": ""})
+            self._process = subprocess.Popen(command, cwd=self._recipe.directory, start_new_session=True, **to)
+        while True:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(LOOK)
-                break
+                ended = self._process.wait(LOOK)
+                return ended, (self._folder / log).read_bytes()[begin:].decode(errors="replace")
             yield folders.finite(last_line(self._folder))
-        return self._process.returncode, (self._folder / log).read_bytes()[begin:].decode(errors="replace")
 
 
 class Reporter(tune.Callback):
@@ -145,8 +140,7 @@ def do(recipe: Recipe, runs: Sequence[Run]) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 usual[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-        # After Ctrl-C, Tune gives trainings ten seconds to save.
-        _tuner(recipe, waiting).fit()
+        _tune(recipe, waiting)
         for number, handler in usual.items():
             signal.signal(number, handler)
         if ours:
@@ -156,20 +150,20 @@ def do(recipe: Recipe, runs: Sequence[Run]) -> int:
     return (BUSY if busy else 1) if left else 0
 
 
-def _tuner(recipe: Recipe, runs: Sequence[Run]) -> tune.Tuner:
+def _tune(recipe: Recipe, runs: Sequence[Run]) -> None:
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0)) if recipe.gpus is None else recipe.gpus
-    trial = tune.with_resources(tune.with_parameters(Trial, recipe=recipe), {"cpu": recipe.cpus, "gpu": gpus})
     by = {"time_attr": "iteration", "metric": recipe.metric, "mode": "min"}
     rungs = {"grace_period": min(recipe.rungs, default=1), "max_t": 3 * max(recipe.rungs, default=1)}
-    scheduler = tune.create_scheduler(recipe.scheduler, **by, **rungs, reduction_factor=3, stop_last_trials=False)
-    return tune.Tuner(
-        trial,
+    asha = AsyncHyperBandScheduler(**by, **rungs, reduction_factor=3, stop_last_trials=False)
+    # After Ctrl-C, Tune gives trainings ten seconds to save.
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(Trial, recipe=recipe), {"cpu": recipe.cpus, "gpu": gpus}),
         param_space={"settings": tune.grid_search([run.settings for run in runs])},
-        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=recipe.jobs),
+        tune_config=tune.TuneConfig(scheduler=asha if recipe.rungs else None, max_concurrent_trials=recipe.jobs),
         run_config=tune.RunConfig(
             storage_path=str(recipe.out / ".ray-tune"),
             callbacks=[Reporter(recipe)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=int(sys.stdout.isatty()),
         ),
-    )
+    ).fit()

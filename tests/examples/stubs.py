@@ -2,7 +2,7 @@
 
 TRAIN = """
 # Behaves like a training script, and writes each iteration that it does into `trace`.
-import json, os, signal, sys, time
+import fcntl, json, os, signal, sys, time
 
 options = dict(word[2:].partition("=")[::2] for word in sys.argv[1:])
 if "refuse" in options:
@@ -14,12 +14,15 @@ if "changed" in options:
     sys.exit(2)
 out, last = options["out"], int(options.get("iterations", 3))
 stopped = []
-if "deaf" in options:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-else:
-    # Like a training script, which the second signal ends without saving.
-    signal.signal(signal.SIGTERM, lambda number, frame: (stopped.append(number), signal.signal(number, signal.SIG_DFL)))
+# Like a training script, which the second signal ends without saving.
+signal.signal(signal.SIGTERM, lambda number, frame: (stopped.append(number), signal.signal(number, signal.SIG_DFL)))
 os.makedirs(out + "/checkpoints", exist_ok=True)
+lock = open(out + "/training.lock", "a")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print(out, "is in use by another training", file=sys.stderr)
+    sys.exit(2)
 with open(out + "/configuration.json", "w") as file:
     json.dump({"iterations": last}, file)
 with open(out + "/environment", "w") as file:

@@ -8,13 +8,14 @@ import re
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import study
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +23,7 @@ from stubs import EVALUATE, TRAIN
 from studies import logs, pictures, protocol, tables
 from studies.logs import Raw
 from studies.protocol import Question, setting
-from sweeps.runs import Group, Recipe, Run, locked
+from sweeps.runs import Group, Recipe, Run
 from sweeps.runs import write as write_record
 from training.settings import read
 from wang2019 import losses
@@ -44,7 +45,7 @@ def test_the_runs_are_those_of_the_plan_whichever_pairs_are_best():
         best, found, counts = dict.fromkeys(protocol.LOSSES, pair), dict[Run, None](), {}
         for name, question in protocol.QUESTIONS.items():
             before = len(found)
-            found.update(dict.fromkeys([*protocol.grid(question), *protocol.at_best(question, best)]))
+            found.update(dict.fromkeys(question.runs(best)))
             counts[name] = len(found) - before
         assert counts == {"losses": 32 + 16, "updates": 6, "scores": 9, "norms": 15, "lambda": 36}
         assert protocol.planned(best) == list(found)
@@ -82,18 +83,15 @@ def raw(tmp_path: Path) -> Raw:
     return Raw(tmp_path / "raw", protocol.PAIRS, protocol.SEEDS)
 
 
-def write(raw: Raw, run: Run, fid: float | Mapping[int, float], *, coverage: float = 1.0) -> None:
-    """Write the raw log of a run that ends with an FID, or that has some by iteration; it diverges if that is inf."""
-    fids = fid if isinstance(fid, Mapping) else dict.fromkeys(CHECKPOINTS, fid)
-    diverged = math.inf in fids.values()
+def write(raw: Raw, run: Run, fid: float, *, coverage: float = 1.0) -> None:
+    """Write the raw log of a run that has an FID at all checkpoints; it diverges if that is inf."""
+    diverged, metrics = fid == math.inf, {"fid": fid, "kid_mean": fid / 100, "class_coverage": coverage}
     of_kernel = {} if run.group[0][1] in ("non-saturating", "hinge") else {"k_rr": 0.5, "k_rf": 0.2, "k_ff": 0.8}
     lines: list[dict[str, Any]] = [
         {"kind": "run", "settings": run.settings, "status": "diverged" if diverged else "finished"},
         *({"kind": "training", "iteration": iteration, **of_kernel} for iteration in (1, 100, 200)),
+        *({"kind": "evaluation", "iteration": at, "metrics": metrics} for at in CHECKPOINTS if not diverged),
     ]
-    for iteration, value in {} if diverged else fids.items():
-        metrics = {"fid": value, "kid_mean": value / 100, "class_coverage": coverage}
-        lines.append({"kind": "evaluation", "iteration": iteration, "metrics": metrics})
     raw.path.mkdir(exist_ok=True)
     raw.log(run).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
@@ -114,14 +112,6 @@ def write_loss(raw: Raw, loss: str, fids: Sequence[float]) -> None:
     """Write the raw logs of a loss: at the best pair with some seeds, and at the other pairs."""
     write_grid(raw, setting(loss), [30.0] * 4)
     write_seeds(raw, setting(loss), fids)
-
-
-def write_costs(raw: Raw, milliseconds: Mapping[Group, float]) -> None:
-    lines = [
-        {"settings": dict(chosen), "milliseconds": cost, "share_of_loss": None if cost == 50 else 0.0123}
-        for chosen, cost in milliseconds.items()
-    ]
-    (raw.path / tables.COSTS).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def rows(table: str) -> list[list[str]]:
@@ -145,10 +135,7 @@ def rows(table: str) -> list[list[str]]:
 def test_a_raw_log_has_all_that_is_known_of_a_run_that_is_through_and_is_written_once(
     ended: dict[str, str], exported: bool, raw: Raw, tmp_path: Path
 ):
-    run, recipe = (
-        Run(setting("hinge"), BEST, 0),
-        Recipe("s", tmp_path, Path("t.py"), evaluate="--all", options=("--w=8",)),
-    )
+    run, recipe = Run(setting("hinge"), BEST, 0), Recipe("s", tmp_path, Path("t.py"), evaluate="--all")
     folder, record = tmp_path / run.name, recipe.fresh(run) | {"iteration": 3} | ended
     write_record(folder, record)
     (folder / "configuration.json").write_text('{"width": 8}')
@@ -156,11 +143,8 @@ def test_a_raw_log_has_all_that_is_known_of_a_run_that_is_through_and_is_written
     (folder / "evaluations").mkdir()
     for iteration in (1, 3):
         origin = {**dict.fromkeys(logs.ORIGIN, "x"), "checkpoint": {"iteration": iteration}, "other": 1}
-        result = {
-            "metrics": {"fid": 9 / iteration},
-            "class_shares": {"measured": [1], "real": [1]},
-            "provenance": origin,
-        }
+        shares = {"measured": [1], "real": [1]}
+        result = {"metrics": {"fid": 9 / iteration}, "class_shares": shares, "provenance": origin}
         (folder / "evaluations" / f"iteration-{iteration}.json").write_text(json.dumps(result))
     assert raw.export(run, recipe) is exported
     assert raw.log(run).exists() is exported
@@ -170,10 +154,8 @@ def test_a_raw_log_has_all_that_is_known_of_a_run_that_is_through_and_is_written
         record.pop("evaluated", None)
         assert of_run == {"kind": "run", **record, "configuration": {"width": 8}}
         assert training == {"kind": "training", "iteration": 1, "loss": 0.123457, "sigma": {"a": 2}, "x": None}
-        assert [(line["iteration"], line["metrics"], line["class_shares"]) for line in evaluations] == [
-            (1, {"fid": 9}, [1]),
-            (3, {"fid": 3}, [1]),
-        ]
+        found = [(line["iteration"], line["metrics"], line["class_shares"]) for line in evaluations]
+        assert found == [(1, {"fid": 9}, [1]), (3, {"fid": 3}, [1])]
         assert ["provenance" in line for line in evaluations] == [False, True]
         assert set(evaluations[1]["provenance"]) == set(logs.ORIGIN)
 
@@ -273,12 +255,8 @@ def test_tables_say_what_failed_and_what_is_open(raw: Raw):
     assert found["smmd"] == ["0.0005 / 0.002", "3.00", "0.0300", "100 %", "2 of 3, 1 diverged", "0 of 4"]
     assert found["floor: training images"] == ["-"] * 6
     write_seeds(raw, setting("mmd-rep", scores=64), [2.0, 4.0])
-    assert [cells[0::4] for cells in rows(tables.scores(raw))] == [
-        ["1", "0 of 3"],
-        ["4", "0 of 3"],
-        ["16", "3"],
-        ["64", "2 of 3"],
-    ]
+    by_scores = [["1", "0 of 3"], ["4", "0 of 3"], ["16", "3"], ["64", "2 of 3"]]
+    assert [cells[0::4] for cells in rows(tables.TABLES["scores"](raw))] == by_scores
     # That of the bounded kernel with -1 goes by the name of the attractive loss.
     write(raw, Run(setting("mmd-rbf-b"), BEST, 0), 4.0)
     by_lambda = rows(tables.lambdas(raw))
@@ -304,7 +282,8 @@ def drawn(name: str, raw: Raw) -> Any:
 def test_curves_are_means_over_seeds_with_all_seeds_in_the_band(raw: Raw):
     write_loss(raw, "hinge", [3.0, 4.0, 8.0])
     write_loss(raw, "smmd", [20.0, 6.0, math.inf])
-    write_costs(raw, {setting("hinge"): 50.0})
+    cost = {"settings": {"loss": "hinge"}, "milliseconds": 50.0, "share_of_loss": None}
+    (raw.path / tables.COSTS).write_text(json.dumps(cost) + "\n", encoding="utf-8")
     by_iteration, by_time = drawn("curves", raw).axes
     hinge, smmd = by_iteration.lines
     assert [hinge.get_label(), smmd.get_label()] == ["hinge", "smmd"]
@@ -328,9 +307,8 @@ def test_samples_are_the_first_images_of_each_sheet(raw: Raw):
     path.parent.mkdir()
     sheet = Image.new("L", (8 * side, 8 * side), 255)
     for number in range(64):
-        sheet.paste(
-            3 * number, (number % 8 * side, number // 8 * side, (number % 8 + 1) * side, (number // 8 + 1) * side)
-        )
+        x, y = number % 8 * side, number // 8 * side
+        sheet.paste(3 * number, (x, y, x + side, y + side))
     sheet.save(path)
     (axes,) = drawn("samples", raw).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == list(protocol.LOSSES)
@@ -380,44 +358,37 @@ def test_the_page_includes_all_tables_and_pictures():
     assert sorted(re.findall(r"\]\(_static/study-(.+)\.png\)", page)) == sorted(pictures.PICTURES)
 
 
-def damage_json(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"}\n", b"\n", 1))
+def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    return lambda log: log.replace(old, new)
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-9])
-
-
-def leave_out_evaluations(path: Path) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(line for line in lines if b'"evaluation"' not in line))
-
-
-def rename_a_kind(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b'"training"', b'"trainings"', 1))
+OF_KIND = ", line 2: expected the entries of a kind of lines, got {'kind': 'trainings'"
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        (LOG, damage_json, ", line 1: expected JSON"),
-        (LOG, cut, ": expected JSON"),
-        (LOG, leave_out_evaluations, ": expected one run, with evaluations"),
-        (LOG, rename_a_kind, ", line 2: expected the entries of a kind of lines, got {'kind': 'trainings'"),
-        ("costs.jsonl", damage_json, ", line 1: expected JSON"),
-        ("floor.json", damage_json, ": expected JSON"),
-        (LOG, Path.unlink, " are missing in "),
-        (LOG.replace("seed=0", "seed=2"), Path.unlink, "1 files are missing in "),
-        ("costs.jsonl", Path.unlink, "1 files are missing in "),
-        ("floor.json", Path.unlink, "1 files are missing in "),
+        (LOG, swap(b"}\n", b"\n"), ", line 1: expected JSON"),
+        (LOG, lambda log: log[:-9], ": expected JSON"),
+        (LOG, swap(b'"evaluation"', b'"training"'), ": expected one run, with evaluations"),
+        (LOG, swap(b'"training"', b'"trainings"'), OF_KIND),
+        ("costs.jsonl", swap(b"}\n", b"\n"), ", line 1: expected JSON"),
+        ("floor.json", swap(b"}\n", b"\n"), ": expected JSON"),
+        (LOG, None, " are missing in "),
+        (LOG.replace("seed=0", "seed=2"), None, "1 files are missing in "),
+        ("costs.jsonl", None, "1 files are missing in "),
+        ("floor.json", None, "1 files are missing in "),
     ],
 )
 def test_a_report_is_refused_if_a_log_is_damaged_or_missing(
-    name: str, damage: Callable[[Path], None], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, damage: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     raw, readme = shutil.copytree(FOLDER, tmp_path / "raw"), tmp_path / "README.md"
     readme.write_text(PLACE, encoding="utf-8")
-    damage(raw / name)
+    if damage:
+        (raw / name).write_bytes(damage((raw / name).read_bytes()))
+    else:
+        (raw / name).unlink()
     assert study.main(["report", f"--raw={raw}", f"--root={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -494,7 +465,9 @@ def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Stub, cap
     assert capsys.readouterr().out.splitlines()[-1] == "4 missing"
     words = ["run", f"--features={stub.features}"]
     # It does not choose before all pairs are through.
-    with locked(stub.out / Run(setting("mmd-rep"), protocol.PAIRS[0], 0).name):
+    taken = stub.out / Run(setting("mmd-rep"), protocol.PAIRS[0], 0).name
+    taken.mkdir(parents=True)
+    with FileLock(taken / "training.lock"):
         assert stub.do(*words) == 3
     assert len(stub.names()) == 3
     assert stub.do(*words) == 0

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 import sweep
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from stubs import EVALUATE, TRAIN
 from sweeps import tables
-from sweeps.runs import SWEEPS, Recipe, Run, evaluation, locked, plan, record, status, text, understood, write
+from sweeps.runs import SWEEPS, Recipe, Run, evaluation, plan, record, status, text, understood, write
 from sweeps.tables import Row
 from training.settings import read
 from wang2019 import losses
@@ -171,11 +172,6 @@ def test_what_cannot_be_done_is_refused_before_anything_is_done(
     assert not stub.out.exists()
 
 
-def test_a_sweep_that_is_not_there_is_refused(stub: Stub, capsys: pytest.CaptureFixture[str]):
-    assert sweep.main(["run", "table2", f"--out={stub.out}"]) == 2
-    assert "expected one of table1, lambda, constant, scores, got table2" in capsys.readouterr().err
-
-
 # How a run ended
 
 
@@ -216,22 +212,13 @@ def test_a_run_is_done_if_its_record_says_so_of_the_same_options(stub: Stub):
         assert dataclasses.replace(recipe, retry=again, evaluate="").is_done(RUN) is evaluated
 
 
-def test_a_lock_is_held_once_and_ends_with_its_last_holder(tmp_path: Path):
-    folder = tmp_path / "run"
-    assert status(folder) == "missing"
-    with locked(folder) as first, locked(folder) as second:
-        assert first is not None
-        assert second is None
-        assert status(folder) == "running"
-        with locked(folder, shared=True) as looking:
-            assert looking is None
-        heir = subprocess.Popen(["sleep", "60"], pass_fds=[first])
-    assert status(folder) == "running"
-    heir.kill()
-    heir.wait()
-    assert status(folder) == "missing"
-    (folder / "console.log").touch()
-    assert status(folder) == "interrupted"
+def test_a_run_is_running_while_a_training_has_it(tmp_path: Path):
+    assert status(tmp_path) == "missing"
+    with FileLock(tmp_path / "training.lock"):
+        assert status(tmp_path) == "running"
+    assert status(tmp_path) == "missing"
+    (tmp_path / "console.log").touch()
+    assert status(tmp_path) == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -239,18 +226,16 @@ def test_a_lock_is_held_once_and_ends_with_its_last_holder(tmp_path: Path):
     [
         ("run.json", "{"),
         ("run.json", '{"study": "table1"}'),
-        ("run.json", "{settings: 1}"),
+        ("run.json", '{RECORD, "settings": {"loss": "hinge"}}'),
         ("log.jsonl", '{"iteration": 1}\nno\n'),
         ("evaluations/x.json", '{"metrics": 1}'),
     ],
 )
 def test_a_broken_record_of_a_sweep_is_named(name: str, content: str, stub: Stub, capsys: pytest.CaptureFixture[str]):
     folder, fresh = stub.out / RUN.name, stub.recipe().fresh(RUN)
-    ended = {"status": "finished", "iteration": 3} if name.startswith("evaluations") else {}
-    write(folder, {**fresh, **ended})
+    write(folder, {**fresh, "status": "finished" if name.startswith("evaluations") else "missing"})
     (folder / name).parent.mkdir(exist_ok=True)
-    broken = json.dumps({**fresh, "settings": {"loss": "hinge"}}) if content == "{settings: 1}" else content
-    (folder / name).write_text(broken, encoding="utf-8")
+    (folder / name).write_text(content.replace("RECORD", json.dumps(fresh)[1:-1]), encoding="utf-8")
     assert sweep.main(["collect", "table1", f"--out={stub.out}"]) == 2
     message = capsys.readouterr().err
     assert f"{folder / name}" in message
@@ -296,14 +281,13 @@ def test_the_best_pair_is_that_of_the_first_seed_whatever_others_say():
 
 
 def test_runs_that_differ_in_more_than_their_settings_are_not_compared_in_silence():
-    warning = "**These runs cannot be compared.** Trained by "
-    assert warning not in tables.summary("losses", [row(fid=2), row(1, fid=1)], "fid")
-    other = row(1, fid=1)._replace(command="train --width=3")
-    assert f"{warning}`train`, by `train --width=3`; measured in `a.json`." in tables.summary(
-        "x", [row(fid=2), other], "fid"
-    )
-    other = row(1, name="b", fid=1)
-    assert f"{warning}`train`; measured in `a.json`, in `b.json`." in tables.summary("x", [row(fid=2), other], "fid")
+    alike, warning = row(1, fid=1), "**These runs cannot be compared.** Trained by "
+    for other, message in (
+        (alike._replace(command="train --width=3"), f"{warning}`train`, by `train --width=3`; measured in `a.json`."),
+        (row(1, name="b", fid=1), f"{warning}`train`; measured in `a.json`, in `b.json`."),
+    ):
+        assert message in tables.summary("x", [row(fid=2), other], "fid")
+    assert warning not in tables.summary("x", [row(fid=2), alike], "fid")
 
 
 def test_an_evaluation_counts_for_its_own_iteration_and_can_be_chosen_of_several(tmp_path: Path):
@@ -342,7 +326,7 @@ def test_a_sweep_in_the_works_can_be_collected(stub: Stub, capsys: pytest.Captur
     (stub.out / slow.name / "log.jsonl").write_text('{"iteration": 1}\n{"iteration": 2}\n{"iter')
     other = plan(SWEEPS["lambda"], {}, [(1, 2)])[0]
     write(stub.out / other.name, {**stub.recipe().fresh(other), "study": "lambda"})
-    with locked(stub.out / slow.name):
+    with FileLock(stub.out / slow.name / "training.lock"):
         assert sweep.main(["collect", "table1", f"--out={stub.out}", "--limit=20.5"]) == 0
     with (stub.out / "table1.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -369,9 +353,13 @@ def test_tables_are_written_without_what_draws_the_figure(
     assert {path.name for path in stub.out.glob("table1.*")} == {"table1.csv", "table1.md"}
 
 
-def test_what_was_never_begun_cannot_be_collected(stub: Stub, capsys: pytest.CaptureFixture[str]):
-    assert sweep.main(["collect", "table1", f"--out={stub.out}"]) == 2
-    assert f"{stub.out} has no runs of table1" in capsys.readouterr().err
+def test_a_sweep_that_is_not_there_is_refused(stub: Stub, capsys: pytest.CaptureFixture[str]):
+    for words, message in (
+        (["run", "table2"], "expected one of table1, lambda, constant, scores, got table2"),
+        (["collect", "table1"], f"{stub.out} has no runs of table1"),
+    ):
+        assert sweep.main([*words, f"--out={stub.out}"]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_more_seeds_are_planned_at_the_best_pairs_of_settings_that_are_known(
@@ -448,15 +436,7 @@ def test_all_runs_are_done_once_and_what_diverged_or_failed_is_noted(stub: Stub,
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_scheduler_stops_what_is_worse_at_the_rungs(stub: Stub):
-    words = [
-        "--losses=mmd-rep,mmd-rbf",
-        "--evaluate=",
-        "--scheduler=async_hyperband",
-        "--rungs=2",
-        "--jobs=1",
-        "--",
-        "--iterations=4",
-    ]
+    words = ["--losses=mmd-rep,mmd-rbf", "--evaluate=", "--rungs=2", "--jobs=1", "--", "--iterations=4"]
     assert stub.run(*words) == 0
     found = {name: record(stub.out / name) for name in stub.traces()}
     stopped = [name for name, each in found.items() if each and each["status"] == "stopped"]
@@ -474,9 +454,10 @@ def test_a_scheduler_stops_what_is_worse_at_the_rungs(stub: Stub):
 @pytest.mark.usefixtures("cluster")
 def test_a_run_in_the_hands_of_another_process_is_left_to_it(stub: Stub, capsys: pytest.CaptureFixture[str]):
     taken = "loss=mmd-rep,lr-discriminator=0.0001,lr-generator=0.0001,seed=0"
-    with locked(stub.out / taken):
+    (stub.out / taken).mkdir(parents=True)
+    with FileLock(stub.out / taken / "training.lock"):
         assert stub.run("--losses=mmd-rep") == 3
-    assert f"{taken}: in the hands of another process" in capsys.readouterr().out
+    assert "taken is in use by another training\n" in capsys.readouterr().out.replace(taken, "taken")
     assert list(stub.traces().values()) == [[1, 2, 3]]
 
 
@@ -516,5 +497,10 @@ def test_a_sweep_on_two_workers_that_was_ended_is_finished_by_the_same_command(n
 def test_a_real_training_is_finished_and_another_diverges(stub: Stub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES), *sys.path]))
     words = ["run", "table1", f"--out={stub.out}", "--script=dcgan_fake", "--losses=hinge", "--jobs=2"]
-    assert sweep.main([*words, "--pairs=1e-4/2e-4,1e3/1e37", "--", "--normalisation=none", "--iterations=6"]) == 0
-    assert sorted(stub.statuses().values()) == ["diverged", "finished"]
+    words += ["--pairs=1e-4/2e-4,1e3/1e37,1e-4/1e-4", "--", "--normalisation=none", "--iterations=6"]
+    taken = stub.out / "loss=hinge,lr-discriminator=0.0001,lr-generator=0.0001,seed=0"
+    taken.mkdir(parents=True)
+    with FileLock(taken / "training.lock"):
+        assert sweep.main(words) == 3
+        assert sorted(stub.statuses().values()) == ["diverged", "finished", "running"]
+    assert status(taken) == "interrupted"
