@@ -73,7 +73,6 @@ class Train(Study):
             self.out.absolute(),
             EXAMPLES / f"{protocol.SCRIPT}.py",
             evaluate=shlex.join([f"--features={self.features}", *protocol.EVALUATION]),
-            evaluator=EXAMPLES / "evaluate.py",
             jobs=self.jobs,
             gpus=0,
             options=(*protocol.OPTIONS, f"--data-root={self.data_root}"),

@@ -167,9 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(command, Train):
             recipe, options = command.recipe, tuple(words[end + 1 :])
             script = recipe.script if recipe.script.suffix == ".py" else EXAMPLES / f"{recipe.script}.py"
-            whole = {"out": recipe.out, "script": script, "evaluator": recipe.evaluator}
-            absolute: Any = {name: path.absolute() for name, path in whole.items()}
-            command.recipe = replace(recipe, options=options, **absolute)
+            command.recipe = replace(recipe, out=recipe.out.absolute(), script=script.absolute(), options=options)
         return command.do()
     except (RefusedError, OSError) as error:
         print(f"sweep.py: error: {error}", file=sys.stderr)

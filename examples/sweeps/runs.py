@@ -139,8 +139,6 @@ class Recipe:
     """Training script; a name without .py is one of examples/."""
     evaluate: str | None = None
     """Evaluate finished runs with these options, one string."""
-    evaluator: Path = EXAMPLES / "evaluate.py"
-    """Script that evaluates."""
     rungs: tuple[int, ...] = ()
     """Evaluate runs after these iterations too, each three times the one before, and stop the worse two thirds."""
     retry: bool = False
@@ -159,6 +157,11 @@ class Recipe:
     """Of the training script, the same for all runs."""
     directory: tyro.conf.Suppress[Path] = field(default_factory=Path.cwd)
     """Where the commands run."""
+
+    @property
+    def evaluator(self) -> Path:
+        """The script that evaluates, beside the one that trains."""
+        return self.script.with_name("evaluate.py")
 
     def training(self, run: Run, *more: str) -> list[str]:
         """Return the command that trains."""

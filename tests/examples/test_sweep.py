@@ -37,12 +37,12 @@ class Stub:
     """A sweep with stubs in place of the training and the evaluation."""
 
     def __init__(self, folder: Path):
-        self.out, self.script, self.evaluator = folder / "sweep", folder / "train.py", folder / "evaluate.py"
+        self.out, self.script = folder / "sweep", folder / "train.py"
         self.script.write_text(TRAIN, encoding="utf-8")
-        self.evaluator.write_text(EVALUATE, encoding="utf-8")
+        self.script.with_name("evaluate.py").write_text(EVALUATE, encoding="utf-8")
 
     def words(self, *words: str) -> list[str]:
-        own = [f"--out={self.out}", f"--script={self.script}", f"--evaluator={self.evaluator}", PAIRS, "--jobs=2"]
+        own = [f"--out={self.out}", f"--script={self.script}", PAIRS, "--jobs=2"]
         return ["run", "table1", *own, *words]
 
     def run(self, *words: str) -> int:
@@ -157,7 +157,6 @@ def test_the_shares_of_an_array_are_all_runs_each_once(stub: Stub, capsys: pytes
         (["--vary=width"], "--vary: expected OPTION=VALUE,..., got width"),
         (["--share=2/2"], "--share: expected I/N with I from 0 to N - 1, got 2/2"),
         (["--script=dcgan_mnist"], "there is no "),
-        (["--evaluate=", "--evaluator=nowhere.py"], "/nowhere.py"),
         (["--", "--seed=3"], "--seed is given by the sweep"),
         (["--", "--loss", "hinge"], "--loss is given by the sweep"),
         (["--vary=width=2,4", "--", "--width", "8"], "--width is given by the sweep"),
@@ -351,6 +350,13 @@ def test_tables_are_written_without_what_draws_the_figure(
     assert sweep.main(["collect", "table1", f"--out={stub.out}"]) == 2
     assert "the figure needs matplotlib: import of matplotlib" in capsys.readouterr().err
     assert {path.name for path in stub.out.glob("table1.*")} == {"table1.csv", "table1.md"}
+
+
+def test_a_script_without_an_evaluation_beside_it_is_refused(stub: Stub, capsys: pytest.CaptureFixture[str]):
+    stub.script.with_name("evaluate.py").unlink()
+    assert stub.run("--losses=hinge", "--evaluate=") == 2
+    assert f"there is no {stub.script.with_name('evaluate.py')}" in capsys.readouterr().err
+    assert not stub.out.exists()
 
 
 def test_a_sweep_that_is_not_there_is_refused(stub: Stub, capsys: pytest.CaptureFixture[str]):
