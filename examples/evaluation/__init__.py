@@ -1,5 +1,5 @@
 """The parts of `evaluate.py`: networks that give features, metrics, and the origin of a number."""
 
-from training.requirements import need
+from training import need
 
 need("torchmetrics")

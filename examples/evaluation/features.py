@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from classifier import restore
 from torch import Tensor, nn
+from training import need
 from training.batches import centred, to_pixels
-from training.requirements import need
 
 from evaluation.provenance import digest_of_file, digest_of_network
 
@@ -33,14 +33,14 @@ class Inception(nn.Module):
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
         try:
-            self.network = FeatureExtractorInceptionV3(
-                INCEPTION, ["2048", "logits_unbiased"], feature_extractor_weights_path=weights and str(weights)
-            )
+            parts = ["2048", "logits_unbiased"]
+            self.network = FeatureExtractorInceptionV3(INCEPTION, parts, weights and str(weights))
         except OSError as error:
-            raise ValueError(
-                f"features: the weights of Inception cannot be read ({error}). Fetch {URL_INCEPTION_V3} elsewhere and "
-                "name the file by --inception-weights; or choose other --features."
-            ) from error
+            advice = f"Fetch {URL_INCEPTION_V3} elsewhere and name the file by --inception-weights"
+            message = (
+                f"features: the weights of Inception cannot be read ({error}). {advice}; or choose other --features."
+            )
+            raise ValueError(message) from error
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features `(n, 2048)` and the logits `(n, 1008)`; grey images get three equal channels."""
@@ -48,14 +48,10 @@ class Inception(nn.Module):
 
 
 def load(choice: str, *, shape: tuple[int, ...], inception_weights: Path | None = None) -> Features:
-    """Return the network that a user chooses, for images of a shape.
+    """Return the network that a user chooses, for images of a shape; errors say what cannot be used.
 
     The choice is `"inception"`, whose weights torch-fidelity downloads by default; or the path of weights that
     `examples/classifier.py` wrote; or that of a Python file with a function `load()` that returns a module.
-
-    Raises:
-        RefusedError: if weights of a classifier are damaged.
-        ValueError: if a file is missing or of another kind, or if the network's output cannot be used.
     """
     path = Path(choice)
     about: dict[str, Any] = {"name": path.name, "resize": "none"}
@@ -85,18 +81,13 @@ def load(choice: str, *, shape: tuple[int, ...], inception_weights: Path | None 
 
 
 def outputs(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a network's features of bytes, and its logits, `(n, 0)` if it has none, in float64.
-
-    Raises:
-        ValueError: if they are not matrices of finite numbers with a row for each image.
-    """
+    """Return a network's features of bytes, and its logits, `(n, 0)` if it has none, in float64."""
     found = network(centred(pixels))
     pair = found if isinstance(found, tuple | list) else (found,)
     tensors = all(isinstance(part, Tensor) and part.ndim == 2 and len(part) == len(pixels) for part in pair)
     if len(pair) > 2 or not tensors or not all(part.isfinite().all() for part in pair):
-        raise ValueError(
-            f"features: expected features of {len(pixels)} rows of finite numbers, or with logits, got {found}"
-        )
+        rows = f"{len(pixels)} rows of finite numbers"
+        raise ValueError(f"features: expected features of {rows}, or a pair with logits, got {found}")
     return pair[0].double(), pair[1].double() if len(pair) == 2 else pair[0].new_empty(len(pixels), 0)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.errors import RefusedError, UnreadableError
+from training.errors import RefusedError
 
 
 class Positions(Sampler[list[int]]):
@@ -50,17 +50,18 @@ def batches(
         raise RefusedError(f"batch_size: expected at most the number of images, {count}; got {batch_size}")
     if batch_size % fabric.world_size:
         raise RefusedError(f"batch_size: expected a multiple of the {fabric.world_size} processes, got {batch_size}")
-    ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+    share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
     loader = DataLoader(
         images,
-        batch_sampler=Positions(count, batch_size, seed=seed, start=start, **ranks),
+        batch_sampler=Positions(count, batch_size, seed=seed, start=start, **share),
         num_workers=workers,
         pin_memory=fabric.device.type == "cuda",
         collate_fn=_collated,
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # else the loader would draw from the global one
     )
-    return _named(cast(Iterable[Tensor], fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
+    on_device: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    return iter(on_device)
 
 
 def centred(pixels: Tensor) -> Tensor:
@@ -75,18 +76,6 @@ def to_pixels(images: Tensor) -> Tensor:
 
 def _collated(found: Tensor | list[Tensor]) -> Tensor:
     return found if isinstance(found, Tensor) else torch.stack(found)
-
-
-def _named(loader: Iterable[Tensor]) -> Iterator[Tensor]:
-    try:
-        yield from loader
-    except UnreadableError as error:  # whose message begins with the traceback of a worker
-        raise UnreadableError(
-            str(error)
-            .strip()
-            .splitlines()[-1]
-            .removeprefix(f"{UnreadableError.__module__}.{UnreadableError.__qualname__}: ")
-        ) from error
 
 
 def _leave_signals(_: int) -> None:

@@ -14,13 +14,15 @@ from training.files import read_tensors, replacing
 State = dict[str, Any]
 """What loads with `weights_only=True`: tensors, numbers, strings, and containers of them."""
 
-KEPT = 2
-"""How many stay: the newest, and the one before in case that is damaged."""
-
 
 def path_of(folder: Path, iteration: int) -> Path:
     """Return where the checkpoint of an iteration is."""
     return folder / f"iteration-{iteration:08d}.pt"
+
+
+def iteration_of(path: Path) -> int:
+    """Return the iteration in the name of a checkpoint."""
+    return int(path.stem.rpartition("-")[2])
 
 
 def newest_first(folder: Path) -> list[Path]:
@@ -29,24 +31,14 @@ def newest_first(folder: Path) -> list[Path]:
     return sorted(found, key=iteration_of, reverse=True)
 
 
-def iteration_of(path: Path) -> int:
-    """Return the iteration in the name of a checkpoint."""
-    return int(path.stem.rpartition("-")[2])
-
-
 def read(path: Path) -> State:
-    """Return a checkpoint, on the CPU.
-
-    Raises:
-        RefusedError: if it is not there, damaged, no checkpoint of these scripts, or has numbers that are not finite.
-    """
+    """Return a checkpoint, on the CPU; `RefusedError` if it is not there or damaged, or if a number is not finite."""
     state = read_tensors(path)
     if not isinstance(state, dict) or not {"paper", "configuration", "iteration"} <= state.keys():
         raise RefusedError(f"{path} is no checkpoint of these scripts")
     if type(state["iteration"]) is not int or state["iteration"] < 0:
         raise RefusedError(f"{path} is damaged: expected an iteration >= 0, got {state['iteration']!r}")
-    lost = not_finite(state)
-    if lost:
+    if lost := not_finite(state):
         raise RefusedError(f"{path} cannot be used: numbers in {lost} are not finite")
     return state
 
@@ -54,22 +46,20 @@ def read(path: Path) -> State:
 def write(path: Path, state: State) -> None:
     """Write a checkpoint that is complete or not there."""
     with replacing(path) as partial:
-        try:
-            torch.save(state, partial)
-        except RuntimeError as error:  # so PyTorch calls it if the disk is full
-            raise OSError(next(iter(str(error).splitlines()), "")) from error
+        torch.save(state, partial)
 
 
 def tidy(folder: Path, iteration: int, keep_every: int | None) -> None:
     """Delete all checkpoints but the newest two up to an iteration and the multiples of `keep_every`.
 
-    Later ones belong to a run that was abandoned for an earlier checkpoint.
+    The second is for the case that the newest is damaged. Later ones are of a run that was abandoned for an earlier
+    checkpoint.
     """
     paths = newest_first(folder)
     earlier = [path for path in paths if iteration_of(path) <= iteration]
     milestones = [path for path in earlier if keep_every and iteration_of(path) % keep_every == 0]
     for path in paths:
-        if path not in earlier[:KEPT] + milestones:
+        if path not in earlier[:2] + milestones:
             path.unlink(missing_ok=True)
 
 

@@ -35,12 +35,6 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def append_line(path: Path, line: Line) -> None:
-    """Append to a file of JSON lines."""
-    with _named(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a file that is complete or as it was before."""
     with replacing(path) as partial:
@@ -52,26 +46,27 @@ def write_lines(path: Path, lines: list[Line]) -> None:
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
+def append_line(path: Path, line: Line) -> None:
+    """Append to a file of JSON lines."""
+    with _named(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def read_tensors(path: Path) -> Any:  # noqa: ANN401
-    """Return what `torch.save` wrote, on the CPU.
+    """Return what `torch.save` wrote, on the CPU; `RefusedError` if the file is not there or damaged.
 
     `torch.load` does not look at the checksums in a file, so that a flipped bit would be loaded as another number.
-
-    Raises:
-        RefusedError: if the file is not there or damaged.
     """
     if not path.is_file():
         raise RefusedError(f"There is no {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        found = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} does not match its checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage leads to errors of any kind
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RefusedError(f"{path} cannot be read, it is truncated or of another kind: {reason}") from error
-    if damaged:
-        raise RefusedError(f"{path} cannot be read: {damaged} does not match its checksum")
-    return found
+        raise RefusedError(f"{path} cannot be read: it is damaged or of another kind: {reason}") from error
 
 
 def read_json(path: Path, **needed: type) -> Line:
@@ -94,8 +89,9 @@ def read_lines(path: Path, *, growing: bool = False, **needed: type) -> list[Lin
 def _named(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
+    except (OSError, RuntimeError) as error:  # the latter is PyTorch's if the disk is full
+        reason, *_ = str(error).splitlines() or [""]
+        raise OSError(f"{path} cannot be written: {reason}") from error
 
 
 def _parsed(text: bytes, where: str, needed: dict[str, type]) -> Line:

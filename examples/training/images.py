@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from training import ADVICE
 from training.errors import RefusedError, UnreadableError
-from training.requirements import ADVICE
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
@@ -70,13 +72,12 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
     """
     if dataset == "fake":
         return fake(size, channels, seed=int(split == "test"))
-    if dataset == "folder" and split == "train":
-        return Pictures(files(root), _open, shorter_side(size), channels)
-    reader = {"train": _TRAIN, "test": _TEST}[split].get(dataset)
-    if reader is None:
-        raise RefusedError(f"split: {dataset} has no {split} split; {', '.join(_TEST)} have one")
+    if split == "test" and dataset not in WITH_TEST:
+        raise RefusedError(f"split: {dataset} has no test split; {', '.join(WITH_TEST)} have one")
+    if dataset == "folder":
+        return Pictures(files(root), Image.open, shorter_side(size), channels)
     try:
-        return reader(root)
+        return READERS[dataset](root, **({"train": False} if split == "test" else {}))
     except RefusedError:
         raise
     except Exception as error:  # of any kind, since files may be damaged in any way
@@ -85,42 +86,31 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
 
 def cifar10(root: Path, *, train: bool = True) -> Pixels:
     """Return the 50,000 training images of CIFAR-10, or the 10,000 test images."""
-    _expect(
-        root / "cifar-10-batches-py",
-        f"Download cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it in {root}.",
-    )
-    images = torchvision().CIFAR10(root, train=train).data
-    return Pixels(torch.from_numpy(images).permute(0, 3, 1, 2))
+    source = "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html"
+    _expect(root / "cifar-10-batches-py", f"Download {source} and unpack it in {root}.")
+    return Pixels(torch.from_numpy(torchvision().CIFAR10(root, train=train).data).permute(0, 3, 1, 2))
 
 
-def stl10(root: Path, *, split: str = "unlabeled") -> Pictures:
+def stl10(root: Path, *, train: bool = True) -> Pictures:
     """Return the 100,000 unlabeled images of STL-10, or the 8,000 test images, reduced from 96 to 48 pixels."""
-    _expect(
-        root / "stl10_binary" / f"{split}_X.bin",
-        f"Download stl10_binary.tar.gz from https://cs.stanford.edu/~acoates/stl10/ and unpack it in {root}.",
-    )
-    return Pictures(torchvision().STL10(root, split=split), _first, shorter_side(48))
+    split, source = "unlabeled" if train else "test", "stl10_binary.tar.gz from https://cs.stanford.edu/~acoates/stl10/"
+    _expect(root / "stl10_binary" / f"{split}_X.bin", f"Download {source} and unpack it in {root}.")
+    return Pictures(torchvision().STL10(root, split=split), itemgetter(0), shorter_side(48))
 
 
 def celeba(root: Path, fit: Fit | None = None) -> Pictures:
     """Return all 202,599 aligned images of CelebA, reduced to 72 x 88 pixels, of which the middle 64 x 64 remain."""
     folder = root / "celeba" / "img_align_celeba"
-    _expect(
-        folder,
-        "Download img_align_celeba.zip (Align&Cropped Images) from "
-        f"https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack it in {folder.parent}.",
-    )
-    return Pictures(files(folder), _open, fit or middle(64, of=(88, 72)))
+    source = "img_align_celeba.zip (Align&Cropped Images) from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+    _expect(folder, f"Download {source} and unpack it in {folder.parent}.")
+    return Pictures(files(folder), Image.open, fit or shorter_side(64, of=(88, 72)))
 
 
 def lsun(root: Path) -> Pictures:
     """Return the 3,033,042 training images of LSUN bedrooms, the shorter side reduced to 64 pixels, and cropped."""
-    _expect(
-        root / "bedroom_train_lmdb",
-        "Download bedroom_train_lmdb.zip by https://github.com/fyu/lsun (python download.py -c bedroom) "
-        f"and unpack it in {root}; to read it, install lmdb.",
-    )
-    return Pictures(torchvision().LSUN(str(root), classes=["bedroom_train"]), _first, shorter_side(64))
+    source = "bedroom_train_lmdb.zip by https://github.com/fyu/lsun (python download.py -c bedroom)"
+    _expect(root / "bedroom_train_lmdb", f"Download {source} and unpack it in {root}; to read it, install lmdb.")
+    return Pictures(torchvision().LSUN(str(root), classes=["bedroom_train"]), itemgetter(0), shorter_side(64))
 
 
 def fashion_mnist(root: Path, *, train: bool = True) -> Pixels:
@@ -130,21 +120,27 @@ def fashion_mnist(root: Path, *, train: bool = True) -> Pixels:
 
 def fashion_mnist_data(root: Path, *, train: bool) -> Any:  # noqa: ANN401
     """Return torchvision's Fashion-MNIST, unpacked from Debian's files if the folder has none of its own."""
-    raw = root / "FashionMNIST" / "raw"
-    datasets = torchvision()
-    packed = [*root.glob("*-ubyte.gz"), *DEBIAN_FASHION_MNIST.glob("*-ubyte.gz")]
-    for file in packed:
+    raw, datasets = root / "FashionMNIST" / "raw", torchvision()
+    for file in [*root.glob("*-ubyte.gz"), *DEBIAN_FASHION_MNIST.glob("*-ubyte.gz")]:
         if not (raw / file.stem).exists():
             raw.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=raw) as scratch:  # so that a file is complete or not there
                 datasets.utils.extract_archive(str(file), scratch)
                 (Path(scratch) / file.stem).replace(raw / file.stem)
-    _expect(
-        raw / "train-images-idx3-ubyte",
-        "Download the four files from https://github.com/zalandoresearch/fashion-mnist and put them into "
-        f"{root}; or, on Debian: apt install dataset-fashion-mnist.",
-    )
+    source = f"the four files from https://github.com/zalandoresearch/fashion-mnist and put them into {root}"
+    _expect(raw / "train-images-idx3-ubyte", f"Download {source}; or, on Debian: apt install dataset-fashion-mnist.")
     return datasets.FashionMNIST(root, train=train)
+
+
+READERS: dict[str, Callable[..., Dataset[Tensor]]] = {
+    "cifar10": cifar10,
+    "stl10": stl10,
+    "celeba": celeba,
+    "lsun": lsun,
+    "fashion-mnist": fashion_mnist,
+}
+WITH_TEST = ("cifar10", "stl10", "fashion-mnist")
+"""The data sets with a test split, whose readers take `train=False`."""
 
 
 def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Pixels:
@@ -161,18 +157,12 @@ def files(root: Path) -> list[Path]:
     return found
 
 
-def shorter_side(size: int) -> Fit:
-    """Return what scales the shorter side of an image to `size` and cuts off both ends of the longer one."""
-    return middle(size, of=size)
-
-
-def middle(size: int, of: int | tuple[int, int]) -> Fit:
-    """Return what scales an image to `of`, height and width or the shorter side, and takes `size` x `size` pixels."""
+def shorter_side(size: int, of: int | tuple[int, int] | None = None) -> Fit:
+    """Return what scales the shorter side to `size`, or height and width to `of`, and takes the middle square."""
     torchvision()
     from torchvision.transforms import v2
 
-    scale = v2.Resize(of, v2.InterpolationMode.LANCZOS)
-    return v2.Compose([scale, v2.CenterCrop(size)])
+    return v2.Compose([v2.Resize(of or size, v2.InterpolationMode.LANCZOS), v2.CenterCrop(size)])
 
 
 def torchvision() -> Any:  # noqa: ANN401
@@ -185,31 +175,6 @@ def torchvision() -> Any:  # noqa: ANN401
     return datasets
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401
-    from PIL import Image
-
-    return Image.open(path)
-
-
-def _first(item: Sequence[Any]) -> Any:  # noqa: ANN401
-    return item[0]
-
-
 def _expect(path: Path, advice: str) -> None:
     if not path.exists():
         raise RefusedError(f"There is no {path}. {advice}")
-
-
-_TRAIN: dict[str, Callable[[Path], Dataset[Tensor]]] = {
-    "cifar10": cifar10,
-    "stl10": stl10,
-    "celeba": celeba,
-    "lsun": lsun,
-    "fashion-mnist": fashion_mnist,
-}
-
-_TEST: dict[str, Callable[[Path], Dataset[Tensor]]] = {
-    "cifar10": lambda root: cifar10(root, train=False),
-    "stl10": lambda root: stl10(root, split="test"),
-    "fashion-mnist": lambda root: fashion_mnist(root, train=False),
-}

@@ -14,8 +14,8 @@ from typing import NoReturn, TypeVar
 import torch
 from lightning_fabric import Fabric
 
+from training import need
 from training.errors import InterruptedBySignalError, RefusedError, StoppedError
-from training.requirements import need
 from training.settings import S, Settings, to_json
 
 T = TypeVar("T")
@@ -42,8 +42,7 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
         # What a single process meets with is an OSError; all others are raised in all processes.
         if fabric is None or fabric.is_global_zero or isinstance(error, OSError):
             print(error, file=sys.stderr)
-        status = 128 + error.signal if isinstance(error, InterruptedBySignalError) else 1
-        _exit(fabric, 2 if isinstance(error, RefusedError) and not isinstance(error, OSError) else status)
+        _exit(fabric, getattr(error, "status", 1))
     except Exception:
         if fabric is None or fabric.world_size == 1:
             raise
@@ -87,8 +86,11 @@ def _exit(fabric: Fabric | None, status: int) -> NoReturn:
 
 
 def _fabric(settings: Settings) -> Fabric:
-    devices = settings.devices or _of_environment("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
-    nodes = settings.nodes or _of_environment("GROUP_WORLD_SIZE", "SLURM_NNODES")
+    def of_environment(*names: str) -> int:
+        return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 1)
+
+    devices = settings.devices or of_environment("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
+    nodes = settings.nodes or of_environment("GROUP_WORLD_SIZE", "SLURM_NNODES")
     try:
         return Fabric(
             accelerator=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
@@ -99,7 +101,3 @@ def _fabric(settings: Settings) -> Fabric:
         )
     except (RuntimeError, ValueError) as error:
         raise RefusedError(f"device: {error}") from error
-
-
-def _of_environment(*names: str) -> int:
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 1)

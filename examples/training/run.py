@@ -28,14 +28,9 @@ from training.launch import agreed, everywhere
 from training.settings import Settings, changes, saved, to_json
 
 LOCK = "training.lock"
-
-SAMPLES = 64
-"""Images on a sheet of samples."""
-
+SAMPLES = 64  # images on a sheet of samples
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-ASK_EVERY = 10
-"""Iterations after which several processes ask each other whether one of them got a signal."""
+ASK_EVERY = 10  # iterations after which several processes ask each other whether one of them got a signal
 
 
 class Run:
@@ -49,10 +44,10 @@ class Run:
         self._folder, self._checkpoints = settings.out, settings.out / "checkpoints"
         self._about = {"paper": paper, "configuration": saved(settings), "images": images}
         self._lock = FileLock(self._folder / LOCK, timeout=0)
-        self._handlers: dict[int, Any] = {}
-        self._signal = 0
-        self._board: TensorBoardLogger | None = None
         self._untouched = False
+        self._signal = 0
+        self._handlers: dict[int, Any] = {}
+        self._board: TensorBoardLogger | None = None
 
     def __enter__(self) -> Run:
         agreed(self._fabric, self._acquire)
@@ -112,7 +107,7 @@ class Run:
         self._bar.update()
 
     def log(self, line: Line, *, advice: str, shown: Sequence[str] = ("loss_discriminator", "loss_generator")) -> None:
-        """Append a line with its `iteration` to the log, with the iterations in a second.
+        """Append a line with its `iteration` to the log, with the iterations in a second, and show some numbers of it.
 
         If a number is not finite, the training stops; `advice` says what to try.
         """
@@ -120,10 +115,8 @@ class Run:
         self._watch = (iteration, time.perf_counter())
         for name, number in line.items():
             if isinstance(number, float) and not math.isfinite(number):
-                raise StoppedError(
-                    f"Stopped at iteration {iteration}, where {name} is {number}. Try {advice}; the last checkpoint is "
-                    "from before."
-                )
+                where = f"Stopped at iteration {iteration}, where {name} is {number}"
+                raise StoppedError(f"{where}. Try {advice}; the last checkpoint is from before.")
         line = line | {"iterations_per_second": round((iteration - before) / (time.perf_counter() - start), 2)}
         self.append("log", line)
         numbers = {name: line[name] for name in (*shown, "iterations_per_second")}
@@ -132,12 +125,10 @@ class Run:
             self._fabric.print(f"iteration {iteration:,} of {self._settings.iterations:,}: {listed}", flush=True)
         self._bar.set_postfix(numbers)
         if self._board:
-            parts = {
-                f"{name}/{key}": n for name, each in line.items() if isinstance(each, dict) for key, n in each.items()
-            }
-            self._board.log_metrics(
-                {name: each for name, each in (line | parts).items() if isinstance(each, float)}, iteration
-            )
+            groups = {name: each for name, each in line.items() if isinstance(each, dict)}
+            parts = {f"{name}/{key}": number for name, each in groups.items() for key, number in each.items()}
+            flat = {name: number for name, number in (line | parts).items() if isinstance(number, float)}
+            self._board.log_metrics(flat, iteration)
 
     def append(self, name: str, line: Line) -> None:
         """Append a line with its `iteration` to a log."""
@@ -160,8 +151,7 @@ class Run:
         """Save a checkpoint, and delete those that are not kept; stop if a number is not finite."""
         iteration = state["iteration"]
         content = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in state.items()}
-        lost = checkpoints.not_finite(content)
-        if lost:
+        if lost := checkpoints.not_finite(content):
             raise StoppedError(f"Stopped at iteration {iteration}, where numbers in {lost} are not finite")
 
         def act() -> None:
@@ -205,12 +195,9 @@ class Run:
         if asked != "auto":
             path = Path(asked)
             if self._content() and path.resolve().parent != self._checkpoints.resolve():
-                raise RefusedError(
-                    f"{self._folder} is not empty, and {path} is not a checkpoint of the run in it, which would be "
-                    "lost; choose another --out"
-                )
-            self._check(path, checkpoints.read(path))
-            return path
+                lost = f"{path} is not a checkpoint of the run in it, which would be lost; choose another --out"
+                raise RefusedError(f"{self._folder} is not empty, and {lost}")
+            return self._checked(path, checkpoints.read(path))
         there = checkpoints.newest_first(self._checkpoints)
         for path in there:
             try:
@@ -218,13 +205,13 @@ class Run:
             except RefusedError as error:
                 print(f"Warning: {error}", file=sys.stderr)
                 continue
-            self._check(path, state)
-            return path
+            return self._checked(path, state)
         if there:
             raise RefusedError(f"No checkpoint in {self._checkpoints} can be read; move it away to start anew")
         return None
 
-    def _check(self, path: Path, state: State) -> None:
+    def _checked(self, path: Path, state: State) -> Path:
+        """Return the path of a checkpoint that is one of this run."""
         for name in ("paper", "images"):
             if state.get(name) != self._about[name]:
                 raise RefusedError(f"{path}: expected {name} {self._about[name]!r}, got {state.get(name)!r}")
@@ -232,10 +219,9 @@ class Run:
             raise RefusedError(f"{path}: expected the settings by name, got {state['configuration']!r}")
         found = changes(state["configuration"], self._settings)
         if found and not self._settings.force:
-            raise RefusedError(
-                f"These settings are not those of {path}: {'; '.join(found)}. Choose the same again, or another --out, "
-                "or go on regardless by --force."
-            )
+            advice = "Choose the same again, or another --out, or go on regardless by --force."
+            raise RefusedError(f"These settings are not those of {path}: {'; '.join(found)}. {advice}")
+        return path
 
     def _begin(self, iteration: int) -> None:
         """Write the settings, drop what was logged after an iteration, and delete what killed processes have left."""

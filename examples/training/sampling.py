@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,13 @@ from torch.utils.data import Dataset
 from training.checkpoints import State
 
 
-@dataclass(frozen=True)
-class Sampler:
+class Sampler(NamedTuple):
     """A generator as its paper uses it."""
 
-    generator: nn.Module
-    """Maps noise `(n, dimension)` to images, with the initial weights."""
-    noise: Callable[[int, torch.Generator], Tensor]
-    """Draws noise of a number of images on the CPU."""
-    centred: Callable[[Tensor], Tensor]
-    """Maps what the generator puts out to [-1, 1]."""
-    real: Callable[[Path, str], Dataset[Tensor]]
-    """Returns the images of a split below a folder of data sets, of the same size."""
+    generator: nn.Module  # maps noise (n, dimension) to images, with the initial weights
+    noise: Callable[[int, torch.Generator], Tensor]  # draws noise of a number of images on the CPU
+    centred: Callable[[Tensor], Tensor]  # maps what the generator puts out to [-1, 1]
+    real: Callable[[Path, str], Dataset[Tensor]]  # returns images of a split below a folder of data sets, of that size
 
 
 def averaged(state: State) -> State:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,50 +18,35 @@ S = TypeVar("S", bound="Settings")
 class Settings:
     """What every training has. None stands for what goes with the other settings."""
 
-    out: Path
-    """folder of the run"""
+    out: Path  # folder of the run
     resume: str | None = None
     """auto: continue from the newest checkpoint in the folder, if there is one; or the path of a checkpoint"""
-    force: bool = False
-    """continue although the settings have changed"""
-    quiet: bool = False
-    """print warnings only"""
-    dry_run: bool = False
-    """print the settings and do nothing"""
-    data_root: Path = Path("data")
-    """folder of the data sets"""
-    iterations: int = 100_000
-    """updates of the generator"""
-    ema_decay: float = 0.999
-    """of the moving average of the generator, which draws the samples"""
-    seed: int = 0
-    """decides all that is random"""
-    device: Literal["cpu", "cuda"] | None = None
-    """where to train; by default a GPU if there is one"""
+    force: bool = False  # continue although the settings have changed
+    quiet: bool = False  # print warnings only
+    dry_run: bool = False  # print the settings and do nothing
+    data_root: Path = Path("data")  # folder of the data sets
+    iterations: int = 100_000  # updates of the generator
+    ema_decay: float = 0.999  # of the moving average of the generator, which draws the samples
+    seed: int = 0  # decides all that is random
+    device: Literal["cpu", "cuda"] | None = None  # where to train; by default a GPU if there is one
     devices: int | None = None
     """processes on this machine, each with its own GPU; by default those of torchrun or Slurm, else one"""
-    nodes: int | None = None
-    """machines; by default those of torchrun or Slurm, else one"""
-    workers: int = 0
-    """processes that read images ahead"""
-    tensorboard: bool = False
-    """write the log and the samples for TensorBoard too"""
-    log_every: int = 100
-    """iterations from one line of the log to the next"""
-    sample_every: int = 5000
-    """iterations from one sheet of samples to the next"""
-    checkpoint_every: int = 1000
-    """iterations from one checkpoint to the next"""
+    nodes: int | None = None  # machines; by default those of torchrun or Slurm, else one
+    workers: int = 0  # processes that read images ahead
+    tensorboard: bool = False  # write the log and the samples for TensorBoard too
+    log_every: int = 100  # iterations from one line of the log to the next
+    sample_every: int = 5000  # iterations from one sheet of samples to the next
+    checkpoint_every: int = 1000  # iterations from one checkpoint to the next
     keep_every: int | None = None
     """iterations from one checkpoint that stays to the next; by default the newest two stay"""
 
+    # What a command does, which is not saved; and what may differ when a run goes on: how long it is, where and how the
+    # same is computed, and what is written.
     OF_COMMAND: ClassVar[frozenset[str]] = frozenset({"out", "resume", "force", "quiet", "dry_run"})
-    """What a command does: it is not saved."""
     FREE: ClassVar[frozenset[str]] = frozenset(
         {"data_root", "iterations", "device", "devices", "nodes", "workers", "tensorboard"}
         | {"log_every", "sample_every", "checkpoint_every", "keep_every", "channels_last", "compile"}
     )
-    """What may differ when a run goes on: how long it is, where and how the same is computed, what is written."""
 
     def __post_init__(self) -> None:
         check(self, "iterations", "log_every", "sample_every", "checkpoint_every", least=1)
@@ -77,11 +61,10 @@ def check(
 ) -> None:
     """Raise `ValueError` if a setting is out of range or not finite; None is never."""
     limits = {">=": least, ">": above, "<": below}
+    expected = " and ".join(f"{sign} {limit}" for sign, limit in limits.items() if math.isfinite(limit))
     for name in names:
         value = getattr(settings, name)
-        fits = value is None or (math.isfinite(value) and least <= value and above < value < below)
-        if not fits:
-            expected = " and ".join(f"{sign} {limit}" for sign, limit in limits.items() if math.isfinite(limit))
+        if value is not None and not (math.isfinite(value) and least <= value and above < value < below):
             raise ValueError(f"{name}: expected a number {expected or 'that is finite'}, got {value}")
 
 
@@ -96,12 +79,8 @@ def read(presets: Mapping[str, S], description: str, arguments: Sequence[str] | 
 
 def saved(settings: Settings) -> dict[str, Any]:
     """Return the settings as they are saved: numbers, strings and None by name."""
-    found = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in found.items()
-        if name not in settings.OF_COMMAND
-    }
+    found = {name: value for name, value in vars(settings).items() if name not in settings.OF_COMMAND}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
 
 
 def to_json(settings: Settings) -> str:

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import training
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 from trained import SHORT, log, refusal, train
-from training import images, requirements
+from training import images
 from training.batches import Positions, batches, centred, to_pixels
 from training.errors import RefusedError
 from training.files import read_lines
@@ -95,9 +96,9 @@ def test_bytes_become_numbers_from_minus_one_to_one_and_bytes_again():
 
 def test_all_missing_packages_are_named_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     installed = {"tqdm", "tyro"}
-    monkeypatch.setattr(requirements, "find_spec", lambda name: name if name in installed else None)
-    requirements.need("tqdm", "tyro", also=["torchvision"])
-    message = refusal(capsys, lambda: requirements.need("tyro", "PIL", "lightning_fabric", also=["torchvision"]))
+    monkeypatch.setattr(training, "find_spec", lambda name: name if name in installed else None)
+    training.need("tqdm", "tyro", also=["torchvision"])
+    message = refusal(capsys, lambda: training.need("tyro", "PIL", "lightning_fabric", also=["torchvision"]))
     assert "Not installed: pillow, lightning-fabric, torchvision. Keep your PyTorch" in message
     assert 'pip install --constraint torch.txt -e ".[paper]"' in message
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from trained import assert_equal, contents, refusal, train
+from trained import assert_equal, contents, flip, refusal, train
 from training import batches, checkpoints, files
 from training.errors import RefusedError
 from wang2019 import train as loop
@@ -82,14 +82,6 @@ def test_a_folder_that_cannot_be_made_is_named(out: str, tmp_path: Path, capsys:
 # Damaged checkpoints
 
 
-def flip(path: Path, state: dict[str, Any]) -> None:
-    """Flip a bit of a weight."""
-    weight = state["generator"]["0.weight"].numpy().tobytes()
-    content = bytearray(path.read_bytes())
-    content[content.index(weight) + 3] ^= 1
-    path.write_bytes(content)
-
-
 def lose(path: Path, state: dict[str, Any]) -> None:
     state["adam_generator"]["state"][0]["exp_avg"][0] = math.nan
     torch.save(state, path)
@@ -106,9 +98,9 @@ def change(**parts: object) -> Callable[[Path, dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip, "does not match its checksum"),
+        (lambda path, state: flip(path, state["generator"]["0.weight"]), "does not match its checksum"),
         (lose, "numbers in adam_generator.state.0.exp_avg are not finite"),
-        (truncate, "cannot be read, it is truncated or of another kind"),
+        (truncate, "cannot be read: it is damaged or of another kind: "),
         (change(iteration=-2), "expected an iteration >= 0, got -2"),
         (change(iteration="two"), "expected an iteration >= 0, got 'two'"),
         (lambda path, state: torch.save([1], path), "is no checkpoint of these scripts"),

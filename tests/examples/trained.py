@@ -45,6 +45,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def flip(path: Path, weight: torch.Tensor) -> None:
+    """Flip a bit of a weight in a file."""
+    content = bytearray(path.read_bytes())
+    content[content.index(weight.detach().numpy().tobytes()) + 3] ^= 1
+    path.write_bytes(content)
+
+
 def assert_same_run(first: Path, second: Path) -> None:
     """Compare all that two runs have left behind, bit for bit."""
     assert_equal(last_state(first), last_state(second))
