@@ -20,11 +20,11 @@ sys.path.append(str(Path(__file__).parents[1]))  # for wang2019, also if a bench
 from training.averaging import moving_average
 from training.batches import Positions, centred
 from wang2019.losses import make_loss
-from wang2019.networks import make_discriminator
+from wang2019.networks import make_discriminator, make_generator
 from wang2019.presets import PRESETS as PRESETS
 from wang2019.presets import Wang2019 as Wang2019
 from wang2019.presets import resolved
-from wang2019.train import BETAS, generator_of
+from wang2019.train import BETAS
 
 from torch_mmd_losses import MMDLoss
 
@@ -56,7 +56,9 @@ class WangStep:
         self.settings = chosen = resolved(settings)
         self.device, self._dtype = device, dtype
         self.layout = torch.channels_last if chosen.channels_last else torch.contiguous_format
-        self.generator: nn.Module = generator_of(chosen).to(device)
+        self.generator: nn.Module = make_generator(
+            chosen.size, noise=chosen.noise, channels=chosen.channels, width=chosen.width
+        ).to(device)
         self.discriminator: nn.Module = make_discriminator(
             chosen.size,
             scores=chosen.scores or 1,

@@ -19,22 +19,15 @@ from torch import Tensor, nn
 
 from torch_mmd_losses import conv_spectral_norm
 
-SLOPE = 0.1
-"""Slope of every LeakyReLU below zero. The paper gives none; this is the authors'."""
-
-BIAS_STD = 1e-5
-
 Activation = Literal["relu", "leaky_relu", "linear", "tanh"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
-SCALINGS = {32: 3, 48: 3, 64: 4}
-"""How often the networks halve or double an image, by its size."""
-
-NOISE = 128
-"""Dimension of the noise, which is standard normal."""
-
-# TensorFlow's defaults: momentum 0.99 of the old value is 0.01 of the new one here.
-_EPS, _MOMENTUM = 1e-3, 0.01
+NOISE = 128  # dimension of the noise, which is standard normal
+SCALINGS = {32: 3, 48: 3, 64: 4}  # how often the networks halve or double an image, by its size
+SLOPE = 0.1  # of every LeakyReLU below zero
+BIAS_STD = 1e-5
+# TensorFlow's defaults for batch normalisation: momentum 0.99 of the old value is 0.01 of the new one here.
+EPS, MOMENTUM = 1e-3, 0.01
 
 
 def make_generator(size: int, *, noise: int = NOISE, channels: int = 3, width: int = 64) -> nn.Sequential:
@@ -49,7 +42,7 @@ def make_generator(size: int, *, noise: int = NOISE, channels: int = 3, width: i
         wide, narrow = widest >> halvings - 1, widest >> halvings
         # Batch normalisation takes the mean away, so a bias before it would do nothing.
         doubling = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
-        layers += [initialised(doubling, "relu"), nn.BatchNorm2d(narrow, _EPS, _MOMENTUM), nn.ReLU()]
+        layers += [initialised(doubling, "relu"), nn.BatchNorm2d(narrow, EPS, MOMENTUM), nn.ReLU()]
     return nn.Sequential(*layers, initialised(nn.Conv2d(width, channels, 3, padding=1), "tanh"), nn.Tanh())
 
 
@@ -75,26 +68,19 @@ def make_discriminator(
         layers += [*_convolution(narrow, wide, 4, stride=2), *_convolution(wide, wide, 3, stride=1)]
     layers += [nn.Flatten(), initialised(nn.Linear(widest * side * side, scores), "linear")]
     network = nn.Sequential(*layers)
-    if method == "none":
-        return network
-    options: dict[str, Any] = {"method": method, "scale": scale}
-    return with_known_sizes(conv_spectral_norm(network, **options), (1, channels, size, size))
+    if method != "none":
+        options: dict[str, Any] = {"method": method, "scale": scale}
+        conv_spectral_norm(network, **options)
+        # The norm of a convolution depends on the size of its input, which every layer sees now, so that the first step
+        # is like all others; in eval mode nothing else comes of it.
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, channels, size, size))
+    return network.train()
 
 
 def normalised_layers(size: int) -> int:
     """Return how many layers the discriminator has, K in C^K: 8 for 32 and 48 pixels, 10 for 64."""
     return 2 * SCALINGS[size] + 2
-
-
-@torch.no_grad()
-def with_known_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> nn.Sequential:
-    """Return a network whose spectral norms know the sizes of their inputs, from images of a shape.
-
-    The norm of a convolution depends on the size of its input. A forward shows it to every layer now, so that the
-    first step is like all others; in eval mode nothing else comes of it.
-    """
-    network.eval()(torch.zeros(shape))
-    return network.train()
 
 
 def _coarsest(size: int, width: int) -> tuple[int, int]:

@@ -13,16 +13,12 @@ from typing import Annotated, Literal
 import tyro
 from training.settings import Settings, check
 
-from wang2019.losses import MMD, NAMES, PENALISED, SCALED, usual_scores
+from wang2019.losses import MMD, NAMES, SINGLE_SCORE
 from wang2019.networks import NOISE, normalised_layers
 
-FORMATS = {
-    "cifar10": (32, 3),
-    "stl10": (48, 3),
-    "celeba": (64, 3),
-    "lsun": (64, 3),
-    "fashion-mnist": (32, 1),
-}
+DataSet = Literal["cifar10", "stl10", "celeba", "lsun", "fashion-mnist", "folder", "fake"]
+
+FORMATS = {"cifar10": (32, 3), "stl10": (48, 3), "celeba": (64, 3), "lsun": (64, 3), "fashion-mnist": (32, 1)}
 """Size and channels of the data sets; those of `folder` and `fake` are free."""
 
 
@@ -30,47 +26,31 @@ FORMATS = {
 class Wang2019(Settings):
     """The defaults are those of the paper's experiments with CIFAR-10."""
 
-    dataset: Literal["cifar10", "stl10", "celeba", "lsun", "fashion-mnist", "folder", "fake"] = "cifar10"
-    """images to learn from"""
-    size: Literal[32, 48, 64] = 32
-    """height and width of the images"""
-    channels: Literal[1, 3] = 3
-    """3 for colours, 1 for grey"""
-    width: int = 64
-    """channels of the largest feature maps"""
-    noise: int = NOISE
-    """dimension of the noise"""
+    dataset: DataSet = "cifar10"  # images to learn from
+    size: Literal[32, 48, 64] = 32  # height and width of the images
+    channels: Literal[1, 3] = 3  # 3 for colours, 1 for grey
+    width: int = 64  # channels of the largest feature maps
+    noise: int = NOISE  # dimension of the noise
     loss: Literal[NAMES] = "mmd-rep-b"  # type: ignore[valid-type]
     """one of Table 1, or scaled MMD"""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
     """weight of the repulsion of real scores; by default the loss's own"""
-    scores: int | None = None
-    """numbers per image from the discriminator; by default 16 for MMD losses, else 1"""
-    gradient_penalty: float = 0.0
-    """weight of the gradient penalty (Appendix D.1: 0.1); 0 is none"""
+    scores: int | None = None  # numbers per image from the discriminator; by default 16 for MMD losses, else 1
+    gradient_penalty: float = 0.0  # weight of the gradient penalty (Appendix D.1: 0.1); 0 is none
     normalisation: Literal["pico", "conv", "matrix", "none"] | None = None
     """spectral norm of the discriminator's layers: pico (the paper's), conv (follows the same norm more closely),
     matrix (PIM) or none; by default pico, or none with a penalty or smmd"""
-    scale: float | None = None
-    """factor C of every normalised layer; by default 1 / 0.55"""
-    total_scale: float | None = None
-    """C^K of all K layers in place of C (the authors' 16 to 256)"""
-    updates: Literal["simultaneous", "alternating"] = "simultaneous"
-    """both networks from one forward, or by turns"""
-    lr_discriminator: float = 5e-4
-    """learning rate of the discriminator"""
-    lr_generator: float = 2e-4
-    """learning rate of the generator"""
-    batch_size: int = 64
-    """real, and also generated, images in one step, of all processes together"""
+    scale: float | None = None  # factor C of every normalised layer; by default 1 / 0.55
+    total_scale: float | None = None  # C^K of all K layers in place of C (the authors' 16 to 256)
+    updates: Literal["simultaneous", "alternating"] = "simultaneous"  # both networks from one forward, or by turns
+    lr_discriminator: float = 5e-4  # learning rate of the discriminator
+    lr_generator: float = 2e-4  # learning rate of the generator
+    batch_size: int = 64  # real, and also generated, images in one step, of all processes together
     across: Literal["global", "blocks"] = "global"
     """MMD loss of several processes: of the joint batch, or the mean of their own"""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """of forwards and backwards"""
-    channels_last: bool = False
-    """lay images out by pixels, as tensor cores prefer"""
-    compile: bool = False
-    """compile both networks by torch.compile"""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # of forwards and backwards
+    channels_last: bool = False  # lay images out by pixels, as tensor cores prefer
+    compile: bool = False  # compile both networks by torch.compile
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,22 +59,21 @@ class Wang2019(Settings):
         check(self, "gradient_penalty", least=0)
         check(self, "scale", "total_scale", "lr_discriminator", "lr_generator", above=0)
         check(self, "lambda_")
-        expected = FORMATS.get(self.dataset, (self.size, self.channels))
-        if (self.size, self.channels) != expected:
-            raise ValueError(
-                f"dataset: {self.dataset} has images of size {expected[0]} with {expected[1]} channels, "
-                f"but size and channels are {self.size} and {self.channels}"
-            )
+        size, channels = FORMATS.get(self.dataset, (self.size, self.channels))
+        if (size, channels) != (self.size, self.channels):
+            chosen = f"but size and channels are {self.size} and {self.channels}"
+            raise ValueError(f"dataset: {self.dataset} has images of size {size} with {channels} channels, {chosen}")
         if self.lambda_ is not None and self.loss not in MMD:
             raise ValueError(f"lambda: expected none for {self.loss!r}, which knows no repulsion; got {self.lambda_}")
+        if self.loss in SINGLE_SCORE and self.scores not in (None, 1):
+            raise ValueError(f"scores: expected 1 for {self.loss}, got {self.scores}")
         if self.scale is not None and self.total_scale is not None:
             raise ValueError(f"total_scale: expected none beside scale, got {self.total_scale} and {self.scale}")
-        if self.gradient_penalty and not (self.loss in PENALISED and 0 <= (self.repulsion or 0) <= 1):
-            # A loss that may exceed 1 would be lowered by large gradients.
-            raise ValueError(
-                f"gradient_penalty: expected {' or '.join(PENALISED)}, with lambda between 0 and 1; "
-                f"got {self.loss} with lambda {self.repulsion}"
-            )
+        # The penalty is meant for a loss of at most 1: large gradients would lower a larger one.
+        bounded = self.loss in ("mmd-rep", "mmd-rep-b") and 0 <= (self.repulsion or 0) <= 1
+        if self.gradient_penalty and not bounded:
+            expected = "mmd-rep or mmd-rep-b, with lambda between 0 and 1"
+            raise ValueError(f"gradient_penalty: expected {expected}; got {self.loss} with lambda {self.repulsion}")
         if self.is_held and self.compile:
             raise ValueError("compile: expected none beside a gradient penalty or smmd, which PyTorch cannot compile")
 
@@ -106,7 +85,7 @@ class Wang2019(Settings):
     @property
     def is_held(self) -> bool:
         """Whether the loss holds the discriminator's gradient, which is what the spectral norms are for."""
-        return bool(self.gradient_penalty) or self.loss in SCALED
+        return bool(self.gradient_penalty) or self.loss == "smmd"
 
 
 def resolved(settings: Wang2019) -> Wang2019:
@@ -117,7 +96,7 @@ def resolved(settings: Wang2019) -> Wang2019:
     return replace(
         settings,
         lambda_=settings.repulsion,
-        scores=settings.scores or (1 if settings.gradient_penalty else usual_scores(settings.loss)),
+        scores=settings.scores or (16 if settings.loss in MMD and not settings.gradient_penalty else 1),
         normalisation=settings.normalisation or ("none" if settings.is_held else "pico"),
         scale=scale,
         total_scale=None,

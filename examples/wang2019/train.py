@@ -48,19 +48,18 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     # The number of scores is an option, and the log has the share of saturated pairs.
     warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
     randomness = Randomness(fabric, settings.seed)
-    data: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
-    images = everywhere(fabric, lambda: load(settings.dataset, settings.data_root, **data))
+    shape: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
+    images = everywhere(fabric, lambda: load(settings.dataset, settings.data_root, **shape))
 
     # Networks are made on the CPU, so that a seed gives the same weights on all devices.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    generator = generator_of(settings)
+    generator = make_generator(width=settings.width, noise=settings.noise, **shape)
     discriminator = make_discriminator(
-        settings.size,
         scores=settings.scores or 1,
-        channels=settings.channels,
         width=settings.width,
         method=settings.normalisation or "none",
         scale=settings.scale or 1.0,
+        **shape,
     )
     for network in (generator, discriminator):
         network.to(memory_format=layout)  # type: ignore[call-overload]
@@ -99,10 +98,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         if settings.is_held:
             real = real.detach().requires_grad_()
         scores_real, scores_fake = D(torch.cat([real, fake]).contiguous(memory_format=layout)).chunk(2)
-        if isinstance(loss, ScaledMMDLoss):
-            losses = loss.both(real=scores_real, fake=scores_fake, inputs=real)
-        else:
-            losses = loss.both(real=scores_real, fake=scores_fake)
+        extra = {"inputs": real} if isinstance(loss, ScaledMMDLoss) else {}
+        losses = loss.both(real=scores_real, fake=scores_fake, **extra)
         if settings.gradient_penalty:
             steepness = gradient_penalty(scores_real, real, target=0.0)
             if joint:  # the value is that of the joint batch, and the mean of the processes' gradients its gradient
@@ -114,8 +111,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
 
     with Run(fabric, settings, paper="wang2019", images=len(images)) as run:  # type: ignore[arg-type]
         run.resume(state)
-        for adam, rate in ((adam_d, settings.lr_discriminator), (adam_g, settings.lr_generator)):
-            adam.param_groups[0]["lr"] = rate  # which --force may have changed
+        adam_d.param_groups[0]["lr"] = settings.lr_discriminator  # which --force may have changed
+        adam_g.param_groups[0]["lr"] = settings.lr_generator
         iteration = state["iteration"]
         reals = batches(
             images, settings.batch_size, fabric=fabric, seed=settings.seed, start=iteration, workers=settings.workers
@@ -146,12 +143,10 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                 fabric.backward(losses.generator, inputs=of_g)
                 step_g.step()
             average.update_parameters(generator)
-            iteration += 1
-            state["iteration"] = iteration
+            iteration = state["iteration"] = iteration + 1
             run.advance()
 
             if run.is_due(settings.log_every, iteration):
-                line: dict[str, Any] = {"iteration": iteration}
                 numbers = {
                     "loss_discriminator": losses.discriminator,
                     "loss_generator": losses.generator,
@@ -160,7 +155,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                     **terms(loss, scores_real, scores_fake),
                 }
                 means: Any = fabric.all_reduce({name: value.detach() for name, value in numbers.items()})
-                line |= {name: mean.item() for name, mean in means.items()}
+                line: dict[str, Any] = {"iteration": iteration, **{name: mean.item() for name, mean in means.items()}}
                 if settings.normalisation != "none":
                     line["sigma"] = {name: sigma.item() for name, sigma in spectral_norms(discriminator).items()}
                 run.log(line, advice=ADVICE)
@@ -169,11 +164,6 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
             if run.is_due_to_save(iteration):
                 run.save(state)
         run.finish(state)
-
-
-def generator_of(settings: Wang2019) -> nn.Sequential:
-    """Return the generator of settings, with initial weights."""
-    return make_generator(settings.size, noise=settings.noise, channels=settings.channels, width=settings.width)
 
 
 def norm(parameters: Sequence[Tensor]) -> Tensor:

@@ -47,17 +47,17 @@ BLOCKS = ("--across", "blocks", "--log-every", "1", "--iterations", "1", "--batc
 def in_float64_without_batch_norm(folder: Path, *options: str) -> None:
     """Train so that two processes differ from one by rounding only."""
 
-    def generator_of(settings: Any) -> nn.Sequential:
-        layers = make_generator(settings.size, width=settings.width)
+    def without_batch_norm(**options: Any) -> nn.Sequential:
+        layers = make_generator(**options)
         return nn.Sequential(*(nn.Identity() if isinstance(layer, nn.BatchNorm2d) else layer for layer in layers))
 
-    before = loop.generator_of, loop.centred
+    before = loop.make_generator, loop.centred
     torch.set_default_dtype(torch.float64)
-    loop.generator_of, loop.centred = generator_of, lambda pixels: pixels.double() / 127.5 - 1
+    loop.make_generator, loop.centred = without_batch_norm, lambda pixels: pixels.double() / 127.5 - 1
     try:
         train(folder, *LENGTH, *options)
     finally:
-        loop.generator_of, loop.centred = before
+        loop.make_generator, loop.centred = before
         torch.set_default_dtype(torch.float32)
 
 
