@@ -21,7 +21,7 @@ import torch
 import tyro
 from evaluation import features, metrics, provenance
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 from training import checkpoints
 from training.batches import to_pixels
 from training.errors import RefusedError
@@ -29,9 +29,8 @@ from training.files import write_text
 from training.images import load
 from training.sampling import averaged
 from training.settings import check
-from wang2019.presets import FORMATS
+from wang2019.presets import FORMATS, DataSet
 
-DataSet = Literal["cifar10", "stl10", "celeba", "lsun", "fashion-mnist", "folder", "fake"]
 Metric = Literal["is", "fid", "kid", "ms-ssim", "classes"]
 WITH_SIMILARITY = ("celeba", "lsun")  # of which the paper reports MS-SSIM; other data sets have many classes
 PAPER = 49_984  # images of either kind that the authors compare: 781 batches of 64
@@ -60,7 +59,6 @@ class Options:
     seed: int = 0  # of noise, real images and subsets
     out: Path | None = None  # file of the result; by default in the folder evaluations of the run
     overwrite: bool = False  # replace the result if it exists
-    quiet: bool = False  # print only where the result is
 
     def __post_init__(self) -> None:  # tyro reports a ValueError as wrong usage
         if (self.run is None) == (self.floor is None) or (self.all and (self.run is None or self.out is not None)):
@@ -82,8 +80,7 @@ class Shuffled:
     def take(self, count: int, start: int = 0) -> Tensor:
         """Return images `(count, channels, h, w)` from a place in the order."""
         rows = np.sort(self.order[start : start + count]).tolist()  # so that a file is read in one direction
-        found = Subset(self.images, rows).__getitems__(list(range(len(rows))))
-        return found if isinstance(found, Tensor) else torch.stack(found)
+        return torch.stack([self.images[row] for row in rows])
 
 
 class Comparison(NamedTuple):
@@ -166,8 +163,7 @@ def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | 
     if "fid" in chosen and count <= about["dimension"]:
         problem = f"{count} images do not determine the covariance of {about['dimension']} features"
         print(f"Warning: {problem}; compare this FID only with others of as many images", file=sys.stderr)
-    if not options.quiet:
-        print(f"Comparing {count:,} images with as many of the {options.split} split of {dataset}")
+    print(f"Comparing {count:,} images with as many of the {options.split} split of {dataset}")
 
     torch.manual_seed(options.seed)  # of the subsets
     pixels, device = compared.measured(count), torch.device(options.device)
@@ -201,9 +197,7 @@ def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | 
         **provenance.circumstances("examples/evaluate.py", arguments),
     }
     write_text(out, json.dumps(result, indent=2) + "\n")
-    if not options.quiet:
-        print(*(f"{name:22}{number:.6g}" for name, number in numbers.items()), sep="\n")
-    print(f"Result: {out}")
+    print(*(f"{name:22}{number:.6g}" for name, number in numbers.items()), f"Result: {out}", sep="\n")
     return out
 
 

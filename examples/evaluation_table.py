@@ -33,18 +33,18 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]]) -> None:
     Args:
         runs: folders of runs, or files of results
     """
-    paths = [
-        (run, path) for run in runs for path in ([run] if run.is_file() else sorted(run.glob("evaluations/*.json")))
-    ]
     try:
-        rows = [(run.as_posix(), read_json(path, metrics=dict, provenance=dict)) for run, path in paths]
+        rows = [
+            (run.as_posix(), read_json(path, metrics=dict, provenance=dict))
+            for run in runs
+            for path in ([run] if run.is_file() else sorted(run.glob("evaluations/*.json")))
+        ]
     except RefusedError as error:
         sys.exit(f"error: {error}")
     if not rows:
         sys.exit("error: runs: none of them has results; write some by examples/evaluate.py")
-    print(
-        "\n".join(table(dataset, rows) for dataset in sorted({row["provenance"]["dataset"] for _, row in rows})), end=""
-    )
+    datasets = sorted({row["provenance"]["dataset"] for _, row in rows})
+    print("\n".join(table(dataset, rows) for dataset in datasets), end="")
 
 
 def table(dataset: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> str:

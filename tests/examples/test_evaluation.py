@@ -20,6 +20,7 @@ from evaluation.provenance import digest_of_file, digest_of_network
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 from torch.testing import assert_close
+from trained import flip
 from training.batches import centred, to_pixels
 from training.checkpoints import read
 from training.errors import RefusedError
@@ -214,16 +215,7 @@ def test_a_result_has_numbers_and_their_origin(run: Path, network: Path, capsys:
 def test_the_seed_decides_a_result(run: Path, network: Path, tmp_path: Path):
     found = []
     for number, seed in enumerate("112"):
-        words = (
-            "--metrics",
-            "kid",
-            "--kid-subset-size",
-            "5",
-            "--seed",
-            seed,
-            "--out",
-            str(tmp_path / f"{number}.json"),
-        )
+        words = f"--metrics kid --kid-subset-size 5 --seed {seed} --out {tmp_path}/{number}.json".split()
         found.append(json.loads(evaluated(run, network, *words).read_text(encoding="utf-8"))["metrics"])
     assert found[0] == found[1] != found[2]
 
@@ -231,11 +223,12 @@ def test_the_seed_decides_a_result(run: Path, network: Path, tmp_path: Path):
 def test_all_checkpoints_are_measured_on_demand_and_results_replaced_only_if_asked_for(
     run: Path, network: Path, capsys: pytest.CaptureFixture[str]
 ):
-    words = ("--metrics", "classes", "--seed", "3", "--weights", "current", "--split", "test", "--all", "--quiet")
+    words = ("--metrics", "classes", "--seed", "3", "--weights", "current", "--split", "test", "--all")
     label = "current-four-classes-test-12-seed-3.json"
     paths = [run / "evaluations" / f"iteration-0000000{iteration}-{label}" for iteration in (1, 2)]
     assert evaluated(run, network, *words) == paths[1]
-    assert capsys.readouterr().out == "".join(f"Result: {path}\n" for path in paths)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if "Result" in line] == [f"Result: {path}" for path in paths]
     repeated = (run, "--features", network, "--images", 12, "--device", "cpu", *words)
     assert "exists; choose another --out, or --overwrite to replace it" in refusal(capsys, *repeated)
     assert evaluated(run, network, *words, "--overwrite") == paths[1]
@@ -288,13 +281,6 @@ def test_metrics_that_the_features_do_not_have_are_refused_and_few_images_warned
 
 
 # Damaged files
-
-
-def flip(path: Path, weight: Tensor) -> None:
-    """Flip a bit of a weight in a file."""
-    content = bytearray(path.read_bytes())
-    content[content.index(weight.detach().numpy().tobytes()) + 3] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
