@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import io
+import multiprocessing
 import pickle
 import struct
 import subprocess
@@ -314,6 +315,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_run_goes_on_when_it_is_m
     message = refusal(capsys, lambda: train(tmp_path / "run", *going_on), status=1)
     assert message.startswith(f"{data / '1.png'} cannot be read as an image: ")
     assert "Traceback" not in message
+    assert multiprocessing.active_children() == []  # for which Python would wait at its end
     (data / "1.png").write_bytes(whole)
     train(tmp_path / "run", *going_on)
     assert [line["iteration"] for line in log(tmp_path / "run")] == [1, 2]
