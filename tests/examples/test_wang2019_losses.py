@@ -80,28 +80,10 @@ def test_scaled_mmd_is_that_of_the_library(joint: bool):
     assert loss.kernel.sigma == 1
 
 
-def test_the_penalty_of_a_linear_discriminator_is_the_norm_of_its_matrix():
-    matrix, images = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
-    images.requires_grad_()
-    loss = torch.tensor(0.25, dtype=torch.float64)
-    value = penalised(loss, gradient_penalty(images.flatten(1) @ matrix, images, target=0.0), weight=0.1)
-    assert_close(value, (loss - 1) / (1 + 0.1 * matrix.square().sum()))
-
-
 def test_the_penalty_is_a_mean_over_images_and_sums_over_scores():
     images = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64, requires_grad=True)
     scores = torch.stack([images.square().sum(1), images.prod(1)], dim=1)
     # Rows of the first Jacobian: (2, 4) and (2, 1); of the second: (6, 10) and (5, 3).
-    expected = -1 / (1 + 0.5 * (20 + 5 + 136 + 34) / 2)
-    assert_close(penalised(torch.zeros(()), gradient_penalty(scores, images, target=0.0), weight=0.5).item(), expected)
-
-
-def test_the_penalty_trains_the_discriminator():
-    matrix = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
-    images = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
-
-    def loss(matrix: torch.Tensor) -> torch.Tensor:
-        scores = (images @ matrix).tanh()
-        return penalised(scores.square().mean() / 2, gradient_penalty(scores, images, target=0.0), weight=0.1)
-
-    assert torch.autograd.gradcheck(loss, matrix)
+    expected = (0.25 - 1) / (1 + 0.5 * (20 + 5 + 136 + 34) / 2)
+    loss = torch.tensor(0.25, dtype=torch.float64)
+    assert_close(penalised(loss, gradient_penalty(scores, images, target=0.0), weight=0.5).item(), expected)
