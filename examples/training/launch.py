@@ -42,8 +42,6 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
         # What a single process meets with is an OSError; all others are raised in all processes.
         if fabric is None or fabric.is_global_zero or isinstance(error, OSError):
             print(error, file=sys.stderr)
-        # They hold the workers that read images, for which Python would wait for ever: these ignore signals.
-        traceback.clear_frames(error.__traceback__)
         _exit(fabric, getattr(error, "status", 1))
     except Exception:
         if fabric is None or fabric.world_size == 1:
@@ -84,6 +82,8 @@ def _exit(fabric: Fabric | None, status: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+    # The frames of the error hold the workers that read images. These ignore signals, so Python would wait for ever.
+    traceback.clear_frames(sys.exc_info()[2])
     sys.exit(status)
 
 
