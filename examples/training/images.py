@@ -77,11 +77,17 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
     if dataset == "folder":
         return Pictures(files(root), Image.open, shorter_side(size), channels)
     try:
-        return READERS[dataset](root, **({"train": False} if split == "test" else {}))
+        images = READERS[dataset](root, **({"train": False} if split == "test" else {}))
+        first = images[0]
     except RefusedError:
         raise
     except Exception as error:  # of any kind, since files may be damaged in any way
         raise RefusedError(f"{dataset} in {root} cannot be read: {type(error).__name__}: {error}") from error
+    # A reader of numbers in [0, 1] would train on images that are almost constant, without a word.
+    found = (first.dtype, tuple(first.shape)) if isinstance(first, Tensor) else type(first).__name__
+    if found != (torch.uint8, (channels, size, size)):
+        raise RefusedError(f"{dataset}: expected images of {torch.uint8} {(channels, size, size)}, got {found}")
+    return images
 
 
 def cifar10(root: Path, *, train: bool = True) -> Pixels:

@@ -103,8 +103,8 @@ def resolved(settings: Wang2019) -> Wang2019:
     )
 
 
-def _preset(name: str, **options: object) -> Wang2019:
-    return Wang2019(out=Path("runs") / f"dcgan-{name}", dataset=name, **options)  # type: ignore[arg-type]
+def _preset(name: str, dataset: str | None = None, **options: object) -> Wang2019:
+    return Wang2019(out=Path("runs") / f"dcgan-{name}", dataset=dataset or name, **options)  # type: ignore[arg-type]
 
 
 PRESETS: Mapping[str, Wang2019] = {

@@ -26,7 +26,7 @@ from training import images
 from training.batches import Positions, batches, centred, to_pixels
 from training.errors import RefusedError
 from training.files import read_lines
-from training.images import Pixels, load
+from training.images import READERS, Pixels, load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -348,3 +348,18 @@ def test_tensorboard_gets_the_numbers_of_the_log_and_the_samples_and_no_iteratio
 def test_a_missing_tensorboard_is_named_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "Not installed: tensorboard" in refusal(capsys, lambda: train(tmp_path / "run", "--tensorboard"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (Pixels(torch.rand(4, 3, 32, 32)), "torch.float32, .3, 32, 32."),
+        (Pixels(torch.zeros(4, 1, 32, 32, dtype=torch.uint8)), "torch.uint8, .1, 32, 32."),
+        ([(torch.zeros(3, 32, 32, dtype=torch.uint8), 0)], "tuple"),
+    ],
+    ids=["numbers in [0, 1]", "grey", "with labels"],
+)
+def test_a_reader_that_returns_something_else_is_named(images, found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(READERS, "cifar10", lambda root: images)
+    with pytest.raises(RefusedError, match=f"cifar10: expected images of torch.uint8 .3, 32, 32., got .?{found}"):
+        load("cifar10", tmp_path, size=32, channels=3)
