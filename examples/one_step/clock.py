@@ -1,0 +1,35 @@
+"""The CPU time of a training, which a checkpoint holds, so that trainings can be compared at equal time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+
+class Clock:
+    """The CPU seconds that steps have taken, of all cores and processes together."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric, self.seconds, self._start = fabric, 0.0, 0.0
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._start = time.process_time()
+
+    def stop(self) -> None:
+        """End a step."""
+        seconds: Any = time.process_time() - self._start
+        if self._fabric.world_size > 1:
+            seconds = self._fabric.all_reduce(torch.tensor(seconds, device=self._fabric.device), reduce_op="sum")
+        self.seconds += float(seconds)
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the seconds."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on counting."""
+        self.seconds = state["seconds"]

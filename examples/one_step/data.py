@@ -1,0 +1,79 @@
+"""The images that are learnt from, their classes, and their features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from training.batches import centred
+from training.errors import RefusedError
+from training.images import fashion_mnist_data, files, torchvision
+
+from one_step.encoders import Encoder
+
+FAKE_CLASSES = 4
+
+
+def classes_of(dataset: str, root: Path, count: int) -> Tensor:
+    """Return the class of each training image, `(n,)`, numbered from 0 without gaps.
+
+    Those of a folder are the folders in it, by name.
+
+    Raises:
+        RefusedError: if images of a folder are in no folder of a class.
+    """
+    if dataset == "fake":
+        return torch.arange(count) % FAKE_CLASSES
+    if dataset == "folder":
+        names = [path.relative_to(root).parts[0] for path in files(root)]
+        alone = next((path for path in files(root) if path.parent == root), None)
+        if alone is not None:
+            raise RefusedError(f"conditional: expected each image in a folder of its class below {root}, got {alone}")
+        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+        return torch.tensor([numbers[name] for name in names])
+    if dataset == "fashion-mnist":
+        return torch.as_tensor(fashion_mnist_data(root, train=True).targets)
+    return torch.as_tensor(torchvision().CIFAR10(root, train=True).targets)
+
+
+def split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the images that are learnt from, and those of images that are held out, at random."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[held_out:].sort().values, order[:held_out]
+
+
+@torch.no_grad()
+def features_of(
+    images: Dataset[Tensor], numbers: Tensor, encoders: Sequence[Encoder], *, fabric: Fabric, chunk: int, workers: int
+) -> list[Tensor]:
+    """Return the features `(n, d)` of images by each encoder, on the CPU, the same in all processes.
+
+    Each process encodes its share of the images.
+    """
+    world, rank = fabric.world_size, fabric.global_rank
+    # All have equally many: the last may have one twice.
+    own = numbers[(torch.arange(-(-len(numbers) // world)) * world + rank).clamp(max=len(numbers) - 1)]
+    parts: list[list[Tensor]] = [[] for _ in encoders]
+    for batch in DataLoader(
+        images,
+        batch_sampler=[part.tolist() for part in own.split(chunk)],
+        num_workers=workers,
+        collate_fn=_collated,
+        generator=torch.Generator(),
+    ):
+        pixels = centred(batch.to(fabric.device))
+        for encoder, found in zip(encoders, parts, strict=True):
+            features = encoder(pixels)
+            if world > 1:  # back into the order of the images: those of the processes take turns
+                gathered = fabric.all_gather(features)
+                features = gathered.transpose(0, 1).flatten(0, 1)  # type: ignore[union-attr]
+            found.append(features.cpu())
+    return [torch.cat(found)[: len(numbers)] for found in parts]
+
+
+def _collated(found: Tensor | list[Tensor]) -> Tensor:
+    return found if isinstance(found, Tensor) else torch.stack(found)

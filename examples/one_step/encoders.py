@@ -1,0 +1,260 @@
+"""The frozen networks whose features are compared: made here, or read from files by the loaders of their projects."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from training.errors import RefusedError
+
+from one_step.networks import RandomFeatures
+
+KINDS = """
+random:SEED               convolutional network with random weights
+classifier:PATH           last hidden layer of a network that examples/classifier.py trained
+classifier-maps:PATH      the same beside means of its feature maps
+jit:PATH                  network saved by torch.jit.save
+export:PATH               network saved by torch.export.save
+dinov2:FOLDER:NAME=PATH   DINOv2: clone of its repository, name of the model, weights
+clip:NAME=PATH            CLIP by open_clip: name of the model, weights
+inception=PATH            Inception of the FID by torch-fidelity: weights
+MODULE:FUNCTION[=PATH]    what a function of yours returns; weights are loaded into it
+"""
+"""What an encoder can be. Networks of users get images in [-1, 1] and return features `(n, d)`."""
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Mean and standard deviation of the images that the networks were trained on."""
+
+
+class Encoder(nn.Module):
+    """A frozen network with what it needs before and after it: gradients go through to the images.
+
+    Args:
+        name: says which, in logs.
+        network: the network.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str, network: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        with suppress(NotImplementedError):  # an exported network is as it was exported
+            network.eval()
+        for weight in network.parameters():  # a ScriptModule has no requires_grad_
+            weight.requires_grad_(False)
+        self.network = network
+        self.register_buffer("mean", torch.zeros(()), persistent=False)
+        self.register_buffer("deviation", torch.ones(()), persistent=False)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Stay in eval mode."""
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features `(n, d)`, at least in float32, of images `(n, channels, h, w)` in [-1, 1].
+
+        Raises:
+            RefusedError: if the network returns anything else.
+        """
+        try:
+            features = self.network(images)
+        except RuntimeError as error:
+            shape = "x".join(map(str, images.shape[1:]))
+            raise RefusedError(f"encoder: {self.name} cannot take images of {shape}: {error}") from error
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+            found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise RefusedError(f"encoder: expected {self.name} to return ({len(images)}, d), got {found}")
+        return self._standardised(features.to(torch.promote_types(features.dtype, torch.float32)))
+
+    def standardise_by(self, features: Tensor) -> Callable[[Tensor], Tensor]:
+        """Give each feature mean 0 and standard deviation 1 over features `(n, d)`, from now on; return how.
+
+        Features that are the same for all images are only moved.
+        """
+        deviation, mean = torch.std_mean(features.double(), 0)
+        varies = deviation > 1e-6 * deviation.max()
+        self.mean = mean.float().to(self.mean.device)
+        self.deviation = deviation.where(varies, 1.0).float().to(self.mean.device)
+        return self._standardised
+
+    def _standardised(self, features: Tensor) -> Tensor:
+        return (features - self.mean.to(features)) / self.deviation.to(features)
+
+
+class Resized(nn.Module):
+    """Fits images in [-1, 1] to a network that was trained on colour images of one size with a mean and a deviation."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: Callable[[Tensor], Tensor], network: nn.Module, size: int, of: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.network, self.size = network, size
+        self._features = features
+        mean, deviation = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in of)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("deviation", deviation, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features of images of any size, with one channel or three."""
+        size = (self.size, self.size)
+        fitted = F.interpolate(coloured(images), size, mode="bicubic", antialias=True, align_corners=False)
+        return self._features(((fitted + 1) / 2 - self.mean) / self.deviation)
+
+
+class Maps(nn.Module):
+    """Features of a classifier beside the means of its feature maps over four parts of the image."""
+
+    def __init__(self, features: nn.Sequential) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features `(n, d)`."""
+        found, outputs = [], images
+        for layer in self.features:
+            outputs = layer(outputs)
+            if isinstance(layer, nn.ReLU):
+                found.append(F.adaptive_avg_pool2d(outputs, 2).flatten(1))
+        return torch.cat([*found, outputs], 1)
+
+
+class Inception(nn.Module):
+    """The 2048 features of the FID, differentiably: torch-fidelity's own `forward` takes bytes only."""
+
+    def __init__(self, network: nn.Module, resize: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network, self._resize = network, resize
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the output of the last pooling: the layers before it follow each other in the order of their names."""
+        outputs = self._resize(coloured(images) * 127.5 + 127.5, size=(299, 299), align_corners=False)
+        outputs = (outputs - 128) / 128
+        for name, layer in self.network.named_children():
+            if name != "fc":
+                outputs = layer(outputs)
+        return outputs.flatten(1)
+
+
+def coloured(images: Tensor) -> Tensor:
+    """Return images with three channels."""
+    return images.expand(-1, 3, -1, -1)
+
+
+def load(choice: str, *, channels: int) -> Encoder:
+    """Return the encoder that an option names, on the CPU.
+
+    Args:
+        choice: see `KINDS`.
+        channels: of the images, which a random network has to know.
+
+    Raises:
+        RefusedError: if it cannot be loaded.
+    """
+    head, _, path = choice.partition("=")
+    kind, _, rest = head.partition(":")
+    try:
+        if kind in _LOADERS:
+            network = _LOADERS[kind](rest, path, channels)
+        elif rest:
+            network = _of_function(kind, rest, path)
+        else:
+            raise ValueError(f"expected one of{KINDS}")
+    except RefusedError:
+        raise
+    except Exception as error:  # of any kind, since files and functions may be anything
+        reason = str(error) or type(error).__name__
+        raise RefusedError(f"encoder: {choice} cannot be loaded: {reason}") from error
+    return Encoder(choice, network)
+
+
+def _random(seed: str, _: str, channels: int) -> nn.Module:
+    return RandomFeatures(channels, int(seed or 0))
+
+
+def _classifier(path: str, _: str, __: int) -> nn.Module:
+    return _trained_features(path)
+
+
+def _classifier_maps(path: str, _: str, __: int) -> nn.Module:
+    return Maps(_trained_features(path))
+
+
+def _trained_features(path: str) -> nn.Sequential:
+    from evaluation import classifier
+
+    return classifier.load(_file(path))[0].features
+
+
+def _jit(path: str, _: str, __: int) -> nn.Module:
+    return torch.jit.load(_file(path), map_location="cpu")
+
+
+def _export(path: str, _: str, __: int) -> nn.Module:
+    return torch.export.load(_file(path)).module()
+
+
+def _dinov2(which: str, weights: str, _: int) -> nn.Module:
+    folder, name = which.rpartition(":")[::2]
+    network = torch.hub.load(folder, name, source="local", pretrained=False)
+    _put_in(network, weights)
+    return Resized(network, network, 224, IMAGENET)
+
+
+def _clip(name: str, weights: str, _: int) -> nn.Module:
+    import open_clip
+
+    network = open_clip.create_model(name, pretrained=str(_file(weights)))
+    size = network.visual.image_size
+    of = (getattr(network.visual, "image_mean", CLIP[0]), getattr(network.visual, "image_std", CLIP[1]))
+    return Resized(network.encode_image, network, size[0] if isinstance(size, Sequence) else size, of)
+
+
+def _inception(_: str, weights: str, __: int) -> nn.Module:
+    from torch_fidelity import feature_extractor_inceptionv3 as found
+
+    network = found.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=_file(weights))
+    return Inception(network, found.interpolate_bilinear_2d_like_tensorflow1x)
+
+
+def _of_function(module: str, function: str, weights: str) -> nn.Module:
+    if "" not in sys.path:  # as for `python -m`: a module beside the caller is found
+        sys.path.append("")
+    network = getattr(importlib.import_module(module), function)()
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"expected {function}() to return a torch.nn.Module, got {type(network).__name__}")
+    if weights:
+        _put_in(network, weights)
+    return network
+
+
+def _put_in(network: nn.Module, weights: str) -> None:
+    network.load_state_dict(torch.load(_file(weights), map_location="cpu", weights_only=True))
+
+
+def _file(path: str) -> Path:
+    if not Path(path).is_file():
+        raise RefusedError(f"encoder: there is no file {path or 'of weights; name it by =PATH'}")
+    return Path(path)
+
+
+_LOADERS: dict[str, Callable[[str, str, int], nn.Module]] = {
+    "random": _random,
+    "classifier": _classifier,
+    "classifier-maps": _classifier_maps,
+    "jit": _jit,
+    "export": _export,
+    "dinov2": _dinov2,
+    "clip": _clip,
+    "inception": _inception,
+}

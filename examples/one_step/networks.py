@@ -1,0 +1,75 @@
+"""A small convolutional generator, and a convolutional network whose random weights never change."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+COARSEST = 4
+"""Height and width of the smallest feature maps."""
+
+
+def make_generator(size: int, *, inputs: int, channels: int, width: int) -> nn.Sequential:
+    """Return a network that maps `(n, inputs)` to images `(n, channels, size, size)` in [-1, 1].
+
+    There is no batch normalisation: a batch is computed chunk by chunk, and an image must not depend on its chunk.
+
+    Args:
+        size: height and width of the images: 8, 16, 32, and so on.
+        inputs: dimension of the noise, and of the class where there are classes.
+        channels: 3 for colour images, 1 for grey ones.
+        width: channels of the largest feature maps; each halving of the size doubles them.
+
+    Raises:
+        ValueError: if the size is not 4 times a power of 2.
+    """
+    doublings = doublings_of(size)
+    widths = [width << step for step in range(doublings, -1, -1)]
+    layers: list[nn.Module] = [nn.Linear(inputs, widths[0] * COARSEST**2), nn.Unflatten(1, (widths[0], COARSEST, -1))]
+    for wide, narrow in pairwise(widths):
+        layers += [nn.GroupNorm(1, wide), nn.SiLU(), nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1)]
+    return nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+
+
+def doublings_of(size: int) -> int:
+    """Return how often the smallest feature maps are doubled to get images of a size, or raise `ValueError`."""
+    doublings = round(math.log2(max(size, 1) / COARSEST))
+    if doublings < 1 or COARSEST << doublings != size:
+        raise ValueError(f"size: expected {COARSEST} times a power of 2, such as 32 or 64, got {size}")
+    return doublings
+
+
+class RandomFeatures(nn.Module):
+    """Features of a convolutional network with random weights: means over parts of the image, of maps of all scales.
+
+    Random filters respond to edges and textures of all orientations, so their means say where in the image what is.
+
+    Args:
+        channels: of the images.
+        seed: decides the weights.
+        widths: channels of the maps, each half as high and wide as the maps before.
+        parts: number of parts of the image in each direction.
+    """
+
+    def __init__(self, channels: int, seed: int, *, widths: tuple[int, ...] = (16, 32, 64), parts: int = 2) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.stages = nn.ModuleList()
+        for wide, wider in pairwise((channels, *widths)):
+            stage = nn.Conv2d(wide, wider, 4, stride=2, padding=1)
+            with torch.no_grad():
+                stage.weight.normal_(std=math.sqrt(2 / stage.weight[0].numel()), generator=generator)
+                stage.bias.normal_(std=0.1, generator=generator)  # type: ignore[union-attr]
+            self.stages.append(stage)
+        self.parts = parts
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features `(n, d)` of images `(n, channels, h, w)`."""
+        maps, found = images, []
+        for stage in self.stages:
+            maps = nn.functional.leaky_relu(stage(maps), 0.2)
+            found.append(nn.functional.adaptive_avg_pool2d(maps, self.parts).flatten(1))
+        return torch.cat(found, 1)

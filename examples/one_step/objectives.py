@@ -1,0 +1,257 @@
+"""How generated features are compared with those of the data: kernels, references, floors and the balance of encoders.
+
+Of class-conditional features, the last columns are the class as a one-hot vector. The kernel is then a product of one
+of the features and one of the classes, so that the joint distribution is compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn import functional as F
+
+from one_step.presets import OneStep
+from torch_mmd_losses import (
+    EnergyKernel,
+    InverseMultiquadricKernel,
+    Kernel,
+    LaplaceKernel,
+    MaternKernel,
+    MMDLoss,
+    MMDReference,
+    RBFKernel,
+    drift_loss,
+    median_distance,
+    relative,
+)
+
+OF_WIDTH: Mapping[str, Callable[[float], Kernel]] = {
+    "gaussian": RBFKernel,
+    "laplace": LaplaceKernel,
+    "matern": lambda length: MaternKernel(1.5, length),
+    "imq": InverseMultiquadricKernel,
+}
+"""The kernels that have a width."""
+
+BUDGET = 10.0
+"""What encoders above their floor share, as in Representation Distribution Matching."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The features of the images that are learnt from.
+
+    Args:
+        features: `(n, d)`.
+        classes: `(n,)`, or None if the generator has no classes.
+        count: number of classes.
+    """
+
+    features: Tensor
+    classes: Tensor | None
+    count: int
+
+    def joint(self) -> Tensor:
+        """Return the features with the classes beside them."""
+        return joined(self.features, None if self.classes is None else one_hot(self.classes, self.count))
+
+    def weights(self) -> Tensor | None:
+        """Return weights that make all classes equally frequent, as they are among generated images."""
+        if self.classes is None:
+            return None
+        return 1 / (self.count * self.classes.bincount(minlength=self.count)[self.classes].double())
+
+    def guided(self, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Return rows and weights of `strength` times the data minus the rest times data of all classes.
+
+        The latter are the same images with classes drawn at random.
+        """
+        rows, weights = self.joint(), self.weights()
+        if strength == 1 or weights is None:
+            return rows, weights
+        of_any = one_hot(torch.randint(self.count, (len(rows),), generator=generator), self.count)
+        anything = joined(self.features, of_any.to(rows.device))
+        return torch.cat([rows, anything]), torch.cat([strength * weights, (1 - strength) * weights])
+
+
+def one_hot(classes: Tensor, count: int) -> Tensor:
+    """Return classes as vectors `(n, count)`."""
+    return F.one_hot(classes, count).float()
+
+
+def joined(features: Tensor, classes: Tensor | None) -> Tensor:
+    """Return features with classes `(n, count)` beside them, if there are any."""
+    return features if classes is None else torch.cat([features, classes.to(features)], 1)
+
+
+def make_kernel(settings: OneStep, rows: Rows, generator: torch.Generator) -> Kernel:
+    """Return the kernel of features, a sum over widths in units of the median distance."""
+    if settings.kernel == "energy":
+        return EnergyKernel()
+    median = median_distance(rows.features, generator=generator)
+    kernels = [OF_WIDTH[settings.kernel](factor * median) for factor in settings.factor]
+    if rows.classes is None:
+        return reduce(add, kernels)
+    d = rows.features.shape[1]
+    of_class = RBFKernel(settings.class_width).on(slice(d, d + rows.count))
+    return reduce(add, [kernel.on(slice(0, d)) * of_class for kernel in kernels])
+
+
+class Objective:
+    """The loss of the features of one encoder, and the numbers that say how good they are.
+
+    Args:
+        name: of the encoder.
+        rows: features of the images that are learnt from.
+        held_out: features of others `(m, d)`, with their classes beside them.
+        settings: those of the training.
+        fabric: the processes.
+    """
+
+    def __init__(self, name: str, rows: Rows, held_out: Tensor, *, settings: OneStep, fabric: Fabric) -> None:
+        self.name, self._settings, self._rows = name, settings, rows
+        self._world, self._rank = fabric.world_size, fabric.global_rank
+        generator = torch.Generator().manual_seed(settings.seed)
+        self.kernel = fabric.broadcast(make_kernel(settings, rows, generator))
+        whole = self._reference(generator)
+        self._peak = float(self.kernel(held_out[:1].double(), held_out[:1].double()))
+        self._self_term = float(whole.self_term)
+        self._held_out = self._parts(whole, held_out, None)
+        self.reference = whole.shard(self._rank, self._world)
+        self._drawn = MMDLoss(self.kernel, -1.0, estimator=settings.estimator, global_batch=self._world > 1)
+        if rows.classes is not None:
+            self._by_class = [(rows.classes == number).nonzero().flatten() for number in range(rows.count)]
+
+    def _reference(self, generator: torch.Generator) -> MMDReference:
+        settings = self._settings
+        kind = settings.reference if settings.reference != "resampled" else "exact"
+        rows, weights = self._rows.guided(settings.guidance, generator)
+        options: dict[str, Any] = {"kind": kind, "self_rows": settings.self_rows, "generator": generator}
+        if kind == "nystrom":
+            options["landmarks"] = settings.landmarks
+            if settings.centres and len(rows) > settings.landmarks:
+                options["landmarks"] = k_means(rows, settings.landmarks, generator)
+        if kind == "fourier":
+            options["frequencies"] = settings.frequencies
+        return MMDReference(rows, self.kernel, weights=weights, **options).to(self._rows.features.device)
+
+    def loss(self, fake: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the loss of features `(n, d)` of this process's images, of which the joint batch has the MMD.
+
+        Args:
+            fake: features, with classes beside them.
+            generator: draws real samples, the same in all processes.
+        """
+        settings = self._settings
+        if settings.loss == "drift":
+            return self._drift(fake, generator)
+        if settings.reference == "resampled":
+            real = self._draw(settings.real_batch or settings.batch_size, generator)[self._rank :: self._world]
+            return self._drawn.generator(real=real.to(fake), fake=fake)
+        return self.reference.mmd2(fake, estimator=settings.estimator)
+
+    def _drift(self, fake: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the loss of drifting models, in which classes are groups."""
+        settings, d = self._settings, self._rows.features.shape[1]
+        real = self._draw(settings.real_batch or settings.batch_size, generator)
+        groups = self._rows.count if self._rows.classes is not None else 1
+        # The classes of generated images take turns; those of real ones follow each other.
+        generated = fake[:, :d].unflatten(0, (-1, groups)).transpose(0, 1)
+        return drift_loss(generated, real[:, :d].to(fake).unflatten(0, (groups, -1))).mean()
+
+    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return real samples, equally many of each class, class after class."""
+
+        def some(found: int) -> Callable[[int], Tensor]:
+            return lambda size: torch.randint(found, (size,), generator=generator, device=generator.device)
+
+        rows = self._rows
+        device = rows.features.device
+        if rows.classes is None:
+            return rows.features[some(len(rows.features))(count).to(device)]
+        sizes = [len(part) for part in torch.arange(count).tensor_split(rows.count)]
+        chosen = torch.cat(
+            [numbers[some(len(numbers))(size).to(device)] for numbers, size in zip(self._by_class, sizes, strict=True)]
+        )
+        return joined(rows.features[chosen], one_hot(rows.classes[chosen], rows.count))
+
+    def floor(self, count: int) -> float:
+        """Return the biased MMD^2 that as many real images as that have on average, from those held out."""
+        attraction, repulsion = self._held_out
+        return self._self_term - 2 * attraction + repulsion + (self._peak - repulsion) / count
+
+    @torch.no_grad()
+    def terms(self, fake: Tensor, fabric: Fabric) -> dict[str, float]:
+        """Return what the biased MMD^2 of the features of the joint batch is made of, and its ratio to its floor."""
+        attraction, repulsion = self._parts(self.reference, fake, fabric)
+        count = len(fake) * self._world
+        diagonal = (self._peak - repulsion) / count  # the mean over all pairs exceeds that over different ones by it
+        value = self._self_term - 2 * attraction + repulsion + diagonal
+        return {
+            "mmd2": value,
+            "attraction": attraction,
+            "repulsion": repulsion + diagonal,
+            "diagonal_share": diagonal / value,
+            "ratio_to_real": value / self.floor(count),
+        }
+
+    def _parts(self, reference: MMDReference, samples: Tensor, fabric: Fabric | None) -> tuple[float, float]:
+        """Return the mean kernel value of samples with the reference, and of two different samples."""
+        value = float(reference.mmd2(samples))
+        attraction = reference.attraction(samples).double().mean()
+        if fabric is not None:
+            attraction = fabric.all_reduce(attraction)  # type: ignore[assignment]
+        count = len(samples) * reference.world
+        both = value - self._self_term + 2 * float(attraction)
+        return float(attraction), (count * both - self._peak) / (count - 1)
+
+
+def total(losses: Sequence[Tensor], floors: Sequence[float], balance: str) -> Tensor:
+    """Return the loss of several encoders.
+
+    Args:
+        losses: of each encoder.
+        floors: what real images have in their place.
+        balance: `"none"` adds the losses; `"relative"` divides each by its own value; `"floors"` gives those that are
+            above their floors shares of a budget, the more the further above, and none to the others.
+    """
+    if balance == "none":
+        return torch.stack(list(losses)).sum()
+    scaled = torch.stack([relative(loss) for loss in losses])
+    return scaled.sum() if balance == "relative" else scaled @ shares(losses, floors).to(scaled)
+
+
+def shares(losses: Sequence[Tensor], floors: Sequence[float]) -> Tensor:
+    """Return the shares of the budget, `(encoders,)`; all are alike if none is above its floor.
+
+    Representation Distribution Matching takes the excess over the floor itself. Here it is in units of the floor, since
+    encoders differ by orders of magnitude.
+    """
+    excess = torch.stack([loss.detach().double() / floor - 1 for loss, floor in zip(losses, floors, strict=True)])
+    above = excess > 0
+    scores = excess / (2 * excess[above].mean().nan_to_num(1.0))
+    weights = torch.where(above, scores, -math.inf).softmax(0)
+    return BUDGET * torch.where(above.any(), weights, torch.full_like(weights, 1 / len(losses)))
+
+
+def k_means(rows: Tensor, count: int, generator: torch.Generator, iterations: int = 20) -> Tensor:
+    """Return centres of clusters, `(count, d)`; one that has lost all rows starts anew from a random row."""
+
+    def some(size: int) -> Tensor:
+        return rows[torch.randperm(len(rows), generator=generator)[:size].to(rows.device)]
+
+    centres = some(count)
+    for _ in range(iterations):
+        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in rows.split(8192)])
+        members = nearest.bincount(minlength=count)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
+        centres = torch.where(members[:, None] > 0, sums / members.clamp(min=1)[:, None], some(count))
+    return centres

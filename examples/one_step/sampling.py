@@ -1,0 +1,43 @@
+"""How to draw from a generator that was trained in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from training.images import load
+from training.sampling import Sampler
+
+from one_step.networks import make_generator
+from one_step.objectives import joined, one_hot
+from one_step.presets import OneStep
+
+
+def sampler(configuration: Mapping[str, Any]) -> Sampler:
+    """Return how to draw from a generator, by the settings in its checkpoint.
+
+    Classes are drawn with equal probability.
+
+    Raises:
+        TypeError: if a setting is unknown.
+        ValueError: if one cannot be used.
+    """
+    chosen = OneStep(out=Path(), **dict(configuration))
+    shape = {"size": chosen.size, "channels": chosen.channels}
+
+    def noise(count: int, generator: torch.Generator) -> Tensor:
+        drawn = torch.randn(count, chosen.noise, generator=generator)
+        if not chosen.classes:
+            return drawn
+        classes = torch.randint(chosen.classes, (count,), generator=generator)
+        return joined(drawn, one_hot(classes, chosen.classes))
+
+    return Sampler(
+        make_generator(inputs=chosen.noise + chosen.classes, width=chosen.width, **shape),
+        noise,
+        lambda images: images,
+        lambda root, split: load(chosen.dataset, root, split=split, **shape),
+    )

@@ -1,0 +1,230 @@
+"""Train a one-step generator by MMD on the features of frozen encoders, without a discriminator.
+
+This is Representation Distribution Matching (arXiv 2607.02375) in small, with the choices that it leaves open.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # started as a file, not from the scripts beside this folder
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import Dataset
+from training.averaging import moving_average
+from training.errors import InterruptedBySignalError, RefusedError
+from training.images import load as load_images
+from training.launch import launch
+from training.randomness import Randomness
+from training.run import SAMPLES, Run
+from training.settings import read
+
+from one_step import encoders
+from one_step.clock import Clock
+from one_step.data import classes_of, features_of, split
+from one_step.networks import make_generator
+from one_step.objectives import Objective, Rows, joined, one_hot, total
+from one_step.presets import PRESETS, OneStep, resolved
+from torch_mmd_losses import UsageWarning, cached_backward
+
+BETAS = (0.9, 0.95)
+"""Those of Representation Distribution Matching, of Adam."""
+
+ADVICE = "a lower --lr, a --clip of the gradient, a larger --factor, --precision 32-true, or another --seed"
+"""What may help if a number is not finite."""
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Train a preset with the options of a command line, and return the folder of the run."""
+    return launch(train, resolved(read(PRESETS, __doc__, arguments)))
+
+
+def train(fabric: Fabric, settings: OneStep) -> None:
+    """Train from the start, or from a checkpoint, to the end or until a signal."""
+    warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
+    randomness = Randomness(fabric, settings.seed)
+    images = load_images(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels)
+    found: int = len(images)  # type: ignore[arg-type]
+    classes = classes_of(settings.dataset, settings.data_root, found) if settings.conditional else None
+    settings = replace(settings, classes=0 if classes is None else int(classes.max()) + 1)
+    check(fabric, settings, found)
+
+    # Made on the CPU, so that a seed gives the same weights on all devices; laid out as convolutions are faster.
+    generator = generator_of(settings)
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = moving_average(generator, settings.ema_decay).to(fabric.device)
+    adam = torch.optim.AdamW(generator.parameters(), settings.lr, BETAS, weight_decay=0.0)
+    # Calls go through these; the state names the network itself.
+    G, step = fabric.setup(generator, adam)
+    networks = [encoders.load(choice, channels=settings.channels).to(fabric.device) for choice in settings.encoder]
+    clock = Clock(fabric)
+    state: dict[str, Any] = {
+        "iteration": 0,
+        "clock": clock,
+        "generator": generator,
+        "average": average,
+        "adam": adam,
+        "randomness": randomness,
+    }
+    own = slice(fabric.global_rank, None, fabric.world_size)
+    in_turns = torch.arange(settings.batch_size, device=fabric.device)[own]
+
+    def inputs() -> Tensor:
+        """Return noise for this process's share of a batch; the classes take turns."""
+        return with_classes(randomness.normal(settings.batch_size, settings.noise), in_turns, settings)
+
+    def encode(noise: Tensor) -> dict[str, Tensor]:
+        generated = G(noise)
+        with fabric.autocast():
+            features = {network.name: network(generated).float() for network in networks}
+        of_class = noise[:, settings.noise :] if settings.conditional else None
+        return {name: joined(each, of_class) for name, each in features.items()}
+
+    with Run(fabric, settings, paper="one_step", images=found) as run:
+        objectives = prepare(fabric, settings, networks, images, classes)
+        run.resume(state)
+        if state["iteration"] == 0:
+            for objective in objectives:
+                about = {"encoder": objective.name, "floor": objective.floor(settings.batch_size)}
+                run.append("encoders", {"iteration": 0, "kernel": repr(objective.kernel), **about})
+        for group in adam.param_groups:
+            group["lr"] = settings.lr  # which --force may have changed
+        shown = torch.randn(SAMPLES, settings.noise, generator=torch.Generator().manual_seed(settings.seed))
+        shown = with_classes(shown, torch.arange(SAMPLES), settings)
+        if state["iteration"] == 0:
+            run.draw(average, shown, 0)
+        floors = [objective.floor(settings.batch_size) for objective in objectives]
+        generated: dict[str, Tensor] = {}
+
+        def loss_of(features: dict[str, Tensor] | Tensor) -> Tensor:
+            if isinstance(features, Tensor):
+                features = {objectives[0].name: features}
+            generated.update({name: each.detach() for name, each in features.items()})
+            values = [each.loss(features[each.name], randomness.generator) for each in objectives]
+            return total(values, floors, settings.balance or "none")
+
+        def without_averaging() -> AbstractContextManager[Any]:
+            return fabric.no_backward_sync(G)
+
+        iteration, limit = state["iteration"], settings.cpu_seconds or math.inf
+        goes_on = run.goes_on(iteration) and clock.seconds < limit
+        while goes_on:
+            clock.start()
+            step.zero_grad()
+            chunks = inputs().split(settings.micro_batch)
+            if len(chunks) > 1:
+                loss = cached_backward(chunks, encode, loss_of, no_sync=without_averaging)
+            else:
+                loss = loss_of(encode(chunks[0]))
+                fabric.backward(loss)
+            if settings.clip:
+                torch.nn.utils.clip_grad_norm_(generator.parameters(), settings.clip)
+            norm = torch.nn.utils.get_total_norm(
+                [each.grad for each in generator.parameters() if each.grad is not None]
+            )
+            step.step()
+            average.update_parameters(generator)
+            iteration += 1
+            state["iteration"] = iteration
+            clock.stop()
+            run.advance()
+
+            has_time = clock.seconds < limit
+            if run.is_due(settings.log_every, iteration) or not has_time:
+                numbers = {"loss": loss.item(), "gradient_norm": norm.item()}
+                terms = {each.name: each.terms(generated[each.name], fabric) for each in objectives}
+                ratio = sum(each["ratio_to_real"] for each in terms.values()) / len(terms)
+                named = {f"{name} {what}": number for name, each in terms.items() for what, number in each.items()}
+                line = {
+                    "iteration": iteration,
+                    "cpu_seconds": round(clock.seconds, 2),
+                    **numbers,
+                    "ratio_to_real": ratio,
+                }
+                run.log(line | named, advice=ADVICE, shown=("ratio_to_real", "cpu_seconds"))
+            if iteration == settings.iterations or iteration % settings.sample_every == 0 or not has_time:
+                run.draw(average, shown, iteration)
+            if run.is_due_to_save(iteration):
+                run.save(state)
+            goes_on = run.goes_on(iteration) and has_time
+        try:
+            run.finish(state)
+        except InterruptedBySignalError as error:
+            if error.signal:  # else the CPU seconds are spent
+                raise
+
+
+def prepare(
+    fabric: Fabric,
+    settings: OneStep,
+    networks: Sequence[encoders.Encoder],
+    images: Dataset[Tensor],
+    classes: Tensor | None,
+) -> list[Objective]:
+    """Encode all images, and return the objective of each encoder."""
+    count: int = len(images)  # type: ignore[arg-type]
+    learnt, held_out = split(count, held_out_of(settings, count), settings.seed)
+    options: dict[str, Any] = {"fabric": fabric, "chunk": settings.micro_batch, "workers": settings.workers}
+    with fabric.autocast():
+        of_learnt = features_of(images, learnt, networks, **options)
+        of_held_out = features_of(images, held_out, networks, **options)
+    device = torch.device("cpu") if settings.on_host else fabric.device
+    objectives = []
+    for network, rows, others in zip(networks, of_learnt, of_held_out, strict=True):
+        if settings.standardise:
+            columns = network.standardise_by(rows)
+            rows, others = columns(rows), columns(others)
+        of_class = None if classes is None else one_hot(classes[held_out], settings.classes)
+        own = Rows(rows.to(device), None if classes is None else classes[learnt].to(device), settings.classes)
+        others = joined(others, of_class).to(fabric.device)
+        objectives.append(Objective(network.name, own, others, settings=settings, fabric=fabric))
+    return objectives
+
+
+def check(fabric: Fabric, settings: OneStep, images: int) -> None:
+    """Raise `RefusedError` if settings do not fit the processes or the data."""
+    world = fabric.world_size
+    if settings.batch_size % world:
+        raise RefusedError(f"batch_size: expected a multiple of the {world} processes, got {settings.batch_size}")
+    if settings.loss == "drift" and world > 1:
+        raise RefusedError(f"loss: drift is for one process, got {world}")
+    if held_out_of(settings, images) > images - 2:
+        raise RefusedError(f"held_out: expected at most {images - 2} of {images} images, got {settings.held_out}")
+    for name in ("batch_size", "real_batch"):
+        value = getattr(settings, name)
+        if settings.loss == "drift" and settings.classes and value and value % settings.classes:
+            raise RefusedError(
+                f"{name}: expected a multiple of the {settings.classes} classes with --loss drift, got {value}"
+            )
+    if len(set(settings.encoder)) < len(settings.encoder):
+        raise RefusedError(f"encoder: expected different ones, got {', '.join(settings.encoder)}")
+
+
+def held_out_of(settings: OneStep, images: int) -> int:
+    """Return the number of images that are not learnt from."""
+    return settings.held_out or min(max(2, images // 10), 5000)
+
+
+def generator_of(settings: OneStep) -> torch.nn.Sequential:
+    """Return the generator of settings, with initial weights."""
+    inputs = settings.noise + settings.classes
+    return make_generator(settings.size, inputs=inputs, channels=settings.channels, width=settings.width)
+
+
+def with_classes(noise: Tensor, numbers: Tensor, settings: OneStep) -> Tensor:
+    """Return noise with a class beside it, by the number of the image, if there are classes."""
+    return joined(noise, one_hot(numbers % settings.classes, settings.classes) if settings.classes else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""Train a one-step generator on the images in a folder, --data-root, without a discriminator."""
+
+from __future__ import annotations
+
+import sys
+
+from one_step.train import main
+
+if __name__ == "__main__":
+    main(["folder", *sys.argv[1:]])

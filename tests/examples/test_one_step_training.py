@@ -1,0 +1,389 @@
+"""Trainings without a discriminator: their gradients, and that they go on as if they had never been interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from one_step import clock, encoders, train
+from one_step.data import split
+from one_step.networks import make_generator
+from one_step.objectives import k_means
+from one_step.sampling import sampler
+from PIL import Image
+from processes import in_a_fork, start
+from torch import Tensor
+from torch.testing import assert_close
+from training import checkpoints
+from training.batches import centred
+from training.files import read_lines
+from training.images import fake
+from training.sampling import averaged
+
+from torch_mmd_losses import MMDReference, RBFKernel, drift_loss, median_distance
+
+pytestmark = pytest.mark.xdist_group("processes")
+
+SMALL = ("--size", "8", "--device", "cpu", "--quiet", "--factor", "0.5", "--log-every", "1")
+ONCE = (*SMALL, "--iterations", "1")
+
+
+def run(folder: Path, *options: str) -> Path:
+    """Train on 256 generated images of 8 pixels in batches of 16, 10 iterations."""
+    return train.main(["fake", "--out", str(folder), *SMALL, *options])
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """Return the newest checkpoint but the time."""
+    return checkpoints.read(checkpoints.newest_first(folder / "checkpoints")[0]) | {"clock": None}
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    timeless = {"iterations_per_second": 0, "cpu_seconds": 0}
+    return [line | timeless for line in read_lines(folder / "log.jsonl")]
+
+
+def equal(first: object, second: object, **tolerance: float) -> None:
+    """Compare nested containers, bit for bit unless there is a tolerance."""
+    if isinstance(first, dict):
+        assert isinstance(second, dict)
+        assert first.keys() == second.keys()
+        for key in first:
+            equal(first[key], second[key], **tolerance)
+    elif isinstance(first, list | tuple):
+        for one, other in zip(first, second, strict=True):  # type: ignore[call-overload]
+            equal(one, other, **tolerance)
+    elif isinstance(first, Tensor | float):
+        assert_close(first, second, **(tolerance or {"rtol": 0, "atol": 0}))
+    else:
+        assert first == second
+
+
+def gradients(folder: Path) -> list[Tensor]:
+    """Return the gradients of the first step, of which Adam's mean is a share."""
+    assert log(folder)[-1]["iteration"] == 1
+    state = state_of(folder)["adam"]["state"]
+    return [state[number]["exp_avg"] / (1 - train.BETAS[0]) for number in sorted(state)]
+
+
+# Gradients
+
+
+def gram(a: Tensor, b: Tensor, sigma: float) -> Tensor:
+    return torch.exp((a[:, None] - b[None]).square().sum(2) / (-2 * sigma**2))
+
+
+class Plain:
+    """The first step of a training by plain formulas in float64."""
+
+    def __init__(self, classes: int = 0, **of_encoder: Any) -> None:
+        torch.manual_seed(0)
+        self.generator = make_generator(8, inputs=64 + classes, channels=3, width=2).double()
+        self.random = torch.Generator().manual_seed(0)
+        noise = torch.randn(16, 64, generator=self.random)
+        self.fake_classes = torch.arange(16) % classes if classes else torch.zeros(16, dtype=torch.long)
+        if classes:
+            noise = torch.cat([noise, torch.eye(classes)[self.fake_classes]], 1)
+        self.learnt, self.held_out = split(256, 25, 0)
+        images = centred(fake(8, 3).images)
+        encoder = encoders.load("random:0", channels=3)
+        self.rows = encoder(images[self.learnt]).detach().double()
+        self.fake = encoder.double()(self.generator(noise.double()))
+        self.sigma = 0.5 * median_distance(self.rows.float())
+
+    def mmd2(self, attraction: Tensor, *, biased: bool = True) -> Tensor:
+        """Return the part of MMD^2 that has a gradient."""
+        within = gram(self.fake, self.fake, self.sigma)
+        repulsion = within.mean() if biased else (within.sum() - 16) / (16 * 15)
+        return repulsion - 2 * attraction.mean()
+
+    def exact(self) -> Tensor:
+        return self.mmd2(gram(self.fake, self.rows, self.sigma))
+
+    def unbiased(self) -> Tensor:
+        return self.mmd2(gram(self.fake, self.rows, self.sigma), biased=False)
+
+    def nystrom(self) -> Tensor:
+        landmarks = k_means(self.rows.float(), 40, torch.Generator().manual_seed(0)).double()
+        within = gram(landmarks, landmarks, self.sigma)
+        alpha = torch.linalg.solve(within + 1e-6 * torch.eye(40), gram(landmarks, self.rows, self.sigma).mean(1))
+        return self.mmd2(gram(self.fake, landmarks, self.sigma) @ alpha)
+
+    def fourier(self) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        rows = self.rows.float()
+        reference = MMDReference(rows, RBFKernel(self.sigma), kind="fourier", frequencies=50, generator=generator)
+        angles = [points @ reference.form.omega.double().T for points in (self.fake, self.rows)]
+        waves = [torch.cat([each.cos(), each.sin()], 1).mean(0) for each in angles]
+        return (waves[0] - waves[1]).square().sum() / 50
+
+    def drawn(self, count: int = 16) -> Tensor:
+        return self.rows[torch.randint(len(self.rows), (count,), generator=self.random)]
+
+    def resampled(self) -> Tensor:
+        return self.mmd2(gram(self.fake, self.drawn(24), self.sigma))
+
+    def drift(self) -> Tensor:
+        return drift_loss(self.fake, self.drawn())
+
+    def logarithm(self) -> Tensor:
+        value = self.exact() + gram(self.rows, self.rows, self.sigma).mean()
+        return value / value.detach()
+
+    def joint(self, strength: float = 1.0) -> Tensor:
+        """Return the loss of the joint distribution of features and four classes that are far apart."""
+        classes = self.learnt % 4
+        weights = 1 / (4 * classes.bincount()[classes].double())
+        rows, of_rows, signed = self.rows, classes, weights
+        if strength != 1:
+            any_class = torch.randint(4, (len(rows),), generator=torch.Generator().manual_seed(0))
+            rows, of_rows = torch.cat([rows, rows]), torch.cat([classes, any_class])
+            signed = torch.cat([strength * weights, (1 - strength) * weights])
+        apart = torch.exp(-1 / torch.tensor(0.3, dtype=torch.float64) ** 2)
+        cross = gram(self.fake, rows, self.sigma) * torch.where(self.fake_classes[:, None] == of_rows, 1.0, apart)
+        same = torch.where(self.fake_classes[:, None] == self.fake_classes, 1.0, apart)
+        return (gram(self.fake, self.fake, self.sigma) * same).mean() - 2 * (cross @ signed / signed.sum()).mean()
+
+
+STEPS: dict[str, tuple[tuple[str, ...], Callable[[Plain], Tensor]]] = {
+    "exact": ((), Plain.exact),
+    "unbiased": (("--estimator", "unbiased"), Plain.unbiased),
+    "nystrom": (("--reference", "nystrom", "--landmarks", "40"), Plain.nystrom),
+    "fourier": (("--reference", "fourier", "--frequencies", "50"), Plain.fourier),
+    "resampled": (("--reference", "resampled", "--real-batch", "24"), Plain.resampled),
+    "drift": (("--reference", "resampled", "--loss", "drift"), Plain.drift),
+    "relative": (("--balance", "relative"), Plain.logarithm),
+    "conditional": (("--conditional",), Plain.joint),
+    "guided": (("--conditional", "--guidance", "1.5"), lambda plain: plain.joint(1.5)),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_has_the_gradient_of_the_plain_formula(name: str, tmp_path: Path):
+    options, formula = STEPS[name]
+    found = gradients(run(tmp_path / "run", *ONCE, *options))
+    plain = Plain(classes=4 if "--conditional" in options else 0)
+    formula(plain).backward()
+    expected = [each.grad for each in plain.generator.parameters()]
+    largest = max(float(each.abs().max()) for each in expected)
+    # The script computes in float32.
+    equal(found, [each.float() for each in expected], rtol=1e-3, atol=1e-5 * largest)
+    assert largest > 1e-4
+
+
+@pytest.mark.parametrize("options", [(), ("--reference", "resampled"), ("--loss", "drift", "--reference", "resampled")])
+def test_micro_batches_have_the_gradient_of_the_whole_batch(options: tuple[str, ...], tmp_path: Path):
+    whole, parts = (gradients(run(tmp_path / size, *ONCE, *options, "--micro-batch", size)) for size in ("16", "3"))
+    equal(whole, parts, rtol=1e-3, atol=1e-6)
+
+
+# What a run leaves behind
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("runs") / "finished", "--encoder", "random:0", "--encoder", "random:1")
+
+
+def test_the_log_has_the_terms_of_each_encoder_and_their_ratio_to_real_images(finished: Path):
+    lines = log(finished)
+    about = read_lines(finished / "encoders.jsonl")
+    assert [line["iteration"] for line in lines] == list(range(1, 11))
+    for line in lines:
+        for each in about:
+            terms = {name: line[f"{each['encoder']} {name}"] for name in ("mmd2", "repulsion", "diagonal_share")}
+            assert terms["mmd2"] / each["floor"] == pytest.approx(line[f"{each['encoder']} ratio_to_real"])
+            assert 0 < terms["diagonal_share"] < 1
+            assert 1 / 16 < terms["repulsion"] < 1
+        ratios = [line[f"random:{seed} ratio_to_real"] for seed in (0, 1)]
+        assert line["ratio_to_real"] == pytest.approx(sum(ratios) / 2)
+        assert line["loss"] == pytest.approx(2, abs=1e-4)  # each is divided by its own value
+    assert lines[-1]["ratio_to_real"] < lines[0]["ratio_to_real"]
+
+
+def test_a_run_leaves_sheets_and_checkpoints_whose_average_draws(finished: Path):
+    names = {path.name for folder in ("samples", "checkpoints") for path in (finished / folder).iterdir()}
+    assert names == {
+        *(f"iteration-{iteration:08d}.png" for iteration in (0, 5, 10)),
+        *(f"iteration-{iteration:08d}.pt" for iteration in (5, 10)),
+    }
+    state = state_of(finished)
+    drawing = sampler(state["configuration"])
+    drawing.generator.load_state_dict(averaged(state))
+    images = drawing.generator(drawing.noise(3, torch.Generator()))
+    assert images.shape == drawing.real(Path(), "train")[:3].shape == (3, 3, 8, 8)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--encoder", "random:0", "--encoder", "random:1"),
+        ("--reference", "resampled", "--conditional"),
+        ("--reference", "nystrom", "--landmarks", "50", "--balance", "floors"),
+    ],
+)
+def test_a_run_goes_on_bit_for_bit(options: tuple[str, ...], finished: Path, tmp_path: Path):
+    whole = finished if "random:1" in options else run(tmp_path / "whole", *options)
+    folder = run(tmp_path / "run", *options, "--iterations", "5")
+    run(folder, *options, "--iterations", "10", "--resume", "auto", "--micro-batch", "8")
+    equal(state_of(whole)["generator"], state_of(folder)["generator"])
+    ignored = {"configuration": None}
+    equal(state_of(whole) | ignored, state_of(folder) | ignored)
+    assert log(whole) == log(folder)
+    for name in ("iteration-00000005.png", "iteration-00000010.png"):
+        assert (whole / "samples" / name).read_bytes() == (folder / "samples" / name).read_bytes()
+
+
+def test_a_run_stops_after_cpu_seconds_and_goes_on_with_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seconds = iter(range(1000))
+    monkeypatch.setattr(clock.time, "process_time", lambda: next(seconds))  # each step takes a second
+    folder = run(tmp_path / "run", "--cpu-seconds", "3")
+    assert read_lines(folder / "log.jsonl")[-1]["iteration"] == 3
+    assert (folder / "samples" / "iteration-00000003.png").exists()
+    run(folder, "--cpu-seconds", "4.5", "--resume", "auto")
+    assert [line["cpu_seconds"] for line in read_lines(folder / "log.jsonl")] == [1, 2, 3, 4, 5]
+
+
+def test_classes_of_a_folder_are_its_folders(tmp_path: Path):
+    pytest.importorskip("torchvision")
+    data = tmp_path / "data"
+    for number in range(12):
+        path = data / "cba"[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 8), (20 * number, 0, 0)).save(path)
+    options = [*SMALL, "--batch-size", "6", "--iterations", "2", "--width", "2"]
+    command = ["folder", "--data-root", str(data), "--out", str(tmp_path / "run"), *options, "--conditional"]
+    state = state_of(train.main(command))
+    assert state["configuration"]["classes"] == 3
+    assert sampler(state["configuration"]).noise(5, torch.Generator())[:, 64:].sum(1).tolist() == [1] * 5
+
+
+# Refusals
+
+DRIFT = ("--loss", "drift", "--reference", "resampled")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--size", "30"), "size: expected 4 times a power of 2"),
+        (("--factor", "0"), "factor: expected numbers > 0"),
+        (("--batch-size", "1"), "batch_size: expected a number >= 2, got 1"),
+        (("--loss", "drift"), "reference: expected resampled with --loss drift, got exact"),
+        (("--kernel", "energy", "--reference", "nystrom"), "kernel: expected a positive definite one with --reference"),
+        (("--kernel", "energy", "--conditional"), "kernel: expected a positive definite one with --conditional"),
+        (("--kernel", "matern", "--reference", "fourier"), "reference: expected the gaussian kernel without classes"),
+        (("--reference", "fourier", "--conditional"), "reference: expected the gaussian kernel without classes"),
+        (("--estimator", "unbiased", "--balance", "relative"), "balance: expected none with --estimator unbiased"),
+        ((*DRIFT, "--balance", "relative"), "balance: expected none with --loss"),
+        ((*DRIFT, "--estimator", "unbiased"), "estimator: expected biased"),
+        (("--guidance", "2"), "guidance: expected --conditional and --reference exact or nystrom, got 2"),
+        (("--guidance", "0.5"), "guidance: expected a number >= 1, got 0.5"),
+        (("--held-out", "255"), "held_out: expected at most 254 of 256 images, got 255"),
+        (("--encoder", "random:0", "--encoder", "random:0"), "encoder: expected different ones"),
+        (("--encoder", "nothing"), "encoder: nothing cannot be loaded: expected one of"),
+        ((*DRIFT, "--conditional", "--batch-size", "6"), "batch_size: expected a multiple of the 4"),
+        (("--dataset", "cifar10"), "dataset: cifar10 has images of size 32 with 3 channels"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_by_the_name_of_the_option(
+    options: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit, match="^2$"):
+        run(tmp_path / "run", *options)
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+# Several processes
+
+WORLD = 2
+TOGETHER: dict[str, tuple[str, ...]] = {
+    "exact": ("--encoder", "random:0", "--encoder", "random:1"),
+    "nystrom": ("--reference", "nystrom", "--landmarks", "50", "--micro-batch", "3"),
+    "resampled": ("--reference", "resampled", "--real-batch", "24", "--clip", "0.01", "--estimator", "unbiased"),
+    "conditional": ("--conditional", "--guidance", "1.5", "--micro-batch", "4"),
+    "drift": DRIFT,
+    "uneven": ("--batch-size", "15"),
+}
+SHORT = ("--iterations", "3", "--micro-batch", "8")
+
+
+def process(rank: int, folder: str, ports: list[int]) -> None:
+    """Be one of two processes, which forks for each run, and note how it ends."""
+    torch.set_num_threads(1)
+    os.dup2(os.open(f"{folder}/{rank}.err", os.O_WRONLY | os.O_CREAT), 2)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "tests"}
+    os.environ |= {"WORLD_SIZE": str(WORLD), "LOCAL_WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    ended = {}
+    for (name, options), port in zip(TOGETHER.items(), ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        ended[name] = in_a_fork(lambda: run(Path(folder, name), *SHORT, *options))  # noqa: B023 (it is called at once)
+    Path(folder, f"{rank}.json").write_text(json.dumps(ended), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    # What torchrun holds for its processes: the stores by which they find each other, at ports of their own.
+    stores = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in TOGETHER]
+    start(process, WORLD, str(folder), [store.port for store in stores])
+    return folder
+
+
+def ends(folder: Path, name: str) -> list[int]:
+    return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8"))[name] for rank in range(WORLD)]
+
+
+@pytest.mark.parametrize("name", [name for name in TOGETHER if name not in ("drift", "uneven")])
+def test_two_processes_train_like_one_with_the_joint_batch(name: str, together: Path, tmp_path: Path):
+    expected = run(tmp_path / "alone", *SHORT, *TOGETHER[name])
+    assert ends(together, name) == [0, 0], (together / "0.err").read_text(encoding="utf-8")
+    # In float32, of which small differences of large sums lose digits.
+    equal(log(expected), log(together / name), rtol=1e-3, atol=1e-5)
+    equal(state_of(expected)["generator"], state_of(together / name)["generator"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("uneven", "batch_size: expected a multiple of the 2 processes, got 15"),
+        ("drift", "loss: drift is for one process"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(name: str, message: str, together: Path):
+    assert ends(together, name)[0] == 2
+    assert message in (together / "0.err").read_text(encoding="utf-8")
+
+
+# Rehearsals of the real sizes
+
+
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("one_step_fashion_mnist", ()),
+        ("one_step_cifar10", ("--reference", "nystrom", "--landmarks", "64", "--kernel", "laplace")),
+        ("one_step_folder", ("--size", "64", "--conditional", "--kernel", "imq")),
+        ("one_step_folder", ("--size", "256", "--precision", "bf16-mixed", "--estimator", "unbiased")),
+    ],
+)
+def test_each_script_trains_on_generated_images_of_its_real_size(
+    script: str, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small = ["--dataset", "fake", "--width", "1", "--batch-size", "8", "--micro-batch", "4", "--iterations", "2"]
+    folder = tmp_path / "run"
+    monkeypatch.setattr("sys.argv", [script, *small, "--quiet", "--device", "cpu", "--out", str(folder), *options])
+    runpy.run_path(str(Path(train.__file__).parents[1] / f"{script}.py"), run_name="__main__")
+    assert log(folder)[-1]["iteration"] == 2
+    with Image.open(folder / "samples" / "iteration-00000002.png") as sheet:
+        size = int(options[1]) if "--size" in options else 32
+        assert sheet.size == (8 * (size + 4),) * 2
+        assert sheet.mode == ("L" if script == "one_step_fashion_mnist" else "RGB")
