@@ -38,11 +38,12 @@ BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
 # Leaves out the tests of the scripts in examples/ and of programs of the shape of other people's.
 OF_PACKAGE := --ignore=tests/examples --ignore=tests/foreign
 
-.PHONY: help demo benchmarks smoke $(SMOKE) test test-quick paper-test lint docs wheel-test install-test clean
+.PHONY: help demo one-step benchmarks smoke $(SMOKE) test test-quick paper-test lint docs wheel-test install-test clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        train a small MMD-GAN on digits and draw samples (options: ARGS=...)"
+	@echo "make one-step    train a generator without a discriminator on Fashion-MNIST (options: ARGS=...)"
 	@echo "make benchmarks  measure everything on docs/benchmarks.md anew; takes half an hour (options: ARGS=...)"
 	@echo "make smoke       20 iterations of all presets with their real networks, on generated images; JOBS=2 at a time"
 	@echo "make test        style, types, tests, examples of the documentation, coverage"
@@ -56,6 +57,10 @@ help:
 
 demo: $(VENV)/examples.done
 	$(IN) examples/demo.py $(ARGS)
+
+# Reading the data takes torchvision.
+one-step: .venv-paper/done
+	$(KEEP_MEMORY) .venv-paper/bin/python examples/one_step_fashion_mnist.py $(ARGS)
 
 benchmarks: $(VENV)/benchmarks.done
 	$(IN) examples/benchmarks/run_all.py $(ARGS)

@@ -18,6 +18,7 @@ from one_step.networks import RandomFeatures
 
 KINDS = """
 random:SEED               convolutional network with random weights
+pixels:SIZE               the image itself, reduced to SIZE x SIZE pixels
 classifier:PATH           last hidden layer of a network that examples/classifier.py trained
 classifier-maps:PATH      the same beside means of its feature maps
 jit:PATH                  network saved by torch.jit.save
@@ -182,6 +183,10 @@ def _random(seed: str, _: str, channels: int) -> nn.Module:
     return RandomFeatures(channels, int(seed or 0))
 
 
+def _pixels(size: str, _: str, __: int) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(int(size or 16)), nn.Flatten())
+
+
 def _classifier(path: str, _: str, __: int) -> nn.Module:
     return _trained_features(path)
 
@@ -250,6 +255,7 @@ def _file(path: str) -> Path:
 
 _LOADERS: dict[str, Callable[[str, str, int], nn.Module]] = {
     "random": _random,
+    "pixels": _pixels,
     "classifier": _classifier,
     "classifier-maps": _classifier_maps,
     "jit": _jit,

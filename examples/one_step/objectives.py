@@ -45,6 +45,10 @@ BUDGET = 10.0
 """What encoders above their floor share, as in Representation Distribution Matching."""
 
 
+PER_CENTRE = 20
+"""Rows of which each centre of a cluster is found."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """The features of the images that are learnt from.
@@ -242,16 +246,19 @@ def shares(losses: Sequence[Tensor], floors: Sequence[float]) -> Tensor:
     return BUDGET * torch.where(above.any(), weights, torch.full_like(weights, 1 / len(losses)))
 
 
-def k_means(rows: Tensor, count: int, generator: torch.Generator, iterations: int = 20) -> Tensor:
-    """Return centres of clusters, `(count, d)`; one that has lost all rows starts anew from a random row."""
+def k_means(rows: Tensor, count: int, generator: torch.Generator, iterations: int = 10) -> Tensor:
+    """Return centres of clusters, `(count, d)`; one that has lost all rows starts anew from a random row.
+
+    Of many rows, random ones are clustered: `PER_CENTRE` for each centre.
+    """
 
     def some(size: int) -> Tensor:
         return rows[torch.randperm(len(rows), generator=generator)[:size].to(rows.device)]
 
-    centres = some(count)
+    clustered, centres = some(PER_CENTRE * count), some(count)
     for _ in range(iterations):
-        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in rows.split(8192)])
+        nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in clustered.split(8192)])
         members = nearest.bincount(minlength=count)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, clustered)
         centres = torch.where(members[:, None] > 0, sums / members.clamp(min=1)[:, None], some(count))
     return centres

@@ -29,7 +29,7 @@ class OneStep(Settings):
     held_out: int | None = None
     """images that are kept from the training, for the floors and ratios; by default a tenth, at most 5000"""
     encoder: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """frozen network, to be repeated for several: random:SEED (by default random:0), classifier:PATH,
+    """frozen network, to be repeated for several: random:SEED (by default random:0), pixels:SIZE, classifier:PATH,
     classifier-maps:PATH, jit:PATH, export:PATH, dinov2:FOLDER:NAME=PATH, clip:NAME=PATH, inception=PATH, or
     MODULE:FUNCTION[=PATH]"""
     standardise: bool = False

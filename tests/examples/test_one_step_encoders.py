@@ -172,6 +172,10 @@ def test_random_features_depend_on_the_seed_alone():
     assert_close(first[:, :64], RandomFeatures(1, 3)(IMAGES)[:, :64])
 
 
+def test_pixels_are_means_over_parts_of_the_image():
+    assert_close(encoders.load("pixels:4", channels=1)(IMAGES), nn.functional.avg_pool2d(IMAGES, 4).flatten(1))
+
+
 def test_standardised_features_have_mean_0_and_deviation_1_unless_they_are_constant(small: Small):
     encoder = encoders.Encoder("small", small)
     with torch.no_grad():
