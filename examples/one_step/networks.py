@@ -54,7 +54,7 @@ class RandomFeatures(nn.Module):
         parts: number of parts of the image in each direction.
     """
 
-    def __init__(self, channels: int, seed: int, *, widths: tuple[int, ...] = (16, 32, 64), parts: int = 2) -> None:
+    def __init__(self, channels: int, seed: int, *, widths: tuple[int, ...] = (8, 16, 32), parts: int = 4) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.stages = nn.ModuleList()

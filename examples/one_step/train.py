@@ -9,7 +9,6 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,10 +61,9 @@ def train(fabric: Fabric, settings: OneStep) -> None:
     # Made on the CPU, so that a seed gives the same weights on all devices; laid out as convolutions are faster.
     generator = generator_of(settings)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator.to(fabric.device)
     average = moving_average(generator, settings.ema_decay).to(fabric.device)
     adam = torch.optim.AdamW(generator.parameters(), settings.lr, BETAS, weight_decay=0.0)
-    # Calls go through these; the state names the network itself.
-    G, step = fabric.setup(generator, adam)
     networks = [encoders.load(choice, channels=settings.channels).to(fabric.device) for choice in settings.encoder]
     clock = Clock(fabric)
     state: dict[str, Any] = {
@@ -84,9 +82,9 @@ def train(fabric: Fabric, settings: OneStep) -> None:
         return with_classes(randomness.normal(settings.batch_size, settings.noise), in_turns, settings)
 
     def encode(noise: Tensor) -> dict[str, Tensor]:
-        generated = G(noise)
         with fabric.autocast():
-            features = {network.name: network(generated).float() for network in networks}
+            images = generator(noise)
+            features = {network.name: network(images).float() for network in networks}
         of_class = noise[:, settings.noise :] if settings.conditional else None
         return {name: joined(each, of_class) for name, each in features.items()}
 
@@ -106,33 +104,28 @@ def train(fabric: Fabric, settings: OneStep) -> None:
         floors = [objective.floor(settings.batch_size) for objective in objectives]
         generated: dict[str, Tensor] = {}
 
-        def loss_of(features: dict[str, Tensor] | Tensor) -> Tensor:
-            if isinstance(features, Tensor):
-                features = {objectives[0].name: features}
+        def loss_of(features: dict[str, Tensor]) -> Tensor:
             generated.update({name: each.detach() for name, each in features.items()})
             values = [each.loss(features[each.name], randomness.generator) for each in objectives]
             return total(values, floors, settings.balance or "none")
-
-        def without_averaging() -> AbstractContextManager[Any]:
-            return fabric.no_backward_sync(G)
 
         iteration, limit = state["iteration"], settings.cpu_seconds or math.inf
         goes_on = run.goes_on(iteration) and clock.seconds < limit
         while goes_on:
             clock.start()
-            step.zero_grad()
+            adam.zero_grad()
             chunks = inputs().split(settings.micro_batch)
             if len(chunks) > 1:
-                loss = cached_backward(chunks, encode, loss_of, no_sync=without_averaging)
+                loss = cached_backward(chunks, encode, loss_of)
             else:
                 loss = loss_of(encode(chunks[0]))
-                fabric.backward(loss)
+                loss.backward()
+            gradients = [each.grad for each in generator.parameters() if each.grad is not None]
+            average_over_processes(fabric, gradients)
+            norm = torch.nn.utils.get_total_norm(gradients)
             if settings.clip:
-                torch.nn.utils.clip_grad_norm_(generator.parameters(), settings.clip)
-            norm = torch.nn.utils.get_total_norm(
-                [each.grad for each in generator.parameters() if each.grad is not None]
-            )
-            step.step()
+                torch.nn.utils.clip_grads_with_norm_(generator.parameters(), settings.clip, norm)
+            adam.step()
             average.update_parameters(generator)
             iteration += 1
             state["iteration"] = iteration
@@ -213,6 +206,17 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
 def held_out_of(settings: OneStep, images: int) -> int:
     """Return the number of images that are not learnt from."""
     return settings.held_out or min(max(2, images // 10), 5000)
+
+
+def average_over_processes(fabric: Fabric, gradients: Sequence[Tensor]) -> None:
+    """Replace gradients by their means over the processes.
+
+    Fabric's wrapper of a network does this too, but lets only Fabric go backward, and not `cached_backward`.
+    """
+    if fabric.world_size > 1:
+        means: Any = fabric.all_reduce(torch.cat([each.flatten() for each in gradients]), reduce_op="mean")
+        for each, mean in zip(gradients, means.split([each.numel() for each in gradients]), strict=True):
+            each.copy_(mean.view_as(each))
 
 
 def generator_of(settings: OneStep) -> torch.nn.Sequential:
