@@ -196,9 +196,9 @@ def _classifier_maps(path: str, _: str, __: int) -> nn.Module:
 
 
 def _trained_features(path: str) -> nn.Sequential:
-    from evaluation import classifier
+    from classifier import restore  # which takes packages that no other encoder needs
 
-    return classifier.load(_file(path))[0].features
+    return restore(_file(path))[0].features
 
 
 def _jit(path: str, _: str, __: int) -> nn.Module:

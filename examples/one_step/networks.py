@@ -12,26 +12,28 @@ COARSEST = 4
 """Height and width of the smallest feature maps."""
 
 
-def make_generator(size: int, *, inputs: int, channels: int, width: int) -> nn.Sequential:
+def make_generator(size: int, *, inputs: int, channels: int, width: int, norm: str = "layer") -> nn.Sequential:
     """Return a network that maps `(n, inputs)` to images `(n, channels, size, size)` in [-1, 1].
-
-    There is no batch normalisation: a batch is computed chunk by chunk, and an image must not depend on its chunk.
 
     Args:
         size: height and width of the images: 8, 16, 32, and so on.
         inputs: dimension of the noise, and of the class where there are classes.
         channels: 3 for colour images, 1 for grey ones.
-        width: channels of the largest feature maps; each halving of the size doubles them.
+        width: channels of the largest feature maps, half as high and wide as the images; each halving doubles them.
+        norm: `"layer"` normalises the maps of each image alone; `"batch"` normalises each map over the images that are
+            computed together.
 
     Raises:
         ValueError: if the size is not 4 times a power of 2.
     """
-    doublings = doublings_of(size)
-    widths = [width << step for step in range(doublings, -1, -1)]
+    widths = [width << step for step in range(doublings_of(size) - 1, -1, -1)]
     layers: list[nn.Module] = [nn.Linear(inputs, widths[0] * COARSEST**2), nn.Unflatten(1, (widths[0], COARSEST, -1))]
-    for wide, narrow in pairwise(widths):
-        layers += [nn.GroupNorm(1, wide), nn.SiLU(), nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1)]
-    return nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+    for wide, narrow in pairwise((*widths, channels)):
+        normalised: list[nn.Module] = [nn.GroupNorm(1, wide), nn.SiLU()]
+        if norm == "batch":
+            normalised = [nn.BatchNorm2d(wide), nn.ReLU()]
+        layers += [*normalised, nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1)]
+    return nn.Sequential(*layers, nn.Tanh())
 
 
 def doublings_of(size: int) -> int:

@@ -138,7 +138,9 @@ class Objective:
         settings = self._settings
         kind = settings.reference if settings.reference != "resampled" else "exact"
         rows, weights = self._rows.guided(settings.guidance, generator)
-        options: dict[str, Any] = {"kind": kind, "self_rows": settings.self_rows, "generator": generator}
+        options: dict[str, Any] = {"kind": kind, "generator": generator}
+        if kind != "fourier":
+            options["self_rows"] = settings.self_rows
         if kind == "nystrom":
             options["landmarks"] = settings.landmarks
             if settings.centres and len(rows) > settings.landmarks:

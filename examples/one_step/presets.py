@@ -70,13 +70,18 @@ class OneStep(Settings):
     noise: int = 64
     """dimension of the noise"""
     width: int = 16
-    """channels of the generator's largest feature maps"""
+    """channels of the generator's largest feature maps, which are half as high and wide as the images"""
+    norm: Literal["layer", "batch"] = "layer"
+    """what the generator's feature maps are normalised over: each image alone, or the images of the batch, which takes
+    one process and --micro-batch of at least --batch-size"""
     batch_size: int = 1024
     """generated images in one step, of all processes together"""
     micro_batch: int = 256
     """images of which a process keeps the activations at a time"""
     lr: float = 1e-3
     """learning rate of Adam"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """decays of Adam's averages; by default those of Representation Distribution Matching"""
     clip: float | None = None
     """largest norm of the gradient"""
     cpu_seconds: float | None = None
@@ -99,6 +104,8 @@ class OneStep(Settings):
                 f"dataset: {self.dataset} has images of size {expected[0]} with {expected[1]} channels, "
                 f"but size and channels are {self.size} and {self.channels}"
             )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: expected two numbers >= 0 and < 1, got {self.betas}")
         if not self.factor or min(self.factor) <= 0:
             raise ValueError(f"factor: expected numbers > 0, got {self.factor}")
         if self.loss == "drift" and self.reference != "resampled":

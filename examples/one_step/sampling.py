@@ -36,7 +36,7 @@ def sampler(configuration: Mapping[str, Any]) -> Sampler:
         return joined(drawn, one_hot(classes, chosen.classes))
 
     return Sampler(
-        make_generator(inputs=chosen.noise + chosen.classes, width=chosen.width, **shape),
+        make_generator(inputs=chosen.noise + chosen.classes, width=chosen.width, norm=chosen.norm, **shape),
         noise,
         lambda images: images,
         lambda root, split: load(chosen.dataset, root, split=split, **shape),

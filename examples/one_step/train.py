@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from training.averaging import moving_average
 from training.errors import InterruptedBySignalError, RefusedError
 from training.images import load as load_images
-from training.launch import launch
+from training.launch import everywhere, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
 from training.settings import read
@@ -35,9 +35,6 @@ from one_step.networks import make_generator
 from one_step.objectives import Objective, Rows, joined, one_hot, total
 from one_step.presets import PRESETS, OneStep, resolved
 from torch_mmd_losses import UsageWarning, cached_backward
-
-BETAS = (0.9, 0.95)
-"""Those of Representation Distribution Matching, of Adam."""
 
 ADVICE = "a lower --lr, a --clip of the gradient, a larger --factor, --precision 32-true, or another --seed"
 """What may help if a number is not finite."""
@@ -52,9 +49,12 @@ def train(fabric: Fabric, settings: OneStep) -> None:
     """Train from the start, or from a checkpoint, to the end or until a signal."""
     warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
     randomness = Randomness(fabric, settings.seed)
-    images = load_images(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels)
+    data: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
+    images = everywhere(fabric, lambda: load_images(settings.dataset, settings.data_root, **data))
     found: int = len(images)  # type: ignore[arg-type]
-    classes = classes_of(settings.dataset, settings.data_root, found) if settings.conditional else None
+    classes = None
+    if settings.conditional:
+        classes = everywhere(fabric, lambda: classes_of(settings.dataset, settings.data_root, found))
     settings = replace(settings, classes=0 if classes is None else int(classes.max()) + 1)
     check(fabric, settings, found)
 
@@ -63,8 +63,10 @@ def train(fabric: Fabric, settings: OneStep) -> None:
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator.to(fabric.device)
     average = moving_average(generator, settings.ema_decay).to(fabric.device)
-    adam = torch.optim.AdamW(generator.parameters(), settings.lr, BETAS, weight_decay=0.0)
-    networks = [encoders.load(choice, channels=settings.channels).to(fabric.device) for choice in settings.encoder]
+    adam = torch.optim.AdamW(generator.parameters(), settings.lr, settings.betas, weight_decay=0.0)
+    networks = everywhere(fabric, lambda: [encoders.load(each, channels=data["channels"]) for each in settings.encoder])
+    for network in networks:
+        network.to(fabric.device)
     clock = Clock(fabric)
     state: dict[str, Any] = {
         "iteration": 0,
@@ -191,6 +193,13 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
         raise RefusedError(f"batch_size: expected a multiple of the {world} processes, got {settings.batch_size}")
     if settings.loss == "drift" and world > 1:
         raise RefusedError(f"loss: drift is for one process, got {world}")
+    if settings.norm == "batch" and world > 1:
+        raise RefusedError(f"norm: batch is for one process, got {world}")
+    if settings.norm == "batch" and settings.micro_batch < settings.batch_size:
+        raise RefusedError(
+            f"micro_batch: expected at least the batch of {settings.batch_size} images, which --norm batch is over, "
+            f"got {settings.micro_batch}"
+        )
     if held_out_of(settings, images) > images - 2:
         raise RefusedError(f"held_out: expected at most {images - 2} of {images} images, got {settings.held_out}")
     for name in ("batch_size", "real_batch"):
@@ -221,8 +230,8 @@ def average_over_processes(fabric: Fabric, gradients: Sequence[Tensor]) -> None:
 
 def generator_of(settings: OneStep) -> torch.nn.Sequential:
     """Return the generator of settings, with initial weights."""
-    inputs = settings.noise + settings.classes
-    return make_generator(settings.size, inputs=inputs, channels=settings.channels, width=settings.width)
+    inputs, shape = settings.noise + settings.classes, {"channels": settings.channels, "width": settings.width}
+    return make_generator(settings.size, inputs=inputs, norm=settings.norm, **shape)
 
 
 def with_classes(noise: Tensor, numbers: Tensor, settings: OneStep) -> Tensor:

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import classifier
 import pytest
 import torch
-from evaluation import classifier
 from one_step import encoders
 from one_step.networks import RandomFeatures, make_generator
 from torch import Tensor, nn
