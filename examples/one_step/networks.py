@@ -33,7 +33,23 @@ def make_generator(size: int, *, inputs: int, channels: int, width: int, norm: s
         if norm == "batch":
             normalised = [nn.BatchNorm2d(wide), nn.ReLU()]
         layers += [*normalised, nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1)]
-    return nn.Sequential(*layers, nn.Tanh())
+    return nn.Sequential(*layers, Blur(channels), nn.Tanh())
+
+
+class Blur(nn.Module):
+    """A fixed binomial filter: transposed convolutions leave the pattern of a chessboard, which it takes away."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([0.25, 0.5, 0.25])
+        kernel = row[:, None] * row
+        self.register_buffer("kernel", kernel.expand(channels, 1, 3, 3).contiguous(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images `(n, channels, h, w)`, each pixel a weighted mean of 3 x 3."""
+        return nn.functional.conv2d(images, self.kernel, padding=1, groups=len(self.kernel))
 
 
 def doublings_of(size: int) -> int:

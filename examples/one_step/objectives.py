@@ -101,12 +101,12 @@ def make_kernel(settings: OneStep, rows: Rows, generator: torch.Generator) -> Ke
     if settings.kernel == "energy":
         return EnergyKernel()
     median = median_distance(rows.features, generator=generator)
-    kernels = [OF_WIDTH[settings.kernel](factor * median) for factor in settings.factor]
+    of_features = reduce(add, [OF_WIDTH[settings.kernel](factor * median) for factor in settings.factor])
     if rows.classes is None:
-        return reduce(add, kernels)
+        return of_features
     d = rows.features.shape[1]
-    of_class = RBFKernel(settings.class_width).on(slice(d, d + rows.count))
-    return reduce(add, [kernel.on(slice(0, d)) * of_class for kernel in kernels])
+    # The product of a sum takes a fifth of the time of the sum of products, which is the same.
+    return of_features.on(slice(0, d)) * RBFKernel(settings.class_width).on(slice(d, d + rows.count))
 
 
 class Objective:

@@ -10,7 +10,7 @@ import classifier
 import pytest
 import torch
 from one_step import encoders
-from one_step.networks import RandomFeatures, make_generator
+from one_step.networks import Blur, RandomFeatures, make_generator
 from torch import Tensor, nn
 from torch.testing import assert_close
 from training.errors import RefusedError
@@ -217,7 +217,14 @@ def test_what_does_not_return_features_is_refused(network: nn.Module, message: s
 
 
 def test_a_generator_makes_images_of_any_power_of_2():
-    for size in (8, 32, 64):
-        images = make_generator(size, inputs=7, channels=3, width=1)(torch.randn(2, 7))
+    for size, norm in ((8, "layer"), (32, "batch"), (64, "layer")):
+        images = make_generator(size, inputs=7, channels=3, width=1, norm=norm)(torch.randn(2, 7))
         assert images.shape == (2, 3, size, size)
         assert images.abs().max() <= 1
+
+
+def test_the_blur_takes_a_chessboard_away_and_leaves_what_is_even():
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2
+    images = torch.stack([board.float(), torch.full((8, 8), 0.3)])[None]
+    inside = Blur(2)(images)[0, :, 1:-1, 1:-1]
+    assert_close(inside, torch.stack([torch.full((6, 6), 0.5), torch.full((6, 6), 0.3)]))
