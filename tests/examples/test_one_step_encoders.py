@@ -68,6 +68,7 @@ def test_torchscript(small: Small, tmp_path: Path):
     check(encoder, small)
 
 
+@pytest.mark.slow
 def test_an_exported_network(small: Small, tmp_path: Path):
     shapes = {"images": {0: torch.export.Dim("n")}}
     exported = torch.export.export(small.eval(), (IMAGES,), dynamic_shapes=shapes)

@@ -374,7 +374,7 @@ def test_what_one_of_several_processes_cannot_do_ends_all(name: str, together: P
 @pytest.mark.parametrize(
     ("script", "options"),
     [
-        ("one_step_fashion_mnist", ("--micro-batch", "8")),
+        ("one_step_fashion_mnist", ("--micro-batch", "8", "--held-out", "25")),
         ("one_step_cifar10", ("--reference", "nystrom", "--landmarks", "64", "--kernel", "laplace")),
         ("one_step_folder", ("--size", "64", "--conditional", "--kernel", "imq")),
         pytest.param(
