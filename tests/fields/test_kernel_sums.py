@@ -7,7 +7,7 @@ from sizes import Largest
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, RBFKernel, RBFMix, kernel_sums, mmd2
+from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, MaternKernel, RBFKernel, RBFMix, kernel_sums, mmd2
 from torch_mmd_losses.pairs import kernel_products, tiles
 from torch_mmd_losses.pairs.kernel_products import kernel_gradients
 
@@ -336,3 +336,13 @@ def test_equal_indices_are_left_out_of_linear_kernels_as_of_others(p, n):
     found = kernel_products.kernel_products(points, samples, coefficients, LinearKernel(), distinct=True)
     gram = (points @ samples.mT).masked_fill(torch.eye(p, n, dtype=torch.bool), 0)
     assert_close(found, gram @ coefficients)
+
+
+@pytest.mark.parametrize("nu", [0.5, 1.5, 2.5])
+def test_sums_of_matern_kernels_are_those_of_their_gram_matrix(nu):
+    points, samples = rows(6, 3).float(), rows(9, 3, seed=1).float()
+    kernel = MaternKernel(nu, length=1.3)
+    values, moments = kernel_sums(points, samples, kernel)
+    gram = kernel(points.double(), samples.double())
+    assert_close(values, gram.sum(1).float())
+    assert_close(moments, (gram @ samples.double()).float())
