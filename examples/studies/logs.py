@@ -100,7 +100,7 @@ class Raw(NamedTuple):
             origin, shares = result["provenance"], result["class_shares"]["measured"]
             at = {"kind": "evaluation", "iteration": origin["checkpoint"]["iteration"]}
             lines.append({**at, "metrics": result["metrics"], "class_shares": shares})
-        if lines[-1]["kind"] == "evaluation":  # that of the others is the same but for the checkpoint
+        if lines[-1]["kind"] == "evaluation":  # the provenance of all evaluations is equal, except for the checkpoint
             lines[-1]["provenance"] = {name: origin[name] for name in ORIGIN}
         write_lines(self.log(run), lines)
         return True

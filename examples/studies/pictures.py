@@ -102,7 +102,7 @@ def kernel_means(figure: Figure, raw: Raw) -> None:
 
 
 def lambdas(figure: Figure, raw: Raw) -> None:
-    """Draw Figure 3 in the small: a bar for each pair of learning rates by lambda, with both kernels."""
+    """Draw a bar for each lambda and pair of learning rates, with both kernels, as in Figure 3 of the paper."""
     rows = []
     for (kernel, lambda_), by_pair in tables.repulsions(raw).items():
         for pair in raw.pairs:

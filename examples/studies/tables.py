@@ -163,7 +163,7 @@ def observations(raw: Raw) -> str:
 
 
 def losses(raw: Raw) -> str:
-    """Return Table 1 in the small: each loss at its best pair, and the floor of the metrics."""
+    """Return the table of losses, each at its best pair, with the floor of the metrics, as Table 1 of the paper."""
     rows = []
     for chosen in QUESTIONS["losses"].settings:
         tried, pair = raw.over_pairs(chosen), raw.best_pair(chosen)

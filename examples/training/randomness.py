@@ -1,4 +1,4 @@
-"""What is random in a training but for the order of the images; a checkpoint holds it, so that runs resume exactly."""
+"""Random numbers of a training: a checkpoint holds their states, so that runs resume exactly."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Sampler(NamedTuple):
 
     generator: nn.Module  # maps noise (n, dimension) to images, with the initial weights
     noise: Callable[[int, torch.Generator], Tensor]  # draws noise of a number of images on the CPU
-    centred: Callable[[Tensor], Tensor]  # maps what the generator puts out to [-1, 1]
+    centred: Callable[[Tensor], Tensor]  # maps generated images to [-1, 1]
     real: Callable[[Path, str], Dataset[Tensor]]  # returns images of a split below a folder of data sets, of that size
 
 

@@ -89,7 +89,7 @@ def to_json(settings: Settings) -> str:
 
 
 def changes(before: Mapping[str, Any], settings: Settings) -> list[str]:
-    """Describe what differs from saved settings, but for what may differ when a run goes on."""
+    """Describe the differences from saved settings that a resumed run may not have."""
     after = saved(settings)
     return [
         f"{name} was {before.get(name)!r} and is {after.get(name)!r}"

@@ -464,7 +464,7 @@ def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Stub, cap
     assert stub.do("list") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "4 missing"
     words = ["run", f"--features={stub.features}"]
-    # It does not choose before all pairs are through.
+    # No pair is chosen until all pairs have finished.
     taken = stub.out / Run(setting("mmd-rep"), protocol.PAIRS[0], 0).name
     taken.mkdir(parents=True)
     with FileLock(taken / "training.lock"):
