@@ -1,4 +1,4 @@
-"""Domain adaptation by the recipe of docs/guide.md."""
+"""Domain adaptation by the recipe of docs/features.md."""
 
 from statistics import fmean
 

@@ -46,7 +46,7 @@ def test_big_trains():
 
 @pytest.mark.slow
 def test_fake_scores_first_by_position_do_not_pass_for_trained():
-    """`discriminator` takes real scores first and cannot know better, so the guide asks for keywords."""
+    """`discriminator` takes real scores first and cannot know better, so the documentation asks for keywords."""
     images, _ = digits.halves()
     loss = MMDLoss(remember_real=True)
     worker = BigWorker(images, loss.discriminator, lambda fake: loss.generator(fake=fake)).train(200)

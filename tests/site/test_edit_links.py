@@ -17,4 +17,4 @@ def test_other_generated_pages():
     assert source_of("api/torch_mmd_losses.types.Estimator") == "torch_mmd_losses/types.py"
     assert source_of("auto_gallery/index") == "docs/gallery/README.rst"
     assert (ROOT / source_of("auto_gallery/bandwidth_and_saturation")).is_file()
-    assert source_of("guide") is None
+    assert source_of("gan") is None
