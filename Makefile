@@ -38,7 +38,7 @@ BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
 # Leaves out the tests of the scripts in examples/ and of programs of the shape of other people's.
 OF_PACKAGE := --ignore=tests/examples --ignore=tests/foreign
 
-.PHONY: help demo one-step benchmarks smoke $(SMOKE) test test-quick paper-test lint docs wheel-test install-test clean
+.PHONY: help demo one-step benchmarks smoke $(SMOKE) test test-quick paper-test lint docs docs-browser wheel-test install-test clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,6 +51,7 @@ help:
 	@echo "make paper-test  tests that need torchvision, a CUDA build of PyTorch (no GPU) or other libraries, in an environment of their own"
 	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html, run the examples of its gallery, and check the pages"
+	@echo "make docs-browser  look at what make docs has built, in Chromium without a network, at two widths, light and dark"
 	@echo "make wheel-test  build the wheel and run the quick tests against it, outside this directory"
 	@echo "make install-test  install that wheel on the oldest and the newest Python at hand, and run the examples of its docstrings"
 	@echo "make clean       remove .venv and everything built"
@@ -116,6 +117,12 @@ docs: $(VENV)/dev.done $(VENV)/docs.done
 	$(IN) docs/check_site.py docs/_build/html
 	$(IN) -m pytest -q tests/site
 	@echo "open docs/_build/html/index.html"
+
+# What `make docs` has built, as a reader sees it without a network. Needs Chromium (Debian: chromium).
+docs-browser: $(VENV)/dev.done
+	$(INSTALL) --editable ".[browser]"
+	$(IN) docs/check_in_browser.py docs/_build/html
+	$(IN) -m pytest -q tests/site/test_check_in_browser.py
 
 # The copy has the tests and what they read, but not the package, so that only the installed wheel can be imported. Tests
 # of the scripts are left out: they are the same scripts as in `make test`, and take most of its time.
