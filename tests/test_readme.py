@@ -1,4 +1,4 @@
-"""The README as the package index shows it: short, without TeX, with absolute addresses of what is in the repository."""
+"""The README as the package index shows it: short, without TeX, with absolute addresses for its relative links."""
 
 import re
 from pathlib import Path
