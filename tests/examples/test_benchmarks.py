@@ -677,16 +677,24 @@ def test_an_iteration_is_counted_without_numbers_as_with_them(benchmarks):
     assert not Counter(expected) - Counter(found)
 
 
-def test_the_table_of_the_presets_is_that_of_the_last_records(benchmarks):
-    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+def test_the_tables_of_the_presets_are_those_of_the_last_records(benchmarks):
     _, records = benchmarks.common.read(benchmarks.roofline, benchmarks.common.RESULTS)
     assert [(r["paper"], r["experiment"], r["method"]) for r in records] == benchmarks.roofline.EXPERIMENTS
-    table = benchmarks.preset_table.table(records)
-    assert benchmarks.preset_table.BLOCK.findall(page) == [f"\n{table}\n"]
-    assert len(table.splitlines()) == 2 + 4 + 3
+    tables = benchmarks.preset_table.tables(records)
+    lines = {page: len(table.splitlines()) for (page, name), table in tables.items() if name == "the presets"}
+    assert lines == {"experiments.md": 2 + 4 + 3, "wang2019.md": 2 + 4, "arbel2018.md": 2 + 3}
+    for (page, name), table in tables.items():
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert benchmarks.preset_table.block(name).findall(text) == [f"\n\n{table}\n\n"]
+
+
+def test_times_of_presets_have_two_digits_and_the_range_of_the_methods(benchmarks):
+    _, records = benchmarks.common.read(benchmarks.roofline, benchmarks.common.RESULTS)
     hours = [1.04, 2.0, 1.5]
     made = [{**records[-1], "roofline": each / 2, "with_launches": each, "iterations": 3600} for each in hours]
-    assert benchmarks.preset_table.row(made)[-2:] == ["0.52 to 1.00", "1.04 to 2.00"]
+    assert benchmarks.preset_table.row(made)[-2:] == ["31 min to 1 h", "1 h to 2 h"]
+    assert benchmarks.preset_table.row(made[:1])[-2:] == ["31 min", "1 h"]
+    assert [benchmarks.preset_table.duration(each) for each in (0.99, 0.999, 12.57)] == ["59 min", "1 h", "13 h"]
 
 
 def test_the_steps_that_are_compared_have_the_spectral_norms_that_they_say(benchmarks):
