@@ -17,7 +17,7 @@ PACKAGES = {
 ADVICE = """Keep your PyTorch and install what the scripts need by
     python -c "import torch; print('torch==' + torch.__version__)" > torch.txt
     pip install --constraint torch.txt -e ".[paper]"
-docs/experiments.md has the releases of torchvision that go with those of PyTorch."""
+docs/install.md has the releases of torchvision that go with those of PyTorch."""
 
 
 def need(*modules: str, also: Sequence[str] = ()) -> None:
