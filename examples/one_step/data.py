@@ -40,10 +40,13 @@ def classes_of(dataset: str, root: Path, count: int) -> Tensor:
     return torch.as_tensor(torchvision().CIFAR10(root, train=True).targets)
 
 
-def split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the images that are learnt from, and those of images that are held out, at random."""
+def split(count: int, held_out: int, seed: int, learnt: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the images that are learnt from, and those of images that are held out, at random.
+
+    All that are not held out are learnt from, unless `learnt` says how many.
+    """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return order[held_out:].sort().values, order[:held_out]
+    return order[held_out:][:learnt].sort().values, order[:held_out]
 
 
 @torch.no_grad()

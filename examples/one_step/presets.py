@@ -28,6 +28,8 @@ class OneStep(Settings):
     """3 for colours, 1 for grey"""
     held_out: int | None = None
     """images that are kept from the training, for the floors and ratios; by default a tenth, at most 5000"""
+    learnt: int | None = None
+    """images that are learnt from, at random; by default all that are not held out"""
     encoder: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """frozen network, to be repeated for several: random:SEED, pixels:SIZE, classifier:PATH, classifier-maps:PATH,
     jit:PATH, export:PATH, dinov2:FOLDER:NAME=PATH, clip:NAME=PATH, inception=PATH, or MODULE:FUNCTION[=PATH]; by
@@ -95,7 +97,7 @@ class OneStep(Settings):
         super().__post_init__()
         doublings_of(self.size)
         check(self, "noise", "width", "micro_batch", "landmarks", "frequencies", least=1)
-        check(self, "batch_size", "real_batch", "held_out", "self_rows", least=2)
+        check(self, "batch_size", "real_batch", "held_out", "learnt", "self_rows", least=2)
         check(self, "lr", "clip", "cpu_seconds", "class_width", above=0)
         check(self, "guidance", least=1)
         expected = FORMATS.get(self.dataset, (self.size, self.channels))

@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import Dataset
 from training.averaging import moving_average
+from training.clock import Clock
 from training.errors import InterruptedBySignalError, RefusedError
 from training.images import load as load_images
 from training.launch import everywhere, launch
@@ -29,7 +30,6 @@ from training.run import SAMPLES, Run
 from training.settings import read
 
 from one_step import encoders
-from one_step.clock import Clock
 from one_step.data import classes_of, features_of, split
 from one_step.networks import make_generator
 from one_step.objectives import Objective, Rows, joined, one_hot, total
@@ -168,7 +168,7 @@ def prepare(
 ) -> list[Objective]:
     """Encode all images, and return the objective of each encoder."""
     count: int = len(images)  # type: ignore[arg-type]
-    learnt, held_out = split(count, held_out_of(settings, count), settings.seed)
+    learnt, held_out = split(count, held_out_of(settings, count), settings.seed, settings.learnt)
     options: dict[str, Any] = {"fabric": fabric, "chunk": settings.micro_batch, "workers": settings.workers}
     with fabric.autocast():
         of_learnt = features_of(images, learnt, networks, **options)
@@ -202,6 +202,9 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
         )
     if held_out_of(settings, images) > images - 2:
         raise RefusedError(f"held_out: expected at most {images - 2} of {images} images, got {settings.held_out}")
+    left = images - held_out_of(settings, images)
+    if settings.learnt and settings.learnt > left:
+        raise RefusedError(f"learnt: expected at most the {left} images that are not held out, got {settings.learnt}")
     for name in ("batch_size", "real_batch"):
         value = getattr(settings, name)
         if settings.loss == "drift" and settings.classes and value and value % settings.classes:

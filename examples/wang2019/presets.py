@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 from training.settings import Settings, check
@@ -31,6 +31,9 @@ class Wang2019(Settings):
     channels: Literal[1, 3] = 3  # 3 for colours, 1 for grey
     width: int = 64  # channels of the largest feature maps
     noise: int = NOISE  # dimension of the noise
+    one_step_width: int | None = None
+    """the generator of examples/one_step with so many channels in its largest feature maps and batch normalisation, in
+    place of the paper's"""
     loss: Literal[NAMES] = "mmd-rep-b"  # type: ignore[valid-type]
     """one of Table 1, or scaled MMD"""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
@@ -51,13 +54,17 @@ class Wang2019(Settings):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"  # of forwards and backwards
     channels_last: bool = False  # lay images out by pixels, as tensor cores prefer
     compile: bool = False  # compile both networks by torch.compile
+    cpu_seconds: float | None = None
+    """stop when the iterations have taken so many seconds of all CPU cores and processes together"""
+
+    FREE: ClassVar[frozenset[str]] = Settings.FREE | {"cpu_seconds"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, "width", "noise", "scores", least=1)
+        check(self, "width", "noise", "scores", "one_step_width", least=1)
         check(self, "batch_size", least=2)
         check(self, "gradient_penalty", least=0)
-        check(self, "scale", "total_scale", "lr_discriminator", "lr_generator", above=0)
+        check(self, "scale", "total_scale", "lr_discriminator", "lr_generator", "cpu_seconds", above=0)
         check(self, "lambda_")
         size, channels = FORMATS.get(self.dataset, (self.size, self.channels))
         if (size, channels) != (self.size, self.channels):

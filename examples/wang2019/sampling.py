@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from one_step import networks as one_step
+from torch import nn
 from training.images import load
 from training.sampling import Sampler
 
@@ -14,12 +16,20 @@ from wang2019.networks import make_generator
 from wang2019.presets import Wang2019
 
 
+def generator_of(settings: Wang2019) -> nn.Sequential:
+    """Return the generator of settings, with initial weights."""
+    shape: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
+    if settings.one_step_width:
+        return one_step.make_generator(inputs=settings.noise, width=settings.one_step_width, norm="batch", **shape)
+    return make_generator(noise=settings.noise, width=settings.width, **shape)
+
+
 def sampler(configuration: Mapping[str, Any]) -> Sampler:
     """Return how to draw from a generator, by the settings in its checkpoint; bad ones raise an error."""
     chosen = Wang2019(out=Path(), **dict(configuration))
     shape = {"size": chosen.size, "channels": chosen.channels}
     return Sampler(
-        make_generator(noise=chosen.noise, width=chosen.width, **shape),
+        generator_of(chosen),
         lambda count, generator: torch.randn(count, chosen.noise, generator=generator),
         lambda images: images,
         lambda root, split: load(chosen.dataset, root, split=split, **shape),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from training.averaging import moving_average
 from training.batches import batches, centred
+from training.clock import Clock
+from training.errors import InterruptedBySignalError
 from training.images import load
 from training.launch import everywhere, launch
 from training.randomness import Randomness
@@ -25,8 +28,9 @@ from training.settings import read
 from torch_mmd_losses import MMDLoss, ScaledMMDLoss, UsageWarning, gradient_penalty, spectral_norms
 from torch_mmd_losses.results import Losses
 from wang2019.losses import make_loss, penalised
-from wang2019.networks import make_discriminator, make_generator
+from wang2019.networks import make_discriminator
 from wang2019.presets import PRESETS, Wang2019, resolved
+from wang2019.sampling import generator_of
 
 BETAS = (0.5, 0.999)
 """The paper's, of Adam. TensorFlow's adds epsilon, 1e-8 too, before the correction of the bias, and not after it."""
@@ -53,7 +57,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
 
     # Networks are made on the CPU, so that a seed gives the same weights on all devices.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    generator = make_generator(width=settings.width, noise=settings.noise, **shape)
+    generator = generator_of(settings)
     discriminator = make_discriminator(
         scores=settings.scores or 1,
         width=settings.width,
@@ -88,6 +92,9 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         "adam_generator": adam_g,
         "randomness": randomness,
     }
+    clock, limit = Clock(fabric), settings.cpu_seconds or math.inf
+    if settings.cpu_seconds:
+        state["clock"] = clock
     shown = torch.randn(SAMPLES, settings.noise, generator=torch.Generator().manual_seed(settings.seed))
 
     def generate() -> Tensor:
@@ -120,7 +127,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         if iteration == 0:
             run.draw(average, shown, iteration)
 
-        while run.goes_on(iteration):
+        while run.goes_on(iteration) and clock.seconds < limit:
+            clock.start()
             real = centred(next(reals))
             if settings.updates == "simultaneous":
                 # One forward for both: the generator's gradient is that of the discriminator before its step.
@@ -144,9 +152,12 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                 step_g.step()
             average.update_parameters(generator)
             iteration = state["iteration"] = iteration + 1
+            if settings.cpu_seconds:  # which takes a word between processes
+                clock.stop()
             run.advance()
 
-            if run.is_due(settings.log_every, iteration):
+            has_time = clock.seconds < limit
+            if run.is_due(settings.log_every, iteration) or not has_time:
                 numbers = {
                     "loss_discriminator": losses.discriminator,
                     "loss_generator": losses.generator,
@@ -158,12 +169,18 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                 line: dict[str, Any] = {"iteration": iteration, **{name: mean.item() for name, mean in means.items()}}
                 if settings.normalisation != "none":
                     line["sigma"] = {name: sigma.item() for name, sigma in spectral_norms(discriminator).items()}
+                if settings.cpu_seconds:
+                    line["cpu_seconds"] = round(clock.seconds, 2)
                 run.log(line, advice=ADVICE)
-            if iteration == settings.iterations or iteration % settings.sample_every == 0:
+            if iteration == settings.iterations or iteration % settings.sample_every == 0 or not has_time:
                 run.draw(average, shown, iteration)
             if run.is_due_to_save(iteration):
                 run.save(state)
-        run.finish(state)
+        try:
+            run.finish(state)
+        except InterruptedBySignalError as error:
+            if error.signal:  # else the CPU seconds are spent
+                raise
 
 
 def norm(parameters: Sequence[Tensor]) -> Tensor:

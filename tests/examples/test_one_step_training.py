@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from one_step import clock, encoders, train
+from one_step import encoders, train
 from one_step.data import split
 from one_step.networks import make_generator
-from one_step.objectives import k_means
+from one_step.objectives import Rows, k_means
 from one_step.sampling import sampler
 from PIL import Image
 from processes import in_a_fork, start
 from torch import Tensor
 from torch.testing import assert_close
 from trained import assert_equal, contents, last_state, refusal
+from training import clock
 from training.batches import centred
 from training.errors import RefusedError
 from training.files import read_lines
@@ -234,6 +235,27 @@ def test_a_run_stops_after_cpu_seconds_and_goes_on_with_more(tmp_path: Path, mon
     assert [line["cpu_seconds"] for line in read_lines(folder / "log.jsonl")] == [1, 2, 3, 4, 5]
 
 
+def test_fewer_images_are_some_of_those_that_are_not_held_out():
+    (all_, held_out), (some, same) = split(256, 25, 0), split(256, 25, 0, 40)
+    assert held_out.tolist() == same.tolist()
+    assert len(some) == 40
+    assert set(some.tolist()) < set(all_.tolist())
+    assert set(split(256, 25, 1, 40)[0].tolist()) != set(some.tolist())
+
+
+def test_a_training_learns_from_as_many_images_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes = []
+    make = train.Objective
+
+    def noted(name: str, rows: Rows, *rest: Any, **more: Any) -> Any:
+        sizes.append(len(rows.features))
+        return make(name, rows, *rest, **more)
+
+    monkeypatch.setattr(train, "Objective", noted)
+    run(tmp_path / "run", "--iterations", "1", "--learnt", "40")
+    assert sizes == [40]
+
+
 def test_classes_of_a_folder_are_its_folders(tmp_path: Path):
     pytest.importorskip("torchvision")
     data = tmp_path / "data"
@@ -272,6 +294,10 @@ DRIFT = ("--loss", "drift", "--reference", "resampled")
         (("--norm", "batch"), "micro_batch: expected at least the batch of 16 images, which --norm"),
         (("--guidance", "0.5"), "guidance: expected a number >= 1, got 0.5"),
         (("--held-out", "255"), "held_out: expected at most 254 of 256 images, got 255"),
+        (
+            ("--held-out", "100", "--learnt", "157"),
+            "learnt: expected at most the 156 images that are not held out, got 157",
+        ),
         (("--encoder", "random:0", "--encoder", "random:0"), "encoder: expected different ones"),
         (("--encoder", "nothing"), "encoder: nothing cannot be loaded: expected one of"),
         ((*DRIFT, "--conditional", "--batch-size", "6"), "batch_size: expected a multiple of the 4"),

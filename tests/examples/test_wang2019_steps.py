@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from one_step import networks as one_step
 from torch import Tensor, nn
 from torch.testing import assert_close
 from trained import last_state, log, train
+from training import clock
 from training.averaging import moving_average
 from training.batches import Positions, centred
 from training.images import fake
+from training.sampling import averaged
 from wang2019 import train as loop
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator
+from wang2019.sampling import sampler
 
 from torch_mmd_losses import MMDLoss, RBFKernel
 from torch_mmd_losses.results import Losses
@@ -190,3 +194,29 @@ def test_bf16_keeps_weights_gradients_and_losses_in_float32_and_is_near_float32(
     assert_close(half["loss_generator"], single["loss_generator"], rtol=0.1, atol=1e-2)
     kept = [*state["generator"].values(), *gradients(state, "generator"), *state["average"].values()]
     assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
+
+
+# Comparisons with other trainings
+
+
+def test_a_training_stops_after_cpu_seconds_and_goes_on_with_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seconds = iter(range(1000))
+    monkeypatch.setattr(clock.time, "process_time", lambda: next(seconds))  # each iteration takes a second
+    words = ("--log-every", "1", "--checkpoint-every", "100")
+    folder = train(tmp_path / "run", *words, "--cpu-seconds", "3")
+    assert last_state(folder)["iteration"] == 3
+    assert (folder / "samples" / "iteration-00000003.png").exists()
+    train(folder, *words, "--cpu-seconds", "4.5", "--resume", "auto")
+    assert [line["cpu_seconds"] for line in log(folder)] == [1, 2, 3, 4, 5]
+    whole = train(tmp_path / "whole", *words, "--iterations", "5")
+    assert_close(last_state(folder)["generator"], last_state(whole)["generator"], rtol=0, atol=0)
+
+
+def test_the_generator_can_be_that_of_the_trainings_without_a_discriminator(tmp_path: Path):
+    _, state = step(tmp_path, "--one-step-width", "4")
+    expected = one_step.make_generator(32, inputs=128, channels=3, width=4, norm="batch").state_dict()
+    found = {name: value.shape for name, value in state["generator"].items()}
+    assert found == {name: value.shape for name, value in expected.items()}
+    drawn = sampler(state["configuration"])
+    drawn.generator.load_state_dict(averaged(state))
+    assert drawn.generator(drawn.noise(2, torch.Generator())).shape == (2, 3, 32, 32)
