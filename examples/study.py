@@ -7,14 +7,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import tyro
-from studies import protocol
+from studies import pictures, protocol
 from studies.logs import Raw
-from studies.pictures import PICTURES
 from studies.tables import COSTS, FLOOR, TABLES
 from sweeps.runs import EXAMPLES, Pair, Recipe, Run, status
 from sweeps.tables import counted
@@ -144,26 +142,13 @@ class Report(Study):
             write_text(self.root / "docs" / "_study" / f"{name}.md", table)
         write_text(readme, text)
         try:
-            self.draw(self.root / "docs" / "_static")
+            pictures.save(pictures.PICTURES, self.logs, self.root / "docs" / "_static", "study")
         except ModuleNotFoundError as error:
             raise RefusedError(
                 f"the tables are written, but the pictures need matplotlib and Pillow: {error}"
             ) from error
         print(f"Tables and pictures are written below {self.root / 'docs'}, and the table of losses into {readme}")
         return 0
-
-    def draw(self, to: Path) -> None:
-        """Draw all pictures into a folder, as PNGs of few colours that say nothing of when they were made."""
-        from matplotlib.figure import Figure
-        from PIL import Image
-
-        for name, (draw, size) in PICTURES.items():
-            figure, buffer = Figure(figsize=size, dpi=100, layout="constrained"), BytesIO()
-            draw(figure, self.logs)
-            figure.savefig(buffer)
-            picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-            with replacing(to / f"study-{name}.png") as partial:
-                picture.save(partial, format="png", optimize=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

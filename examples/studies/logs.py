@@ -108,6 +108,12 @@ class Raw(NamedTuple):
 
 def outcome(run: Run, path: Path) -> Outcome:
     """Read the raw log of a run."""
+    diverged, training, evaluations = read(path)
+    return Outcome(run, diverged, training, {line["iteration"]: line["metrics"] for line in evaluations})
+
+
+def read(path: Path) -> tuple[bool, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return whether the run of a raw log diverged, and the lines of its training and of its evaluations."""
     found = {kind: list[dict[str, Any]]() for kind in NEEDED}
     for number, line in enumerate(read_lines(path, kind=str), 1):
         needed = NEEDED.get(line["kind"])
@@ -117,9 +123,7 @@ def outcome(run: Run, path: Path) -> Outcome:
     diverged = [line["status"] for line in found["run"]] == ["diverged"]
     if len(found["run"]) != 1 or not (diverged or found["evaluation"]):
         raise RefusedError(f"{path}: expected one run, with evaluations unless it diverged; lines are missing")
-    return Outcome(
-        run, diverged, found["training"], {line["iteration"]: line["metrics"] for line in found["evaluation"]}
-    )
+    return diverged, found["training"], found["evaluation"]
 
 
 def rounded(value: Any) -> Any:  # noqa: ANN401

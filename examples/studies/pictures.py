@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from studies import protocol, tables
@@ -12,6 +14,7 @@ from studies.logs import Raw
 from studies.protocol import NORMS, SCALES, SCORES, normed, setting
 from sweeps.runs import Group, Run, Status
 from sweeps.tables import Row, draw, spread
+from training.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +41,10 @@ COLUMNS, SIDE = 12, 32 + 2 * 2
 """Images of each loss, and pixels of an image on a sheet of samples with what is around it."""
 
 
+Size = tuple[float, float]
+"""Of a picture, in inches."""
+
+
 def plot(
     axes: Axes, runs: Iterable[Mapping[int, float]], unit: float = 1.0, *, label: str, colour: str, dashes: str = "-"
 ) -> None:
@@ -50,6 +57,22 @@ def plot(
         axes.plot(places, [statistics.fmean(of) for of in found.values()], dashes, color=colour, label=label)
         lowest, highest = ([of(each) for each in found.values()] for of in (min, max))
         axes.fill_between(places, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+
+
+def save(
+    pictures: Mapping[str, tuple[Callable[[Figure, Any], None], Size]], raw: object, to: Path, prefix: str
+) -> None:
+    """Draw pictures into a folder, as PNGs of few colours that say nothing of when they were made."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    for name, (picture, size) in pictures.items():
+        figure, buffer = Figure(figsize=size, dpi=100, layout="constrained"), BytesIO()
+        picture(figure, raw)
+        figure.savefig(buffer)
+        reduced = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        with replacing(to / f"{prefix}-{name}.png") as partial:
+            reduced.save(partial, format="png", optimize=True)
 
 
 def tidy(*all_axes: Axes, which: Literal["major", "both"] = "major") -> None:
@@ -160,7 +183,7 @@ def choices(figure: Figure, raw: Raw) -> None:
     by_scale.legend(frameon=False)
 
 
-PICTURES: Mapping[str, tuple[Callable[[Figure, Raw], None], tuple[float, float]]] = {
+PICTURES: Mapping[str, tuple[Callable[[Figure, Raw], None], Size]] = {
     "curves": (curves, (10.0, 4.2)),
     "kernel-means": (kernel_means, (10.0, 5.2)),
     "lambda": (lambdas, (10.0, 5.4)),

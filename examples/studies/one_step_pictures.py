@@ -1,0 +1,85 @@
+"""The pictures of the study of trainings without a discriminator, each drawn of the raw logs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from studies import one_step as plan
+from studies.one_step import Trial
+from studies.one_step_tables import QUARTERS, REFERENCES, Raw
+from studies.pictures import SIDE, Size, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PREFIX = "one-step-study"
+COLOURS = {
+    "exact": "#000000",
+    "nystroem-1024": "#0072b2",
+    "nystroem-256": "#56b4e9",
+    "fourier": "#009e73",
+    "resampled": "#d55e00",
+    "drift": "#cc79a7",
+}
+"""Which people see apart who do not see all."""
+COLUMNS = 16
+"""Images of each arm."""
+
+
+def curves(figure: Figure, raw: Raw) -> None:
+    """Draw the Frechet distance of all seeds against CPU seconds and against steps, for both widths of the kernel."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    panels = figure.subplots(2, 2, sharey=True, squeeze=False)
+    for row, (suffix, title, names) in zip(
+        panels, (("", "median", REFERENCES), ("-quarter", "a quarter of it", QUARTERS)), strict=True
+    ):
+        for axes, unit in zip(row, ("cpu_seconds", "iteration"), strict=True):
+            for name in names:
+                lines(axes, raw, name + suffix, unit, colour=COLOURS[name], label=REFERENCES[name])
+            axes.set(xscale="log", yscale="log", xlabel="CPU seconds" if unit == "cpu_seconds" else "steps")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(ScalarFormatter())
+                axis.set_minor_formatter(NullFormatter())
+        row[0].set(ylabel="FD")
+        row[0].set_title(f"sigma: {title}", fontsize=10)
+    tidy(*panels.flat)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+
+
+def lines(axes: Axes, raw: Raw, arm: str, unit: str, *, colour: str, label: str) -> None:
+    """Draw a line for each seed of an arm."""
+    for number, found in enumerate(raw.over_seeds(arm)):
+        ordered = sorted(found.evaluations, key=lambda line: line["iteration"])
+        places, fids = [line[unit] for line in ordered], [line["metrics"]["fid"] for line in ordered]
+        axes.plot(places, fids, marker=".", linewidth=1, color=colour, alpha=0.8, label="" if number else label)
+
+
+def samples(figure: Figure, raw: Raw) -> None:
+    """Draw a row of samples of each arm, of the first seed."""
+    import numpy as np
+    from PIL import Image
+
+    rows = []
+    for arm in plan.ARMS:
+        pixels, path = np.full((SIDE, COLUMNS * SIDE), 255, np.uint8), raw.sheet(Trial(arm, plan.SEEDS[0]))
+        if path.exists():
+            with Image.open(path) as picture:
+                sheet = np.asarray(picture.convert("L"))
+            pixels = np.concatenate(np.split(sheet, len(sheet) // SIDE), axis=1)[:, : COLUMNS * SIDE]
+        rows.append(pixels)
+    axes = figure.subplots()
+    axes.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks(SIDE * (np.arange(len(rows)) + 0.5), list(plan.ARMS))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+PICTURES: Mapping[str, tuple[Callable[[Figure, Raw], None], Size]] = {
+    "curves": (curves, (10.0, 7.0)),
+    "samples": (samples, (9.0, 10.6)),
+}

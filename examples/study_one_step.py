@@ -1,0 +1,206 @@
+"""Run the study of trainings without a discriminator, keep its raw logs, and report what they say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import tyro
+from filelock import FileLock, Timeout
+from studies import one_step as plan
+from studies import one_step_pictures, one_step_tables, pictures
+from studies.logs import rounded
+from studies.one_step import Trial
+from studies.one_step_tables import FLOOR, Raw
+from training import checkpoints
+from training.errors import RefusedError, StoppedError
+from training.files import read_json, read_lines, replacing, write_lines, write_text
+
+EXAMPLES = Path(__file__).parent
+
+
+@dataclass
+class Study:
+    """What all commands need."""
+
+    raw: Path = EXAMPLES / "studies" / "one_step"
+    """Folder of the raw logs."""
+
+    @property
+    def logs(self) -> Raw:
+        """The raw logs."""
+        return Raw(self.raw)
+
+    @property
+    def waiting(self) -> list[Trial]:
+        """The runs without a raw log, in their order."""
+        return [trial for trial in plan.planned() if not self.logs.log(trial).exists()]
+
+
+@dataclass
+class Train(Study):
+    """Do what is not done yet, one run after the other; may be stopped at any moment and given again.
+
+    Several may run at the same time: each takes runs that no other has.
+    """
+
+    out: Path = Path("runs/study-one-step")
+    """Folder of the runs."""
+    data_root: Path = Path("data")
+    """Folder of the data sets."""
+    unseen: Path = Path("runs/classifiers/unseen.pt")
+    """Network that examples/classifier.py made, and that no loss has seen."""
+    arms: tuple[str, ...] = ()
+    """Only these; by default all."""
+    seeds: tuple[int, ...] = ()
+    """Only these; by default all."""
+
+    def do(self) -> int:
+        """Bring the runs to their end, and write the raw log of each; return 1 if another has some of them."""
+        import torch
+        from studies.measures import Judge
+
+        if not self.unseen.is_file():
+            raise RefusedError(f"--unseen: there is no {self.unseen}; examples/classifier.py makes it")
+        torch.set_num_threads(1)
+        judge = Judge(self.unseen, plan.ENCODER, images=plan.IMAGES, data_root=self.data_root)
+        with FileLock(self.locked(FLOOR)):
+            if not (self.raw / FLOOR).exists():
+                found = judge.floor(plan.PRESET) | {"provenance": judge.provenance | circumstances()}
+                write_lines(self.raw / FLOOR, [rounded(found)])
+        taken = []
+        for trial in self.waiting:
+            if (self.arms and trial.arm not in self.arms) or (self.seeds and trial.seed not in self.seeds):
+                continue
+            try:
+                with FileLock(self.locked(trial.name), timeout=0):
+                    if not self.logs.log(trial).exists():  # which another may have written meanwhile
+                        print(f"{trial.name}: {len(self.waiting)} to do", flush=True)
+                        self.bring_to_its_end(trial, judge)
+            except Timeout:
+                taken.append(trial)
+        return int(bool(taken))
+
+    def locked(self, name: str) -> Path:
+        """Return the file that whoever does something holds."""
+        folder = self.out / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.lock"
+
+    def bring_to_its_end(self, trial: Trial, judge: Any) -> None:  # noqa: ANN401
+        """Train and measure a run, from where it is, and write its raw log."""
+        folder, status, message = self.out / trial.name, "finished", ""
+        for seconds in plan.ARMS[trial.arm].seconds:
+            if any(line["cpu_seconds"] >= seconds for line in measured(folder)):
+                continue
+            try:
+                train(trial, plan.words(trial, seconds, out=folder, data_root=self.data_root))
+            except StoppedError as error:
+                status, message = "diverged", str(error)
+                break
+            # Before the training goes on, and does not keep this checkpoint.
+            self.measure(folder, checkpoints.newest_first(folder / "checkpoints")[0], judge, whole=True)
+        for path in checkpoints.newest_first(folder / "checkpoints"):
+            if checkpoints.iteration_of(path) in plan.MEASURED:
+                self.measure(folder, path, judge, whole=False)
+        about = {"arm": trial.arm, "seed": trial.seed, "status": status, "message": message}
+        origin = {"configuration": read_json(folder / "configuration.json"), **judge.provenance, **circumstances()}
+        lines = [{"kind": "run", **about, "settings": plan.options(trial), **origin}]
+        lines += [{"kind": "training", **line} for line in read_lines(folder / "log.jsonl", growing=True)]
+        lines += [{"kind": "evaluation", **line} for line in measured(folder)]
+        write_lines(self.logs.log(trial), [rounded(line) for line in lines])
+        if trial.seed == plan.SEEDS[0]:
+            for path in sorted((folder / "samples").glob("*.png"))[-1:]:
+                with replacing(self.logs.sheet(trial)) as partial:
+                    partial.write_bytes(path.read_bytes())
+
+    def measure(self, folder: Path, path: Path, judge: Any, *, whole: bool) -> None:  # noqa: ANN401
+        """Write the measures of a checkpoint, unless they are there."""
+        to = folder / "measured" / f"{path.stem}.jsonl"
+        if not to.exists():
+            write_lines(to, [judge.checkpoint(path, whole=whole)])
+
+
+@dataclass
+class List(Study):
+    """List the runs, and which are done."""
+
+    def do(self) -> int:
+        """Print a line for each."""
+        waiting = self.waiting
+        for trial in plan.planned():
+            print(f"{'missing' if trial in waiting else 'done':8} {trial.name}")
+        print(f"{len(plan.planned()) - len(waiting)} done, {len(waiting)} missing")
+        return 0
+
+
+@dataclass
+class Report(Study):
+    """Make all tables and pictures of the documentation of the raw logs alone, however many there are."""
+
+    root: Path = EXAMPLES.parent
+    """Where docs is."""
+
+    def do(self) -> int:
+        """Write them."""
+        if not any(self.raw.glob("*,seed=*.jsonl")):
+            raise RefusedError(f"--raw: there are no raw logs of runs in {self.raw}")
+        found = {name: table(self.logs) for name, table in one_step_tables.TABLES.items()}
+        for name, table in found.items():
+            write_text(self.root / "docs" / "_study_one_step" / f"{name}.md", table)
+        try:
+            pictures.save(
+                one_step_pictures.PICTURES, self.logs, self.root / "docs" / "_static", one_step_pictures.PREFIX
+            )
+        except ModuleNotFoundError as error:
+            raise RefusedError(
+                f"the tables are written, but the pictures need matplotlib and Pillow: {error}"
+            ) from error
+        print(f"Tables and pictures of {len(plan.planned()) - len(self.waiting)} runs are written below {self.root}")
+        return 0
+
+
+def train(trial: Trial, words: list[str]) -> None:
+    """Train in this process, which saves the time of the imports.
+
+    Raises:
+        StoppedError: if a number is not finite any more.
+        SystemExit: if a signal has ended the training, or it was refused.
+    """
+    try:
+        import_module(f"{plan.ARMS[trial.arm].script}.train").main(words)
+    except SystemExit as error:
+        if isinstance(error.__context__, StoppedError):
+            raise error.__context__ from None
+        raise
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """Return what is known of the checkpoints of a run, in their order."""
+    paths = sorted((folder / "measured").glob("*.jsonl"))
+    return [line for path in paths for line in read_lines(path, iteration=int, cpu_seconds=float, metrics=dict)]
+
+
+def circumstances() -> dict[str, Any]:
+    """Return the versions, the machine, the date and the command."""
+    from evaluation import provenance
+
+    return provenance.circumstances("examples/study_one_step.py")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit status."""
+    commands: dict[str, Any] = {"run": Train, "list": List, "report": Report}
+    try:
+        return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments).do()
+    except (RefusedError, OSError) as error:
+        print(f"study_one_step.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
