@@ -28,7 +28,7 @@ extensions = [
     "local_mathjax",
     "public_names",
 ]
-exclude_patterns = ["_build", "_inventories", "_study", "gallery/*.py", "gallery/README.rst"]
+exclude_patterns = ["_build", "_inventories", "_study", "_study_one_step", "gallery/*.py", "gallery/README.rst"]
 templates_path = ["_templates"]
 
 # Pages

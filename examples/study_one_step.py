@@ -55,15 +55,19 @@ class Train(Study):
     unseen: Path = Path("runs/classifiers/unseen.pt")
     """Network that examples/classifier.py made, and that no loss has seen."""
     arms: tuple[str, ...] = ()
-    """Only these; by default all."""
+    """By default all."""
     seeds: tuple[int, ...] = ()
-    """Only these; by default all."""
+    """By default those of the plan; others are for a pilot, with another --raw and --out."""
+    seconds: float | None = None
+    """CPU seconds of each run of a pilot; by default those of the plan."""
 
     def do(self) -> int:
         """Bring the runs to their end, and write the raw log of each; return 1 if another has some of them."""
         import torch
         from studies.measures import Judge
 
+        if unknown := set(self.arms) - set(plan.ARMS):
+            raise RefusedError(f"--arms: expected some of {', '.join(plan.ARMS)}, got {', '.join(sorted(unknown))}")
         if not self.unseen.is_file():
             raise RefusedError(f"--unseen: there is no {self.unseen}; examples/classifier.py makes it")
         torch.set_num_threads(1)
@@ -72,18 +76,17 @@ class Train(Study):
             if not (self.raw / FLOOR).exists():
                 found = judge.floor(plan.PRESET) | {"provenance": judge.provenance | circumstances()}
                 write_lines(self.raw / FLOOR, [rounded(found)])
-        taken = []
-        for trial in self.waiting:
-            if (self.arms and trial.arm not in self.arms) or (self.seeds and trial.seed not in self.seeds):
-                continue
+        runs = [Trial(arm, seed) for seed in self.seeds or plan.SEEDS for arm in self.arms or plan.ARMS]
+        taken = 0
+        for number, trial in enumerate(runs, 1):
             try:
                 with FileLock(self.locked(trial.name), timeout=0):
-                    if not self.logs.log(trial).exists():  # which another may have written meanwhile
-                        print(f"{trial.name}: {len(self.waiting)} to do", flush=True)
+                    if not self.logs.log(trial).exists():
+                        print(f"{trial.name}, {number} of {len(runs)}", flush=True)
                         self.bring_to_its_end(trial, judge)
             except Timeout:
-                taken.append(trial)
-        return int(bool(taken))
+                taken += 1
+        return int(taken > 0)
 
     def locked(self, name: str) -> Path:
         """Return the file that whoever does something holds."""
@@ -94,7 +97,7 @@ class Train(Study):
     def bring_to_its_end(self, trial: Trial, judge: Any) -> None:  # noqa: ANN401
         """Train and measure a run, from where it is, and write its raw log."""
         folder, status, message = self.out / trial.name, "finished", ""
-        for seconds in plan.ARMS[trial.arm].seconds:
+        for seconds in (self.seconds,) if self.seconds else plan.ARMS[trial.arm].seconds:
             if any(line["cpu_seconds"] >= seconds for line in measured(folder)):
                 continue
             try:

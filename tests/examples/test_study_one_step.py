@@ -262,7 +262,7 @@ def test_a_rehearsal_trains_measures_and_repeats_nothing(
     (raw / "exact,seed=0.jsonl").unlink()
     capsys.readouterr()
     assert study.main(command) == 0
-    assert capsys.readouterr().out == "exact,seed=0: 1 to do\n"
+    assert capsys.readouterr().out == "exact,seed=0, 1 of 4\n"
     assert told(raw / "exact,seed=0.jsonl") == said
     assert {path for path in raw.rglob("*.*") if path.read_bytes() != before[path]} <= {raw / "exact,seed=0.jsonl"}
     assert study.main(["list", command[2]]) == 0
@@ -308,6 +308,18 @@ def test_a_study_without_a_judge_is_refused(command: list[str], tmp_path: Path, 
     assert "--raw: there are no raw logs of runs in" in capsys.readouterr().err
 
 
+def test_an_arm_that_is_not_in_the_plan_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]):
+    assert study.main([*command, "--arms", "exact", "exactt"]) == 2
+    assert "--arms: expected some of exact, classes, hinge, fast, got exactt" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_pilot_has_its_own_seeds_and_time(command: list[str], tmp_path: Path):
+    assert study.main([*command, "--arms", "exact", "--seeds", "100", "--seconds", "1"]) == 0
+    *_, evaluations = read_log(tmp_path / "raw" / "exact,seed=100.jsonl")
+    assert [each["iteration"] for each in evaluations] == [1]
+
+
 def test_a_training_that_was_refused_ends_the_study(command: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(plan.ARMS, "exact", plan.Arm({"held-out": 1000}))
     with pytest.raises(SystemExit, match="^2$"):
@@ -331,3 +343,16 @@ def test_the_page_includes_all_tables_and_pictures():
         one_step_tables.TABLES
     )
     assert sorted(re.findall(r"\]\(_static/one-step-study-(.+)\.png\)", page)) == sorted(one_step_pictures.PICTURES)
+
+
+def test_the_tables_of_the_page_are_those_of_the_raw_logs():
+    raw = study.Report().logs
+    written = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "_study_one_step").iterdir()}
+    assert written == {name: table(raw) for name, table in one_step_tables.TABLES.items()}
+
+
+def test_the_raw_logs_are_those_of_the_plan():
+    names = {trial.name: trial for trial in plan.planned()}
+    for path in study.Report().raw.glob("*,seed=*.jsonl"):
+        about = read_lines(path)[0]
+        assert about["settings"] == json.loads(json.dumps(plan.options(names[path.stem])))
