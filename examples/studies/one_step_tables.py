@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studies import one_step as plan
+from studies import reference_cost
 from studies.logs import read
 from studies.one_step import SECONDS, Trial
 from sweeps.tables import markdown, shown
@@ -203,4 +204,5 @@ TABLES: Mapping[str, Callable[[Raw], str]] = {
     "choices": choices,
     "adversaries": adversaries,
     "guidance": guidance,
+    "gpus": lambda _: reference_cost.table(),
 }

@@ -16,7 +16,7 @@ from filelock import FileLock
 from one_step import presets as of_one_step
 from PIL import Image
 from studies import one_step as plan
-from studies import one_step_pictures, one_step_tables
+from studies import one_step_pictures, one_step_tables, reference_cost
 from studies.logs import read as read_log
 from studies.one_step import Trial
 from studies.one_step_tables import Raw
@@ -356,3 +356,28 @@ def test_the_raw_logs_are_those_of_the_plan():
     for path in study.Report().raw.glob("*,seed=*.jsonl"):
         about = read_lines(path)[0]
         assert about["settings"] == json.loads(json.dumps(plan.options(names[path.stem])))
+
+
+def test_the_roofline_is_that_of_the_benchmarks():
+    text = (ROOT / "examples" / "benchmarks" / "roofline.py").read_text(encoding="utf-8")
+    assert float(re.search(r"^BANDWIDTH = (\S+)$", text, re.MULTILINE)[1]) == reference_cost.BANDWIDTH
+    assert float(re.search(r"^PEAK_CONVOLUTION, PEAK = \S+, (\S+)$", text, re.MULTILINE)[1]) == reference_cost.PEAK
+
+
+def test_the_cost_of_a_reference_is_that_of_its_products_and_of_its_kernel_values():
+    # 4 B N d FLOP of an exact reference, and its rows in float32, as in modern-mmd.md.
+    setting = reference_cost.SETTINGS["RDM, ImageNet-256"]
+    by_hand = 4 * setting.batch * setting.dimensions * (setting.rows + setting.batch) / reference_cost.PEAK
+    kernel = 8 * setting.batch * (setting.rows + setting.batch) * 10 / reference_cost.BANDWIDTH
+    one, eight = (reference_cost.seconds(setting, "exact", gpus) for gpus in (1, 8))
+    assert one == pytest.approx(by_hand + kernel)
+    assert eight == pytest.approx(one / 8)
+    assert reference_cost.gigabytes(setting, "exact", 8) == pytest.approx(8.4, rel=0.01)
+    assert reference_cost.seconds(setting, "Nyström", 1) < one / 100
+    # Few features: the bytes decide.
+    narrow = setting._replace(dimensions=10)
+    entries = setting.batch * setting.rows * 10
+    assert reference_cost.pairs(setting.batch, setting.rows, 10, 10) == pytest.approx(
+        (2 * 4 * (entries + (setting.batch + setting.rows) * 10) + 8 * entries) / reference_cost.BANDWIDTH
+    )
+    assert reference_cost.seconds(narrow, "exact", 1) < one
