@@ -2,9 +2,9 @@
 
 The model is that of `examples/benchmarks/roofline.py`. An operator takes as long as its FLOP take at the peak of one
 H100 in float32, or as its bytes take to and from its memory, whichever is longer. Nothing is fused, and peaks are
-reached, which no real kernel does. Of a step, only the loss and its gradient by the features are counted. The generator,
-the encoders and what GPUs send each other are left out. Each GPU has its share of the reference's rows, or of the
-generated images.
+reached, which no real kernel does. Of a step, only the loss and its gradient by the features are counted. The
+generator, the encoders and what GPUs send each other are left out. Each GPU has its share of the reference's rows, or
+of the generated images.
 
     python examples/study_one_step.py report
 
