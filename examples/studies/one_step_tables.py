@@ -184,6 +184,7 @@ def adversaries(raw: Raw) -> str:
     arms = {
         "mmd-rep": ["repulsive MMD-GAN", "64"],
         "hinge": ["hinge GAN", "64"],
+        "tuned": ["MMD, resampled, two encoders, four widths", "250"],
         "nystroem-1024": ["MMD, Nyström 1024", "256"],
         "batch-64": ["MMD, Nyström 1024", "64"],
         "resampled": ["MMD, resampled", "256"],
