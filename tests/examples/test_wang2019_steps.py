@@ -202,12 +202,12 @@ def test_bf16_keeps_weights_gradients_and_losses_in_float32_and_is_near_float32(
 def test_a_training_stops_after_cpu_seconds_and_goes_on_with_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seconds = iter(range(1000))
     monkeypatch.setattr(clock.time, "process_time", lambda: next(seconds))  # each iteration takes a second
-    words = ("--log-every", "1", "--checkpoint-every", "100")
+    words = ("--log-every", "100", "--checkpoint-every", "100")
     folder = train(tmp_path / "run", *words, "--cpu-seconds", "3")
     assert last_state(folder)["iteration"] == 3
     assert (folder / "samples" / "iteration-00000003.png").exists()
     train(folder, *words, "--cpu-seconds", "4.5", "--resume", "auto")
-    assert [line["cpu_seconds"] for line in log(folder)] == [1, 2, 3, 4, 5]
+    assert [line["cpu_seconds"] for line in log(folder)] == [1, 3, 5]  # the first and the last of each time
     whole = train(tmp_path / "whole", *words, "--iterations", "5")
     assert_close(last_state(folder)["generator"], last_state(whole)["generator"], rtol=0, atol=0)
 
