@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,6 +22,8 @@ from training.errors import RefusedError, StoppedError
 from training.files import read_json, read_lines, replacing, write_lines, write_text
 
 EXAMPLES = Path(__file__).parent
+SIGNAL = 128
+"""Above it are the exit statuses of trainings that a signal has stopped."""
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Train(Study):
     """CPU seconds of each run of a pilot; by default those of the plan."""
 
     def do(self) -> int:
-        """Bring the runs to their end, and write the raw log of each; return 1 if another has some of them."""
+        """Bring the runs to their end, and write the raw log of each; return 1 if some failed or others have them."""
         import torch
         from studies.measures import Judge
 
@@ -77,7 +80,7 @@ class Train(Study):
                 found = judge.floor(plan.PRESET) | {"provenance": judge.provenance | circumstances()}
                 write_lines(self.raw / FLOOR, [rounded(found)])
         runs = [Trial(arm, seed) for seed in self.seeds or plan.SEEDS for arm in self.arms or plan.ARMS]
-        taken = 0
+        left = 0
         for number, trial in enumerate(runs, 1):
             try:
                 with FileLock(self.locked(trial.name), timeout=0):
@@ -85,8 +88,14 @@ class Train(Study):
                         print(f"{trial.name}, {number} of {len(runs)}", flush=True)
                         self.bring_to_its_end(trial, judge)
             except Timeout:
-                taken += 1
-        return int(taken > 0)
+                left += 1
+            except (Exception, SystemExit) as error:  # of any kind: the other runs need not wait for a person
+                if isinstance(error, SystemExit) and int(error.code or 0) > SIGNAL:
+                    raise
+                traceback.print_exc()
+                print(f"{trial.name} failed: {error}", file=sys.stderr, flush=True)
+                left += 1
+        return int(left > 0)
 
     def locked(self, name: str) -> Path:
         """Return the file that whoever does something holds."""

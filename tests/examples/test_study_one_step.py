@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -320,10 +321,20 @@ def test_a_pilot_has_its_own_seeds_and_time(command: list[str], tmp_path: Path):
     assert [each["iteration"] for each in evaluations] == [1]
 
 
-def test_a_training_that_was_refused_ends_the_study(command: list[str], monkeypatch: pytest.MonkeyPatch):
+def test_a_training_that_fails_does_not_end_the_study_but_a_signal_does(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setitem(plan.ARMS, "exact", plan.Arm({"held-out": 1000}))
-    with pytest.raises(SystemExit, match="^2$"):
-        study.main([*command, "--arms", "exact"])
+    assert study.main([*command, "--arms", "exact", "fast"]) == 1
+    assert "exact,seed=0 failed: 2" in capsys.readouterr().err
+    assert {path.stem for path in (tmp_path / "raw").glob("*,seed=*")} == {"fast,seed=0"}
+
+    def stopped(*_: Any) -> None:
+        sys.exit(143)
+
+    monkeypatch.setattr(study, "train", stopped)
+    with pytest.raises(SystemExit, match="^143$"):
+        study.main([*command, "--arms", "exact", "fast"])
 
 
 def test_a_report_is_made_of_few_logs(raw: Raw, tmp_path: Path):
