@@ -3,8 +3,11 @@
 from statistics import fmean
 
 import pytest
+import torch
+from foreign import adaptation_choices
 from foreign import small_digits as digits
 from foreign.domain_adaptation import FixedAtStart, accuracy, no_penalty, of_each_batch, too_narrow
+from torch.nn import functional as F
 
 from torch_mmd_losses import UsageWarning
 
@@ -28,3 +31,24 @@ def test_the_median_of_each_batch_adapts():
     fixed = mean_accuracy(FixedAtStart)
     assert adapted > none + 0.08
     assert adapted > fixed + 0.03
+
+
+@pytest.mark.parametrize("choice", adaptation_choices.CHOICES)
+def test_each_choice_trains(choice):
+    images, labels = digits.load()
+    assert 0 < adaptation_choices.accuracy(images, labels, *adaptation_choices.CHOICES[choice], seed=0, steps=2) < 1
+
+
+def test_the_penalty_within_classes_matches_classes_and_not_all_samples():
+    """Two domains with the same samples but swapped labels: alike as a whole, different within each class."""
+    points = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    logits = 100 * F.one_hot(torch.tensor([0, 0, 1, 1]), adaptation_choices.CLASSES).float()
+    target = adaptation_choices.Domain(points, points, logits, None)
+    same, swapped = (
+        adaptation_choices.within_classes(
+            adaptation_choices.Domain(points, points, logits, torch.tensor(labels)), target
+        )
+        for labels in ([0, 0, 1, 1], [1, 1, 0, 0])
+    )
+    assert same < 0
+    assert swapped > 1
