@@ -98,8 +98,8 @@ def mmd_test(
     mean features, without the products of a sample with itself: it is unbiased, and is that of the test with the
     kernel :math:`\langle \psi(a), \psi(b) \rangle`, so the test has the same level. Time is
     :math:`O(N M (B + M + d))` and memory is :math:`O(N (d + B))`. Nyström features approximate the kernel best near the
-    samples; Fourier features are faster. For both, the test approximates the one with the kernel, and its level is
-    exact whatever the error of the approximation.
+    samples; Fourier features do not depend on them. For both, the test approximates the one with the kernel, and its
+    level is exact whatever the error of the approximation.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
