@@ -20,7 +20,7 @@ _LONGEST_DESCRIPTION = 120
 _ROWS_AT_ONCE = 2**14
 
 RANGE = (1e-30, 1e30)
-"""The range of hyper-parameters of kernels: their squares and products have all their digits in float64."""
+"""The range of hyper-parameters of kernels: their squares and products have full precision in float64."""
 
 
 def finite_number(name: str, value: object) -> float:
@@ -139,14 +139,14 @@ def dense(name: str, value: object, kind: str) -> Tensor:
     Args:
         name: name of the argument.
         value: the argument.
-        kind: what the argument holds, in the plural.
+        kind: the contents of the argument, in the plural.
     """
     if not isinstance(value, Tensor):
         several = isinstance(value, (tuple, list, Mapping))
         hint = f" of length {len(value)}; take the {kind} out of it" if several else ""  # type: ignore[arg-type]
         raise TypeError(f"{name}: expected a tensor of {kind}, got {type(value).__name__}{hint}")
     if type(value) not in _PLAIN:
-        # The attribute is asked for, because importing the type takes longer than importing this library.
+        # The attribute is checked, because importing the type takes longer than importing this library.
         if hasattr(value, "full_tensor"):
             raise TypeError(
                 f"{name}: expected a plain tensor of {kind}, got a {type(value).__name__}; call .full_tensor() for the "
@@ -154,7 +154,7 @@ def dense(name: str, value: object, kind: str) -> Tensor:
             )
         if isinstance(value, torch.masked.MaskedTensor):
             raise TypeError(
-                f"{name}: expected a plain tensor of {kind}, got a MaskedTensor; leave out the masked {kind} before"
+                f"{name}: expected a plain tensor of {kind}, got a MaskedTensor; leave out the masked {kind} first"
             )
     if not torch.compiler.is_compiling() and value.is_nested:  # the compiler of PyTorch 2.6 may not know `is_nested`
         raise ValueError(
@@ -218,14 +218,14 @@ def with_values(samples: Mapping[str, Tensor], purpose: str) -> None:
 
     Args:
         samples: the samples.
-        purpose: what needs their values, a relative clause.
+        purpose: a relative clause that explains why their values are needed.
     """
     if any(sample.is_meta for sample in samples.values()):
         raise ValueError(f"{', '.join(samples)}: expected scores with values, {purpose}, got scores on the meta device")
 
 
 def described(value: object) -> str:
-    """Return a short description of a wrong argument for an error message, on one line: of a tensor, only its shape."""
+    """Return a one-line description of a wrong argument for an error message; for a tensor, only its shape."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, type):

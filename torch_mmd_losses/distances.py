@@ -16,11 +16,11 @@ FLOAT32_LIMIT = 64.0
 """Largest squared norm around the centre times the steepness of the kernel, for expansions of distances in float32.
 
 The error of an expanded squared distance is a few units in the last place of the norms. Up to this limit, kernel values
-and slopes are right within 1e-5 of themselves.
+and slopes have relative errors below 1e-5.
 """
 
 FLOAT64_LIMIT = FLOAT32_LIMIT * 2.0**29
-"""The same for float64, whose unit in the last place is smaller by this power of two."""
+"""The same limit for float64, whose unit in the last place is smaller by this power of two."""
 
 SINGULAR = 1e6
 """Steepness in float64 of a function with a root at zero."""
@@ -31,22 +31,22 @@ FLOAT32_SQUARES = (2.0**-100, 2.0**100)
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 FLOAT32_ROOM = 2.0**60
-"""Largest squared norm times the steepness up to which the same holds of functions of squared distances."""
+"""Largest squared norm times the steepness up to which the same holds for functions of squared distances."""
 
 CLEAR = 2e5
-"""Factor between a squared distance and its error, for an elasticity of one, with which values are right as above."""
+"""Factor between a squared distance and its error above which values are right as above, for an elasticity of one."""
 
 
 def is_expandable(largest: float, steepness: float) -> bool:
     """Whether distances may be expanded in float64, given the largest squared norm around the centre.
 
-    Scores that are infinite or NaN may be: the expansion makes NaN of them, as it should.
+    Infinite or NaN scores may be expanded: the result is NaN, as it should be.
     """
     return not FLOAT64_LIMIT < largest * (SINGULAR if steepness == math.inf else steepness) < math.inf
 
 
 def can_be_clear(largest: float, steepness: float, elasticity: float) -> bool:
-    """Whether it makes sense to look whether distances that were expanded in float32 are clear of rounding."""
+    """Whether to check if distances expanded in float32 are far above their rounding errors."""
     smallest, highest = FLOAT32_SQUARES
     return (
         CLEAR * elasticity * _FLOAT32_EPS < 4  # no distance is above four times the largest squared norm
@@ -64,7 +64,7 @@ def are_clear_of_rounding(sq_dist: Tensor, largest: float, elasticity: float, ze
         elasticity: see :class:`Conditioning` of kernels.
         zeros: number of pairs that are a score with itself.
     """
-    # In NumPy, because this number only steers the host.
+    # In NumPy, because only the host needs this number.
     bound = CLEAR * elasticity * _FLOAT32_EPS * largest
     return int(np.count_nonzero(np.abs(sq_dist.numpy()) <= abs(bound))) <= zeros
 

@@ -1,4 +1,4 @@
-"""The dtypes and contexts in which sums over pairs keep their digits."""
+"""The dtypes and contexts in which sums over pairs are precise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def total_dtype(device: torch.device) -> torch.dtype:
 
 
 def has_fast_float64(device: torch.device) -> bool:
-    """Return whether float64 takes at most a few times as long as float32: on CPUs and on GPUs of computing centres.
+    """Return whether float64 takes at most a few times as long as float32: on CPUs and on data-centre GPUs.
 
     Other GPUs are up to 64 times slower in float64.
     """

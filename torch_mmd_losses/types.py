@@ -28,16 +28,16 @@ Bounds = Literal["none", "attractive", "repulsive"]
 """The bounds that a bounded kernel applies: none (generator), or Eq. 6 or 7 of Wang et al. (discriminator)."""
 
 Normaliser = Literal["none", "rows", "rows_and_columns", "sharp"]
-"""What the weights of a drift are divided by, see :func:`torch_mmd_losses.drift`."""
+"""The normalisation of the weights of a drift, see :func:`torch_mmd_losses.drift`."""
 
 NORMALISERS: tuple[str, ...] = get_args(Normaliser)
 
 TestStatistic = Literal["max", "fuse"]
-"""How :func:`torch_mmd_losses.mmd_test` makes one statistic of several kernels."""
+"""The way in which :func:`torch_mmd_losses.mmd_test` combines several kernels into one statistic."""
 
 TEST_STATISTICS: tuple[str, ...] = get_args(TestStatistic)
 
 Features = Literal["nystrom", "fourier"]
-"""The features that :func:`torch_mmd_losses.mmd_test` makes of a kernel."""
+"""The features that :func:`torch_mmd_losses.mmd_test` computes for a kernel."""
 
 FEATURES: tuple[str, ...] = get_args(Features)

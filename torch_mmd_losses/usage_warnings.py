@@ -11,13 +11,13 @@ import torch
 
 _LIBRARIES = (f"{Path(__file__).parent}{os.sep}", f"{Path(torch.__file__).parent}{os.sep}")
 _warned: set[tuple[object, ...]] = set()
-"""Places that have been warned of, and calls that have been examined."""
+"""Places in the code that have caused a warning, and places whose first call has been examined."""
 
 
 class UsageWarning(UserWarning):
     """A legal use of `torch_mmd_losses` that is almost surely a mistake. The message says what to change.
 
-    Each place in your code is warned of once. To turn the warnings off, or into errors, use
+    Each place in your code causes one warning. To turn the warnings off, or into errors, use
     `warnings.simplefilter("ignore", torch_mmd_losses.UsageWarning)` or `"error"`.
     """
 
@@ -28,8 +28,8 @@ def warn(kind: str, message: str) -> None:
     Nothing is issued under `torch.compile`.
 
     Args:
-        kind: a word for the mistake, so that one line can be warned of several mistakes.
-        message: what is wrong and what to change.
+        kind: a word for the mistake, so that one line can cause warnings of several kinds.
+        message: the mistake and its remedy.
     """
     if torch.compiler.is_compiling():
         return

@@ -68,5 +68,5 @@ def test_derivatives_beyond_those_that_are_written_by_hand_are_refused_by_name()
     expected = torch.func.grad(lambda points: torch.func.grad(total)(points).sum())(points.detach())
     assert expected.isfinite().all()
     assert_close(first, torch.func.grad(total)(points.detach()))
-    with pytest.raises(NotImplementedError, match="expected at most two derivatives of kernel values"):
+    with pytest.raises(NotImplementedError, match="expected at most two derivatives with respect to the samples"):
         torch.autograd.grad(first.sum(), points)

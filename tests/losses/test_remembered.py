@@ -69,7 +69,7 @@ def test_scores_that_are_missing():
         ):
             loss.generator(fake=fake)
     for loss in (MMDLoss(remember_real=True), ScaledMMDLoss(remember_real=True)):
-        with pytest.raises(RuntimeError, match="^real: expected a call of discriminator or both.* got none"):
+        with pytest.raises(RuntimeError, match="^real: expected real scores, or an earlier call.* got neither"):
             loss.generator(fake=fake)
         for arguments in ({}, {"real": fake}):
             with pytest.raises(TypeError, match="^fake: expected a tensor of scores, got None"):

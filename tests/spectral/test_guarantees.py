@@ -120,7 +120,7 @@ def test_other_parts_are_no_reason_for_a_warning(part):
 
 
 def test_a_single_layer_with_an_own_forward_is_named_by_its_class():
-    with pytest.raises(ValueError, match=r"got 'EqualConv' \(EqualConv\): a forward of its own may"):
+    with pytest.raises(ValueError, match=r"got 'EqualConv' \(EqualConv\): an overridden forward may"):
         conv_spectral_norm(EqualConv(3, 4, 3), strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Linear-time MMD^2 of very large samples: a mean over blocks, whose scatter gives an estimate of the variance."""
+"""Linear-time MMD^2 of very large samples: a mean over blocks, and its variance estimated from their scatter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from torch_mmd_losses.results import BlockEstimate
 from torch_mmd_losses.types import ESTIMATORS, Estimator
 
 TOGETHER_UP_TO = 256
-"""Block size up to which many blocks in one product are faster than one after the other."""
+"""Block size up to which one product of many blocks is faster than a loop over blocks."""
 
 AT_ONCE = 2**18
 """Kernel values or scores of one chunk of blocks: 1 MB in float32, which stays in the second-level cache of a core.

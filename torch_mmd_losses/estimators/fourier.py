@@ -171,7 +171,7 @@ class _Weights(NamedTuple):
     """The weights of products of two waves in MMD^2, by the group of the pair.
 
     With `aligned`, cross products of equal index are left out. If the pairs of a sample with itself are left out,
-    `constant` is subtracted for them: their squared cosine and sine add up to one.
+    `constant` is subtracted for them, since their squared cosine and sine add up to one.
     """
 
     real: float

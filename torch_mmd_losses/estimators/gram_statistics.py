@@ -1,10 +1,10 @@
 """Effects and interactions in a Gram matrix, for the variance of an estimate of MMD^2.
 
 A kernel value of two samples is the sum of a constant, an effect of each of the two samples and an interaction. The
-variance of an estimate of MMD^2 follows from the scatter of the effects and from the interactions. Both stay the same
-if a function of one sample is added to the kernel, as MMD^2 does. For the linear kernel on features with a large mean,
-such a function can be far larger than all the rest. Most of it is therefore subtracted from the kernel values first, so
-that they keep their digits.
+variance of an estimate of MMD^2 follows from the scatter of the effects and from the interactions. Adding a function of
+one sample to the kernel changes neither of them, and does not change MMD^2. For the linear kernel on features with a
+large mean, such a function can be far larger than the rest of the kernel value. Most of it is therefore subtracted from
+the kernel values first, which keeps them precise.
 
 Gram matrices are evaluated tile by tile, and evaluated again for derivatives, see :mod:`gram_sums`.
 """

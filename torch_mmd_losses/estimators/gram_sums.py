@@ -19,12 +19,12 @@ from torch_mmd_losses.precision import full_precision, total_dtype
 
 
 class Centre(NamedTuple):
-    """Constants whose subtraction leaves small numbers of kernel values: `k(a, b) - rows(a) - columns(b) - rest`.
+    """Constants whose subtraction makes kernel values small: `k(a, b) - rows(a) - columns(b) - rest`.
 
     Attributes:
         rows: mean kernel value of each row's score with the reference scores, `(m,)`.
         columns: the same for each column, `(n,)`.
-        rest: about the mean of what remains, a scalar.
+        rest: approximate mean of the remainder, a scalar.
         overall: mean kernel value of the reference scores, a scalar, which the blocks of an estimate have in common.
     """
 
@@ -75,7 +75,7 @@ def centred_gram(
 
 
 def tensors_of(summands: Sequence[Summand], like: Tensor) -> tuple[Tensor, ...] | None:
-    """Return the tensors that a kernel is trained through, or None if they cannot all be seen."""
+    """Return the tensors that a kernel is trained through, or None if they cannot all be found."""
     found: dict[int, Tensor] = {}
     for summand in summands:
         if is_trained(summand, like):
@@ -110,7 +110,7 @@ class _Sums(torch.autograd.Function):
         squares = _zeros(a)
         stand_ins = trained_tensors.stand_ins_of(tiled.tensors)
         for rows, columns, on_diagonal, twice in tiled.places():
-            # With a graph only to see that it ends at the known tensors.
+            # With a graph, only to check that it ends at the known tensors.
             with torch.set_grad_enabled(bool(stand_ins)), trained_tensors.replaced(tiled.tensors, stand_ins):
                 gram = tiled.gram(a[rows].detach(), b[columns].detach(), rows, columns, on_diagonal)
             if not trained_tensors.depends_only_on(gram, stand_ins):
@@ -181,7 +181,7 @@ class _Tile(NamedTuple):
     Attributes:
         gram: the matrix.
         twice: whether it counts twice.
-        leaves: what the matrix was computed from.
+        leaves: the inputs of the matrix.
         places: their places in the inputs.
         factors: the gradients with respect to the sums of rows, the sum of squares and the sums of columns, if any.
         factor_places: their places among the gradients with respect to all sums.

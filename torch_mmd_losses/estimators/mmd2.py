@@ -42,7 +42,7 @@ def mmd2(
     ===============  ==========================  ======================  =========================================
 
     The first two estimators are unbiased, so for nearly equal distributions they are negative about as often as
-    positive. The value is never clamped, because a negative value has a correct gradient too. Rounding can make the
+    positive. The value is never clamped, because negative values have the right gradient, too. Rounding can make the
     biased estimate negative by a few units in the last place of the mean kernel values.
 
     With weights :math:`w_i` of the real and :math:`u_i` of the fake samples, which are divided by their sum, the means
@@ -62,8 +62,8 @@ def mmd2(
         estimator: the pairs to average over, see the table.
         tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
             tiles need less memory.
-        real_weights: weights >= 0 of the real samples `(m,)`, of any sum; None gives all
-            samples the same weight. A sample of weight zero counts as left out, but its scores must be finite.
+        real_weights: weights >= 0 of the real samples `(m,)`, of any sum; None gives all samples the same weight. A
+            sample of weight zero is left out, but its scores must be finite.
         fake_weights: weights of the fake samples `(n,)`, likewise.
 
     Returns:
@@ -81,7 +81,7 @@ def mmd2(
             function transforms, the numbers are not checked, and wrong weights give NaN.
 
     Warns:
-        UsageWarning: if all kernel values are zero, or all are :math:`k(a, a)`, so that the value says nothing. Only
+        UsageWarning: if all kernel values are zero, or all are :math:`k(a, a)`, so that the value is meaningless. Only
             the first call from each place in the code is examined.
 
     Example:
@@ -117,7 +117,7 @@ def _weighted(
     real_weights: Tensor | None,
     fake_weights: Tensor | None,
 ) -> Tensor:
-    """Return the estimate from weighted samples, as that of a single group."""
+    """Return the estimate from weighted samples, computed as a single group."""
     tensors = Tensors(real.unsqueeze(0), fake.unsqueeze(0))
     with full_precision(real.device):
         weighted = with_checked_weights(tensors, real_weights, fake_weights, (), estimator)

@@ -19,8 +19,8 @@ def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
     :math:`f` without this division.
 
     Memory grows with the numbers of samples, not with the number of pairs. Under `torch.compile` and in transforms of
-    `torch.func`, and for kernels with trained parameters, there is a matrix of all pairs instead. For gradients at the
-    given samples alone, :func:`witness_gradient` needs no second pass.
+    `torch.func`, and for kernels with trained parameters, there is a matrix of all pairs instead. If you need only the
+    gradients at the given samples, :func:`witness_gradient` saves a second pass.
 
     Args:
         scores: scores `(p, d)` of the given samples, in any floating-point dtype; `(p,)` and `(p, ...)` are flattened

@@ -61,7 +61,7 @@ def weights(name: str, value: object, rows: Tensor, groups: torch.Size) -> Tenso
 def sample_weights(name: str, value: object, rows: Tensor, groups: torch.Size, *, signed: bool) -> Tensor:
     """Return the weights of rows as :func:`weights` does, or ones, and raise if one is below zero unless `signed`.
 
-    Only weights on a CPU are looked at. On other devices the host would have to wait for them.
+    Only weights on a CPU are checked. On other devices the host would have to wait for them.
     """
     found = weights(name, value, rows, groups)
     if found is None:
@@ -72,7 +72,7 @@ def sample_weights(name: str, value: object, rows: Tensor, groups: torch.Size, *
 
 
 def check_negatives(fake: Tensor, negatives: Tensor, *, distinct: bool) -> None:
-    """Raise if fake samples have no negatives left, or none of their index, when pairs of equal index are left out."""
+    """Raise if no negatives remain without pairs of equal index, or if a fake sample has none of its index."""
     n, count = fake.shape[1], negatives.shape[1]
     if not distinct:
         return

@@ -1,7 +1,8 @@
-"""Drifts from kernel values themselves, without logarithms, where no sum of values underflows.
+"""Drifts from kernel values without logarithms, where no sum of values underflows.
 
-Logarithms take several passes over the pairs, and float64. Values take few, in float32 if the samples are. Whether
-they do can be read from their sums. So values are tried first, where the host may read numbers: on a CPU.
+Logarithms take several passes over the pairs, and float64. Values take few passes, in float32 if the samples are
+float32. Their sums show whether values are precise enough. So values are tried first where the host may read numbers:
+on a CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import full_precision, total_dtype
 
 SMALLEST = {torch.float32: 1e-30, torch.float64: 1e-280}
-"""Smallest sum of kernel values whose summands have all their digits, and to which values below the range add nothing.
+"""Smallest sum of kernel values whose summands are precise, and to which values below the range add nothing.
 
 The exponent of a value is rounded relative to itself. In float32, that of a value of exp(-80) is right within 1e-5.
 """
@@ -43,12 +44,12 @@ def is_possible(*tensors: Tensor) -> bool:
 
 
 def are_kept(points: Tensor, samples: Tensor) -> bool:
-    """Return whether there are so few pairs that their values are kept."""
+    """Return whether there are few enough pairs to keep their values."""
     return points.shape[0] * points.shape[1] * samples.shape[1] <= KEPT_TILES * tile_side(None, points.device) ** 2
 
 
 def are_large(sums: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether sums of values in a dtype are so large that their summands have all their digits."""
+    """Return whether sums of values in a dtype are so large that their summands are precise."""
     return float(sums.amin()) >= SMALLEST[dtype]  # false for NaN
 
 

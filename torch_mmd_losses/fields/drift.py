@@ -1,4 +1,4 @@
-"""The fields of drifting models: attraction to real samples, and repulsion from generated ones."""
+"""The fields of drifting models: attraction to real samples, and repulsion from generated samples."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ def drift(
     ====================  ==============================================================================================
 
     :math:`k^\#` is the sharp kernel, the function of the distance with :math:`\nabla_x k^\#(x, y) = k(x, y) (y - x)`.
-    For a Gaussian kernel it is :math:`\sigma^2 k`. For a Laplace kernel it is :math:`\tau^2 (1 + r / \tau)
-    e^{-r / \tau}` at the distance :math:`r`, a multiple of the Matern kernel of order 3/2. "none" and "sharp" are
-    gradients of scalar functions, the others in general are not. For a Gaussian kernel "rows" is :math:`\sigma^2` times
-    "sharp". All but "none" are computed from logarithms of the kernel where its values would underflow, so small
-    bandwidths do no harm.
+    For a Gaussian kernel it is :math:`\sigma^2 k`. For a Laplace kernel it is
+    :math:`\tau^2 (1 + r / \tau) e^{-r / \tau}` at the distance :math:`r`, a multiple of the Matern kernel of order 3/2.
+    "none" and "sharp" are gradients of scalar functions; the others in general are not. For a Gaussian kernel "rows" is
+    :math:`\sigma^2` times "sharp". All except "none" are computed from logarithms of the kernel where its values would
+    underflow, so small bandwidths are safe.
 
-    On a CPU, float32 samples are evaluated in float32 where that keeps the result right within 1e-5 of the sum of its
-    absolute terms, and in float64 elsewhere: for bandwidths that are small compared with the distances, for kernels of
-    your own, and with gradients. A few samples that nearly coincide do not matter, since their pairs are computed anew.
-    Other devices take logarithms, in float64 where that is fast.
+    On a CPU, float32 samples are evaluated in float32 where the error stays below 1e-5 of the sum of absolute terms.
+    They are evaluated in float64 for bandwidths that are small compared with the distances, for kernels of your own,
+    and with gradients. A few samples that nearly coincide do not matter, since their pairs are recomputed. Other
+    devices use logarithms, in float64 where that is fast.
 
     Memory grows with the numbers of samples, not with the number of pairs. Under `torch.compile` and in transforms of
     `torch.func`, and for kernels with trained parameters, there is a matrix of all pairs of all groups instead. The
-    groups of a call have no influence on one another. In training, the drift is a target: `drift(fake.detach(), ...)`,
-    see :func:`drift_loss`.
+    groups of a call do not influence one another. In training, the drift is a target: `drift(fake.detach(), ...)`, see
+    :func:`drift_loss`.
 
     Args:
         fake: samples `(*G, n, d)` in any floating-point dtype, for any number of dimensions of groups `*G`.
@@ -85,13 +85,13 @@ def drift(
         real_weights: weights `(*G, m)`, zero or above, and of either sign for "none", where their sum must not be zero.
             None stands for equal weights.
         negative_weights: weights `(*G, l)` of the negatives, likewise.
-        exclude_self: leave out the pairs of a fake sample and the negative with its index. None stands for true if
-            there are no `negatives`, and else for false.
+        exclude_self: leave out the pairs of a fake sample and the negative with its index. None means True if there are
+            no `negatives`, and False otherwise.
 
     Returns:
-        Vectors `(*G, n, d)` in the units of the samples ("none" times those of the kernel, "sharp" one by them),
-        float64 for float64 samples and float32 for all others. Differentiable twice with respect to all tensors;
-        second derivatives need a matrix of all pairs of each group.
+        Vectors `(*G, n, d)` in the units of the samples (for "none" times the units of the kernel, for "sharp" inverse
+        units), float64 for float64 samples and float32 for all others. Differentiable twice with respect to all
+        tensors; second derivatives need a matrix of all pairs of each group.
 
     Raises:
         TypeError: if samples or weights are not tensors, or `kernel` is not a :class:`Kernel` that `normalise` can use.
@@ -106,7 +106,7 @@ def drift(
                 [2.1192]])
 
     References:
-        Deng et al. (2026), Eq. 8-12 and Algorithm 2, which has no weights; their Section A.7 weights the kernel, as
+        Deng et al. (2026), Eq. 8-12 and Algorithm 2, which has no weights. Their Section A.7 weights the kernel, as
         here. For sharp kernels, *Drifting Fields are not Conservative* (2026, arXiv 2604.06333).
     """
     check_kernel(kernel)
@@ -171,7 +171,7 @@ def _balanced(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, traced: bool
     visits = [Visits(x, samples, log, indices) for samples, _, indices in sets]
     each = [log_sums(own, log, weights.log()) for own, (_, weights, _) in zip(visits, sets, strict=True)]
     of_rows = torch.logaddexp(each[0][0], each[1][0])
-    # A column of a single pair that is left out has no sum.
+    # A column whose only pair is left out has no sum.
     of_columns = [columns.masked_fill(columns == -math.inf, 0) for _, columns in each]
     follow = traced or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *sets[0][:2], *sets[1][:2])))
     found = []

@@ -47,24 +47,25 @@ def drift_loss(
     from all real samples and negatives, weighted by their weights, and :math:`s = \bar{r} / \sqrt{d}`. `sg` stops the
     gradient: only the first :math:`x_i` has one.
 
-    **The loss is no measure of progress.** Each drift is divided by its own size, so with one temperature the mean loss
-    of the groups is 1 whatever the samples are, and with several it is at most their number squared. To see progress,
-    log :func:`mmd2`, or the mean square of :func:`drift`, with a kernel that stays the same.
+    **The loss does not measure progress.** Each drift is divided by its own size. With one temperature, the mean loss
+    of the groups is therefore 1 for all samples; with several temperatures it is at most their number squared. To see
+    progress, log :func:`mmd2`, or the mean square of :func:`drift`, with a fixed kernel.
 
     The mean distance and the mean squares are means over all groups of the call, as in the paper, where groups are
-    classes and locations of one feature map. So groups have an influence on one another, unless `per_group` is true.
+    classes and locations of one feature map. So groups influence one another, unless `per_group` is true.
 
     All constants are those of the authors' code: :math:`\bar{r}` and :math:`s` are at least 1e-3, mean squares at least
     1e-8, and see `distance_floor` and `affinity_floor`. The code leaves out the pair of a sample and itself by adding
-    100 to its relative distance. Here it is left out exactly, which is the same for temperatures up to 1. As in the
-    code, and unlike in :func:`drift`, the sums that normalise affinities have no weights.
+    100 to its relative distance. Here the pair is left out exactly, which gives the same result for temperatures up to
+    1. As in the code, and unlike in :func:`drift`, the sums that normalise affinities have no weights.
 
     Memory grows with the numbers of samples, not with the number of pairs, except under `torch.compile` and in
-    transforms of `torch.func`. On a CPU, float32 samples are evaluated in float32 where sums of affinities keep their
-    digits, and else in float64, by logarithms if they would underflow; on other devices always so.
+    transforms of `torch.func`. On a CPU, float32 samples are evaluated in float32 where sums of affinities are precise
+    enough, and otherwise in float64. Affinities that would underflow are evaluated by logarithms, and always so on
+    other devices.
 
     Args:
-        fake: samples `(*G, n, d)` in any floating-point dtype, with or without dimensions of groups `*G`. To the
+        fake: samples `(*G, n, d)` in any floating-point dtype, with or without dimensions of groups `*G`. In the
             authors' code, these are `gen` of shape `(B, C_g, S)`.
         real: samples `(*G, m, d)`, of the same groups, dimension, dtype and device (`fixed_pos`).
         negatives: samples `(*G, l, d)`. None stands for the fake samples. For the unconditional samples of guidance
@@ -73,20 +74,20 @@ def drift_loss(
         temperatures: the temperatures :math:`\tau`, relative to the mean distance.
         real_weights: weights `(*G, m)`, zero or above. None stands for ones.
         negative_weights: weights `(*G, l)` of the negatives, likewise.
-        exclude_self: leave out the pairs of a fake sample and the negative with its index. None stands for true if
-            there are no `negatives`, and else for false.
-        per_group: take the means over each group alone.
+        exclude_self: leave out the pairs of a fake sample and the negative with its index. None means True if there are
+            no `negatives`, and False otherwise.
+        per_group: take the means over each group separately.
         distance_floor: smallest distance, in the units of the samples.
-        affinity_floor: smallest product of the softmax over rows and the one over columns. The floor gives all pairs,
-            however far apart, at least the affinity of its root, 1e-3.
+        affinity_floor: smallest product of the softmax over rows and the one over columns. The affinity of every pair,
+            however far apart, is at least the root of this floor, 1e-3.
 
     Returns:
         One loss `(*G,)` for each group, float64 for float64 samples and float32 for all others. Differentiable once,
         with respect to `fake` alone.
 
     Warns:
-        UsageWarning: if `negatives` are given without `exclude_self`: they take the place of the fake samples, so
-            nothing keeps those apart.
+        UsageWarning: if `negatives` are given without `exclude_self`: they replace the fake samples as negatives, so
+            nothing keeps the fake samples apart.
 
     Raises:
         TypeError: if samples or weights are not tensors, or an option is of the wrong type.
@@ -108,7 +109,7 @@ def drift_loss(
         usage_warnings.warn(
             "negatives alone",
             "drift_loss: expected negatives that contain the fake samples, as in the authors' code, got negatives that "
-            "take their place, so that nothing keeps fake samples apart. Pass negatives=torch.cat([fake, negatives], "
+            "replace them, so that nothing keeps fake samples apart. Pass negatives=torch.cat([fake, negatives], "
             "-2) with exclude_self=True, or exclude_self=False if you mean it",
         )
     options = LossOptions(

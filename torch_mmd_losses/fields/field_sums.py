@@ -1,4 +1,4 @@
-"""Sums over samples of logarithms and displacements, from which fields are made."""
+"""Sums over samples of logarithms and displacements, from which fields are computed."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def field(
         samples: `(g, n, d)`; the same object as `points` if they are the same samples.
         weights: `(g, n)`.
         function: the values `f`.
-        indices: what is known of pairs of equal index.
+        indices: properties of the pairs of equal index.
         traced: leave everything to autograd, with a matrix of all pairs, since the values have trained parameters.
-        visits: visits of the same pairs, if there have been some and the function does not overwrite distances.
+        visits: earlier visits of the same pairs, if there are any and the function does not overwrite distances.
     """
     with full_precision(points.device):
         if not traced and reverse_mode_only(points, samples, weights):
@@ -195,10 +195,10 @@ class Displacements:
         distances: the way in which distances are computed.
         weights: `(g, n)`.
         functions: the values. If there are several, they must not overwrite distances.
-        indices: what is known of pairs of equal index.
+        indices: properties of the pairs of equal index.
         dtype: dtype of the scores.
         left_out: the value of pairs that are left out.
-        narrow: add displacements up in the dtype of the distances if there are few.
+        narrow: add up displacements in the dtype of the distances if there are few.
     """
 
     def __init__(

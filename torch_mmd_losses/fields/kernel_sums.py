@@ -22,14 +22,14 @@ def kernel_sums(
 
     .. math:: s_i = \sum_j w_j \, k(x_i, y_j), \qquad v_i = \sum_j w_j \, k(x_i, y_j) \, y_j
 
-    for points :math:`x` and samples :math:`y`. From them follow density estimates, barycentres :math:`v_i / s_i`, mean
-    shifts :math:`v_i / s_i - x_i`, and the attraction of a loss on fixed data. A group is a pair of sets on its own. No
-    group has an influence on another.
+    for points :math:`x` and samples :math:`y`. These sums give density estimates, barycentres :math:`v_i / s_i`, mean
+    shifts :math:`v_i / s_i - x_i`, and the attraction of a loss on fixed data. A group is a separate pair of sets.
+    Groups do not influence one another.
 
     The sums are exact and computed tile by tile, so memory grows with the numbers of points and samples, not with the
     number of pairs. Under `torch.compile` and in transforms of `torch.func`, and for kernels with trained parameters,
     there is one matrix of all pairs of all groups instead. On a CPU, float32 samples are evaluated in float32 where the
-    sums are right within 1e-5 of the sums of their absolute terms, and in float64 elsewhere.
+    error is below 1e-5 of the sums of absolute terms, and in float64 elsewhere.
 
     Args:
         points: points `(*G, p, d)` in any floating-point dtype, for any number of dimensions of groups `*G`, including
@@ -40,8 +40,8 @@ def kernel_sums(
         exclude_self: leave out the pairs of equal index, `j = i`. There have to be as many points as samples.
 
     Returns:
-        The sums `(*G, p)` and `(*G, p, d)`, float64 for float64 points and float32 for all others. Both are of either
-        sign, and differentiable twice with respect to points, samples and weights.
+        The sums `(*G, p)` and `(*G, p, d)`, float64 for float64 points and float32 for all others. Both may have either
+        sign, and are differentiable twice with respect to points, samples and weights.
 
     Raises:
         TypeError: if an argument is not a tensor, `kernel` is not a :class:`Kernel`, or `exclude_self` is not a bool.

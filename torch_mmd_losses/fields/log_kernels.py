@@ -1,7 +1,8 @@
 """Logarithms of kernels of the distance, and of their sharp kernels.
 
 A kernel with a small bandwidth underflows where its logarithm does not. The sharp kernel of `k` is the function of the
-distance whose gradient by `x` is `k(x, y) (y - x)`. It is half the integral of `k` over all larger squared distances.
+distance whose gradient with respect to `x` is `k(x, y) (y - x)`. It is half the integral of `k` over all larger squared
+distances.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class LogKernel:
 
     Args:
         terms: the logarithms of the functions.
-        summands: the summands of the kernel, whose conditioning theirs is.
+        summands: the summands of the kernel, which have the same conditioning.
     """
 
     factor: float | None = None
@@ -70,7 +71,7 @@ def radial_summands(kernel: Kernel) -> list[RadialSummand]:
         if any(isinstance(module, _OnColumns) for module in other.modules()):
             raise TypeError(
                 "kernel: expected a kernel of the distance in all columns, got a kernel on some columns, "
-                "kernel.on(...). Pass these columns of the samples: a drift within them is that of the kernel itself"
+                "kernel.on(...). Pass these columns of the samples, whose drift is that of the kernel itself"
             )
         raise TypeError(
             "kernel: expected a kernel of the distance such as LaplaceKernel(scale=1.0), got "
@@ -80,11 +81,11 @@ def radial_summands(kernel: Kernel) -> list[RadialSummand]:
 
 
 def log_kernel(summands: Sequence[RadialSummand], normalise: str, dtype: torch.dtype) -> LogKernel:
-    """Return the logarithm of a kernel, exact where the library knows it, else that of the values.
+    """Return the logarithm of a kernel, exact where the library knows it, else the logarithm of the values.
 
     Args:
         summands: the summands of the kernel.
-        normalise: what the logarithm is for, for the error.
+        normalise: the option that needs the logarithm, for the error message.
         dtype: dtype of the scores, which kernels of users are given.
     """
     terms: list[Log] = []
@@ -208,7 +209,7 @@ def _sharp_rational_quadratic(kernel: Kernel, alpha: float, length: float) -> Lo
             "kernel: expected a rational quadratic with alpha > 1, or an inverse multiquadric with beta < -1, for "
             f"normalise='sharp', since the sharp kernel is infinite otherwise, got {kernel!r}"
         )
-    # (1 + s / c) ** (1 - alpha) is the rational quadratic whose c is the same.
+    # (1 + s / c) ** (1 - alpha) is the rational quadratic with the same c.
     lower = alpha - 1
     log = _rational_quadratic(lower, length * math.sqrt(alpha / lower))
     return _plus(log, math.log(alpha / lower) + 2 * math.log(length))

@@ -136,7 +136,7 @@ class SumsOfDistances:
 
 
 class _Floored(Affinity):
-    """An affinity that is not below a number."""
+    """An affinity with a lower bound."""
 
     def __init__(self, log: LogKernel, of_points: Tensor, of_samples: Tensor, smallest: float) -> None:
         super().__init__(log, of_points, of_samples)

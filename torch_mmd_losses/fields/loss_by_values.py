@@ -1,4 +1,4 @@
-"""The drifts of the loss of drifting models from affinities themselves, where none of their sums underflows.
+"""The drifts of the loss of drifting models from affinities without logarithms, where none of their sums underflows.
 
 See `direct.py` for the reason.
 """
@@ -46,7 +46,7 @@ class LossByValues:
         return Conditioning(math.inf, 1.0)
 
     def near(self, like: Tensor, error: float) -> float:
-        """Return the squared distance from which on affinities, or distances, are right within 1e-5 of themselves."""
+        """Return the squared distance above which affinities, or distances, have a relative error below 1e-5."""
         if self.narrowest == math.inf:
             return error / 2
         return (error / (2 * self.narrowest)) ** 2
@@ -139,7 +139,7 @@ class LossByValues:
 
 
 class _OfSquares:
-    """Hands distances on, given their squares."""
+    """Passes distances on, given their squares."""
 
     def __init__(self, visitor: Displacements, square: float) -> None:
         self.visitor, self.square = visitor, square
@@ -186,7 +186,7 @@ class _Distances:
             equal.copy_(own)
 
     def are_right(self, function: OfDistance, like: Tensor) -> bool:
-        """Return whether the kept distances are precise enough for a function that asks for more than before."""
+        """Return whether the kept distances are precise enough for a function that needs more precision than before."""
         largest = self.distances.largest
         return largest == math.inf or self.closest**2 > near_distance(function, "displacements", like, largest)
 
@@ -222,7 +222,7 @@ class _Affinity:
     """The affinities of one temperature, as a function of distances.
 
     Args:
-        rate: `(1, 1, 1)` or `(g, 1, 1)`, what distances are multiplied by.
+        rate: factor of the distances, `(1, 1, 1)` or `(g, 1, 1)`.
         of_points: factors `(g, p)`.
         of_samples: factors `(g, n)`.
         smallest: the smallest affinity.

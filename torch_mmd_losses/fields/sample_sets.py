@@ -1,4 +1,4 @@
-"""The samples that a field attracts to and repels from, after checking them."""
+"""The samples that attract and repel in a field, after checking them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sets_of_samples(
 
 
 class SampleSet(NamedTuple):
-    """Samples that attract, and what is known of their pairs with the fake samples.
+    """Samples that attract, and properties of their pairs with the fake samples.
 
     Attributes:
         samples: `(g, m, d)`.

@@ -21,8 +21,8 @@ class Visits:
     Args:
         points: `(g, p, d)`.
         samples: `(g, n, d)`, or `points`.
-        function: what the distances are for, see :func:`visit_distances`.
-        indices: what is known of pairs of equal index.
+        function: the function of the distances, see :func:`visit_distances`.
+        indices: properties of the pairs of equal index.
     """
 
     def __init__(self, points: Tensor, samples: Tensor, function: OfDistance, indices: Indices) -> None:

@@ -18,8 +18,9 @@ def witness_gradient(points: Tensor, *, real: Tensor, fake: Tensor, kernel: Kern
 
     for points :math:`t`, real samples :math:`x` and fake samples :math:`y`; :func:`witness` is :math:`f`. The gradient
     points from fake to real samples, so `fake + step * witness_gradient(fake, ...)` is a step of the flow that
-    minimises MMD. It is :math:`-n / 2` times the gradient by the :math:`n` fake samples of `mmd2(..., "biased")`. The
-    points may be others: with noise on them, it is the flow of Arbel et al. with noise injection.
+    minimises MMD. At the :math:`n` fake samples it is :math:`-n / 2` times the gradient of `mmd2(..., "biased")` with
+    respect to them. The points may differ from the samples: at samples with added noise, it gives the flow of Arbel et
+    al. with noise injection.
 
     Gradients are computed in one pass, without the values, in memory that grows with the numbers of points and samples,
     not with the number of pairs. Under `torch.compile` and in transforms of `torch.func`, and for kernels with trained

@@ -79,8 +79,8 @@ def gradient_constrained_mmd2(
             depend on its own sample only, so put batch normalisation into eval mode. None is the identity.
         mu: points `(M, ...)`, like `real`, over which the critics are bounded. None takes the real samples.
         rank: number of rows of the low-rank approximation, from 1 to :math:`M (1 + s)`. None computes the exact value.
-        estimator: the pairs to average over, see :func:`mmd2`. It applies here because, for a given matrix, :math:`S^2`
-            is :math:`\mathrm{MMD}^2` with another kernel. The default is the estimator of the paper, which is never
+        estimator: the pairs to average over, see :func:`mmd2`. It applies because, for a given matrix, :math:`S^2` is
+            :math:`\mathrm{MMD}^2` with another kernel. The default is the estimator of the paper, which is never
             negative except for rounding. The other estimators are unbiased only if `mu` is independent of both samples.
 
     Returns:

@@ -1,8 +1,8 @@
-"""MMD^2 of groups from pieces that autograd differentiates.
+"""MMD^2 of groups, from pieces that autograd differentiates.
 
-This is the way of kernels that are not functions of the distance, of trained kernels, of the compiler and function
-transforms, and of second derivatives. The derivatives of a sum over pieces are computed piece by piece, so that memory
-does not grow with the number of pairs.
+It is used for kernels that are not functions of the distance, for trained kernels, under the compiler and in function
+transforms, and for second derivatives. The derivatives of a sum over pieces are computed piece by piece, so memory does
+not grow with the number of pairs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Slot(NamedTuple):
 
 
 Inputs = dict[str, Tensor]
-"""The parts of the tensors that a piece is a function of, by what they are in the piece."""
+"""The parts of the tensors that a piece depends on, by their role in the piece."""
 
 
 def values(summands: Sequence[Summand], plan: Plan, tensors: Tensors) -> Tensor:
@@ -112,7 +112,7 @@ def hessian_products(
 
 
 def _slots(tensors: Tensors, piece: Piece) -> dict[str, _Slot]:
-    """Return what a piece is a function of."""
+    """Return the parts of the tensors that a piece depends on."""
     groups, part = piece.groups, piece.part
     rows, columns = (groups, piece.rows), (groups, piece.columns)
     slots = {"a": _Slot(part.a, rows)}
@@ -134,7 +134,7 @@ def _taken(tensors: Tensors, slot: _Slot) -> Tensor:
 
 
 def _leaves(tensors: Tensors, slots: dict[str, _Slot], wanted: Sequence[bool]) -> Inputs:
-    """Return the inputs of a piece, each with a graph of its own."""
+    """Return the inputs of a piece, each with a separate graph."""
     return {role: _taken(tensors, slot).detach().requires_grad_(wanted[slot.which]) for role, slot in slots.items()}
 
 

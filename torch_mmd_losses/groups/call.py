@@ -17,7 +17,7 @@ from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import Estimator
 
 TOGETHER_UP_TO = 512
-"""Number of real and fake samples of a group up to which many groups in one product are faster than tiles."""
+"""Number of real and fake samples of a group up to which one product of many groups is faster than tiles."""
 
 AT_ONCE = {"cpu": 2**18}
 """Kernel values or scores of one chunk of groups: on a CPU 1 MB in float32, which stays in the second-level cache."""

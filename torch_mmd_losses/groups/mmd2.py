@@ -41,13 +41,13 @@ def grouped_mmd2(
     sample by :math:`1 - \sum_i w_i^2` and :math:`1 - \sum_i u_i^2`. Without weights and scale, the values are those of
     :func:`mmd2` for each group.
 
-    Groups do not influence one another: NaN or infinite scores in one group leave values and gradients of the others
-    as they are, and so do scores that are far apart. Only the last digits may depend on how many groups there are,
-    because they are processed in chunks.
+    Groups do not influence one another: NaN, infinite or far-apart scores in one group do not change the values and
+    gradients of the others. Only the last digits may depend on the number of groups, because groups are processed in
+    chunks.
 
-    Groups of up to 512 real and fake samples together are evaluated many at a time, larger ones tile by tile, or strip
-    by strip. Memory is a few times that of the scores. For kernels with trained parameters, under `torch.compile` and
-    in function transforms, memory grows with the number of pairs.
+    Groups of up to 512 real and fake samples together are evaluated many at a time. Larger groups are evaluated tile by
+    tile or strip by strip. Memory is a few times that of the scores. For kernels with trained parameters, under
+    `torch.compile` and in function transforms, memory grows with the number of pairs.
 
     Args:
         real: scores `(*G, m, d)` in any floating-point dtype, with any number of dimensions for the groups. Flatten
@@ -57,8 +57,8 @@ def grouped_mmd2(
         scale: numbers `(*G,)` from 1e-30 to 1e30 by which the distances in each group are divided. None leaves the
             distances as they are. The kernel must be a function of the distance.
         estimator: the pairs to average over, see :func:`mmd2`. With weights, `"u_statistic"` is not defined.
-        real_weights: weights >= 0 of the real samples `(*G, m)`, of any sum; None gives all samples the same weight.
-            A sample of weight zero counts as left out, but its scores must be finite.
+        real_weights: weights >= 0 of the real samples `(*G, m)`, of any sum; None gives all samples the same weight. A
+            sample of weight zero is left out, but its scores must be finite.
         fake_weights: weights of the fake samples `(*G, n)`, likewise.
 
     Returns:
@@ -72,8 +72,8 @@ def grouped_mmd2(
             differ in their groups, dimension, dtype or device; if the estimator is unknown, or not defined with
             weights; if the scale or the weights have another shape or device, or numbers that are out of range; if a
             scale comes with a kernel that is not a function of the distance. On devices other than a CPU, under
-            `torch.compile` and in function transforms, numbers are not checked: a group with a scale that is not
-            positive, with negative weights or without any has the value NaN.
+            `torch.compile` and in function transforms, numbers are not checked: a group whose scale is not positive, or
+            whose weights are negative or all zero, has the value NaN.
 
     Example:
         >>> real, fake = torch.randn(256, 4, 3), torch.randn(256, 4, 3) + 1
@@ -87,8 +87,8 @@ def grouped_mmd2(
         True
 
     References:
-        Zhou et al. (2025), Inductive Moment Matching: groups of a few samples, each with a scale and a weight of its
-        own. Gretton et al. (2012), Lemma 6, for the estimators.
+        Zhou et al. (2025), Inductive Moment Matching: groups of a few samples, each with its own scale and weight.
+        Gretton et al. (2012), Lemma 6, for the estimators.
     """
     check_kernel(kernel)
     real, fake = _checked_groups(real, fake)
@@ -104,7 +104,7 @@ def grouped_mmd2(
 
 
 def _checked_groups(real: object, fake: object) -> tuple[Tensor, Tensor]:
-    """Return both arguments in float64 if they are float64, else in float32, after checking that they go together."""
+    """Return both arguments in float64 if they are float64, else in float32, after checking that they match."""
     a, b = _grouped_scores("real", real), _grouped_scores("fake", fake)
     if a.shape[:-2] != b.shape[:-2]:
         raise ValueError(

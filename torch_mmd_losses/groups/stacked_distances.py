@@ -32,11 +32,11 @@ class StackedDistances(NamedTuple):
 
     Attributes:
         groups: indices of the groups `(g,)`; None stands for all groups.
-        kept: places in `groups` of those for which the distances are meant, and right; None stands for all of them.
+        kept: places in `groups` of the groups for which these distances are right; None means all of them.
         stack: real and fake scores `(g, m + n, d)`, around the centre of each group unless `far`.
         sq_dist: squared distances `(g, m + n, m + n)`, in units of the squared scale of each group.
-        near: whether all distances are so small that kernel values should be computed relative to their peak.
-        far: whether not even float64 can expand the distances, so that gradients should be sums of differences too.
+        near: whether all distances are small enough to compute kernel values relative to their peak.
+        far: whether even float64 cannot expand the distances, so that gradients should be sums of differences too.
     """
 
     groups: Tensor | None
@@ -48,7 +48,7 @@ class StackedDistances(NamedTuple):
 
 
 class Demands(NamedTuple):
-    """What the kernel and the scale of each group ask of its distances: numbers on the host, one for each group.
+    """The precision that the kernel and the scale of each group need in its distances: one host number for each group.
 
     Attributes:
         unit: square of the scale.
@@ -79,7 +79,7 @@ class Demands(NamedTuple):
         )
 
     def right_in_float32(self, largest: Numbers, sq_dist: Tensor) -> Mask:
-        """Return for which groups distances that were expanded in float32 have all their digits.
+        """Return the groups for which distances expanded in float32 are precise enough.
 
         Args:
             largest: the largest squared norm in each group.
@@ -96,23 +96,23 @@ class Demands(NamedTuple):
         return enough | (self.is_moderate & room & (smallest <= largest) & (largest <= highest) & clear)
 
     def right_in_float64(self, largest: Numbers) -> Mask:
-        """Return for which groups distances may be expanded in float64. If scores are not finite, they may."""
+        """Return the groups that may be expanded in float64, including those with scores that are not finite."""
         product = largest * np.where(np.isposinf(self.steepness), SINGULAR / self.unit, self.steepness)
         return np.logical_not((product > FLOAT64_LIMIT) & (product < math.inf))
 
     def are_near(self, largest: Numbers) -> Mask:
-        """Return which groups have only distances up to `near`."""
+        """Return the groups that have only distances up to `near`."""
         return (self.near > 0) & (4 * largest <= self.near)
 
 
 def stacked_distances(
     real: Tensor, fake: Tensor, scale: Tensor | None, conditioning: Conditioning, near: float
 ) -> Iterator[StackedDistances]:
-    """Yield the distances of all groups, those of equal demands together.
+    """Yield the distances of all groups, with groups of equal demands together.
 
-    On a CPU, the host reads how far the scores of each group are from their centre, and decides for each group by
-    itself: a group with far scores does not change the digits of the others. On other devices reading would be a
-    synchronisation. There everything is expanded in :func:`total_dtype`.
+    On a CPU, the host reads how far the scores of each group are from their centre and decides for each group
+    separately: a group with far scores does not change the digits of the others. On other devices reading would need a
+    synchronisation, so everything is expanded in :func:`total_dtype`.
 
     Args:
         real: scores `(g, m, d)`.
@@ -160,8 +160,8 @@ def _by_nearness(
 ) -> Iterator[StackedDistances]:
     """Yield the distances once for near groups and once for all others, if there are any.
 
-    All groups are in both, since the last digits of a result may depend on its place in a tensor: so those of a group
-    do not depend on what the others need.
+    Both contain all groups, since the last digits of a result may depend on its place in a tensor. The last digits of a
+    group then do not depend on the needs of the others.
     """
     kinds = [(is_near, right & (near == is_near)) for is_near in (True, False)]
     kinds = [(is_near, chosen) for is_near, chosen in kinds if chosen.any()]

@@ -1,4 +1,4 @@
-"""MMD^2 of groups of some hundred samples with a Gaussian kernel, strip by strip.
+"""MMD^2 of groups of a few hundred samples with a Gaussian kernel, strip by strip.
 
 A strip is some rows of the Gram matrix of the stacked scores of a group, from the diagonal on. Each pair is evaluated
 once, and a group needs few operations: three products of matrices and an exponential for each strip, which take most of

@@ -56,7 +56,7 @@ def add_group(plan: Plan, one: Tensors, value: Tensor, gradients: Sequence[Tenso
 
 
 class _Demands(NamedTuple):
-    """What a group asks of its distances.
+    """The precision that a group needs in its distances.
 
     Attributes:
         conditioning: of the kernel, for distances without the scale.
@@ -140,7 +140,7 @@ class _Walk:
         ]
 
     def is_right(self) -> bool:
-        """Visit all tiles, and return whether their distances have all their digits."""
+        """Visit all tiles, and return whether their distances are precise enough."""
         part, block = self.part, self.block
         for rows, columns in tiles(block, tile_side(self.plan.tile_size, block.a.device)):
             sq_dist = self.distances.of(rows, columns)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 
 LEAST, MOST = 1e-150, 1e150
-"""Distances whose squares float64 holds with all digits."""
+"""Distances whose squares float64 represents with full precision."""
 
 
 @torch.no_grad()
@@ -24,24 +24,24 @@ def median_distance(
     .. math:: \sqrt{\operatorname{median}_{i < j} \lVert z_i - z_j \rVert^2}
 
     :math:`z` are the samples of both arguments together, so pairs within `samples`, pairs within `other` and pairs
-    across both count alike. No sample is paired with itself. For an even number of pairs the median is the lower one
-    of the two middle values, as in :func:`torch.median`. It is then the distance of a pair, and the median of the
+    across both count equally. No sample is paired with itself. For an even number of pairs, the median is the lower of
+    the two middle values, as in :func:`torch.median`. It is then the distance of a pair, and the median of the
     distances is the root of the median of their squares.
 
     Compute the bandwidth once for features that do not change. A bandwidth that is computed for each batch makes
     MMD^2 independent of the size of the scores. That is right for features that a second loss keeps from shrinking, as
     in domain adaptation. It is wrong for the discriminator of a GAN.
 
-    The number is read from the device, so the call waits for a GPU and breaks a graph of `torch.compile`. In a
-    distributed run, compute it in one process and send it to the others, whose samples have other medians.
+    The host reads the number, so the call waits for a GPU and breaks a graph of `torch.compile`. In a distributed run,
+    compute it in one process and send it to the others, because their samples have different medians.
 
-    The distances are computed from differences in float64, so they keep their digits far from the origin as well. Time
-    is :math:`O(n^2 d)` and memory is :math:`O(n^2 + n d)` for :math:`n` samples, at most `max_samples`.
+    The distances are computed from differences in float64, so they are precise far from the origin as well. Time is
+    :math:`O(n^2 d)` and memory is :math:`O(n^2 + n d)` for :math:`n` samples, at most `max_samples`.
 
     Args:
         samples: scores or features `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from
             dim 1.
-        other: a second sample `(n, d)`, likewise. None stands for no second sample.
+        other: an optional second sample `(n, d)`, likewise.
         max_samples: largest number of samples that are compared, >= 2. If there are more in both arguments together,
             this many of them are drawn at random without replacement, each with the same probability.
         generator: source of the random numbers, used only if there are more than `max_samples`. None is PyTorch's
@@ -56,8 +56,8 @@ def median_distance(
             :class:`torch.Generator`.
         ValueError: if samples are empty, not floating-point, not finite, without values (on the meta device), or fewer
             than two; if they differ in dimension, dtype or device; if `max_samples` is below 2; if the median is not
-            between 1e-150 and 1e150. It is zero if at least half of the pairs coincide, and no kernel has a bandwidth
-            of zero.
+            between 1e-150 and 1e150. The median is zero if at least half of the pairs coincide; a kernel cannot have a
+            bandwidth of zero.
 
     Example:
         >>> real, fake = torch.randn(100, 16), torch.randn(80, 16) + 1

@@ -71,8 +71,8 @@ class Kernel(Hyperparameters):
 
     A kernel that you write yourself is trained through all tensors that require gradients in `from_sq_dist` or
     `forward`: parameters of the module, other leaves, or tensors computed before the call. In large batches its memory
-    grows with the number of samples, as that of a fixed kernel does. If `forward` maps the scores through a network,
-    the network runs once for each tile. It is faster to map the scores first, `mmd2(net(real), net(fake), kernel)`.
+    grows with the number of samples, like that of a fixed kernel. If `forward` maps the scores through a network, the
+    network runs once for each tile. It is faster to map the scores first, `mmd2(net(real), net(fake), kernel)`.
 
     Example:
         >>> class InverseMultiquadric(Kernel):
@@ -257,8 +257,8 @@ class Kernel(Hyperparameters):
         return checked_values(type(self).__name__, values, sq_dist.shape, sq_dist.device)
 
     def _values_of_forward(self, a: Sample, b: Sample) -> Tensor:
-        # Copies too. A kernel that only hands its arguments on to another one gets the same copy twice for pairs within
-        # a sample, so that their distances are exactly zero, but a kernel that writes into it gets two.
+        # Copies too. A kernel that only passes its arguments on to another kernel gets the same copy twice for pairs
+        # within a sample, so that their distances are exactly zero, but a kernel that writes into it gets two.
         left = a.scores.clone()
         counts = not (torch.compiler.is_compiling() or left.is_inference())
         right = left if counts and a.scores is b.scores else b.scores.clone()

@@ -42,7 +42,7 @@ def on_columns(ranges: Sequence[ColumnRange], summands: Sequence[Summand]) -> Gr
 
 
 def of_pairs(values: Callable[[Pairs], Tensor], *, by_hand: bool) -> GramFunction:
-    """Return the Gram function that a function of pairs is."""
+    """Return a function of pairs as a Gram function."""
 
     def of_samples(a: Sample, b: Sample) -> Tensor:
         return values(Pairs(a, b, distinct=False, same=a is b))

@@ -1,6 +1,6 @@
 """The contract between kernels and the passes over pairs of samples.
 
-A kernel hands the passes its summands (:meth:`Kernel._summands`), each with its factor and its function:
+A kernel gives its summands to the passes (:meth:`Kernel._summands`), each with its factor and its function:
 
 - A :class:`Profile` is a function of the squared distance: `value`, `value_and_slope` and, for bounded kernels,
   `limits`. A kernel that defines `from_sq_dist` has a profile. Its slope comes from autograd, unless
@@ -34,18 +34,18 @@ SMALLEST, LARGEST = 2.0**-30, 2.0**30
 
 
 def is_moderate(*numbers: float) -> bool:
-    """Return whether numbers > 0 and their squares leave room in float32 for everything that they are multiplied by."""
+    """Return whether numbers > 0 and their squares leave room in float32 for their products with other factors."""
     return all([SMALLEST <= number <= LARGEST for number in numbers])  # noqa: C419 (faster)
 
 
 class Conditioning(NamedTuple):
-    """How much an error of the squared distance `x` changes a value `f(x)` and its slope, relative to themselves.
+    """The relative change of a value `f(x)` and of its slope by an error of the squared distance `x`.
 
     Attributes:
-        steepness: by how much for an error of one: `-f'(0) / f(0)`, infinite for a function with a root at zero.
-        elasticity: by how much at most for an error of `x` itself: the largest `|x f'(x) / f(x)|`.
-        is_moderate: whether the constants of `f`, and what it is multiplied by, leave room for squared distances and
-            sums in float32. If not, everything has to be computed in float64.
+        steepness: the change for an error of one: `-f'(0) / f(0)`, infinite for a function with a root at zero.
+        elasticity: the largest change for an error as large as `x`: the maximum of `|x f'(x) / f(x)|`.
+        is_moderate: whether the constants and factors of `f` leave room for squared distances and sums in float32. If
+            not, everything has to be computed in float64.
     """
 
     steepness: float = math.inf
@@ -86,7 +86,7 @@ class Profile(NamedTuple):
     limits: Callable[[Group, Bounds], Limits]
     """Returns the limits to which the squared distances of a group of pairs are clamped before `f` is applied."""
     conditioning: Callable[[Tensor], Conditioning]
-    """Returns how much errors of squared distances change the values, for scores like the given ones."""
+    """Returns the effect of errors of squared distances on the values, for scores like the given ones."""
     exponent: float | None = None
     """The number `c` if `f(x) = 2 ** (c * x)`. Distances can then be computed in multiples of `c` from the start."""
     by_hand: bool = False
@@ -95,7 +95,8 @@ class Profile(NamedTuple):
     """Returns `f - f(0)` and the derivative of `f`, without a graph. It may overwrite its argument.
 
     A constant drops out of sums over pairs whose weights add up to zero, as in MMD^2. Where `f` is close to its peak,
-    `f - f(0)` has digits that `f` has lost to rounding. Where `f` is close to zero, it is the other way round.
+    `f - f(0)` is more precise than `f`, which loses digits to rounding. Where `f` is close to zero, `f` is more
+    precise.
     """
     near: float | None = None
     """A squared distance up to which `f` is at least half its peak, for a function whose steepness is infinite.
@@ -138,9 +139,9 @@ class GramFunction(NamedTuple):
     by_hand: bool = False
     """Whether the function belongs to the library, and so has no trained parameters."""
     values_of_pairs: Callable[[Pairs], Tensor] | None = None
-    """Returns the same as `values` of :class:`Pairs`, which say which of them consist of a score and itself."""
+    """Returns the same values for :class:`Pairs`, which identify the pairs of a score and itself."""
     of_columns: OfColumns | None = None
-    """The kernel of columns that the function is. Losses then evaluate that kernel at those columns of the scores."""
+    """The function as a kernel of columns. Losses then evaluate that kernel at those columns of the scores."""
 
 
 def checked_values(name: str, values: object, shape: Sequence[int], device: torch.device) -> Tensor:
@@ -174,9 +175,10 @@ def value_and_slope_by_autograd(value: Callable[[Tensor], Tensor], sq_dist: Tens
 
 
 def conditioning_by_autograd(value: Callable[[Tensor], Tensor], like: Tensor) -> Conditioning:
-    """Return the conditioning of a function of squared distances, as far as its slope at zero tells.
+    """Return the conditioning of a function of squared distances, as far as it follows from the slope at zero.
 
-    Of anything else than a function, the worst is returned. The error comes once it is evaluated at all pairs.
+    For anything other than a function, the result is the worst conditioning. The error is raised when it is evaluated
+    at all pairs.
     """
     with torch.enable_grad():
         zero = like.new_zeros(1, 1).requires_grad_()

@@ -18,11 +18,11 @@ _EXTRA_STATE = "_extra_state"
 _Value = TypeVar("_Value")
 
 TRAINABLE_RANGE = (1e-9, 1e9)
-"""The range of hyper-parameters that training starts from: with room on both sides, their squares fit into float32."""
+"""The range of hyper-parameters at the start of training. Their squares fit into float32 with room on both sides."""
 
 
 class LoadedAsAWhole(nn.Module):
-    """A module that stays as it was if its state cannot be loaded. PyTorch's modules keep the part before the error."""
+    """A module that does not change if loading its state fails. PyTorch's modules keep the part before the error."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Load a state, or raise and change nothing, see :meth:`torch.nn.Module.load_state_dict`."""
@@ -99,7 +99,7 @@ class Hyperparameters(LoadedAsAWhole):
 
     @torch.no_grad()
     def _set_trained(self, name: str, value: float | tuple[float, ...]) -> None:
-        """Write a number into its parameter, which stays the one that an optimiser knows."""
+        """Write a number into its parameter, which stays the same object for the optimiser."""
         parameter = getattr(self, _log(name))
         new = torch.tensor(self._within_trainable_range(name, value), dtype=torch.float64, device="cpu").log()
         if new.shape != parameter.shape:
@@ -116,8 +116,8 @@ class Hyperparameters(LoadedAsAWhole):
 
         Raises:
             TypeError: if the state is not a tensor.
-            ValueError: if the state belongs to a kernel with other hyper-parameters, or with another number of values,
-                or if a value is out of range.
+            ValueError: if the state belongs to a kernel with different hyper-parameters or a different number of
+                values, or if a value is out of range.
         """
         for name, value in self._loaded(state).items():
             super().__setattr__(name, value)  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ class Hyperparameters(LoadedAsAWhole):
 
 
 class _Trained:
-    """The value of a trained hyper-parameter. A number is an attribute of the instance, which goes before."""
+    """The value of a trained hyper-parameter. A number is an attribute of the instance, which takes precedence."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -213,7 +213,7 @@ def numbers(name: str, values: object) -> tuple[float, ...]:
 
 
 def _hinted(check: Callable[[str, object], _Value], name: str, value: object) -> _Value:
-    """Return `check(name, value)`; if a tensor was refused, say how a hyper-parameter is trained."""
+    """Return `check(name, value)`; if a tensor was refused, explain how to train a hyper-parameter."""
     try:
         return check(name, value)
     except TypeError as error:
@@ -221,8 +221,8 @@ def _hinted(check: Callable[[str, object], _Value], name: str, value: object) ->
         if not any(isinstance(part, Tensor) for part in parts):
             raise
         raise TypeError(
-            f"{error}; kernels with the option trainable are trained with numbers and trainable=True, other kernels as "
-            "subclasses of Kernel with parameters of their own"
+            f"{error}; to train a kernel that has the option trainable, pass numbers and trainable=True; for other "
+            "kernels, write a subclass of Kernel with parameters"
         ) from None
 
 

@@ -16,10 +16,10 @@ from torch_mmd_losses.kernels.contract import GramFunction, is_moderate
 class L1LaplaceKernel(Kernel):
     r"""Laplace kernel of the 1-norm, :math:`k(a, b) = \exp(-\lVert a - b \rVert_1 / scale)`, with values in (0, 1].
 
-    It is the product over the coordinates of one-dimensional Laplace kernels, and not a function of the Euclidean
-    distance, so there is no matrix product to compute it by. Values and gradients are sums over coordinates of
-    differences, in memory that does not grow with the dimension, except under `torch.compile` and in function
-    transforms. For the Euclidean norm, see :class:`LaplaceKernel`, which is much faster.
+    It is the product over the coordinates of one-dimensional Laplace kernels. It is not a function of the Euclidean
+    distance and cannot be computed by a matrix product. Values and gradients are sums over coordinates of differences,
+    in memory that does not grow with the dimension, except under `torch.compile` and in function transforms. For the
+    Euclidean norm, see :class:`LaplaceKernel`, which is much faster.
 
     The absolute value has no derivative at zero: coordinates in which two scores are equal contribute nothing to the
     gradient of the pair. Second derivatives are those of the exponential; the kernel is refused where they would be
@@ -92,7 +92,7 @@ class _Distances(torch.autograd.Function):
 
 
 class _Pulls(torch.autograd.Function):
-    """The sums of `outer[i, j] * sign(a_i - b_j)` over `j`, and over `i` with the other sign."""
+    """The sums of `outer[i, j] * sign(a_i - b_j)` over `j`, and over `i` with the opposite sign."""
 
     @staticmethod
     def forward(ctx: Any, outer: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401

@@ -22,9 +22,9 @@ class LaplaceKernel(Kernel):
     .. math:: k(a, b) = \exp(-\max(\lVert a - b \rVert, floor) / scale)
 
     The kernel of Inductive Moment Matching and of drifting models. For the 1-norm, see :class:`L1LaplaceKernel`. The
-    kernel has a cusp at distance zero: for coincident scores, the gradient of the distance is set to zero, and where
-    the second derivative would be needed there (:class:`ScaledMMDLoss`, :func:`gradient_constrained_mmd2`), the kernel
-    is refused. Second derivatives of MMD^2 are those of the pairs that do not coincide.
+    kernel has a cusp at distance zero: for coincident scores, the gradient of the distance is set to zero. Functions
+    that need the second derivative there (:class:`ScaledMMDLoss`, :func:`gradient_constrained_mmd2`) refuse the kernel.
+    Second derivatives of MMD^2 are those of the pairs that do not coincide.
 
     Args:
         scale: scale of the distance, in the units of the scores, from 1e-30 to 1e30.

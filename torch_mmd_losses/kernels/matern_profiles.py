@@ -20,10 +20,10 @@ Scalar = Any
 """A number, or a tensor of dimension zero."""
 
 FARTHEST = 1e4
-"""Distance, in units of the decay, from which on kernel values are zero in every dtype."""
+"""Distance, in units of the decay, above which kernel values are zero in every dtype."""
 
 MANY = 2**14
-"""Number of distances from which on it is worth the time to look for distances of zero, on a CPU."""
+"""Number of distances above which looking for distances of zero saves time, on a CPU."""
 
 HALF_OF_MATERN_32 = 1.678
 """Distance, in units of the decay, at which the Matern kernel of order 3/2 is just above half its peak."""
@@ -77,7 +77,7 @@ def _distance(sq_dist: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
     return distance.clamp_min_(floor), inside
 
 
-# With u = decay * distance: (1 + u) exp(-u), whose derivative by the squared distance is -decay^2 / 2 * exp(-u).
+# With u = decay * distance: (1 + u) exp(-u), whose slope in the squared distance is -decay^2 / 2 * exp(-u).
 
 
 def matern_32(sq_dist: Tensor, length: Scalar) -> Tensor:
@@ -154,7 +154,7 @@ def matern_with_slope(sq_dist: Tensor, nu: float, length: Scalar) -> ValueAndSlo
 def _units(sq_dist: Tensor, length: Scalar, square: int) -> tuple[Tensor, Tensor]:
     """Return which distances are above zero, and `sqrt(square)` times the distances in lengths.
 
-    Where the distance is zero, another number stands for it. A root has no derivative at zero. The kernels have one,
+    A distance of zero is replaced by another number, because a root has no derivative at zero. The kernels have one,
     which the Taylor polynomials at zero provide.
     """
     apart = sq_dist != 0

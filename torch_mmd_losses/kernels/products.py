@@ -61,7 +61,7 @@ def _product_of_gram_matrices(parts: Sequence[Sequence[Summand]], pairs: Pairs) 
 
 
 def _joint_gaussian(kernel: nn.Module, parts: Sequence[Sequence[Summand]]) -> GramSummand | None:
-    """Return the product of Gaussian kernels of columns, as one of them of all their columns, in its units.
+    """Return the product of Gaussian kernels of columns as one Gaussian kernel of all their columns, in its units.
 
     If a factor is anything else, or if none is a kernel of some columns, return None.
     """

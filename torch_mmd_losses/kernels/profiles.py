@@ -21,7 +21,7 @@ SMALLEST_SHAPE = 2.0**-20
 """Smallest shape parameter of a rational quadratic whose inverse leaves room in float32 for squared distances."""
 
 LARGE_SHAPE = 8.0
-"""Largest shape parameter for which a power of a rounded base is right within 1e-6: it is off by so many roundings."""
+"""Largest shape parameter for which a power of a rounded base, off by as many roundings, is right within 1e-6."""
 
 GAUSSIAN_SHAPE = 1e18
 """Shape parameter above which a rational quadratic equals a Gaussian in float64. Its square still fits into float32."""
@@ -116,7 +116,7 @@ def rational_quadratic(sq_dist: Tensor, alpha: float, length: float) -> Tensor:
 
 
 def rational_quadratic_with_slope(sq_dist: Tensor, alpha: float, length: float) -> ValueAndSlope:
-    """Return :func:`rational_quadratic` with its slope, in tensors of their own."""
+    """Return :func:`rational_quadratic` with its slope, in separate tensors."""
     if alpha > GAUSSIAN_SHAPE:
         return gaussian_with_slope(sq_dist.clone(), length)
     rate, factor = -0.5 / length**2, 0.5 / (alpha * length**2)
@@ -138,7 +138,7 @@ def rational_quadratic_with_slope(sq_dist: Tensor, alpha: float, length: float) 
 
 
 def rational_quadratic_excess_with_slope(sq_dist: Tensor, alpha: float, length: float) -> ValueAndSlope:
-    """Return :func:`rational_quadratic` minus its peak, with its slope, in tensors of their own."""
+    """Return :func:`rational_quadratic` minus its peak, with its slope, in separate tensors."""
     if alpha > GAUSSIAN_SHAPE:
         return gaussian_excess_with_slope(sq_dist.clone(), length)
     quotient = sq_dist * (0.5 / (alpha * length**2))

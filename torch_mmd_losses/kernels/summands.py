@@ -29,7 +29,7 @@ LOG_2 = math.log(2)
 Numbers = npt.NDArray[np.float64]
 
 GRID = 2.0 ** np.arange(-100, 100.5, 0.5)
-"""Squared distances from the smallest to the largest that distances in float32 are asked of."""
+"""Squared distances over the whole range in which distances may be computed in float32."""
 
 PairLimits = Limits | tuple[Tensor, Tensor]
 """Limits of the squared distance: the same numbers for all pairs, or a matrix with one entry for each pair."""
@@ -55,7 +55,7 @@ Summand = RadialSummand | GramSummand
 
 
 def by_kind(summands: Iterable[Summand]) -> tuple[list[RadialSummand], list[GramSummand]]:
-    """Return the kernels of the distance, and the others."""
+    """Return the kernels of the distance and all other kernels."""
     radial: list[RadialSummand] = []
     others: list[GramSummand] = []
     for summand in summands:
@@ -173,10 +173,10 @@ def are_near(summands: Sequence[RadialSummand], conditioning: Conditioning, larg
 
 
 def relative_slopes(summands: Sequence[RadialSummand]) -> Numbers | None:
-    """Return by how much kernels change relative to themselves at the distances :data:`GRID`, or None if not known.
+    """Return the relative slopes of kernels at the distances :data:`GRID`, or None if they are not known.
 
-    The relative slope of a kernel of this library falls with the distance. That of a sum is at most the largest of
-    those of its summands. Of the kernels of users, nothing is known.
+    The relative slope of a kernel of this library falls with the distance. The relative slope of a sum is at most the
+    largest of its summands. Nothing is known about the kernels of users.
     """
     if not all(summand.profile.by_hand for summand in summands):
         return None
@@ -190,7 +190,7 @@ def relative_slopes(summands: Sequence[RadialSummand]) -> Numbers | None:
 
 
 def clear_distance(slopes: Numbers | None, error: float) -> float:
-    """Return the squared distance from which on an error of it changes values by less than themselves.
+    """Return the squared distance above which an error of the distance changes values by less than 100 %.
 
     The result is infinite if that is not known.
 
@@ -229,7 +229,7 @@ def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
 def worst_conditioning(summands: Sequence[RadialSummand], like: Tensor) -> Conditioning:
     """Return the conditioning of a sum of kernels of the distance, for scores like the given ones.
 
-    On devices other than a CPU, reading the conditioning of a user's kernel would be a synchronisation. There the
+    On devices other than a CPU, reading the conditioning of a user's kernel would need a synchronisation. There the
     result is the worst conditioning. Only `is_moderate` is known, from the hyper-parameters of the library's kernels.
     """
     if not like.is_cpu:

@@ -20,7 +20,7 @@ from torch_mmd_losses.precision import total_dtype
 LOG_2 = math.log(2)
 
 Scalar = float | Tensor
-"""A number that the host knows, or a tensor of dimension zero where reading it would be a synchronisation."""
+"""A number that the host knows, or a tensor of dimension zero where reading it would need a synchronisation."""
 
 
 def gaussian(sq_dist: Tensor, sigma: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def rational_quadratics_with_steps(
 ) -> ValueSlopeAndSteps:
     """Return :func:`rational_quadratics` with their slope, and the derivatives with respect to the logarithms."""
     value, slope, sums, changes = torch.zeros_like(sq_dist), torch.zeros_like(sq_dist), [], []
-    # All parts share these tensors: to allocate new ones takes as long as to fill them.
+    # All parts share these tensors: allocating new ones takes as long as filling them.
     quotient, logarithm, part, inverse = (torch.empty_like(sq_dist) for _ in range(4))
     (rate,) = _scalars(-0.5 / length.to(total_dtype(length.device)).square())
     for alpha, weight in zip(_scalars(alphas), _scalars(weights), strict=True):
@@ -133,7 +133,7 @@ def _with_step_of_length(value: Tensor, slope: Tensor, rate: Scalar, sq_dist: Te
 
 
 def _scalars(tensor: Tensor) -> Sequence[Scalar]:
-    """Return the numbers of a tensor, read by the host if that is no synchronisation."""
+    """Return the numbers of a tensor, read by the host if that needs no synchronisation."""
     flat = tensor.detach().reshape(-1)
     return flat.tolist() if tensor.is_cpu else flat.unbind()
 

@@ -1,6 +1,6 @@
-"""The tensors that a kernel is trained through, found by evaluating it, whatever module or closure holds them.
+"""The tensors that a kernel is trained through, in any module or closure, found by evaluating the kernel.
 
-Hand-written passes hand such tensors to autograd as inputs, and differentiate the kernel with respect to stand-ins.
+Hand-written passes give such tensors to autograd as inputs, and differentiate the kernel with respect to stand-ins.
 Derivatives are then partial derivatives, even if one tensor was computed from another, and hooks of a tensor run once,
 when its gradient is complete.
 """
@@ -27,8 +27,8 @@ def trained_tensors(summand: Summand, like: Tensor) -> tuple[Tensor, ...] | None
     """Return the tensors, other than scores, that require gradients and that kernel values are computed from.
 
     These are the tensors that operations of PyTorch get from outside: parameters, other leaves, and tensors computed
-    before the call, such as the output of a network. None is returned if they cannot all be seen, because a custom
-    autograd function uses them.
+    before the call, such as the output of a network. The result is None if a custom autograd function uses such
+    tensors, because they cannot all be found then.
 
     Args:
         summand: the kernel.
@@ -63,7 +63,7 @@ def stand_ins_of(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def replaced(tensors: Sequence[Tensor], stand_ins: Sequence[Tensor]) -> AbstractContextManager[object]:
-    """Return a context in which each operation of PyTorch takes the stand-ins in place of the tensors."""
+    """Return a context in which each operation of PyTorch uses the stand-ins instead of the tensors."""
     return _Replacer(tensors, stand_ins)
 
 

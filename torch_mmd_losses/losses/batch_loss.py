@@ -89,7 +89,7 @@ class BatchLoss(LoadedAsAWhole):
         return terms
 
     def _examine(self, real: Tensor, fake: Tensor) -> None:
-        """Warn of mistakes in the first calls. Only the scores of this process are looked at."""
+        """Warn of mistakes in the first calls. Only the scores of this process are examined."""
         self._first_calls.losses -= 1
         self._warn_of_scores(real)
         real, fake = checks.same_space("real", real, "fake", fake)
@@ -120,8 +120,8 @@ class BatchLoss(LoadedAsAWhole):
         self._check_fake(fake)
         if self._remembered.real is None:
             raise RuntimeError(
-                "real: expected a call of discriminator or both, with gradients enabled, before the real scores are "
-                "left out of the generator's loss, got none (copies and pickles remember nothing)"
+                "real: expected real scores, or an earlier call of discriminator or both with gradients enabled, got "
+                "neither (copies and pickles remember nothing)"
             )
         return self._remembered.real
 

@@ -1,4 +1,4 @@
-"""The gradient of a loss of a batch whose activations do not fit into memory, by gradient caching."""
+"""Gradient caching: the gradient of a loss on a batch whose activations do not fit into memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Features = Mapping[str, Tensor]
 ALONE = ""
 
 SAME = 0.01
-"""Largest difference between the features of both passes, relative to their norm, that rounding may explain."""
+"""Largest difference between the features of both passes, relative to their norm, that rounding can explain."""
 
 
 def cached_backward(
@@ -37,8 +37,8 @@ def cached_backward(
 ) -> Tensor:
     r"""Compute a loss of a large batch and its gradients, with the activations of one chunk at a time.
 
-    MMD compares all samples of a batch with each other, so accumulating the gradients of small batches minimises
-    another loss. This function computes the gradient of the whole batch. The first pass computes the features of all
+    MMD compares all samples of a batch with each other, so accumulating the gradients of small batches minimises a
+    different loss. This function computes the gradient of the whole batch. The first pass computes the features of all
     chunks without a graph. Then the loss is differentiated with respect to the features. The second pass computes the
     features of each chunk again, with a graph, and continues the backward pass from them:
 
@@ -46,25 +46,25 @@ def cached_backward(
         = \sum_c \Bigl(\frac{\partial \phi_c}{\partial \theta}\Bigr)^{\!\top} \frac{\partial L}{\partial \phi_c}
 
     for the features :math:`\phi_c` of chunk :math:`c` and the parameters :math:`\theta`. The result is that of
-    `loss(encode(batch)).backward()` up to rounding. It takes one forward pass more, and the memory of the features and
-    of the activations of one chunk. Gradients are added to `.grad`, as by `backward`. They are not divided by the
+    `loss(encode(batch)).backward()` up to rounding. It takes an additional forward pass, and memory for the features
+    and for the activations of one chunk. Gradients are added to `.grad`, as by `backward`. They are not divided by the
     number of chunks.
 
     Each chunk gets the same random numbers in both passes, so dropout and noise from PyTorch's default generators are
-    allowed. After the call, these generators are where one pass would have left them. Noise from a generator of your
-    own is not repeated: draw it before, and make it part of the chunks. BatchNorm in training mode would normalise each
+    allowed. After the call, these generators are in the state after a single pass. Noise from a generator of your own
+    is not repeated: draw it before the call, as part of the chunks. BatchNorm in training mode would normalise each
     chunk by itself and count each chunk twice.
 
     Args:
-        chunks: the inputs of `encode`, for example `noise.split(256)`, of any type. They are all kept.
+        chunks: the inputs of `encode`, for example `noise.split(256)`, of any type. All are kept in memory.
         encode: returns the features `(n, ...)` of a chunk, floating-point, or a dictionary of such tensors, for example
             those of several encoders. Both passes run under the autocast of the caller.
         loss: returns the loss, a scalar, given the features of all chunks, concatenated along dim 0: a tensor or a
             dictionary, as `encode` returns them. It may depend on parameters of its own. It is called once, so it can
-            write what you want to log into a dictionary of yours.
+            also store values for logging in a dictionary.
         scaler: scales the loss before it is differentiated. Call `scaler.step(optimizer)` afterwards.
         no_sync: returns a context in which gradients are not averaged over processes, such as the `no_sync` of a
-            network in :class:`torch.nn.parallel.DistributedDataParallel`. All chunks but the last run in it. For a
+            network in :class:`torch.nn.parallel.DistributedDataParallel`. All chunks except the last run in it. For a
             loss with `global_batch=True`, the averaged gradients are then those of the batch of all processes.
 
     Returns:
@@ -73,9 +73,9 @@ def cached_backward(
     Raises:
         TypeError: if `encode`, `loss` or `no_sync` cannot be called, if `encode` returns anything else, if `loss` does
             not return a tensor, or if `scaler` has no `scale`.
-        ValueError: if `chunks` is a tensor, or there is no chunk; if features are not floating-point or have no
-            dimension; if `encode` returns other names or shapes for one chunk than for another or in one pass than in
-            the other; if the loss is not a scalar or does not depend on the features.
+        ValueError: if `chunks` is a tensor or empty; if features are not floating-point or have no dimension; if the
+            names or shapes that `encode` returns differ between chunks or between the passes; if the loss is not a
+            scalar or does not depend on the features.
         RuntimeError: if gradients are disabled.
 
     Warns:
@@ -157,7 +157,7 @@ class _RandomState:
 
 
 def _features(found: object, chunk: int) -> Features:
-    """Return what `encode` returned as a dictionary, or raise if it is not made of features."""
+    """Return the result of `encode` as a dictionary, or raise if it does not consist of features."""
     features: dict[str, Any] = dict(found) if isinstance(found, Mapping) else {ALONE: found}
     if not features:
         raise ValueError(f"encode: expected features, got an empty dictionary for chunk {chunk}")
@@ -193,8 +193,8 @@ def _loss_with_gradients(
     value: object = loss(whole[ALONE] if names == [ALONE] else whole)
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"loss: expected a scalar tensor, got {checks.described(value)}. It is called once, so write what you want "
-            "to log into a dictionary of yours"
+            f"loss: expected a scalar tensor, got {checks.described(value)}. It is called once, so "
+            "store values for logging in a dictionary of your own"
         )
     if value.ndim:
         raise ValueError(f"loss: expected a scalar, got a tensor of shape {tuple(value.shape)}")
@@ -236,9 +236,9 @@ def _warn_of_other_features(first: Features, second: Features) -> None:
         if float(difference) > SAME * float(before.norm()):
             usage_warnings.warn(
                 "other features",
-                "cached_backward: expected encode to return the same features in both passes, got others, so that the "
-                "gradients are wrong. Draw noise of generators of your own before, as part of the chunks, and keep "
-                "encode from changing what it uses",
+                "cached_backward: expected encode to return the same features in both passes, got different ones, so "
+                "the gradients are wrong. Draw noise from your own generators before the call, as part of the chunks, "
+                "and do not let encode change its own state",
             )
 
 
@@ -266,7 +266,7 @@ def _warn_of_batch_norm(encode: object) -> None:
 
 
 def _modules(function: object) -> list[nn.Module]:
-    """Return the modules that a function refers to, as far as they can be seen."""
+    """Return the modules that a function refers to, as far as they can be found."""
     if isinstance(function, nn.Module):
         return [function]
     if isinstance(function, partial):

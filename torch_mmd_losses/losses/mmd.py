@@ -187,9 +187,9 @@ class MMDLoss(BatchLoss):
     def terms(self, real: Tensor, fake: Tensor) -> Terms:
         r"""Return the three mean kernel values and the fraction of saturated pairs, for logging.
 
-        Neither loss shows the progress of training. The authors advise to watch the mean kernel values instead, and to
-        keep them near the middle of the kernel's range (about 0.6 for one Gaussian kernel). The means ignore the bounds
-        of an :class:`RBFBKernel`.
+        Neither loss shows the progress of training. The authors advise watching the mean kernel values instead, and
+        keeping them near the middle of the kernel's range (about 0.6 for one Gaussian kernel). The means ignore the
+        bounds of an :class:`RBFBKernel`.
 
         A pair is saturated if its kernel value is below 0.01 or above 0.99 of :math:`k(a, a)`, or if a bound clamps its
         distance in the discriminator's loss. For a sum of kernels, a pair is saturated if all summands are. Kernels

@@ -75,7 +75,7 @@ class ScaledMMDLoss(BatchLoss):
         kernel: a kernel of the distance that is smooth at distance zero, :class:`LinearKernel`, or sums and multiples
             of them. None creates an `RBFKernel()`. The bounds of an :class:`RBFBKernel` are ignored.
         scale: `"practical"` or `"exact"`, see above.
-        lambda_: the weight :math:`\lambda` of the RKHS norm, > 0. The larger it is, the weaker is the influence of the
+        lambda_: the weight :math:`\lambda` of the RKHS norm, > 0. A larger weight reduces the influence of the
             gradient. It is not the `lambda_` of :class:`MMDLoss`.
         squared: whether the losses contain :math:`\mathrm{MMD}^2`. False takes the roots of :math:`\mathrm{MMD}^2` and
             of the scale, for `LinearKernel` and one score per sample only. The root of :math:`\mathrm{MMD}^2` is then
@@ -86,8 +86,9 @@ class ScaledMMDLoss(BatchLoss):
         tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
             tiles need less memory.
         remember_real: let `generator(fake=...)` without real scores and samples use the real scores and the scale of
-            the last call of :meth:`discriminator` or :meth:`both`, detached. This spares a forward pass and the
-            gradients of the real samples. Both are one step old. For all else see :class:`MMDLoss`.
+            the last call of :meth:`discriminator` or :meth:`both`, detached. This saves a forward pass and the
+            gradients of the real samples. Scores and scale are one step old. Otherwise, the option works as in
+            :class:`MMDLoss`.
 
     Raises:
         TypeError: if `kernel` is not a :class:`Kernel` or has no scale, `lambda_` is not a real number, `squared`,
@@ -96,7 +97,7 @@ class ScaledMMDLoss(BatchLoss):
             1, or `squared=False` is combined with a kernel other than the linear kernel.
 
     Warns:
-        UsageWarning: as :class:`MMDLoss` does, but one score per sample is right here.
+        UsageWarning: as in :class:`MMDLoss`, except for one score per sample, which is right here.
 
     Example:
         >>> loss, D = ScaledMMDLoss(), torch.nn.Bilinear(3, 3, 1)

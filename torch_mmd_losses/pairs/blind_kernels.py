@@ -15,11 +15,11 @@ EXAMINED = 256
 
 
 def warn_of_one_value(name: str, kernels: Sequence[Kernel], real: Tensor, fake: Tensor) -> None:
-    """Warn if none of the kernels tells samples apart.
+    """Warn if none of the kernels distinguishes samples.
 
     Args:
         name: name of the function that the user has called.
-        kernels: the kernels, of which one has to see differences.
+        kernels: the kernels, at least one of which has to distinguish samples.
         real: checked samples `(m, d)`.
         fake: checked samples `(n, d)`.
     """

@@ -108,12 +108,12 @@ def stacked_distances(
 ) -> tuple[Tensor, Tensor, bool, float]:
     """Return the stacked scores `(m + n, d)` around their centre, and `factor` times their squared distances.
 
-    The distances are `(m + n, m + n)`. Both are in a dtype in which differences of scores keep their digits: float32,
-    unless scores are far from the centre compared with the distances that the kernel tells apart. To decide this, the
-    host must read a number. On a CPU, reading it costs less than float64. On other devices it would be a
-    synchronisation, so the dtype there is always float64. The third result is whether on a CPU not even float64 is
-    enough: distances are then sums of squared differences, and gradients should be sums of differences too. The fourth
-    result is the largest squared norm around the centre of distances in float32; for all others it is infinite.
+    The distances are `(m + n, m + n)`. Both are in a dtype in which differences of scores are precise: float32, unless
+    scores are far from the centre compared with the distances that the kernel distinguishes. To decide this, the host
+    must read a number. On a CPU, reading it costs less than float64. On other devices it would need a synchronisation,
+    so the dtype there is always float64. The third result is whether even float64 is not enough, on a CPU: distances
+    are then sums of squared differences, and gradients should be sums of differences too. The fourth result is the
+    largest squared norm around the centre for distances in float32; for all others it is infinite.
     """
     stack = torch.cat([real, fake])
     unit = factor or 1.0
@@ -144,7 +144,7 @@ def _centred_gram(stack: Tensor, factor: float) -> tuple[Tensor, Tensor]:
 
     The squares are taken from the product, so that equal scores are at distance zero.
     """
-    # Not by a multiple of the sum, which a fused multiply-add would round differently in equal scores.
+    # A multiple of the sum would be rounded differently for equal scores by a fused multiply-add.
     stack.sub_(stack.mean(0))
     gram = torch.addmm(_zero(stack.dtype, stack.device), stack, stack.t(), beta=0, alpha=factor)
     return gram, gram.diagonal()
@@ -163,7 +163,7 @@ def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
 def _largest(squares: Tensor, factor: float) -> float:
     """Return the largest squared norm, given its multiples.
 
-    Not in NumPy, whose maximum would slow down the operations of PyTorch after it, by more than it takes itself.
+    NumPy is not used, because its maximum would slow down the next operations of PyTorch by more than its own time.
     """
     return (squares.amax() if factor > 0 else squares.amin()).item() / factor
 

@@ -1,4 +1,4 @@
-"""Sums of kernel values at given points: products of Gram matrices with matrices that never need a Gram matrix."""
+"""Sums of kernel values at given points: products of Gram matrices with other matrices, without a whole Gram matrix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from torch_mmd_losses.precision import full_precision, total_dtype
 
 
 class Request(NamedTuple):
-    """What is summed over which pairs."""
+    """The summands of a call, and the pairs to sum over."""
 
     function: KernelValues
     indices: Indices
@@ -48,9 +48,10 @@ def kernel_products(
         distinct: leave out pairs of equal index.
 
     Returns:
-        `(g, p, c)` in :func:`total_dtype`, differentiable twice. Under the compiler and in function transforms, and for
-        kernels with trained parameters, there is a whole Gram matrix. There is one for a small group with gradients,
-        too, because there each operation counts, and second derivatives in tiles take many. Linear kernels need none.
+        `(g, p, c)` in :func:`total_dtype`, differentiable twice. Under the compiler, in function transforms and for
+        kernels with trained parameters, there is a whole Gram matrix. A small group with gradients has one, too,
+        because its time depends on the number of operations, and second derivatives in tiles take many. Linear kernels
+        need no Gram matrix.
     """
     summands, factor = without_linear(kernel._summands())
     parts = []
@@ -193,7 +194,7 @@ class _Products(torch.autograd.Function):
 
 
 class _ProductGradients(torch.autograd.Function):
-    """The gradients of `<outer, products>` by points, samples and coefficients, differentiable once more."""
+    """The gradients of `<outer, products>` for points, samples and coefficients, differentiable once more."""
 
     @staticmethod
     def forward(
@@ -225,7 +226,7 @@ class _ProductGradients(torch.autograd.Function):
 
 
 class _NoFurther(torch.autograd.Function):
-    """Gradients that are refused to be differentiated."""
+    """Gradients that cannot be differentiated."""
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -234,8 +235,8 @@ class _NoFurther(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         raise NotImplementedError(
-            "kernel_sums, witness, witness_gradient: expected at most two derivatives of kernel values by the samples "
-            "in eager mode (of which witness_gradient is one), got a third one. Transforms of torch.func have them all"
+            "kernel_sums, witness, witness_gradient: expected at most two derivatives with respect to the samples in "
+            "eager mode (witness_gradient is one of them), got a third. Transforms of torch.func support more"
         )
 
 
@@ -296,7 +297,7 @@ def _gradients(
 def _second_gradients(
     tensors: Sequence[Tensor], along: Sequence[Tensor | None], request: Request, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Return the gradients of the inner product of :func:`_gradients` and `along` by all tensors."""
+    """Return the gradients of the inner product of :func:`_gradients` and `along` with respect to all tensors."""
     points, samples, coefficients, outer = tensors
     steps = [torch.zeros_like(t) if v is None else v for t, v in zip(tensors[:3], along, strict=True)]
     found = _wide_zeros(tensors, wanted)

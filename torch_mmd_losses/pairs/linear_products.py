@@ -1,4 +1,4 @@
-"""Sums of inner products at given points, of which no Gram matrix is needed: one product with a sum over samples."""
+"""Sums of inner products at given points, by one product with a sum over samples, without a Gram matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch_mmd_losses.precision import total_dtype
 
 
 def without_linear(summands: Sequence[Summand]) -> tuple[Sequence[Summand], float | None]:
-    """Return the summands that are not linear kernels, and the factor of those that are, None if there are none."""
+    """Return the summands that are not linear kernels, and the factor of the linear kernels (None without any)."""
     others, factor = [], None
     for each in summands:
         if isinstance(each.kernel, LinearKernel) and has_closed_form(each):

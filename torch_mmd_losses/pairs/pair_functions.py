@@ -1,4 +1,4 @@
-"""What is summed over the pairs of points and samples: the values of a kernel, or another function of the pairs."""
+"""Functions that are summed over the pairs of points and samples: the values of a kernel, or other functions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Tile(NamedTuple):
 
 
 class Indices(NamedTuple):
-    """What is known of the pairs of equal index, whose points and samples have one index in a group.
+    """Properties of the pairs of equal index: the point and the sample have the same index in a group.
 
     Attributes:
         distinct: leave these pairs out.
@@ -50,7 +50,7 @@ class Indices(NamedTuple):
     same: bool
 
     def meet(self, tile: Tile) -> bool:
-        """Return whether such pairs are known of and in the tile."""
+        """Return whether there are such pairs in the tile."""
         rows, columns = tile.rows, tile.columns
         return (self.distinct or self.same) and rows.start < columns.stop and columns.start < rows.stop
 
@@ -70,17 +70,17 @@ def equal_indices(matrix: Tensor) -> Tensor:
 
 
 class OfDistance(Protocol):
-    """What takes the squared distances of pairs."""
+    """A function of the squared distances of pairs."""
 
     @property
     def factor(self) -> float | None:
-        """What squared distances are multiplied by before they are handed over; None is 1."""
+        """The factor by which squared distances are multiplied before they are passed; None means 1."""
 
     def conditioning(self, like: Tensor) -> Conditioning:
         """Return how precise the distances have to be."""
 
     def near(self, like: Tensor, error: float) -> float:
-        """Return the squared distance from which on values change by less than themselves for an error of `error`.
+        """Return the squared distance above which an error of `error` changes values by less than 100 %.
 
         The scores are on a CPU. The result is zero if all values do, and infinite if that is not known.
         """
@@ -90,7 +90,7 @@ class ValuesOfPairs(Protocol):
     """Values of the pairs of points and samples, which may depend on their indices."""
 
     def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype, /) -> Tensor:
-        """Return the values in a tile, without a graph: what depends on the distance. It may overwrite distances."""
+        """Return the values in a tile that depend on the distance, without a graph. It may overwrite distances."""
 
 
 class PairFunction(OfDistance, ValuesOfPairs, Protocol):
@@ -127,7 +127,7 @@ class KernelValues:
         return worst_conditioning(self.radial, like)
 
     def near(self, like: Tensor, error: float) -> float:
-        """Return the distance from which on the values do not depend on an error."""
+        """Return the distance above which the values do not depend on an error."""
         if not self._are_slopes_known:
             self._slopes, self._are_slopes_known = relative_slopes(self.radial), True
         return clear_distance(self._slopes, error)

@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     by_autograd: Sequence[Summand]
     """All remaining kernels: whole Gram matrices or closed forms, differentiated by autograd."""
     of_columns: Sequence[GramSummand]
-    """Kernels of some columns of the scores: evaluated as a call of their own, with these columns."""
+    """Kernels of some columns of the scores: evaluated as a separate call with these columns."""
     objectives: Sequence[Objective]
     estimator: Estimator
     batch: Batch
@@ -59,10 +59,10 @@ def make_plan(
 ) -> Plan:
     """Decide how to evaluate each summand of a kernel.
 
-    Hand-written gradients are used where plain reverse-mode autograd with respect to the scores is all that follows.
-    Under `torch.compile` and in function transforms, which must see each operation, everything is left to autograd.
-    So are summands whose sums have a closed form, which needs no Gram matrix, and summands with trained parameters in
-    small batches.
+    Hand-written gradients are used where only plain reverse-mode autograd with respect to the scores follows. Under
+    `torch.compile` and in function transforms, which must see each operation, everything is left to autograd. So are
+    summands whose sums have a closed form, which needs no Gram matrix, and summands with trained parameters in small
+    batches.
 
     In a small batch, the time of a loss depends on the number of operations, which a single dense matrix keeps low.
     Large batches, and batches of several processes, are evaluated in tiles. Their memory grows with the number of

@@ -1,7 +1,7 @@
 """Sums over samples at each point, and their gradients, tile by tile.
 
-A tile is a few hundred points and samples of one group, or many small groups whole. Nothing larger than a tile is ever
-made, so memory grows with the numbers of points and samples.
+A tile is a few hundred points and samples of one group, or many whole small groups. Matrices are never larger than a
+tile, so memory grows with the numbers of points and samples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NARROW_UP_TO = 2**13
 
 
 class Visitor(Protocol):
-    """What visits the tiles of a call, and keeps sums."""
+    """An object that visits the tiles of a call and keeps sums."""
 
     def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile.
@@ -50,16 +50,16 @@ def visit_distances(
     start: Callable[[TileDistances, slice], Kept],
     use: Use,
 ) -> list[Kept]:
-    """Visit all squared distances, and return what each part of the groups has kept.
+    """Visit all squared distances, and return the visitor of each part of the groups.
 
     Args:
         points: `(g, p, d)`.
         samples: `(g, n, d)`, or `points`.
-        function: what the distances are for. Its conditioning decides how precise they are.
-        indices: what is known of pairs of equal index.
-        start: returns a new visitor for a way to compute the distances of some groups. If the way turns out to be not
+        function: the function of the distances, whose conditioning decides how precise they are.
+        indices: properties of the pairs of equal index.
+        start: returns a new visitor for a way to compute the distances of some groups. If the way turns out not to be
             precise enough, this visitor is dropped.
-        use: what the function is for.
+        use: the use of the function.
     """
     side, found = tile_side(None, points.device), []
     for groups in _parts(points, samples, side):
@@ -85,7 +85,7 @@ def _parts(points: Tensor, samples: Tensor, side: int) -> Iterator[slice]:
     """Yield as many groups at a time as fit into a tile.
 
     The precision of the distances is chosen for these groups together. With a number that is not finite the choice
-    would fail, so then the groups are taken one by one.
+    would fail, so the groups are then processed one by one.
     """
     (count, p), n = points.shape[:2], samples.shape[1]
     step = max(1, side**2 // (p * n))
@@ -121,7 +121,7 @@ class Sums:
         distances: the way in which distances are computed.
         coefficients: `(g, n, c)`.
         function: the values.
-        indices: what is known of pairs of equal index.
+        indices: properties of the pairs of equal index.
         dtype: dtype of the scores.
     """
 
@@ -154,7 +154,7 @@ class Moments:
         samples: `(g, n, d)`.
         weights: weights of the samples `(g, n)`, or None for ones.
         function: the values.
-        indices: what is known of pairs of equal index.
+        indices: properties of the pairs of equal index.
         into: tensors `(g, p)` and `(g, p, d)` of zeros in the dtype of the scores, to which the sums are written.
     """
 
@@ -203,9 +203,9 @@ class Gradients:
         coefficients: `(g, n, c)`.
         outer: `(g, p, c)`.
         function: the values.
-        indices: what is known of pairs of equal index.
+        indices: properties of the pairs of equal index.
         dtype: dtype of the scores.
-        wanted: whether gradients by points, by samples and by coefficients are wanted.
+        wanted: whether gradients with respect to points, samples and coefficients are wanted.
     """
 
     def __init__(
@@ -281,7 +281,7 @@ def displacements(
 
 
 TileScalar = Callable[[Sequence[Tensor], Sequence[Tensor], Tile], Tensor]
-"""Returns a number for a tile of one group, given the rows of what there is for points and for samples."""
+"""Returns a number for a tile of one group, given the rows of the tensors for points and for samples."""
 
 
 def add_gradients(
@@ -321,7 +321,7 @@ def values_of_tile(function: PairFunction, indices: Indices, x: Tensor, y: Tenso
 
     Args:
         function: the values.
-        indices: what is known of pairs of equal index.
+        indices: properties of the pairs of equal index.
         x: points `(p, d)` of the tile.
         y: samples `(n, d)` of the tile.
         tile: the place of the tile.

@@ -1,4 +1,4 @@
-"""Whether a kernel tells the scores of a batch apart at all.
+"""Whether a kernel distinguishes the scores of a batch at all.
 
 This is examined in the first calls only, because the host has to read the result.
 """
@@ -21,10 +21,11 @@ from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import full_precision, total_dtype
 
 OFTEN = 0.01
-"""Share of pairs at the peak, all others being zero, from which on equality is taken to be meant."""
+"""Share of pairs at the peak, all others being zero, above which a kernel is assumed to test for equality on
+purpose."""
 
 ROUNDING = 16
-"""Values this many units in the last place from zero or from the peak cannot be told from them."""
+"""Values within this many units in the last place of zero or of the peak count as equal to them."""
 
 
 def is_readable(*scores: Tensor) -> bool:
@@ -45,7 +46,7 @@ def is_readable(*scores: Tensor) -> bool:
 def has_no_gradient(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
     """Return whether scores differ, but all pairs of different scores have a gradient of exactly zero.
 
-    The bounds of an :class:`RBFBKernel` are ignored, because a loss at its bounds has reached what it is for.
+    The bounds of an :class:`RBFBKernel` are ignored, because a loss at its bounds has reached its goal.
     """
     stack, summands = torch.cat([real, fake]), kernel._summands()
     if not _are_radial(summands):
@@ -63,8 +64,8 @@ def has_no_gradient(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
 def has_one_value(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
     """Return whether scores differ, but all kernel values of pairs are zero, or all are at the peak.
 
-    A few values at the peak among zeros are samples that were drawn twice. If they are many, scores are often equal, as
-    classes are, and equality is all that the kernel is meant to see.
+    A few values at the peak among zeros are samples that were drawn twice. If there are many, scores are often equal,
+    like classes, and the kernel is meant to test for equality only.
     """
     stack, summands = torch.cat([real, fake]), kernel._summands()
     if not _are_radial(summands):
@@ -103,7 +104,7 @@ def saturated_share(kernel: Kernel, real: Tensor, fake: Tensor) -> float:
 
 @torch.no_grad()
 def explanation(kernel: Kernel, real: Tensor, fake: Tensor, *, of_discriminator: bool) -> str:
-    """Return which scores the kernel does not tell apart, and what to change.
+    """Return an explanation of why the kernel does not distinguish the scores, and the remedy.
 
     Args:
         kernel: the kernel.

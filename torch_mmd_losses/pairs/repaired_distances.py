@@ -1,4 +1,4 @@
-"""Squared distances of tiles in float32, of which near pairs are computed anew."""
+"""Squared distances of tiles in float32, with near pairs recomputed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch_mmd_losses.pairs.pair_functions import OfDistance
 from torch_mmd_losses.pairs.tile_distances import TileDistances, largest_square, ways_of_distances
 
 Use = Literal["values", "displacements", "slopes"]
-"""What a function of the distances is for: its values alone, sums of values times differences of scores, or slopes."""
+"""The use of a function of the distances: its values alone, sums of values times differences of scores, or slopes."""
 
 NEAR_FOR_DIFFERENCES = 2e-4
 """Squared distance, in units of the largest squared norm, above which differences of scores have five digits.
@@ -31,7 +31,7 @@ A sum of weighted differences follows from products with the scores themselves, 
 """
 
 NEAR_IN_FLOAT64 = 1e-7
-"""The same in float64, above which squared distances have nine digits."""
+"""The same limit in float64, above which squared distances have nine digits."""
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -41,14 +41,14 @@ def ways_of_repaired_distances(
 ) -> Iterator[TileDistances]:
     """Yield ways to compute the distances of scores, as :func:`ways_of_distances` does.
 
-    On a CPU, distances are expanded, and those of float32 scores in float32, even if some pairs are too near for that:
-    the distances of near pairs are computed anew, from differences.
+    On a CPU, distances are expanded, in float32 for float32 scores, even if some pairs are too near for that. The
+    distances of near pairs are then recomputed from differences.
 
     Args:
         a: scores `(g, m, d)`.
         b: scores `(g, n, d)`, or `a`.
-        function: what the distances are for.
-        use: what the function is for.
+        function: the function of the distances.
+        use: the use of the function.
         whole: whether all pairs are one tile.
     """
     conditioning, factor = function.conditioning(a), function.factor
@@ -76,13 +76,13 @@ def _squares(rows: Tensor) -> Tensor:
 
 
 def near_distance(function: OfDistance, use: Use, like: Tensor, largest: float) -> float:
-    """Return the squared distance up to which pairs of float32 scores are near, or infinity if float32 does not do.
+    """Return the squared distance up to which pairs of float32 scores are near, or infinity if float32 is not enough.
 
-    Values, slopes and differences of all other pairs are right within 1e-5 of themselves.
+    Values, slopes and differences of all other pairs have relative errors below 1e-5.
 
     Args:
-        function: what the distances are for.
-        use: what the function is for.
+        function: the function of the distances.
+        use: the use of the function.
         like: the scores.
         largest: the largest squared norm of the scores around their centre.
     """

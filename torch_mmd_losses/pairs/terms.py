@@ -23,7 +23,7 @@ SATURATED = 0.01
 """A pair counts as saturated if its kernel value, relative to the peak, is this close to zero or to one."""
 
 SHARE = 4
-"""See `share` of :func:`tiles_at_once`: values, peaks and masks are matrices of their own."""
+"""See `share` of :func:`tiles_at_once`: values, peaks and masks are separate matrices."""
 
 
 def mean_values(

@@ -1,4 +1,4 @@
-"""Squared distances of tiles with all their digits, however far some scores are from the others."""
+"""Precise squared distances of tiles, however far some scores are from the others."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.precision import total_dtype
 
 SHARE_OF_NEAR_PAIRS = 128
-"""A tile has one near pair among so many pairs at most: computing a pair anew takes as long as a hundred others.
+"""A tile may have one near pair in this many pairs: recomputing a pair takes as long as a hundred others.
 
-There may always be as many as there are rows and columns, since samples are often compared with themselves.
+As many near pairs as rows and columns are always allowed, since samples are often compared with themselves.
 """
 
 
 class NearPairs(NamedTuple):
-    """Pairs of a tile that are nearer than an expansion in float32 can tell. Their distances were computed anew.
+    """Pairs of a tile that are too near for an expansion in float32. Their distances were recomputed.
 
     Attributes:
         places: the indices of the pairs in the tile, a tensor `(k,)` for each of its dimensions.
@@ -59,10 +59,10 @@ class TileDistances:
         squares: the squared norms of the scores, if they are known.
         bound: largest squared norm and elasticity, for a check of each tile, or None.
         largest: largest squared norm, if the distances are in float32 and the host knows it.
-        near: squared distance below which :meth:`repair` computes distances anew; zero stands for no such pairs.
-        scores: `a` and `b` as they were before they were centred, which rounds.
+        near: squared distance below which :meth:`repair` recomputes distances; zero means no such pairs.
+        scores: `a` and `b` before they were centred, which rounds.
         whole: whether all pairs are one tile. Its distances are then computed without the factors of a product, which
-            take longer to make than they save.
+            take more time than they save.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class TileDistances:
     def repair(
         self, sq_dist: Tensor, rows: slice, columns: slice, equal: Tensor | None
     ) -> tuple[bool, NearPairs | None]:
-        """Compute the distances of near pairs anew, and set those of a score from itself to zero.
+        """Recompute the distances of near pairs, and set those of a score from itself to zero.
 
         Args:
             sq_dist: the distances of a tile.
@@ -110,7 +110,7 @@ class TileDistances:
             equal: a view of the distances of scores from themselves, or of pairs that are left out.
 
         Returns:
-            Whether the distances are right now, which they are unless too many pairs are near, and the near pairs.
+            Whether the distances are right now (they are unless too many pairs are near), and the near pairs.
         """
         unit = self.factor or 1.0
         found: NearPairs | None = None
@@ -144,7 +144,7 @@ class TileDistances:
         return scores[places].to(total_dtype(scores.device))
 
     def are_right(self, sq_dist: Tensor, *, zeros: int) -> bool:
-        """Whether the distances of a tile have all their digits, as far as this has to be checked."""
+        """Whether the distances of a tile are precise enough, as far as this has to be checked."""
         if self.bound is None:
             return True
         largest, elasticity = self.bound
@@ -157,7 +157,7 @@ def ways_of_distances(
     """Yield ways to compute the distances of scores, each more precise than the one before; the last is always right.
 
     On a CPU the host reads how far scores are from their centre, and starts with the fastest way that is precise enough
-    or can be checked. On other devices reading would be a synchronisation. There the only way is an expansion, in
+    or can be checked. On other devices reading would need a synchronisation, so the only way is an expansion, in
     float64 on devices where that is fast.
 
     Args:

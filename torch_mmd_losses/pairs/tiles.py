@@ -17,17 +17,17 @@ GPU_TILE = 4096
 """Rows and columns of a tile on other devices: 64 MB, enough work for a kernel to be worth its launch."""
 
 AT_ONCE = 16
-"""Number of tiles that an operator takes at once if several threads share it: 8 MB in float32.
+"""Number of tiles that an operator processes at once if several threads share it: 8 MB in float32.
 
 Each thread waits for the others at the start and the end of an operator, for microseconds on an idle machine and for
-milliseconds beside busy processes. Few large operators wait less.
+milliseconds while other processes are busy. Few large operators wait less.
 """
 
 LARGEST_THRESHOLD = 31 * 2**20
 """Bytes of a block from which glibc learns to keep freed memory. It learns from blocks of up to 32 MB."""
 
 MANY_THREADS = 8
-"""Number of threads from which on tiles are twice as wide."""
+"""Number of threads above which tiles are twice as wide."""
 
 WIDTH_STEP = 8
 """The width of tiles for several threads is a multiple of this number."""
@@ -75,7 +75,7 @@ def tiles_at_once(tile_size: int | None, device: torch.device, share: int = 1) -
     """Return how many tiles an operator should take at once, so that each thread of this process has enough to do.
 
     A single thread takes one tile, which stays in its cache. So do GPUs, and calls with a `tile_size`. Work that keeps
-    many matrices in memory takes only one in `share` tiles of what other work takes. Several threads also make the
+    many matrices in memory takes the number of tiles of other work divided by `share`. Several threads also make the
     allocator keep freed memory.
     """
     if tile_size is not None or device.type != "cpu" or torch.compiler.is_compiling():

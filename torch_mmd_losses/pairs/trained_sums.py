@@ -306,7 +306,7 @@ def _add_others(kernels: Trained, block: Block, sums: Sums, side: int) -> None:
 
 
 def _pulls(distances: TileDistances, block: Block, wanted: Wanted) -> tuple[_Gradient | None, _Gradient | None]:
-    """Return what collects the gradients with respect to rows and columns, once for both if they are the same."""
+    """Return the accumulators of the gradients with respect to rows and columns, one for both if they are the same."""
     to_a = _Gradient(distances.a, distances.b, distances.far) if wanted.a else None
     if block.symmetric:
         return to_a, to_a

@@ -11,7 +11,7 @@ from torch_mmd_losses.pairs import reach
 from torch_mmd_losses.references.reference import MMDReference
 
 ROUNDING = 16
-"""Units in the last place of the self term of a reference up to which MMD^2 is only rounding."""
+"""MMD^2 up to this number of units in the last place of the self term of a reference is only rounding."""
 
 
 def relative(loss: Tensor, *, eps: float = 1e-7) -> Tensor:
@@ -21,11 +21,12 @@ def relative(loss: Tensor, *, eps: float = 1e-7) -> Tensor:
         \frac{\nabla L}{\lvert L \rvert + \epsilon} \approx \nabla \log L
 
     MMD^2 on the features of one encoder may be a thousand times as large as on those of another. In a sum of relative
-    losses, each is reduced by the same share of itself. The value is about 1 and says nothing: log the loss instead.
+    losses, each loss is reduced in the same proportion. The value is always about 1, so log the loss itself instead.
 
-    Use biased estimates of MMD^2. An unbiased one is near zero, with either sign, when the samples are good, and its
-    relative gradient is then arbitrarily large. The self term of a reference is part of the value, so it must be that
-    of all rows, or of random ones, as :class:`MMDReference` has it; from the first rows of sorted samples it is wrong.
+    Use biased estimates of MMD^2. When the samples are good, an unbiased estimate is near zero with either sign, and
+    its relative gradient is arbitrarily large. The self term of a reference is part of the value, so it must be
+    computed from all rows or from random rows, as :class:`MMDReference` does. From the first rows of sorted samples it
+    would be wrong.
 
     Args:
         loss: a scalar.
@@ -71,29 +72,31 @@ def _warn_of_small(loss: Tensor, eps: float) -> None:
     if reach.is_readable(loss) and bool(loss < eps):
         usage_warnings.warn(
             "small loss",
-            f"relative: expected a loss above eps={eps:g}, got {float(loss):g}, which is divided by almost zero. Use "
-            "estimator='biased', whose values for equal distributions are above zero",
+            f"relative: expected a loss above eps={eps:g}, got {float(loss):g}, so its gradient is divided "
+            "by almost zero. Use estimator='biased', whose values for equal distributions are above zero",
         )
 
 
 @eager_only
 def ratio_to_real(reference: MMDReference, fake: Tensor, held_out: Tensor) -> Tensor:
-    r"""Return MMD^2 of fake samples from a reference, divided by that of held-out real samples.
+    r"""Return MMD^2 of fake samples from a reference, divided by MMD^2 of held-out real samples.
 
     .. math:: \frac{\mathrm{MMD}^2(\text{reference}, \text{fake})}{\mathrm{MMD}^2(\text{reference}, \text{held out})}
 
-    A ratio of 1 means that fake samples are as near to the reference as real ones are, up to the variation between
-    draws of either sample. Well below 1, they may be copies of its rows. Ratios of different features and kernels can
-    be compared and averaged.
+    A ratio of 1 means that fake samples are as near to the reference as real samples, up to the variation between
+    draws. If the ratio is well below 1, the fake samples may be copies of rows of the reference. Ratios of different
+    features and kernels can be compared and averaged.
 
-    Both values are biased estimates, because an unbiased one of real samples is zero on average. The biased one exceeds
-    it by about :math:`(k(0) - E\,k(g, g')) / n` for :math:`n` samples. This is most of the denominator, so both samples
-    must have the same size, and a ratio holds for its size: it falls towards 1 for smaller samples.
+    Both values are biased estimates, because an unbiased estimate for real samples is zero on average. The biased
+    estimate exceeds it by about :math:`(k(0) - E\,k(g, g')) / n` for :math:`n` samples. This is most of the
+    denominator, so both samples must have the same size. The ratio depends on this size: it falls towards 1 for smaller
+    samples.
 
     Args:
         reference: a reference that is not a shard.
         fake: scores `(n, d)`, see :meth:`MMDReference.mmd2`.
-        held_out: as many real samples, likewise, chosen at random from samples that are not in the reference.
+        held_out: the same number of real samples, likewise, chosen at random from samples that are not in the
+            reference.
 
     Returns:
         A scalar >= 0 except for rounding, differentiable with respect to `fake`. Each call reads the denominator from

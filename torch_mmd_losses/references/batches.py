@@ -17,7 +17,7 @@ Samples = Tensor | Iterable[Tensor]
 
 
 class Rows(NamedTuple):
-    """Rows `(m, d)` in their own dtype, and their weights `(m,)` in :func:`total_dtype`; None stands for ones."""
+    """Rows `(m, d)` in their own dtype, and their weights `(m,)` in :func:`total_dtype`; None means ones."""
 
     scores: Tensor
     weights: Tensor | None

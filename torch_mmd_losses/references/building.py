@@ -20,7 +20,7 @@ from torch_mmd_losses.references.nystrom import Landmarks
 from torch_mmd_losses.references.subsample import choose, seeded
 
 Kind = Literal["exact", "nystrom", "fourier"]
-"""What a reference keeps of its samples, see :class:`torch_mmd_losses.MMDReference`."""
+"""The form in which a reference keeps its samples, see :class:`torch_mmd_losses.MMDReference`."""
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -31,7 +31,7 @@ FREQUENCIES = 4096
 """Default number of frequencies."""
 
 TAKEN_BY = {"landmarks": ("nystrom",), "frequencies": ("fourier",), "self_rows": ("exact", "nystrom")}
-"""Kinds by the options that have an effect on them alone."""
+"""For each option that affects only some kinds, those kinds."""
 
 
 class Options(NamedTuple):
@@ -94,7 +94,7 @@ def _check_are_taken(kind: Kind, options: Options) -> None:
 
 
 def _together(first: Rows, others: Iterable[Rows]) -> Rows:
-    """Return all rows of all batches; the first ones themselves if there are no others."""
+    """Return all rows of all batches; the first rows themselves if there is only one batch."""
     batches = [first, *others]
     if len(batches) == 1:
         return first
@@ -105,7 +105,7 @@ def _together(first: Rows, others: Iterable[Rows]) -> Rows:
 
 
 def _landmarks(real: Samples, options: Options) -> Tensor:
-    """Return the given landmarks, or as many rows, chosen at random."""
+    """Return the given landmarks, or the given number of random rows."""
     if isinstance(options.landmarks, Tensor):
         return checked("landmarks", options.landmarks, "weights", None).scores
     given = LANDMARKS if options.landmarks is None else options.landmarks

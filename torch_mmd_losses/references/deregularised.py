@@ -26,17 +26,17 @@ from torch_mmd_losses.references.batches import Rows, ones_like_rows
 from torch_mmd_losses.references.kernel_values import chunks, gram
 
 NEGATIVE = 1e-10
-"""Size, relative to the largest kernel value, from which a negative mean of kernel values is not due to rounding."""
+"""Relative to the largest kernel value, size above which a negative mean of kernel values is not due to rounding."""
 
 
 class Factor(NamedTuple):
-    """What is computed once for a reference, in :func:`total_dtype`.
+    """The numbers that are computed once for a reference, in :func:`total_dtype`.
 
     Attributes:
         lambda_: the regularisation.
         basis: the basis points `(b, d)`.
         means: the mean kernel values `(b,)` of the basis points with the reference.
-        weights: weights `(b,)` of the basis points, with which they stand for the reference.
+        weights: weights `(b,)` with which the basis points represent the reference.
         within: the mean kernel value of two rows of the reference.
         solve: multiplies a vector `(b,)` by the matrix of the operator.
     """
@@ -72,8 +72,8 @@ def of_rows(rows: Tensor, weights: Tensor, kernel: Kernel, lambda_: float) -> Fa
     cholesky, failed = torch.linalg.cholesky_ex(regularised)
     if bool(negative) or bool(failed):
         raise ValueError(
-            "kernel, lambda_: expected a positive definite kernel and a number that is not negligible beside its "
-            f"values, got {kernel} and {lambda_:g}"
+            "kernel, lambda_: expected a positive definite kernel and a number that is not negligible compared "
+            f"with its values, got {kernel} and {lambda_:g}"
         )
     return Factor(lambda_, rows, means, weights, within, partial(_solved_for_rows, roots, cholesky))
 

@@ -24,23 +24,23 @@ class DeregularisedReference(KeptForm):
 
         with the biased MMD^2, the kernel matrix :math:`K` of the rows, and their weights, which add up to one, on the
         diagonal of :math:`W`. The number is between MMD^2, for large :math:`\lambda`, and the chi-squared divergence
-        from the reference, for small :math:`\lambda`. Directions in which the reference varies little weigh more than
-        in MMD^2, so particles come nearer to their target.
+        from the reference, for small :math:`\lambda`. Directions in which the reference varies little have more weight
+        than in MMD^2, so particles come nearer to their target.
 
-        The matrix is factorised in float64 in the first call with a :math:`\lambda`, and the factor of the last one
-        is kept. An exact reference of :math:`N` rows takes :math:`O(N^3)` time and about :math:`24 N^2` bytes for it,
-        a third of which are kept, so it may have at most 16,384 rows. For landmarks, the embeddings and the covariance
-        of the rows are projected onto their span; the part of MMD^2 that they leave out is multiplied by
-        :math:`(1 + \lambda) / \lambda`. The covariance is that of the rows that are kept for the self term, so of all
-        rows if there are not more of them than `self_rows`.
+        The matrix is factorised in float64 in the first call with a given :math:`\lambda`, and the factor for the last
+        :math:`\lambda` is kept. For an exact reference of :math:`N` rows, this takes :math:`O(N^3)` time and about
+        :math:`24 N^2` bytes, a third of which are kept, so it may have at most 16,384 rows. For landmarks, the
+        embeddings and the covariance of the rows are projected onto the span of the landmarks. The part of MMD^2 that
+        the landmarks leave out is multiplied by :math:`(1 + \lambda) / \lambda`. The covariance is that of the rows
+        kept for the self term: all rows if there are at most `self_rows`.
 
         Args:
-            fake: scores `(n, d)`, see :meth:`mmd2`. They are computed with in float64.
-            lambda_: the regularisation, above zero, on the scale of the kernel values. Make the first call with it
-                outside of `torch.compile` and of transforms of `torch.func`.
+            fake: scores `(n, d)`, see :meth:`mmd2`. They are converted to float64.
+            lambda_: the regularisation, above zero, on the scale of the kernel values. Make the first call with a new
+                number outside of `torch.compile` and of transforms of `torch.func`.
 
         Returns:
-            A scalar in the dtype of :meth:`mmd2`, negative by rounding at most, differentiable twice.
+            A scalar in the dtype of :meth:`mmd2`, >= 0 except for rounding, differentiable twice.
 
         Raises:
             TypeError: if `fake` is not a tensor, `lambda_` is not a number, or for `kind="fourier"`.

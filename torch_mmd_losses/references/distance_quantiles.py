@@ -1,4 +1,4 @@
-"""Quantiles of the distances between samples, from which bandwidths follow."""
+"""Quantiles of the distances between samples, for the choice of bandwidths."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def distance_quantiles(
     r"""Return quantiles of the distances between samples, for several bandwidths, for streams and for groups.
 
     The quantiles are those of :math:`\lVert z_i - z_j \rVert` over all pairs :math:`i < j` of the samples of both
-    arguments together. Each is the distance of a pair: the one with the number :math:`\lfloor q (P - 1) \rfloor`, from
+    arguments together. Each quantile is the distance of a pair: number :math:`\lfloor q (P - 1) \rfloor`, counted from
     zero, of :math:`P` sorted distances. With `q=(0.5,)` the result is that of :func:`median_distance`, whose advice on
-    bandwidths holds here, too. Multiples of the result are bandwidths for narrower or wider kernels: a quarter of the
-    median in Representation Distribution Matching for images from text, from half the 5 % to twice the 95 % quantile in
-    MMD-FUSE.
+    bandwidths applies here, too. Multiples of the result are bandwidths for narrower or wider kernels. Representation
+    Distribution Matching uses a quarter of the median for images from text, and MMD-FUSE uses bandwidths from half the
+    5 % quantile to twice the 95 % quantile.
 
     Args:
         samples: scores or features `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from
             dim 1. Or an iterable of such batches, which is read once. With `grouped`, a tensor `(*G, m, d)`.
-        other: a second sample, likewise. None stands for no second sample.
+        other: an optional second sample, likewise.
         q: numbers from 0 to 1.
-        grouped: whether the leading dimensions are groups on their own.
-        max_samples: largest number of samples that are compared, of a group if `grouped`. If there are more, so many of
-            them are drawn at random without replacement, each with the same probability, whatever the order and the
-            sizes of the batches. All groups get samples of the same indices.
+        grouped: whether the leading dimensions are separate groups.
+        max_samples: largest number of samples that are compared, per group if `grouped`. If there are more, this many
+            of them are drawn at random without replacement, each with the same probability, for any order and sizes of
+            the batches. All groups use the same indices.
         generator: source of the random choice. None is PyTorch's default generator.
 
     Returns:

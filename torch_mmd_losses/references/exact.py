@@ -20,12 +20,12 @@ FACTORISED = 2**14
 
 
 class AllRows(Form):
-    """All rows in their own dtype, and their weights; no weights stand for ones.
+    """All rows in their own dtype, and their weights, which are one if none are given.
 
     Args:
         kernel: the kernel.
         first: the first rows, which are not copied.
-        self_rows: number of random rows of whose pairs the self term is the mean; None stands for all rows.
+        self_rows: number of random rows over whose pairs the self term is averaged; None means all rows.
         seed: seed of their choice.
     """
 

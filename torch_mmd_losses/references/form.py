@@ -1,4 +1,4 @@
-"""What a reference keeps of its samples: the base class of the three forms."""
+"""The base class of the three forms in which a reference keeps its samples."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ CANCELLED = 1e-12
 class Form(LoadedAsAWhole, ABC):
     """Sums over the rows of a reference, in float64, from which all its results follow.
 
-    Weights are kept as they were given, and results are divided by their sum, so that batches can be added.
+    Weights are stored as given, and results are divided by their sum, so that batches can be added.
 
     Attributes:
-        like: no rows `(0, d)`, in the dtype of the rows.
+        like: an empty tensor `(0, d)` in the dtype of the rows.
         weight: sum of the weights.
         sizes: sum of their absolute values.
         squares: sum of their squares.
         diagonal: sum of `w_i^2 k(r_i, r_i)`.
-        within: sum of `w_i w_j k(r_i, r_j)` over all pairs; NaN until it is asked for.
+        within: sum of `w_i w_j k(r_i, r_j)` over all pairs; NaN until it is first needed.
         divided: whether this is the part of one of several processes.
         has_pairs: whether pairs of different rows have a sum of weights above zero.
     """
@@ -66,7 +66,7 @@ class Form(LoadedAsAWhole, ABC):
         self._regularised: deregularised.Factor | None = None
         self.has_pairs = self._is_ready = self._knows_within = False
 
-    # What a form defines
+    # Methods that each form defines
 
     @abstractmethod
     def add(self, rows: Rows) -> None:
@@ -90,20 +90,20 @@ class Form(LoadedAsAWhole, ABC):
 
     @abstractmethod
     def regularised_on(self, device: torch.device, lambda_: float) -> deregularised.Factor:
-        """Return what the deregularised MMD needs, on a device, or raise."""
+        """Return the factor for the deregularised MMD, on a device, or raise."""
 
     @abstractmethod
     def examples(self) -> Tensor:
-        """Return some rows, or rows that are like them, to examine the kernel."""
+        """Return some rows, or similar rows, to examine the kernel."""
 
     @abstractmethod
     def share(self, rank: int, world: int) -> Form:
         """Return the part of one process, whose means add up to those of the whole over all processes."""
 
-    # What all forms have
+    # Methods that all forms share
 
     def include(self, rows: Rows) -> None:
-        """Add rows, with everything that all forms keep of them."""
+        """Add rows, with the sums that all forms keep."""
         weights = ones_like_rows(rows.scores) if rows.weights is None else rows.weights
         there = self.weight.device
         weight, sizes = self.weight + weights.sum().to(there), self.sizes + weights.abs().sum().to(there)
@@ -121,7 +121,7 @@ class Form(LoadedAsAWhole, ABC):
         self._is_ready = self._knows_within = False
 
     def ready(self) -> None:
-        """Compute what follows from the sums, unless this has been done since they changed."""
+        """Compute the numbers that follow from the sums, unless they are up to date."""
         if not self._is_ready:
             self._prepare_if_needed()
 
@@ -133,10 +133,10 @@ class Form(LoadedAsAWhole, ABC):
         self._is_ready = True
 
     def prepare(self) -> None:
-        """Compute what follows from the sums."""
+        """Compute the numbers that follow from the sums."""
 
     def mean_within(self, estimator: Estimator) -> Tensor:
-        """Return the mean kernel value of two rows, computed when it is first asked for."""
+        """Return the mean kernel value of two rows, computed when it is first needed."""
         if not self._knows_within:
             self._find_within()
         if estimator == "biased":
@@ -157,7 +157,7 @@ class Form(LoadedAsAWhole, ABC):
         self._knows_within = True
 
     def regularised(self, lambda_: float, device: torch.device) -> deregularised.Factor:
-        """Return what the deregularised MMD needs, computed anew if the last call was for something else."""
+        """Return the factor for the deregularised MMD, computed again if the number or the device has changed."""
         kept = self._regularised
         if kept is None or kept.lambda_ != lambda_ or kept.basis.device != device:
             kept = self._find_regularised(lambda_, device)
@@ -192,7 +192,7 @@ class Form(LoadedAsAWhole, ABC):
         return moved(self.mean_within(estimator), fake.device) + repulsion - 2 * attraction
 
     def _left_out(self) -> dict[int, None]:
-        """Return what `copy.deepcopy` takes for the factor, which shards have no use for."""
+        """Return the memo of `copy.deepcopy` that leaves out the factor, which shards do not need."""
         return {id(self._regularised): None}
 
     # Buffers keep their dtype, and take the sizes of a state that is loaded.
@@ -220,5 +220,5 @@ class Form(LoadedAsAWhole, ABC):
 
 
 def stand_in(fake: Tensor) -> Tensor:
-    """Return two rows in place of real scores, which have no part in the mean over fake pairs."""
+    """Return two rows in place of real scores, which do not enter the mean over fake pairs."""
     return fake[:1].detach().expand(2, -1)

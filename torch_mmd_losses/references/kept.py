@@ -22,8 +22,8 @@ class KeptForm(LoadedAsAWhole):
 
     Attributes:
         kind: the kind of the form.
-        form: what is kept of the rows.
-        part: the shard that this is.
+        form: the stored form of the rows.
+        part: the shard that this reference is.
     """
 
     kind: Kind
@@ -42,7 +42,7 @@ class KeptForm(LoadedAsAWhole):
 
     @property
     def world(self) -> int:
-        """The number of processes between which the reference is divided."""
+        """The number of processes among which the reference is divided."""
         return self.part.world
 
     def get_extra_state(self) -> Tensor:

@@ -114,7 +114,7 @@ def weighted_by_rows(kernel: Kernel, points: Tensor, rows: Tensor, coefficients:
 
 
 def sum_between_different(kernel: Kernel, rows: Tensor, weights: Tensor) -> Tensor:
-    """Return the sum of `w_i w_j k(r_i, r_j)` over all pairs with `j` not `i`, each of them computed once."""
+    """Return the sum of `w_i w_j k(r_i, r_j)` over all pairs with `j != i`, each pair computed once."""
     total = torch.zeros_like(weights[:1]).sum()
     like = torch.empty(0, dtype=working_dtype(rows), device=rows.device)
     for start in range(0, len(rows), CHUNK):

@@ -33,7 +33,7 @@ SELF_ROWS = 20_000
 """Default number of rows that are kept to estimate the self term."""
 
 MISSED = 0.25
-"""Share of the squared norm of the mean embedding from which on it is clear that the landmarks are too few."""
+"""Share of the squared norm of the mean embedding that shows, if landmarks leave out more, that there are too few."""
 
 
 class Landmarks(Form):
@@ -131,8 +131,8 @@ class Landmarks(Form):
     def sum_within(self) -> Tensor:
         r"""Return the sum over all pairs, estimated without bias unless few rows were added.
 
-        The part :math:`\mu^T K_\delta^{-1} \mu` is exact. The rest is the same sum for the kernel
-        :math:`k(a, b) - k(a, Z) K_\delta^{-1} k(Z, b)`, which is small, over the pairs of the chosen rows.
+        The part :math:`\mu^T K_\delta^{-1} \mu` is exact. The rest is the same sum, over the pairs of the chosen rows,
+        for the kernel :math:`k(a, b) - k(a, Z) K_\delta^{-1} k(Z, b)`, which is small.
         """
         count, some = int(self.count), len(self.chosen)
         features, squares = torch.zeros_like(self.mu), torch.zeros_like(self.weight)
@@ -162,8 +162,8 @@ class Landmarks(Form):
             usage_warnings.warn(
                 "landmarks",
                 f"MMDReference: expected landmarks that represent the reference, got {len(self.landmarks)} that leave "
-                f"out {missed / norm:.0%} of the squared norm of its mean embedding. Pass more landmarks=, or centres "
-                "of clusters of the rows as a tensor, or take a wider kernel, or kind='exact'",
+                f"out {missed / norm:.0%} of the squared norm of its mean embedding. Pass more landmarks=, centres of "
+                "clusters of the rows as a tensor, a wider kernel, or kind='exact'",
             )
 
     @torch.no_grad()

@@ -53,7 +53,7 @@ class PointwiseReference(KeptForm):
             return (self.form.attraction(points) - of_fake).to(points.dtype)
 
     def sums(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return the means of `k(t, r)` and `k(t, r) r` over the reference, from which barycentres and drifts follow.
+        r"""Return the means of `k(t, r)` and `k(t, r) r` over the reference, for barycentres and drifts.
 
         .. math:: \sum_i w_i k(r_i, t), \qquad \sum_i w_i k(r_i, t)\, r_i
 
@@ -61,8 +61,8 @@ class PointwiseReference(KeptForm):
             points: scores `(p, d)`, see :meth:`mmd2`.
 
         Returns:
-            `(p,)` and `(p, d)`, in the dtype of :meth:`mmd2` and differentiable twice. Those of an approximate
-            reference need not have the sign of the kernel: do not divide by values near zero.
+            `(p,)` and `(p, d)`, in the dtype of :meth:`mmd2` and differentiable twice. With an approximate reference,
+            they may have the wrong sign: do not divide by values near zero.
 
         Raises:
             TypeError, ValueError, RuntimeError: as in :meth:`mmd2`.

@@ -12,7 +12,7 @@ from torch_mmd_losses.references import row_sums
 
 
 class Part(NamedTuple):
-    """The part of a reference that a process has: the shard `rank` of `world`. A whole one is 0 of 1."""
+    """The part of a reference that a process has: the shard `rank` of `world`. A whole reference is 0 of 1."""
 
     rank: int
     world: int

@@ -24,18 +24,18 @@ from torch_mmd_losses.types import Estimator
 
 
 class MMDReference(PointwiseReference, DeregularisedReference):
-    r"""A reference sample that does not change, prepared once, from which batches of fake samples get MMD^2.
+    r"""A reference sample that does not change, prepared once to compute MMD^2 from many batches of fake samples.
 
-    In training on fixed features, the real sample is the same in every step. A reference takes all of it: the loss then
-    has none of the noise of a real batch, and the part of the real sample alone is computed once.
+    In training on fixed features, the real sample is the same in every step. A reference uses the whole sample. The
+    loss is then free of the noise of a real batch, and the term that depends on the real sample alone is computed once.
 
     .. math:: \mathrm{MMD}^2 = \sum_{ij} w_i w_j k(r_i, r_j) - 2 \sum_i w_i E\,k(r_i, g) + E\,k(g, g')
 
-    for rows :math:`r` of the reference with weights :math:`w` that are divided by their sum, and fake samples
-    :math:`g`. Pairs of fake samples are always evaluated exactly, except by `kind="fourier"`:
+    Here, :math:`r` are the rows of the reference, :math:`w` are their weights, divided by their sum, and :math:`g` are
+    fake samples. Pairs of fake samples are always evaluated exactly, except by `kind="fourier"`:
 
     ===========  ==============================================  =======================================
-    kind         what is kept of N rows                          time of a call with n samples
+    kind         stored for N rows                               time of a call with n samples
     ===========  ==============================================  =======================================
     `"exact"`    all rows and weights                            :math:`O((N + n) n d)`, memory of a tile
     `"nystrom"`  M landmarks, two sums for each                  :math:`O((M + n) n d)`
@@ -51,13 +51,13 @@ class MMDReference(PointwiseReference, DeregularisedReference):
       features :math:`\psi(x) = (k(Z, Z) + \delta I)^{-1/2} k(Z, x)` the same number is
       :math:`\langle \psi(g), E\,\psi(r) \rangle`.
     - `"fourier"`: :math:`k(0) / F \sum_f \lvert \varphi_r(\omega_f) - \varphi_g(\omega_f) \rvert^2`, as in
-      :func:`mmd2_fourier`, but with the same frequencies in every call. All three terms use these features, so that
-      equal samples have a distance of zero. A generator can learn to be wrong where these frequencies do not look.
+      :func:`mmd2_fourier`, but with the same frequencies in every call. All three terms use these features, so equal
+      samples have a distance of zero. A generator can learn errors that these frequencies do not detect.
 
-    Sums over rows are float64, so neither the order of the rows nor their division into batches has an influence beyond
-    rounding, except on random choices. Buffers keep their dtype in `.half()` and `.to(dtype)`, and follow the module to
-    other devices. `state_dict` has everything that is kept; a reference of other data and another size loads it, if it
-    was made with the same kind and the same kind of kernel.
+    Sums over rows are float64. The order of the rows and their division into batches affect only rounding and random
+    choices. Buffers keep their dtype in `.half()` and `.to(dtype)`, and follow the module to other devices.
+    `state_dict` is complete: it can be loaded into any reference, of other data or size, with the same kind and the
+    same kind of kernel.
 
     Weights may be negative, for guidance: with weights :math:`\alpha / m` for the rows of :math:`p` and
     :math:`-(\alpha - 1) / m'` for those of :math:`u`, fake samples are moved towards :math:`\alpha p - (\alpha - 1) u`.
@@ -65,24 +65,24 @@ class MMDReference(PointwiseReference, DeregularisedReference):
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1. Or an
             iterable of such batches, for example a list or a :class:`torch.utils.data.DataLoader`.
-        kernel: any kernel for `kind="exact"`, a positive definite one for `"nystrom"`, sums and multiples of Gaussian
-            and rational quadratic ones for `"fourier"`. The bounds of an :class:`RBFBKernel` are ignored. The reference
-            has a copy of it, whose numbers must not be changed.
+        kernel: any kernel for `kind="exact"`, a positive definite kernel for `"nystrom"`, sums and multiples of
+            Gaussian and rational quadratic kernels for `"fourier"`. The bounds of an :class:`RBFBKernel` are ignored.
+            The reference keeps a copy of the kernel, whose numbers must not be changed.
         kind: `"exact"`, `"nystrom"` or `"fourier"`, see above.
-        landmarks: for `kind="nystrom"`, the landmarks `(M, d)`, for example centres of clusters, or their number. Then
-            they are random rows of `real`, which is read twice if it is an iterable. All rows are taken if there
-            are not more. None stands for 4096.
-        frequencies: for `kind="fourier"`, the number :math:`F` of frequencies. Each has a cosine and a sine. None
-            stands for 4096.
+        landmarks: for `kind="nystrom"`, the landmarks `(M, d)`, for example centres of clusters, or their number. With
+            a number, the landmarks are random rows of `real`, or all rows if there are not more, and an iterable is
+            read twice. None means 4096.
+        frequencies: for `kind="fourier"`, the number :math:`F` of frequencies. Each has a cosine and a sine. None means
+            4096.
         self_rows: for `"exact"` and `"nystrom"`, the largest number of rows over whose pairs the self term
-            :math:`\sum_{ij} w_i w_j k(r_i, r_j)` is averaged. If there are more rows, so many of them are chosen at
-            random, whatever their order, and the estimate is unbiased. For landmarks it only estimates what they leave
-            out. None stands for all rows for `"exact"`, at a cost of :math:`O(N^2 d)` when the self term is first
-            needed, and for 20,000 for `"nystrom"`. The self term has no influence on gradients.
+            :math:`\sum_{ij} w_i w_j k(r_i, r_j)` is averaged. If there are more rows, this many of them are chosen at
+            random, and the estimate is unbiased. With landmarks, only the remainder that they leave out is estimated.
+            None means all rows for `"exact"`, at a cost of :math:`O(N^2 d)` when the self term is first needed, and
+            20,000 for `"nystrom"`. The self term does not affect gradients.
         weights: weights `(m,)` of either sign, whose sum is not zero; for an iterable of batches, an iterable with one
             tensor for each batch. None gives all rows the same weight.
-        generator: source of the random numbers for landmarks, frequencies and `self_rows`, unused where nothing is
-            random. None is PyTorch's default generator.
+        generator: source of the random numbers for landmarks, frequencies and `self_rows`. None is PyTorch's default
+            generator.
 
     Raises:
         TypeError: if `real` is neither a tensor of scores nor an iterable of them, weights are not tensors in the same
@@ -109,7 +109,7 @@ class MMDReference(PointwiseReference, DeregularisedReference):
 
     References:
         Chatalic et al. (2022), *Nystrom kernel mean embeddings*; Rahimi and Recht (2007). The code of Representation
-        Distribution Matching (arXiv 2607.02375) trains one-step generators with the landmarks' form.
+        Distribution Matching (arXiv 2607.02375) trains one-step generators with landmarks.
     """
 
     def __init__(
@@ -138,27 +138,26 @@ class MMDReference(PointwiseReference, DeregularisedReference):
     def self_term(self) -> Tensor:
         """The mean kernel value of two rows of the reference, with the pairs of a row and itself.
 
-        It is computed when it is first asked for, by this attribute or by :meth:`mmd2`, and kept in the state dict.
-        Read it once before :meth:`mmd2` is compiled or used in a transform of `torch.func`.
+        It is computed when this attribute or :meth:`mmd2` first needs it, and kept in the state dict. Read it once
+        before :meth:`mmd2` is compiled or used in a transform of `torch.func`.
         """
         return self.form.mean_within("biased")
 
     def update(self, batch: Tensor, *, weights: Tensor | None = None) -> None:
         """Add rows to the reference.
 
-        The result is the same as if all rows had been given at once, whatever the order and the sizes of the batches,
-        except for rounding in float64 and for what was chosen from the first rows: landmarks, unless they were given as
-        a tensor. Rows are copied for `kind="exact"`, so pass an iterable to the constructor rather than calling this
-        method many times.
+        For any order and sizes of the batches, the result is the same as if all rows had been given at once, except for
+        rounding in float64 and for landmarks chosen from the first rows. With `kind="exact"`, each call copies the
+        rows, so pass an iterable to the constructor rather than calling this method many times.
 
         Args:
-            batch: scores `(m, d)`, of the dtype and on the device of the rows that were given first.
-            weights: weights `(m,)`, on the scale of those that were given before; None stands for ones.
+            batch: scores `(m, d)`, of the dtype and on the device of the first rows.
+            weights: weights `(m,)`, on the scale of the earlier weights; None means ones.
 
         Raises:
             TypeError: if an argument is not a tensor.
             ValueError: if scores or weights are wrong, see :class:`MMDReference`, or if the reference is a shard. The
-                reference is then as it was before.
+                reference then does not change.
         """
         self.part.check_is_whole("batch", "to add rows to")
         rows = checked("batch", batch, "weights", weights)
@@ -180,18 +179,18 @@ class MMDReference(PointwiseReference, DeregularisedReference):
 
         Args:
             fake: scores `(n, d)` in any floating-point dtype; `(n,)` and `(n, ...)` are flattened from dim 1.
-            estimator: `"biased"` or `"unbiased"`. The first is the default, because losses that are divided by their
-                own value need one that is not almost zero for equal distributions.
+            estimator: `"biased"` or `"unbiased"`. The default is biased, because losses that are divided by their own
+                value need a value that is not almost zero for equal distributions.
 
         Returns:
             A scalar, float64 for float64 scores and float32 for all others. Differentiable twice. With
-            `estimator="biased"` it is negative by rounding at most, for a positive definite kernel.
+            `estimator="biased"` and a positive definite kernel it is >= 0 except for rounding.
 
         Raises:
             TypeError: if `fake` is not a tensor.
             ValueError: if `fake` has another dimension than the reference, is empty or not floating-point, or has too
-                few samples for the estimator; if the estimator is unknown, or the reference has no two rows with
-                weights that it could be unbiased for.
+                few samples for the estimator; if the estimator is unknown, or cannot be unbiased with the weights of
+                the reference.
             RuntimeError: if the reference is a shard, and there are not as many processes as shards.
 
         Warns:
@@ -258,10 +257,10 @@ class MMDReference(PointwiseReference, DeregularisedReference):
 
         An exact reference is divided: process `rank` keeps every `world`-th row. Other kinds are small, and each
         process keeps everything. The samples that :meth:`mmd2` of a shard gets are then those of this process, and the
-        batch is that of all processes of the default group together. The value is the same in all processes. The
-        average of the gradients over the processes, as `DistributedDataParallel` takes it, is its gradient. Every
-        process has to make the same calls, also of :meth:`attraction`, :meth:`witness` and :meth:`sums`, which
-        are evaluated at the points of each process, and differentiate the results equally often.
+        batch is that of all processes of the default group together. The value is the same in all processes. Averaging
+        the gradients over the processes, as `DistributedDataParallel` does, gives its gradient. Every process has to
+        make the same calls and differentiate the results equally often. This includes calls of :meth:`attraction`,
+        :meth:`witness` and :meth:`sums`, which are evaluated at the points of each process.
 
         Args:
             rank: number of the process, from 0.

@@ -17,7 +17,7 @@ Term = Callable[..., tuple[Tensor, ...]]
 """A function of tensors with one row for each point, which returns such tensors. A row depends on the same row only."""
 
 Terms = Callable[[], Iterable[Term]]
-"""Returns the terms of a sum, one for each part of a reference, which are made one after another."""
+"""Returns the terms of a sum, one for each part of a reference, created one after another."""
 
 
 WithGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -29,14 +29,14 @@ def sum_of_terms(
 ) -> tuple[Tensor, ...]:
     """Return the sums of terms at the rows of this process.
 
-    Derivatives make the terms anew, so that parts that were converted or moved for a term need not be kept.
+    Derivatives create the terms again, so converted or moved parts of the reference are not kept.
 
     Args:
         terms: the terms.
         rows: arguments of the terms.
         divided: whether the terms of all processes belong to the sum. Each process then evaluates its own terms at the
             rows of all processes, whose numbers may differ. Each has to differentiate the results equally often.
-        with_gradient: computes the sum and its first gradient faster than the terms, one after the other, would.
+        with_gradient: computes the sum and its first gradient faster than term by term.
     """
     if divided or reverse_mode_only(*rows):
         return _SumOfTerms.apply(terms, divided, with_gradient, *rows)  # type: ignore[no-untyped-call]
@@ -86,13 +86,13 @@ class _SumOfTerms(torch.autograd.Function):
 def _pulled(term: Term, wanted: Sequence[bool]) -> Term:
     """Return the derivatives of `<outer, term>` with respect to the wanted rows, given the rows and then `outer`.
 
-    They depend on their own row only, too.
+    Each row of them depends only on the same row, too.
     """
 
     def derivatives(*everything: Tensor) -> tuple[Tensor, ...]:
         traced = torch.is_grad_enabled()
         with torch.enable_grad():
-            # Without a graph to come, also without one behind: `outer` may depend on the rows.
+            # If no graph is needed, the inputs must not have one either: `outer` may depend on the rows.
             given = everything[: len(wanted)]
             rows = [x if traced and x.requires_grad else x.detach().requires_grad_() for x in given]
             inputs = [x for x, want in zip(rows, wanted, strict=True) if want]

@@ -1,4 +1,4 @@
-"""What a reference asks of the samples that it is compared with."""
+"""Checks of the samples that are compared with a reference."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_estimator(estimator: Estimator, form: Form, count: int | None) -> None
 
 
 def warn_of_bandwidth(form: Form, fake: Tensor) -> None:
-    """Warn if the kernel does not tell some rows and fake samples apart."""
+    """Warn if the kernel does not distinguish some rows and fake samples."""
     rows = form.examples()[:EXAMINED]
     if reach.is_readable(fake) and reach.is_readable(rows):
         warn_of_one_value("MMDReference", [form.kernel], rows.to(fake), fake.detach()[:EXAMINED])

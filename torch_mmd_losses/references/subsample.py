@@ -12,7 +12,7 @@ from torch_mmd_losses.references.batches import Rows, ones_like_rows
 
 
 class Chosen(NamedTuple):
-    """Rows with the smallest random keys: of all rows so far, each has the same probability to be among them."""
+    """Rows with the smallest random keys: each row so far is among them with the same probability."""
 
     scores: Tensor
     weights: Tensor

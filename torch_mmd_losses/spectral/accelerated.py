@@ -99,7 +99,7 @@ class AcceleratedSpectralNorm(SpectralNorm):
         return [self.u, self.v, self.direction], steps
 
     def complete_state(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Add to a state of an earlier version or of another method what it lacks."""
+        """Complete a state of an earlier version or of another method."""
         v = state_dict[prefix + "v"]
         if prefix + "u" not in state_dict:  # method="pico" has no more than v
             state_dict[prefix + "u"], state_dict[prefix + "direction"] = v.new_empty(0), torch.zeros_like(v)

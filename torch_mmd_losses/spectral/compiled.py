@@ -1,4 +1,4 @@
-"""Operators of PyTorch that `torch.compile` calls and does not look into.
+"""Operators of PyTorch that `torch.compile` calls without tracing them.
 
 The compiler would trace, fuse and compile hundreds of small operations for each layer. As operators, the iteration of a
 layer is one node of the graph, the normalisation is one, and its gradient is one.

@@ -20,7 +20,7 @@ def watch() -> None:
     """Check every network that is put into `DistributedDataParallel` or `AveragedModel` from now on.
 
     `DistributedDataParallel` broadcasts buffers when it is created, and ends the process if their sizes differ between
-    the ranks. PyTorch's hook for the registration of submodules is the only way to be asked before.
+    the ranks. PyTorch's hook for the registration of submodules is the only way to check before that.
     """
     nn.modules.module.register_module_module_registration_hook(_check)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 NO_FINGERPRINT = 2**32
-"""Stored in place of a fingerprint if there is none. It is outside the range of fingerprints."""
+"""Stored if there is no fingerprint yet. It is outside the range of fingerprints."""
 
 _BLOCK = 2**17
 """Entries of a weight that a CPU processes at a time."""
@@ -44,7 +44,7 @@ def _weighted_columns_by_blocks(factors: Tensor, bits: Tensor) -> Tensor:
 
 
 def _mixed(bits: Tensor) -> Tensor:
-    """Return the bits with the high ones added to the low ones, because the highest would count only by its parity."""
+    """Return the bits with the high bits added to the low bits, because the highest would count only by its parity."""
     return (bits >> 16).bitwise_xor_(bits)
 
 

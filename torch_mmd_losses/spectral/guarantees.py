@@ -15,7 +15,8 @@ from torch_mmd_losses.spectral.parametrization import SpectralNorm
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 _INSTANCE_NORMS = nn.modules.instancenorm._InstanceNorm
 _OTHER_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-"""Their weights multiply channels or features. They are layers of no other kind, whatever the shape of the weight."""
+"""Their weights multiply channels or features. These layers do not count as any other kind, for any shape of the
+weight."""
 
 
 def check_guarantees(module: nn.Module, layers: Mapping[str, nn.Module], *, strict: bool) -> None:
@@ -24,14 +25,14 @@ def check_guarantees(module: nn.Module, layers: Mapping[str, nn.Module], *, stri
         "running statistics": (
             [label for label, part in module.named_modules() if _has_running_statistics(part)],
             "layers without running statistics between the normalised ones",
-            "batch norm and such instance norm divide by the size of their inputs, so that they undo `scale`; remove "
-            "them",
+            "batch norm and instance norm with running statistics divide by the size of their inputs and undo `scale`; "
+            "remove them",
         ),
         "own forward": (
             [label for label, layer in layers.items() if _has_own_forward(layer)],
             "layers with the forward of their class in torch.nn",
-            "a forward of its own may change the normalised weight again, or not use it; wrap such layers only if it "
-            "does not",
+            "an overridden forward may change the normalised weight again or not use it; wrap such layers only if it "
+            "uses the weight unchanged",
         ),
         "other weights": (
             [label for label, part in module.named_modules() if _holds_other_weights(part)],

@@ -120,7 +120,7 @@ def _is_length(value: object) -> bool:
 
 
 def _kind(value: object) -> str:
-    """Return what an attribute of a layer is, for an error message."""
+    """Return a description of an attribute of a layer, for an error message."""
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return "which does not exist or is None" if value is None else f"of type {type(value).__name__}"

@@ -60,16 +60,16 @@ def conv_spectral_norm(
 
     **Accuracy.** Sigma is estimated as :math:`\lVert W * v \rVert`. The unit vector :math:`v` is found by iteration and
     held constant in the gradient. **The estimate is a lower bound**, so the Lipschitz constant of a layer in use is
-    above `scale`. In the first ten steps of training, while the weights move fast, the estimate was 6 per cent too low
-    in the median of our measurements and 29 per cent at worst. After twenty steps it was 0.03 per cent too low in the
+    above `scale`. In our measurements, the estimate was 6 per cent too low in the median, and 29 per cent at worst, in
+    the first ten steps of training, while the weights move fast. After twenty steps it was 0.03 per cent too low in the
     median and 2 per cent at worst (docs/theory.md, "How exact"). Everything is computed at least in float32.
 
     **Updates.** The iteration advances by `n_power_iterations` in the first forward pass of the layer in training mode
     after each change of the weight, as in the papers. All forward passes at the same weight use the same :math:`v`. A
     change is recognised by the values of the weight, so it does not matter which optimiser or program made it, and
-    copies, checkpoints and activation checkpointing go on as the original. The iteration does not advance in eval mode,
-    when `.weight` is read, or in a backward pass. On a CPU, forward passes without a change skip the iteration. On
-    other devices and in exported programs the iteration is always computed, and its result is used after a change
+    copies, checkpoints and activation checkpointing continue like the original. The iteration does not advance in eval
+    mode, when `.weight` is read, or in a backward pass. On a CPU, forward passes without a change skip the iteration.
+    On other devices and in exported programs the iteration is always computed, and its result is used after a change
     only, so that the host never waits for the device.
 
     **Input size.** The iteration starts from a Lanczos approximation of :math:`v`. This start is computed here, or in
@@ -99,9 +99,9 @@ def conv_spectral_norm(
         method: `"conv"` and `"pico"` use the norm of the convolution itself, which depends on the input size.
             `"matrix"` uses the norm of the weight reshaped to (output channels) x (everything else), as Miyato et al.
             do, which is usually smaller. All three norms are the same for `Linear`. With groups, the norm is that of
-            the largest group. `"pico"` and `"matrix"` do plain power iterations
-            :math:`v \leftarrow W^T * W * v`, one for each change of the weight by default, as in the papers. `"conv"`
-            follows the weight more closely and stores a tensor as large as the weight.
+            the largest group. `"pico"` and `"matrix"` do plain power iterations :math:`v \leftarrow W^T * W * v`, one
+            for each change of the weight by default, as in the papers. `"conv"` follows the weight more closely, and
+            stores an additional tensor as large as the weight.
         scale: the factor `C`, > 0. With `C = 1` the signal fades from layer to layer; the authors of Wang et
             al. recommend 1 / 0.55.
         learn_scale: make `scale` a parameter, initialised to the given number (the spectral parametrisation of Arbel
@@ -125,9 +125,9 @@ def conv_spectral_norm(
             warning would be issued.
 
     Warns:
-        UsageWarning: if the norms of the layers say nothing about the network: it contains batch norm or instance norm
-            with running statistics, layers whose class overrides `forward`, or weights in modules of other kinds,
-            which stay as they are. Also if `example_input` did not reach all layers.
+        UsageWarning: if the norms of the layers do not bound the network: it contains batch norm or instance norm with
+            running statistics, layers whose class overrides `forward`, or weights in modules of other kinds, which stay
+            as they are. Also if `example_input` did not reach all layers.
 
     Example:
         >>> discriminator = torch.nn.Sequential(

@@ -35,7 +35,7 @@ class LinearOperator(Protocol):
         """Return the gradient of `<u, A v>` with respect to the weight, of which only the shape is used."""
 
     def integers(self) -> list[int]:
-        """Return the operator as integers, from which :func:`operator_from_integers` makes it again."""
+        """Return the operator as integers, from which :func:`operator_from_integers` restores it."""
 
 
 class MatrixOperator(NamedTuple):

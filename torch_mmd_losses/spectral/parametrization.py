@@ -30,8 +30,8 @@ class SpectralNorm(nn.Module):
     of the weight. All forward passes at one weight therefore use the same `v`, also those that activation checkpointing
     repeats. Reading the weight evaluates `sigma = |A v|` for the current weight.
 
-    Only the value of the weight decides, because PyTorch does not count the changes that fused optimisers, sharded
-    optimisers and writes to `.data` make, and copies do not keep what it counts.
+    A change is recognised by the value of the weight, because PyTorch's version counter misses changes by fused
+    optimisers, sharded optimisers and writes to `.data`, and copies do not keep it.
     """
 
     v: Tensor
@@ -127,8 +127,8 @@ class SpectralNorm(nn.Module):
             weight: the trained weight.
             x: the input of the layer, which fixes the input size if it is not known yet.
             training: whether the layer is in training mode.
-            output_padding: that of this forward pass of a transposed convolution, which counts in the first one only;
-                None stands for the one of the layer.
+            output_padding: the output padding of this forward pass of a transposed convolution, used in the first pass
+                only; None means that of the layer.
         """
         weight = whole(weight)
         if not self.has_input_size:
@@ -154,7 +154,7 @@ class SpectralNorm(nn.Module):
         self.set_output_padding(None)
 
     def vectors(self) -> list[tuple[str, Tensor]]:
-        """Return the singular vectors, and what else the iteration keeps of this kind, with their names."""
+        """Return the singular vectors and similar vectors of the iteration, with their names."""
         return [(name, buffer) for name, buffer in self.named_buffers(recurse=False) if buffer.is_floating_point()]
 
     def _learn_input_size(self, weight: Tensor, x: Tensor, output_padding: Sequence[int] | None) -> None:
@@ -173,7 +173,7 @@ class SpectralNorm(nn.Module):
         self.initialise(weight, shape)
 
     def set_output_padding(self, padding: Sequence[int] | None) -> None:
-        """Set the output padding of a transposed convolution, or return to that of the layer. Others have none."""
+        """Set the output padding of a transposed convolution, or return to the default. Other layers have none."""
         if "output_padding" in self._buffers:
             default: operators.ConvolutionOperator = self._default_operator  # type: ignore[assignment]
             self.operator = default if padding is None else default._replace(output_padding=list(padding))
@@ -189,11 +189,11 @@ class SpectralNorm(nn.Module):
         was_meta = self.v.is_meta
         shapes = {name: vector.shape for name, vector in self.vectors()}
         for name, vector in self.vectors():
-            setattr(self, name, vector.flatten())  # memory formats for images are not for vectors
+            setattr(self, name, vector.flatten())  # memory formats for images do not apply to vectors
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._weight_like = fn(self._weight_like)
-        # The vectors stay in float32 if the module is cast to half precision. They are computed anew if the module
-        # leaves the meta device.
+        # The vectors stay in float32 if the module is cast to half precision. They are recomputed if the module leaves
+        # the meta device.
         for name, shape in shapes.items():
             setattr(self, name, at_least_float32(getattr(self, name)).view(shape))
         if was_meta and not self.v.is_meta:
@@ -223,7 +223,7 @@ class SpectralNorm(nn.Module):
         self.set_output_padding(None if padding is None or padding.is_meta else padding.tolist())
 
     def complete_state(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Add to a state of an earlier version or of another method what it lacks."""
+        """Complete a state of an earlier version or of another method."""
         state_dict.pop(prefix + "_extra_state", None)  # of method="conv" in earlier versions
         state_dict.setdefault(prefix + "fingerprint", torch.tensor(NO_FINGERPRINT, device="cpu"))
         if "output_padding" in self._buffers:

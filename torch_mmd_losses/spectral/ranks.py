@@ -15,7 +15,7 @@ from torch_mmd_losses.spectral.parametrization import SpectralNorm
 
 
 class _State(NamedTuple):
-    """What the ranks compare of one normalisation."""
+    """The state of one normalisation that the ranks compare."""
 
     shapes: dict[str, tuple[int, ...]]
     output_padding: list[int] | None

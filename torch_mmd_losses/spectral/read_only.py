@@ -46,7 +46,7 @@ class NormalisedWeight(Tensor):
 def protect(weight: Tensor) -> Tensor:
     """Return `weight` as a tensor that raises an error on in-place changes and shares its memory and gradient.
 
-    Under `torch.compile`, `torch.export` and function transforms, `weight` is returned as it is, because users cannot
+    Under `torch.compile`, `torch.export` and function transforms, `weight` is returned unchanged, because users cannot
     reach the temporary tensor there.
     """
     traced = torch.compiler.is_compiling() or type(weight) is not Tensor

@@ -27,8 +27,8 @@ def layers_with_spectral_norms_of_torch(layers: Mapping[str, nn.Module], name: s
 def remove_spectral_norm_of_torch(layer: nn.Module, name: str) -> None:
     """Remove PyTorch's own spectral norm from a parameter of a layer.
 
-    The parameter that was trained stays the same object, so an optimiser goes on with it. The methods of PyTorch would
-    leave the normalised weight of the hook.
+    The trained parameter stays the same object, so an optimiser continues with it. The methods of PyTorch would leave
+    the normalised weight of the hook.
     """
     if _is_parametrization(layer, name):
         parametrize.remove_parametrizations(layer, name, leave_parametrized=False)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def is_sharded(weight: object) -> bool:
-    """Whether a weight is a DTensor, as those of `fully_shard` are between forward passes."""
-    # The attribute is asked for, because importing the type takes longer than importing this library.
+    """Whether a weight is a DTensor, as weights under `fully_shard` are between forward passes."""
+    # The attribute is checked, because importing the type takes longer than importing this library.
     return hasattr(weight, "full_tensor")
 
 

@@ -176,7 +176,7 @@ def top_singular_vector(operator: LinearOperator, weight: Tensor, shape: Sequenc
 def lanczos(operator: LinearOperator, weight: Tensor, v: Tensor, steps: int) -> Tensor:
     """Return the best approximation to the top right singular vector in the Krylov space of `v`.
 
-    From a start vector, some tens of steps are as accurate as many hundred power iterations. Each new vector is
+    From a start vector, a few dozen steps are as accurate as many hundred power iterations. Each new vector is
     orthogonalised twice against the full basis, because otherwise rounding reintroduces copies of the top vector. The
     cost is small, since the basis is short.
     """

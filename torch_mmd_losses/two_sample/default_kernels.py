@@ -1,4 +1,4 @@
-"""Kernels for tests that are given none, with bandwidths from the pooled samples."""
+"""Default kernels for tests, with bandwidths from the pooled samples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def collection(pooled: Tensor) -> list[Kernel]:
 
 
 def _distances(pooled: Tensor) -> Tensor:
-    """Return the distances above zero, or a distance of one if all samples are equal and any bandwidth will do."""
+    """Return the distances above zero, or one if all samples are equal, when the bandwidth does not matter."""
     distances = torch.pdist(pooled)
     apart = distances[(distances > 0) & distances.isfinite()]
     return apart if apart.numel() else distances.new_ones(1)

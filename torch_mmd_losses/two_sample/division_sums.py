@@ -1,6 +1,6 @@
 """Sums of kernel values over the pairs of real samples, for many divisions of the samples into real and fake.
 
-:func:`exact_sums` computes them in float64. A test of many divisions needs that for few of them, see `screening`.
+:func:`exact_sums` computes them in float64. A test of many divisions needs float64 for few of them, see `screening`.
 """
 
 from __future__ import annotations

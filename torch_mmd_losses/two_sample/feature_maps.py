@@ -61,7 +61,7 @@ def fourier(kernel: Kernel, count: int, like: Tensor, generator: torch.Generator
 
 
 def checked(function: FeatureMap) -> FeatureMap:
-    """Return the function of a user with a check of what it returns."""
+    """Return the function of a user with a check of its results."""
 
     def features(scores: Tensor) -> Tensor:
         found = checks.dense("features", function(scores), "features")

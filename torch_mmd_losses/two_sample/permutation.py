@@ -26,7 +26,7 @@ MEDIAN_OF = 1000
 """Number of samples whose pairwise distances, half a million, the median is taken over."""
 
 LARGE = 2000
-"""Number of samples from which a loop over divisions costs less than it saves."""
+"""Number of samples above which a loop over divisions saves time."""
 
 FEATURE_COUNT = 1000
 """Number of features of each kernel, if none is given."""
@@ -60,9 +60,9 @@ def mmd_test(
 
     :math:`c` is the median distance between all samples, real and fake together, or between 1000 random samples if
     there are more. Distances of zero do not count. :math:`\sigma_k` is exact: it is computed from the Gram matrix, not
-    estimated from the random divisions. A sequence of kernels takes the place of the five.
+    estimated from the random divisions. A sequence of kernels replaces the five.
 
-    With `statistic="fuse"` the statistic is that of MMD-FUSE, a soft maximum over all kernels. Kernels are weighed by
+    With `statistic="fuse"` the statistic is that of MMD-FUSE, a soft maximum over all kernels. Kernels are weighted by
     the size of their values, not by the deviations of their estimates:
 
     .. math:: \log \frac{1}{r} \sum_k \exp\Bigl(\sqrt{l (l - 1)}\, \widehat{\mathrm{MMD}}{}_k^2 \Big/
@@ -89,33 +89,33 @@ def mmd_test(
     Time is :math:`O(N^2 (d + B))` and memory is :math:`O(N (d + B))` for :math:`N = m + n`. All permutations share the
     kernel values of a tile, and one matrix product sums these values for all permutations. The five kernels share the
     distances. For many permutations, these products are computed in 8-bit integers or bfloat16, or in float32 where
-    these are not faster. Statistics that are so close to the observed one that errors could matter are then computed
-    again in float64. So the p-value is that of a test in float64. This takes a second evaluation of the kernels and, on
-    a GPU, synchronisations.
+    these are not faster. Statistics that are so close to the observed one that errors could matter are then recomputed
+    in float64, so the p-value is that of a test in float64. This takes a second evaluation of the kernels and, on a
+    GPU, synchronisations.
 
     With `features`, the kernel is :math:`k(a, b) = \langle \psi(a), \psi(b) \rangle` for :math:`M` features
-    :math:`\psi`. The statistic is then :math:`\lVert \bar\psi(x) - \bar\psi(y) \rVert^2`, the squared distance of the
-    mean features, without the products of a sample with itself: it is unbiased, and is that of the test with the
-    kernel :math:`\langle \psi(a), \psi(b) \rangle`, so the test has the same level. Time is
-    :math:`O(N M (B + M + d))` and memory is :math:`O(N (d + B))`. Nyström features approximate the kernel best near the
-    samples; Fourier features do not depend on them. For both, the test approximates the one with the kernel, and its
-    level is exact whatever the error of the approximation.
+    :math:`\psi`. The statistic is then :math:`\lVert \bar\psi(x) - \bar\psi(y) \rVert^2`, the squared distance between
+    the mean features, without the products of a sample with itself. It is unbiased and equals the statistic with the
+    kernel :math:`\langle \psi(a), \psi(b) \rangle`, so the test has the same level. Time is :math:`O(N M (B + M + d))`
+    and memory is :math:`O(N (d + B))`. Nyström features approximate the kernel best near the samples; Fourier features
+    do not depend on them. For both, the test approximates the test with the kernel, and its level is exact despite the
+    error of the approximation.
 
     Args:
         real: scores `(m, d)` in any floating-point dtype; `(m,)` and `(m, ...)` are flattened from dim 1.
         fake: scores `(n, d)`, likewise.
         kernel: any kernel, or a list or tuple of kernels. The bounds of an :class:`RBFBKernel` are ignored. None stands
             for the default kernels of the statistic.
-        statistic: how several kernels make one statistic: "max" or "fuse". With "max", one kernel that is not in a
-            sequence is not divided by its deviation.
+        statistic: the way to combine several kernels, "max" or "fuse". With "max", the estimate of a single kernel that
+            is not in a sequence is not divided by its deviation.
         features: "nystrom" for features from the kernel values with random samples of both groups, "fourier" for
             cosines and sines at random frequencies of the kernel, for the kernels of :func:`mmd2_fourier` without
-            :class:`LinearKernel`, or a function that maps scores `(n, d)` to features `(n, M)`. It is called with parts
-            of the pooled samples, so the features of a sample may depend on that sample only, and has to be chosen
-            without looking at which samples are real. None computes all kernel values.
+            :class:`LinearKernel`, or a function that maps scores `(n, d)` to features `(n, M)`. The function is called
+            with parts of the pooled samples, so the features of a sample may depend on that sample only. It must be
+            chosen without looking at which samples are real. None computes all kernel values.
         feature_count: number of features of each kernel, :math:`M >= 2`, with "nystrom" or "fourier"; an even number
-            for "fourier", at most the number of samples for "nystrom". None stands for 1000, or the number of samples.
-        permutations: number of permutations, :math:`B`. 999 are enough for levels of 0.05 and 0.01.
+            for "fourier", at most the number of samples for "nystrom". None means 1000, or the number of samples.
+        permutations: number of permutations, :math:`B`. The default of 999 suffices for levels of 0.05 and 0.01.
         generator: source of the random numbers. None is PyTorch's default generator for the device of the scores; a
             generator on the CPU gives the same numbers on every device.
         tile_size: side length of the tiles used for large batches, >= 1. None picks a default for the device; smaller
@@ -126,8 +126,8 @@ def mmd_test(
         all others; the p-value is float64 (float32 on MPS).
 
     Raises:
-        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel` or a sequence of them, `features` is
-            none of the above, a kernel has no known spectral measure for "fourier", `permutations`, `tile_size` or
+        TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel` or a sequence of them, `features` is of
+            another type, a kernel has no known spectral measure for "fourier", `permutations`, `tile_size` or
             `feature_count` is not an integer, or `generator` is not a :class:`torch.Generator`.
         ValueError: if scores are empty, not floating-point, or fewer than two; if they differ in dimension, dtype or
             device; if they are on the meta device and their values are needed; if `permutations` or `tile_size` is
@@ -151,8 +151,8 @@ def mmd_test(
     References:
         Gretton et al. (2012), Section 5; Phipson and Smyth (2010) for the p-value; Schrab et al. (2023) for tests with
         several kernels at once; Biggs et al. (2023) for "fuse"; Chatalic et al. (2025) for tests with Nyström features;
-        Székely and Rizzo (2014) for :math:`\tilde K`, the centred Gram matrix that :math:`\sigma_k` comes from (see the
-        page on theory).
+        Székely and Rizzo (2014) for :math:`\tilde K`, the centred Gram matrix that gives :math:`\sigma_k` (see the
+        theory page).
     """
     kernels = _checked_kernels(kernel)
     checks.one_of("statistic", statistic, TEST_STATISTICS)
@@ -172,7 +172,7 @@ def mmd_test(
     if by_default:
         checks.with_values({"real": real, "fake": fake}, "from which the bandwidths are computed if kernel is None")
     if features is not None:
-        checks.with_values({"real": real, "fake": fake}, "of which features are made")
+        checks.with_values({"real": real, "fake": fake}, "from which features are computed")
     device = real.device
     # In a random order, neither rounding nor the samples for the median depend on which samples are real.
     order = torch.rand(
@@ -200,7 +200,7 @@ def mmd_test(
 
 
 def _checked_kernels(kernel: object) -> list[Kernel] | None:
-    """Return the kernels of a test, None for those that are the default."""
+    """Return the kernels of a test, or None for the default kernels."""
     if kernel is None or not isinstance(kernel, (list, tuple)):
         if kernel is not None:
             check_kernel(kernel)
@@ -257,7 +257,7 @@ def _feature_maps(
     pooled: Tensor,
     generator: torch.Generator | None,
 ) -> list[FeatureMap]:
-    """Return the map for each kernel, or the one of the user."""
+    """Return the map for each kernel, or the map given by the user."""
     if not isinstance(features, str):
         return [feature_maps.checked(features)]
     if features == "fourier":

@@ -20,7 +20,7 @@ from torch_mmd_losses.two_sample.skewness import Moments, moments, normal_score,
 class Candidate(NamedTuple):
     """The statistics of a sample that a three-sample test needs.
 
-    They are scalars and vectors as long as the sample, for scores of any dimension.
+    For scores of any dimension, they are scalars and vectors with one number for each sample.
 
     Attributes:
         within: pairs of fake samples.
@@ -57,9 +57,9 @@ def relative_mmd_test(
         p = \Phi(statistic).
 
     The variance is estimated as in :func:`mmd2_and_variance`. Both estimates share the real samples, whose effects are
-    :math:`2\,(E_z k(x, z) - E_y k(x, y))`. If fake and other samples are not equally many, the statistic is skewed, and
-    :math:`\Phi` is taken at the statistic with its skewness removed, which the theory page explains. All kernel values
-    are then evaluated twice. The benchmarks page has the levels of the test in simulations.
+    :math:`2\,(E_z k(x, z) - E_y k(x, y))`. If the numbers of fake and other samples differ, the statistic is skewed.
+    Its skewness is then removed before :math:`\Phi` is applied, as the theory page explains, and all kernel values are
+    evaluated twice. The benchmarks page has the levels of the test in simulations.
 
     If the estimate of the variance is zero, statistic and p-value are NaN. No variance floor is applied, unlike in the
     code of Binkowski et al., where a floor of 1e-5 leads to a p-value of 0 or 1 in this case. To apply a floor, compute
@@ -113,8 +113,9 @@ def candidate(
 ) -> Candidate:
     """Return the statistics of `fake` for tests against any other sample, given the same `real` samples.
 
-    With these statistics, samples can be compared later without keeping their scores. Samples of another size need
-    the moments too, which take as long again. The other arguments are those of :func:`relative_mmd_test`.
+    With these statistics, samples can be compared later without keeping their scores. Comparisons with samples of
+    another size also need the moments, which take the same time again. The other arguments are those of
+    :func:`relative_mmd_test`.
     """
     check_kernel(kernel)
     real, fake = checks.same_space("real", real, "fake", fake)

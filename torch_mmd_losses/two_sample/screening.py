@@ -42,16 +42,16 @@ from torch_mmd_losses.two_sample.division_sums import (
 from torch_mmd_losses.two_sample.weighted_products import LOST, Strip, WeightedProducts
 
 SCREENED_FROM = 2**17
-"""Number of samples times divisions from which screening is faster than products in float64."""
+"""Number of samples times divisions above which screening is faster than products in float64."""
 
 FLOAT32_LIMIT = 2.0**10
 """Largest squared norm in a tile times the steepness of a kernel up to which distances are computed in float32.
 
-Kernel values are then right within 2e-4 of themselves, see :data:`torch_mmd_losses.distances.FLOAT32_LIMIT`.
+Kernel values then have a relative error below 2e-4, see :data:`torch_mmd_losses.distances.FLOAT32_LIMIT`.
 """
 
 TILES_AT_ONCE = 12
-"""Number of tiles in one matrix product. With more of them, products are not faster, and need more memory."""
+"""Number of tiles in one matrix product. With more tiles, products are not faster and need more memory."""
 
 
 def can_screen(kernels: Sequence[Kernel], pooled: Tensor, labels: Tensor) -> bool:
@@ -65,7 +65,7 @@ class Screened(NamedTuple):
     """Sums in low precision."""
 
     sums: GramSums
-    """The sums. The errors of all but `real_pairs`, and of the real pairs of the first division, are negligible
+    """The sums. The errors of all except `real_pairs`, and of the real pairs of the first division, are negligible
     compared with `error`. Sums that are out of the range of float32 are NaN."""
     error: Tensor
     """Bounds `(r, B + 1)` on the errors of `real_pairs`."""
@@ -130,7 +130,7 @@ def _strips(size: int, side: int) -> Iterator[tuple[slice, list[slice]]]:
 
 
 def _effects(summands: Sequence[Sequence[Summand]], pooled: Tensor, side: int) -> tuple[Tensor, list[Tensor]]:
-    """Return `a` `(r, N)` such that `K[i, j] - a[i] - a[j]` has a mean near zero in each row, and a sample of that.
+    """Return `a` `(r, N)` such that `K[i, j] - a[i] - a[j]` has row means near zero, and a sample of these values.
 
     The means are taken over the pairs with the samples of the first tile, since a pass over all pairs would cost more
     than it saves. The order of the samples has to be random. The sample is over the pairs of the first tile.
@@ -163,7 +163,7 @@ def _effects(summands: Sequence[Sequence[Summand]], pooled: Tensor, side: int) -
 def _formats(
     effects: Tensor, samples: Sequence[Tensor], labels: Tensor, m: int
 ) -> tuple[list[WeightedProducts], list[float]]:
-    """Return the products, each for some of the kernels, and what each kernel's values are multiplied by before."""
+    """Return the products, each for some of the kernels, and the factor of each kernel's values."""
     weights = weighted_products.integer_weights(m, labels.shape[1] - m)
     as_integers = weights is not None and weighted_products.has_fast_integers(labels.device)
     # Powers of two are exact, and with them the squares of the values fit into float32.

@@ -14,17 +14,17 @@ from torch_mmd_losses.two_sample.division_sums import GramSums, exact_sums
 from torch_mmd_losses.two_sample.screening import can_screen, screened_sums
 
 ROUGH = 256.0
-"""Bound on the rounding errors of screened kernel values, as a multiple of the estimate for exact ones.
+"""Bound on the rounding errors of screened kernel values, as a multiple of the estimate for exact values.
 
 It matters only if nearly all kernel values are equal, so that differences of MMD^2 are rounding errors.
 """
 
 
 class Rule(NamedTuple):
-    """How the estimates of MMD^2 with several kernels become one statistic."""
+    """The way to combine the estimates of MMD^2 with several kernels into one statistic."""
 
     unit: Callable[[GramSums, int, int], Tensor] | None
-    """Returns what the estimates are divided by, `(r, 1)`, given the numbers of real and of fake samples."""
+    """Returns the divisors of the estimates, `(r, 1)`, given the numbers of real and of fake samples."""
     combined: Callable[[Tensor], Tensor]
     """Returns the statistic `(B + 1,)` of quotients `(r, B + 1)`. It does not change by more than all of them do."""
     is_largest: bool
@@ -32,18 +32,18 @@ class Rule(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """The quotients of `r` kernels for all divisions, of which a rule makes the statistic of the test."""
+    """The quotients of `r` kernels for all divisions, which a rule combines into the statistic of the test."""
 
     values: Tensor
     """MMD^2 over `unit`, `(r, B + 1)`; the first division is the observed one."""
     rounding: Tensor
     """Estimates of their rounding errors, `(r, 1)`."""
     unit: Tensor
-    """What MMD^2 is divided by, `(r, 1)`."""
+    """The divisors of MMD^2, `(r, 1)`."""
 
 
 def threshold(statistics: Statistics, rule: Rule) -> Tensor:
-    """Return the number from which the statistic of a division counts as equal to the observed one or larger."""
+    """Return the least statistic of a division that counts as equal to the observed one or larger."""
     return rule.combined(statistics.values[:, :1])[0] - statistics.rounding.max()
 
 

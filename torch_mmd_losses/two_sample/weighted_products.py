@@ -1,4 +1,4 @@
-r"""Fast products of centred kernel values with the weights of all divisions, and how exact they are.
+r"""Fast products of centred kernel values with the weights of all divisions, and bounds on their errors.
 
 The products are computed in bfloat16, or in float32 where bfloat16 is not faster, or in 8-bit integers. Integers take
 half of the time of bfloat16, and their products are exact, but the kernel values are rounded to multiples of a step.
@@ -23,7 +23,7 @@ compute them in TF32 or bfloat16.
 """
 
 COMPUTED = 2.0**-9
-"""The same for sums of integers, whose only other errors are those of kernel values in float32."""
+"""The same bound for sums of integers, whose only other errors are those of kernel values in float32."""
 
 LOST = 8.0
 """Bound on the error that the rounding to integers causes, in standard deviations over all divisions."""
@@ -32,11 +32,11 @@ LARGEST = 127
 """Largest integer in a product."""
 
 MOST_LOST = 0.03
-"""Norm of what the rounding to integers loses, relative to the norm of the kernel values, from which it loses too much:
-more sums would have to be computed in float64 than integers save."""
+"""Largest norm of the loss by rounding to integers, relative to the norm of the kernel values. Above it, the additional
+sums in float64 take more time than integers save."""
 
 LEAST_DIRECTIONS = 24.0
-r"""Least number of eigenvalues, :math:`(\sum \lambda^2)^2 / \sum \lambda^4`, that share what the rounding loses.
+r"""Least number of eigenvalues, :math:`(\sum \lambda^2)^2 / \sum \lambda^4`, that share the loss by rounding.
 
 If a few eigenvalues have most of it, as they do if samples take few values, errors are not nearly normal.
 """
@@ -49,7 +49,7 @@ class WeightedProducts:
     r"""The products for some of the kernels.
 
     Args:
-        factors: for the index of each of these kernels, what its values are multiplied by.
+        factors: the factor of the values of each of these kernels, by its index.
         labels: the divisions `(B + 1, N)`.
         weights: weights of real and of fake samples.
         dtype: dtype of the products.
@@ -147,7 +147,7 @@ def integer_weights(m: int, n: int) -> tuple[int, int] | None:
 
 
 def integer_factor(values: Tensor, size: int) -> float | None:
-    """Return what a kernel's centred values are multiplied by before they are rounded, or None if too much is lost.
+    """Return the factor of a kernel's centred values before they are rounded, or None if too much is lost.
 
     `values` `(s, s)` are those of a sample of `size` samples, symmetric and with a diagonal of zeros.
     """
@@ -155,10 +155,10 @@ def integer_factor(values: Tensor, size: int) -> float | None:
     scaled = values * factor
     lost = scaled - scaled.round()
     suits = lost.square().sum() <= MOST_LOST**2 * scaled.square().sum()
-    # Errors that depend on one sample only cancel.
+    # Errors that depend on only one sample cancel.
     lost = lost - lost.mean(0) - lost.mean(1, keepdim=True) + lost.mean()
     fourth = (lost @ lost).square() / lost.square().sum().square()
-    # In more samples, there are more rows, of which each has a smaller part.
+    # With more samples, there are more rows, each with a smaller part.
     own = fourth.diagonal().sum()
     suits &= (fourth.sum() - own + own * len(values) / size) * LEAST_DIRECTIONS <= 1  # NaN is not
     return float(factor) if suits and factor.isfinite() else None
