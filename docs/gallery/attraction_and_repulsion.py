@@ -2,14 +2,14 @@
 Attraction and repulsion
 ========================
 
-The discriminator of an MMD-GAN moves scores. With the attractive loss it pulls real scores together, and fake scores
-too. With the repulsive loss it pushes real scores apart and pulls fake scores together. Here the scores are particles
+The discriminator of an MMD-GAN moves scores. With the attractive loss it pulls real scores together, and fake scores as
+well. With the repulsive loss it pushes real scores apart and pulls fake scores together. Here the scores are particles
 that follow the gradient of each loss directly, without a network.
 """
 
 # %%
-# ``lambda_=-1`` is the attractive loss and ``lambda_=1``, the default, the repulsive one. Both move fake scores away
-# from real ones. Without bounds on the kernel, nothing ends the motion except distances at which the kernel is flat.
+# ``lambda_=-1`` is the attractive loss, and ``lambda_=1``, the default, is the repulsive loss. Both move fake scores
+# away from real scores. Without bounds on the kernel, the motion ends only at distances at which the kernel is flat.
 
 import matplotlib.pyplot as plt
 import torch
@@ -41,9 +41,9 @@ losses = {
 }
 
 # %%
-# Small dots are the start, large ones the end. The attractive loss collapses the real scores to one point, so that the
-# discriminator loses what distinguishes real samples. The repulsive loss keeps them apart. The bounded kernel stops
-# pairs that are already far enough apart, or close enough together.
+# Small dots show the start, large dots the end. The attractive loss collapses the real scores to one point, so the
+# discriminator loses the differences between real samples. The repulsive loss keeps them apart. The bounded kernel
+# stops pairs that are already far enough apart or close enough together.
 
 figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.8), sharex=True, sharey=True)
 for ax, (name, loss) in zip(axes, losses.items(), strict=True):

@@ -8,8 +8,8 @@ gradient vanish, although the samples differ.
 """
 
 # %%
-# Two samples in 16 dimensions, a small shift apart. ``MMDLoss.terms`` returns the share of pairs that are *saturated*:
-# pairs whose gradient has nearly vanished. Bandwidths at both ends issue a ``UsageWarning``, which is turned off here.
+# Two samples in 16 dimensions differ by a small shift. ``MMDLoss.terms`` returns the share of *saturated* pairs, whose
+# gradient has nearly vanished. Bandwidths at both ends cause a ``UsageWarning``, which is turned off here.
 
 import warnings
 
@@ -34,7 +34,7 @@ for sigma in sigmas:
     saturated.append(terms.saturated)
 
 # %%
-# The median distance between samples is a good bandwidth: value and gradient are near their maximum there, and hardly
+# The median distance between samples is a good bandwidth: the value and the gradient are near their maximum, and hardly
 # any pair is saturated.
 
 median = median_distance(real, fake)
@@ -54,5 +54,5 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
 plt.show()
 
 # %%
-# In a discriminator, multiplying the scores by a number has the same effect as dividing ``sigma`` by it. So the size of
-# the scores matters as much as the bandwidth.
+# In a discriminator, multiplying the scores by a number has the same effect as dividing ``sigma`` by that number. So
+# the size of the scores matters as much as the bandwidth.

@@ -2,8 +2,8 @@
 The floor of the biased estimator
 =================================
 
-Many implementations of MMD return the *biased* estimate. It counts each sample paired with itself, so it stops at a
-positive number, its floor, also for equal distributions. The floor falls with the batch size, not with training.
+Many implementations of MMD return the *biased* estimate. It includes pairs of a sample and itself, so even for equal
+distributions it stops at a positive number, its floor. A larger batch lowers the floor; training does not.
 """
 
 # %%
@@ -26,7 +26,7 @@ for n in sizes:
 
 # %%
 # With batches of n samples each, the floor is 2 / n times one minus the mean kernel value of two samples. The unbiased
-# estimate, the default, scatters around zero: about half of its values are negative, and that is right.
+# estimate, the default, scatters around zero. About half of its values are negative, as they should be.
 
 mean_kernel = kernel(torch.randn(2000, 16), torch.randn(2000, 16)).mean()
 formula = [float(2 / n * (1 - mean_kernel)) for n in sizes]

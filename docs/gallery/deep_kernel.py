@@ -2,14 +2,14 @@
 A deep kernel for test power
 ============================
 
-A two-sample test finds a difference only if its kernel sees it. If the difference is small compared with the spread of
+A two-sample test finds only differences that its kernel detects. If the difference is small compared with the spread of
 the data, a Gaussian kernel with the median distance misses it. A kernel on features of a network can be trained to find
 it.
 """
 
 # %%
-# Sixteen blobs on a grid. In the second sample the blobs are ellipses: a difference at a scale far below the median
-# distance.
+# Both samples are sixteen blobs on a grid. In the second sample the blobs are ellipses, a difference at a scale far
+# below the median distance.
 
 import matplotlib.pyplot as plt
 import torch
@@ -32,8 +32,8 @@ def samples():
 # %%
 # ``mmd2_and_variance`` gives MMD² and its variance, both differentiable. The power of a test depends on the ratio of
 # MMD² to its standard deviation (Liu et al., 2020), so this ratio is the objective for network and bandwidth. The lower
-# bound of the variance keeps the optimiser from following noise. Large weights in the first layer let the network see
-# fine structure from the start.
+# bound of the variance keeps the optimiser from following noise. Large weights in the first layer let the network
+# detect fine structure from the start.
 
 net = nn.Sequential(
     nn.Linear(2, 64),
@@ -59,8 +59,8 @@ for _ in range(100):
     ratios.append(ratio.detach())
 
 # %%
-# **Test on other samples than you train on**; otherwise the p-values mean nothing. The share of 40 tests that find the
-# difference, at a level of 5 %, and the share of false alarms where there is none:
+# **Test on samples that were not used for training**; otherwise the p-values are meaningless. The code computes the
+# share of 40 tests that find the difference, at a level of 5 %, and the share of false alarms for equal distributions.
 
 
 def power(test, draw):

@@ -2,12 +2,12 @@
 Domain adaptation on digits
 ===========================
 
-A classifier is trained on labelled digits and has to read digits that are moved by one pixel, for which there are no
-labels. MMD² between the features of both domains, added to the loss, makes the features alike.
+A classifier is trained on labelled digits and has to read digits that are moved by one pixel, without labels for them.
+MMD² between the features of both domains, added to the loss, makes the features similar.
 """
 
 # %%
-# Source and target are two halves of the same small data set; the target is moved to the right.
+# The source and the target are two halves of the same small data set. The target is moved to the right.
 
 import matplotlib.pyplot as plt
 import torch
@@ -28,8 +28,8 @@ target, target_labels = (
 )
 
 # %%
-# **Take the median distance of each batch anew.** The features grow while the classifier learns: a bandwidth that is
-# fixed at the start is soon too small for them, and the penalty loses its effect.
+# **Compute the median distance of each batch.** The features grow while the classifier learns. A bandwidth fixed at the
+# start is soon too small for them, and the penalty loses its effect.
 
 
 def mixture(sigma):
@@ -74,7 +74,7 @@ def accuracies(penalty, seed):
 
 
 # %%
-# Accuracy on the target, mean and range of five seeds.
+# The picture shows the accuracy on the target: mean and range of five seeds.
 
 figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.0), width_ratios=[1, 2.4])
 pair = torch.cat([source[:3], target[:3]]).view(2, 3, 8, 8)

@@ -2,13 +2,13 @@
 Drift detection over time
 =========================
 
-A model was trained on reference data. New rows arrive every week. ``mmd_test`` tells whether the rows of a week come
-from the same distribution as the reference, without assumptions about it.
+A model was trained on reference data. New rows arrive every week. ``mmd_test`` tests whether the rows of a week come
+from the same distribution as the reference, without assumptions about this distribution.
 """
 
 # %%
-# A table with three columns: an income in dollars and two scores. From week 6 on, the second score slowly follows the
-# first one: no mean and no variance changes, only their correlation.
+# The table has three columns: an income in dollars and two scores. From week 6 on, the second score slowly follows the
+# first. Means and variances stay the same; only the correlation changes.
 
 import matplotlib.pyplot as plt
 import torch
@@ -25,8 +25,8 @@ def rows(count, correlation, generator):
 
 
 # %%
-# **Standardise the columns.** Distances are sums over columns, so a column in dollars drowns all others. Divide by the
-# standard deviations of the *reference*, and do so for both samples.
+# **Standardise the columns.** Distances are sums over columns, so a column in dollars dominates all others. Divide both
+# samples by the standard deviations of the *reference*.
 
 random = torch.Generator().manual_seed(0)
 reference = rows(500, 0.0, random)
@@ -51,10 +51,10 @@ for standardise in (False, True):
     print(f"{name} standard columns: drift found in {found} of 20 weeks")
 
 # %%
-# Without standard columns, the test finds the drift no more often than it raises false alarms.
+# Without standardised columns, the test finds the drift no more often than it raises false alarms.
 #
-# Over time: a p-value for each of 20 weeks. The level of each test is 5 %, so without any drift one week in twenty
-# would be called different. To watch many weeks, lower the level or ask for two alarms in a row.
+# The picture shows a p-value for each of 20 weeks. The level of each test is 5 %, so without any drift one week in
+# twenty raises a false alarm. To monitor many weeks, lower the level or require two alarms in a row.
 
 correlations = [0.0] * 5 + [min(0.05 * week, 0.7) for week in range(1, 16)]
 weeks = [rows(500, correlation, random) for correlation in correlations]

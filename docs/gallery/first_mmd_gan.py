@@ -2,7 +2,7 @@
 First MMD-GAN
 =============
 
-A generator learns to draw points on a ring of eight spots. The training loop is that of any GAN: only the loss, the
+A generator learns to draw points on a ring of eight spots. The training loop is that of any GAN. Only the loss, the
 number of outputs of the discriminator and its normalisation differ.
 """
 
@@ -39,7 +39,7 @@ generator = network(4, 2)
 discriminator = conv_spectral_norm(network(2, 16), scale=1 / 0.55)
 
 # %%
-# ``MMDLoss()`` is the repulsive loss with the bounded kernel. Real scores come first; keywords say which are which.
+# ``MMDLoss()`` is the repulsive loss with the bounded kernel. Pass real and fake scores by keyword.
 
 loss = MMDLoss()
 adam_d = torch.optim.Adam(discriminator.parameters(), lr=2e-3, betas=(0.5, 0.999))
@@ -70,7 +70,7 @@ for step in range(2001):
     adam_g.step()
 
 # %%
-# Neither loss shows the progress, since the discriminator changes along with the generator. The samples do.
+# Neither loss shows the progress, since the discriminator changes along with the generator. The samples show it.
 
 real = draw_real(500)
 figure, axes = plt.subplots(1, 4, figsize=(7.2, 2.5), sharex=True, sharey=True)

@@ -2,8 +2,8 @@
 MMD flow
 ========
 
-Particles that follow the gradient of the witness function lower MMD² to a target. ``witness_gradient`` is that gradient.
-Without a network, this shows what the gradient of MMD can do and where it gets stuck.
+Particles that follow the gradient of the witness function reduce MMD² to a target. ``witness_gradient`` computes this
+gradient. Without a network, the flow shows how far the gradient of MMD leads and where it gets stuck.
 """
 
 # %%
@@ -24,7 +24,7 @@ kernel, judge = RBFKernel(0.2), RBFKernel(1.0)
 
 # %%
 # **Noise helps.** The kernel is flat beyond a few ``sigma``, so particles far from the target hardly move. Arbel et al.
-# (2019) evaluate the gradient at points that are disturbed by noise, which dies out.
+# (2019) evaluate the gradient at points with added noise, which decreases to zero.
 
 
 def flow(noise, steps=1000, rate=0.2):
@@ -56,7 +56,7 @@ for row, noise in zip(axes, (0.0, 1.0), strict=True):
 plt.show()
 
 # %%
-# MMD² of both flows over time, by a wider kernel that sees the particles left behind.
+# The picture shows MMD² of both flows over time, with a wider kernel that reaches the particles left behind.
 
 figure, ax = plt.subplots(figsize=(7.2, 2.6))
 for noise, values in curves.items():

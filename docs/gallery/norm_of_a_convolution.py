@@ -2,13 +2,14 @@
 True and reshaped norm of a convolution
 =======================================
 
-Spectral normalisation divides a weight by its norm. For a convolution, the usual implementation takes the norm of the
-weight *reshaped to a matrix*, which is not the norm of the convolution. ``conv_spectral_norm`` takes the latter.
+Spectral normalisation divides a weight by its norm. For a convolution, the usual implementation uses the norm of the
+weight *reshaped to a matrix*, which is not the norm of the convolution. ``conv_spectral_norm`` uses the norm of the
+convolution.
 """
 
 # %%
-# The norm of the convolution itself is the largest factor by which it can stretch an image. For a small layer it can be
-# found exactly: apply the layer to every basis image, and take the largest singular value of the matrix.
+# The norm of the convolution is the largest factor by which it can stretch an image. For a small layer it can be
+# computed exactly: apply the layer to every basis image, and take the largest singular value of the resulting matrix.
 
 import matplotlib.pyplot as plt
 import torch
@@ -31,8 +32,8 @@ def reshaped_norm(layer):
 
 
 # %%
-# Convolutions with 16 channels and several shapes, with weights as PyTorch initialises them, and smoothed ones such as
-# training makes: neighbouring weights are alike.
+# The convolutions have 16 channels and several shapes. Their weights are those of PyTorch's initialisation, or
+# smoothed: after training, too, neighbouring weights are similar.
 
 shapes = {"3x3": (3, 1, 1), "4x4, stride 2": (4, 2, 1), "5x5": (5, 1, 2)}
 rows = []
@@ -52,7 +53,8 @@ for name, (kernel, stride, padding) in shapes.items():
 
 # %%
 # Divided by the reshaped norm, a layer still stretches images by up to the square root of the number of weights in a
-# kernel. Over eight layers such factors multiply. Divided by the norm of the convolution, it does not stretch.
+# kernel. Over eight layers such factors multiply. Divided by the norm of the convolution, a layer does not stretch
+# images.
 
 labels, by_reshaped, by_ours = zip(*rows, strict=True)
 position = torch.arange(len(labels))

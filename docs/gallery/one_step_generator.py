@@ -7,8 +7,8 @@ not change, so ``MMDReference`` prepares them once.
 """
 
 # %%
-# Digits of 8 x 8 pixels. The features are the pixels and the hidden layer of a small classifier, which is trained first
-# and then frozen.
+# The data are digits of 8 x 8 pixels. The features are the pixels and the hidden layer of a small classifier, which is
+# trained first and then frozen.
 
 import matplotlib.pyplot as plt
 import torch
@@ -38,8 +38,8 @@ for _ in range(400):
 encoder.requires_grad_(False)
 
 # %%
-# One reference for each kind of features. The last 300 digits are held out: their MMD² is the floor, the value that a
-# perfect generator would reach.
+# There is one reference for each kind of features. The last 300 digits are held out. Their MMD² is the floor, the value
+# that a perfect generator would reach.
 
 features = {"pixels": nn.Identity(), "classifier": encoder}
 references, floors = {}, {}
@@ -51,7 +51,7 @@ for name, network in features.items():
     floors[name] = float(references[name].mmd2(network(images[-300:])))
 
 # %%
-# ``relative`` divides each loss by its own value, so that neither drowns the other.
+# ``relative`` divides each loss by its own value, so that neither dominates the other.
 
 generator = nn.Sequential(
     nn.Linear(16, 256),
@@ -78,7 +78,7 @@ for step in range(1500):
         log[name].append(value.detach())
 
 # %%
-# Unlike the losses of a GAN, MMD² falls while the samples get better.
+# Unlike the losses of a GAN, MMD² falls as the samples improve.
 
 with torch.no_grad():
     fake = generator(torch.randn(40, 16))

@@ -2,13 +2,13 @@
 The witness function of two samples
 ===================================
 
-MMD compares the means of one function under two distributions: the *witness function*, which is high where the first
+MMD compares the means of one function under two distributions. This *witness function* is high where the first
 distribution has more mass and low where the second has more. It shows where two samples differ.
 """
 
 # %%
-# Two distributions with the same mean and variance: Gaussian and Laplace. ``witness`` evaluates the function at any
-# points, here on a grid.
+# The Gaussian and the Laplace distribution have the same mean and variance here. ``witness`` evaluates the function at
+# any points, here on a grid.
 
 import matplotlib.pyplot as plt
 import torch
@@ -35,7 +35,7 @@ ax.legend(loc="upper right", fontsize=8)
 plt.show()
 
 # %%
-# The same in two dimensions: the fake sample misses one of four clusters and draws another one too often.
+# In two dimensions, the fake sample misses one of four clusters and draws another one too often.
 
 centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
 real = centres[torch.randint(4, (400,))] + 0.3 * torch.randn(400, 2)
