@@ -48,7 +48,7 @@ for standardise in (False, True):
         p_value(rows(500, 0.7, random), standardise) <= 0.05 for _ in range(20)
     )
     name = "with" if standardise else "without"
-    print(f"{name} standard columns: drift found in {found} of 20 weeks")
+    print(f"{name} standardised columns: drift found in {found} of 20 weeks")
 
 # %%
 # Without standardised columns, the test finds the drift no more often than it raises false alarms.
@@ -65,7 +65,7 @@ axes[0].step(number, correlations, where="mid", color="gray")
 axes[0].set_ylabel("correlation")
 for standardise, label in (
     (False, "columns as they are"),
-    (True, "standard columns"),
+    (True, "standardised columns"),
 ):
     values = [p_value(week, standardise) for week in weeks]
     axes[1].semilogy(number, values, "o-", label=label)

@@ -1,4 +1,4 @@
-"""MMD^2 as one writes it by hand, with autograd, and the kernels that the benchmarks use."""
+"""Hand-written MMD^2 with autograd, and the kernels that the benchmarks use."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""What all benchmarks share: options, fair timing, records on disk, tables and targets.
+"""Code that all benchmarks share: options, fair timing, records on disk, tables and targets.
 
-A question is a module whose docstring starts with the question, with two functions:
+A question is a module whose docstring starts with the question. It has two functions:
 
 * `measure(options: Options) -> list[Record]` does the work. A record is a flat dictionary that JSON can hold.
 * `table(records: list[Record]) -> str` makes a Markdown table of it.
 
-and, if they make sense, two more:
+and may have two more:
 
-* `targets(records: list[Record]) -> list[Target]` compares the records with what the library promises.
+* `targets(records: list[Record]) -> list[Target]` compares the records with the promises of the library.
 * `draw(records: list[Record], figure: Figure) -> None` draws them.
 
 To add one, write the module, end it with `main(sys.modules[__name__])`, and name it in `run_all.QUESTIONS`.
@@ -51,7 +51,7 @@ Size = tuple[int, int]
 
 
 class Options(NamedTuple):
-    """What every question can be asked with.
+    """The options of every question.
 
     `seconds` is about how long to time each line of a table, `up_to` leaves out larger samples, `quick` asks for sizes
     that take no time and say nothing, and `largest` for the one run that takes minutes.
@@ -92,7 +92,7 @@ class Target(NamedTuple):
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """Return the CPU time of this process that a call takes: what other processes do does not count as time."""
+    """Return the CPU time of a call in this process, without the time of other processes."""
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -101,10 +101,10 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def medians(candidates: Mapping[str, Callable[[], object]], seconds: float, least: int = 3) -> dict[str, float]:
     """Return the median CPU seconds of each candidate.
 
-    They take turns, round after round, for about `seconds` in all but `least` times at least: whatever slows the
-    machine down for a while slows all of them. A turn is one call, or as many as take about `TURN`, since the clock and
-    the change of work take a while, too. What comes before, to fill caches and to find out how many calls and rounds
-    there is time for, is not counted.
+    The candidates take turns, round after round, for about `seconds` in total and at least `least` times, so a
+    temporary slowdown of the machine affects all of them. A turn is one call, or as many calls as take about `TURN`,
+    since the clock and the change of work take time, too. The first calls, which fill caches and determine the number
+    of calls and rounds, are not counted.
     """
     once = {name: cpu_seconds(work) for name, work in candidates.items()}
     calls = dict.fromkeys(candidates, 1)
@@ -136,9 +136,9 @@ def _repeated(work: Callable[[], object], calls: int) -> Callable[[], None]:
 
 
 def keep_freed_memory() -> None:
-    """Start this process anew with an allocator that keeps freed memory, if it is not so already.
+    """Restart this process with an allocator that keeps freed memory, unless it has one.
 
-    Otherwise glibc returns large blocks to the system and page faults are what is timed.
+    Otherwise glibc returns large blocks to the system, and the times include page faults.
     """
     if sys.platform == "linux" and any(name not in os.environ for name in KEPT):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **KEPT})
@@ -151,14 +151,14 @@ def environment(*, kept: bool) -> dict[str, str]:
 
 
 def printed_by(script: str, *arguments: object) -> Any:  # noqa: ANN401
-    """Return what a benchmark prints as JSON for `--one ARGUMENTS`, in a new process with the allocator of users."""
+    """Return the JSON output of a benchmark for `--one ARGUMENTS`, in a new process with the default allocator."""
     command = [sys.executable, script, "--one", json.dumps(arguments)]
     finished = subprocess.run(command, env=environment(kept=False), stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(finished.stdout)
 
 
 def progress(*what: object) -> None:
-    """Say what is being measured, apart from the tables."""
+    """Print the current measurement to the error stream, apart from the tables."""
     print(" ", *what, file=sys.stderr, flush=True)
 
 
@@ -237,7 +237,7 @@ def reader(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=default.seconds, help="about how long to time each line")
     parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--up-to", type=int, metavar="SAMPLES", help="leave out what has more samples in a group")
+    parser.add_argument("--up-to", type=int, metavar="SAMPLES", help="leave out work with more samples in a group")
     parser.add_argument("--quick", action="store_true", help="sizes that take no time and say nothing")
     parser.add_argument("--largest", action="store_true", help="also (100000, 64), which takes minutes")
     parser.add_argument("--results", type=Path, help="where to write the records (default: results)")

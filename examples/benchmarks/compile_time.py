@@ -1,9 +1,9 @@
 """How long does the first `torch.compile` with `conv_spectral_norm` take, compared with PyTorch's `spectral_norm`?
 
 The network has two convolutions and a linear layer, and has run before. Its first compiled forward and backward pass in
-training mode is timed, and then its first forward pass without gradients, which compiles anew. Each measurement has a
-new process and an empty cache, in which something small was compiled before. Shown are medians of the CPU time of the
-process and of the C++ compilers that it starts, on one thread.
+training mode is timed, and then its first forward pass without gradients, which compiles again. Each measurement has a
+new process, in which something small was compiled before, and an empty cache. The table has medians of the CPU time of
+the process and of the C++ compilers that it starts, on one thread.
 """
 
 from __future__ import annotations

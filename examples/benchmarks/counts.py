@@ -1,17 +1,18 @@
 """How many operators, bytes and floating-point operations does a loss with its gradient take?
 
-Counts are the same on every machine and in every run, so tests can hold them; and on a GPU, where a small loss takes as
-long as its kernels take to launch, their number is the time.
+Counts are the same on every machine and in every run, so tests can check them. On a GPU, the time of a small loss is
+the time to launch its kernels, so it is proportional to their number.
 
-What is counted, over one forward and backward after a first one that filled the caches:
+The counts are those of one forward and backward pass, after a first pass that filled the caches:
 
 * **operators**: calls that reach PyTorch's dispatcher below autograd and compute something. Views (`as_strided`, `t`,
   `transpose`, `expand`, `select`, `slice`, `detach`, `alias`, `view`, `unsqueeze` and their kind) and allocations
   (`empty` and its kind) launch nothing on a GPU and are not counted.
-* **profiled**: the same from the profiler's side, as a check on ours: operators that are no views or allocations and
-  call no other such operator. It differs by the few that are done in two steps, such as a sum that first sets zero.
+* **profiled**: the number of operators according to the profiler, as a check: operators that are not views or
+  allocations and call no other such operator. It differs by the few operators with two steps, such as a sum that first
+  sets zero.
 * **bytes**: the storage of all results that share none with an argument, freed or not. Scratch memory inside an
-  operator is not seen.
+  operator is not counted.
 * **FLOP**: of matrix products, two for each multiplication and addition; elementwise operators are not counted.
 """
 
@@ -49,7 +50,7 @@ FREE = frozenset(f"{VIEWS} {ALLOCATIONS} {CHECKS}".split())
 
 
 class Counts(NamedTuple):
-    """What one forward and backward takes."""
+    """The cost of one forward and backward pass."""
 
     operators: int
     bytes: int
@@ -91,7 +92,7 @@ def _in_place_product(_: object, a: tuple[int, ...], b: tuple[int, ...], **__: o
 
 
 def count(work: Callable[[], object]) -> Counts:
-    """Return what a call of `work` takes after a first call."""
+    """Return the cost of a call of `work` after a first call."""
     work()
     with _Dispatched() as dispatched:
         work()

@@ -3,12 +3,13 @@
 Everything is compared with `mmd2` of the same samples, all unbiased, in float32 on one thread. The random order in
 which blocks see the samples, and the frequencies of Fourier features, come from the seeds 1, 2, ..., one for each
 round. Samples that do not make a whole block are left out, and have no gradient then. All candidates take turns, round
-after round; there are as many rounds on every machine, so that errors do not depend on its speed. Shown are medians
-over the rounds of the process's CPU time, for value and gradient, and of three relative errors:
+after round. The number of rounds is the same on every machine, so errors do not depend on its speed. The table has
+medians over the rounds of the CPU time of the process, for value and gradient, and of three relative errors:
 
 - of the value,
 - of the gradient with respect to the samples, as the norm of all errors over the norm of the gradient,
-- of the derivatives with respect to a shift of all fake samples: what one parameter that moves them all together sees.
+- of the derivatives with respect to a shift of all fake samples, which is the gradient of a parameter that moves all of
+  them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Estimator = Callable[[Tensor, Tensor, int], Tensor]
 
 
 class Result(NamedTuple):
-    """What one estimator gave in one round."""
+    """The results of one estimator in one round."""
 
     seconds: float
     value: float

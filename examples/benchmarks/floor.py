@@ -1,9 +1,9 @@
 """What share of the machine's limit do large samples reach?
 
-The floor is what any exact computation with dense matrix products has to do: the squared distances of both triangles
-and of the cross block, one exponential of each, and the products of the kernel's slopes with the scores that make the
-gradients. That are 6 N^2 products of vectors of length d for N real and N fake scores, done here tile by tile with
-nothing else: no norms, no sums, no bounds, no autograd. The fastest of several tile sizes counts.
+The floor is the work of any exact computation with dense matrix products: the squared distances of both triangles and
+of the cross block, one exponential for each, and the products of the kernel's slopes with the scores for the gradients.
+These are 6 N^2 products of vectors of length d for N real and N fake scores. Here they are computed tile by tile,
+without norms, sums, bounds and autograd. The fastest of several tile sizes counts.
 """
 
 from __future__ import annotations

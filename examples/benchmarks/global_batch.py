@@ -1,18 +1,18 @@
 """How much work and memory is left for a process if several share the pairs of a batch?
 
 The batch is the same for all rows of the table and divided evenly among new gloo processes on this machine. Each
-computes `MMDLoss(global_batch=True)` of its share with the gradient, and what the first of them did is shown: FLOP of
-matrix products and bytes of results as in `counts`, extra memory as in `memory` (with freed memory kept, as for times),
-CPU time, which includes that of sending and receiving, and bytes of scores, sizes and sums that came from the others.
+computes `MMDLoss(global_batch=True)` of its share with the gradient. The table shows the work of the first process:
+FLOP of matrix products and bytes of results as in `counts`, extra memory as in `memory` (with freed memory kept, as for
+times), CPU time, which includes sending and receiving, and bytes of scores, sizes and sums received from the others.
 
 A process has `N / W` real and `N / W` fake rows and, for each, all `2 N` columns. A pair takes one product of `d`
 multiplications and additions for its distance and one for its pull: `16 d N^2 / W` FLOP. One process alone computes
-distances within a group once for both orders and needs `12 d N^2`. So each of `W` processes does `4 / (3 W)` of that:
-one of two does two thirds of it. The norms add `16 N^2 / W` and `8 N^2`, as two more columns in the product of the
-distances, and alone the tiles on the diagonal of a group are computed whole.
+distances within a group once for both orders and needs `12 d N^2`. So each of `W` processes does `4 / (3 W)` of this
+work: one of two processes does two thirds of it. The norms add `16 N^2 / W` and `8 N^2`, as two more columns in the
+product of the distances, and alone the tiles on the diagonal of a group are computed whole.
 
-Extra memory is that of tiles and of the scores of all processes, so it hardly falls. Scores to be received grow towards
-`8 N d` bytes and no further.
+Extra memory is that of tiles and of the scores of all processes, so it hardly falls. The received scores take less than
+`8 N d` bytes.
 
 Rows "on paper" are not measured: their FLOP are those of the row with the most processes, divided among more.
 """
@@ -90,7 +90,7 @@ def scores_on_paper(world: int, n: int, d: int) -> int:
 
 
 def share(rank: int, world: int, n: int, d: int, seed: int) -> Record:
-    """Return what it takes to compute the loss of one process's share of the batch."""
+    """Return the cost of the loss of one process's share of the batch."""
     loss = MMDLoss(kernels(d)["RBF"].ours, global_batch=True)
     step(loss.generator, *samples(WARM_UP, d, seed))()
     real, fake = (x.detach().chunk(world)[rank].clone().requires_grad_() for x in samples(n, d, seed))
@@ -107,7 +107,7 @@ def share(rank: int, world: int, n: int, d: int, seed: int) -> Record:
 
 
 def process(rank: int, world: int, n: int, d: int, seed: int, folder: str) -> None:
-    """Join the group, compute a share and save what it took."""
+    """Join the group, compute a share and save its cost."""
     torch.set_num_threads(1)
     meeting = (Path(folder) / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
@@ -117,7 +117,7 @@ def process(rank: int, world: int, n: int, d: int, seed: int, folder: str) -> No
 
 
 def first_of(world: int, n: int, d: int, seed: int) -> Record:
-    """Return what the first of `world` new processes took."""
+    """Return the cost in the first of `world` new processes."""
     with tempfile.TemporaryDirectory() as folder:
         spawn(process, args=(world, n, d, seed, folder), nprocs=world)
         return dict(torch.load(Path(folder) / "0.pt", weights_only=True))
@@ -151,7 +151,7 @@ def table(records: list[Record]) -> str:
         cells += [f"{r[name] / 1e6:.0f}" if measured else "" for name in ("allocated", "extra")]
         cells += [f"{r['seconds'] * 1e3:.3g}" if measured else "", f"{r['received'] / 1e6:.2f}"]
         rows.append([f"{r['processes']}{'' if measured else ', on paper'}", f"{r['n']}, {r['d']}", *cells])
-    header = ["processes", "samples, d", "GFLOP of each", "beside one alone", "allocated [MB]", "extra memory [MB]"]
+    header = ["processes", "samples, d", "GFLOP of each", "/ one alone", "allocated [MB]", "extra memory [MB]"]
     return markdown([*header, "CPU time [ms]", "received [MB]"], rows)
 
 

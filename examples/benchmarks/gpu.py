@@ -1,28 +1,28 @@
 """How fast are the losses and a training step on a GPU, and do the tests for GPUs pass?
 
     python examples/benchmarks/gpu.py               # on a GPU, at most 8 minutes, without a network
-    python examples/benchmarks/gpu.py --rehearse    # everything on a CPU, so small that the numbers say nothing
-    python examples/benchmarks/gpu.py --table FILE  # the tables of records that are there
+    python examples/benchmarks/gpu.py --rehearse    # a small rehearsal on a CPU, whose numbers are meaningless
+    python examples/benchmarks/gpu.py --table FILE  # the tables of existing records
 
-Needs PyTorch 2.11 or newer, and pytest and hypothesis for the tests; geomloss is compared with if it is installed. Only
-one GPU is used, the first that is visible. The parts are:
+Needs PyTorch 2.11 or newer, and pytest and hypothesis for the tests. geomloss is included if it is installed. Only the
+first visible GPU is used. The parts are:
 
-* device: what it is, and whether it works;
-* losses: times and memory of losses with their gradients, beside plain autograd and geomloss; the kernels that are
-  launched, and how often the host waits for the GPU, which should be never;
+* device: its description, and whether it works;
+* losses: times and memory of losses with their gradients, compared with plain autograd and geomloss; the number of
+  launched kernels, and how often the host waits for the GPU, which should be never;
 * large: `mmd2` for (8192, 1024) and (65536, 256);
 * training step: the CIFAR-10 experiment of Wang et al. in float32 without and with TF32, and in bfloat16, with the
   shares of its parts;
 * tests: those marked `gpu` of the package;
-* compiled losses: compiled plain autograd and compiled `mmd2` beside what they are without compilation;
+* compiled losses: compiled plain autograd and compiled `mmd2`, compared with both without compilation;
 * tests of training: those marked `gpu` of the training scripts;
 * compiled step: the training step with compiled networks.
 
-Each part is a process of its own with a share of the time; what it leaves goes to the parts after it. A part that
-fails, or is not finished in time, is recorded, and the next one begins. Each record goes to the disk as soon as it is
-made: a run that is stopped, by whatever signal, keeps what it has, and `--table` shows it.
+Each part is a separate process with a share of the time; time that it does not use goes to the later parts. A part that
+fails, or does not finish in time, is recorded, and the next part begins. Each record is written to the disk
+immediately: a run that is stopped, by any signal, keeps its records, and `--table` shows them.
 
-Times are medians over turns that the candidates of a line take, after a warm-up, by events of the GPU.
+Times are medians over turns of the candidates in a line, after a warm-up, measured by events of the GPU.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ SHARES = {
     "tests of training": 60,
     "compiled step": 75,
 }
-"""The parts in their order, with their shares of the time. What tells most for its time comes first."""
+"""The parts in their order, with their shares of the time. The most informative parts for their time come first."""
 
 
 def parts(seconds: float, begin: float) -> Iterator[tuple[str, float]]:
@@ -98,7 +98,7 @@ def _has_gpu_tests(path: Path) -> bool:
 
 
 def variables(*, rehearsal: bool, cache: Path) -> dict[str, str]:
-    """Return the environment of the parts: one GPU, and compilers that keep what they make in a folder of this run."""
+    """Return the environment of the parts: one GPU, and compilers that write their output into a folder of this run."""
     found = dict(os.environ)
     first, _, _ = found.get("CUDA_VISIBLE_DEVICES", "0").partition(",")
     paths = [str(ROOT), str(Path(__file__).parent), found.get("PYTHONPATH", "")]
@@ -132,7 +132,7 @@ def run(path: Path, seconds: float, begin: float, *, rehearsal: bool) -> int:
     supervision.ignore_signals()
     shutil.rmtree(cache, ignore_errors=True)
     print(tables(journal.read(path)), flush=True)
-    progress(f"records: {path}; what the parts printed: {path.with_suffix('.log')}")
+    progress(f"records: {path}; output of the parts: {path.with_suffix('.log')}")
     return status
 
 
@@ -174,7 +174,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for, and return the status of this process."""
+    """Run the command line, and return the status of this process."""
     chosen = arguments(words)
     begin = float(os.environ.get(BEGIN, time.monotonic()))
     if chosen.table is not None:
@@ -198,7 +198,7 @@ def _unfit() -> str | None:
     if not torch.cuda.is_available():
         return f"PyTorch {torch.__version__} sees no GPU. To try everything on a CPU: gpu.py --rehearse"
     if tuple(map(int, torch.__version__.split(".")[:2])) < LEAST_TORCH:
-        progress(f"PyTorch {torch.__version__} is older than this was written for; what it lacks will be recorded")
+        progress(f"PyTorch {torch.__version__} is older than supported; missing functions will be recorded")
     return None
 
 

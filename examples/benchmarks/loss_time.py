@@ -1,6 +1,6 @@
-"""How long do a loss and its gradient take, beside plain autograd and a hinge loss?
+"""How long do a loss and its gradient take, compared with plain autograd and a hinge loss?
 
-"Plain" is the biased MMD^2 from three Gram matrices with autograd, as one writes it by hand; "both" are the losses of
+"Plain" is the biased MMD^2 from three Gram matrices with autograd, as in hand-written code. "Both" are the losses of
 discriminator and generator in one call. Sizes are (samples of each group, score dimension).
 """
 

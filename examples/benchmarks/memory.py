@@ -1,8 +1,8 @@
 """How much memory does a loss with its gradient need beyond the scores, and how does that grow?
 
-Each number comes from a process of its own: the highest resident memory while the work ran, less the resident memory
-just before it. A small run of the same work comes first, so that code that is loaded once is not counted. Work whose
-memory, growing as the number of pairs does, would pass 6 GB is not run.
+Each number comes from a separate process: the highest resident memory during the work, minus the resident memory just
+before it. A small run of the same work comes first, so that code that is loaded once is not counted. Work whose memory
+grows with the number of pairs is not run if it would need more than 6 GB.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ def highest() -> float:
 
 
 def peak(work: Callable[[], object]) -> Peak:
-    """Return what a call of `work` needs beyond what this process has now."""
+    """Return the memory that a call of `work` needs in addition to the present memory of this process."""
     before = resident("VmRSS")
     if before is not None and os.access("/proc/self/clear_refs", os.W_OK):
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
     else:
         before = highest()
     seconds = cpu_seconds(work)
@@ -112,7 +112,7 @@ def peak(work: Callable[[], object]) -> Peak:
 
 
 def peak_of(job: str, n: int, d: int, seed: int) -> Peak:
-    """Return what a job needs, measured in this process, which should be a new one."""
+    """Return the memory of a job, measured in this process, which should be a new process."""
     torch.set_num_threads(1)
     work = jobs(d)[job]
     work(*samples(WARM_UP, d, seed))
@@ -121,7 +121,7 @@ def peak_of(job: str, n: int, d: int, seed: int) -> Peak:
 
 
 def in_new_process(job: str, n: int, d: int, seed: int) -> Peak:
-    """Return what a job needs, measured in a new process with the allocator as users have it."""
+    """Return the memory of a job, measured in a new process with the default allocator."""
     return Peak(*printed_by(__file__, job, n, d, seed))
 
 

@@ -1,22 +1,22 @@
-"""How long do the forms of MMD in one-step generation take, beside the dense code that such work carries?
+"""How long do the forms of MMD in one-step generation take, compared with the usual dense code?
 
-Each part of the question is a function of `PARTS` that measures, with one that makes a table of its records. A record
-names its part.
+Each part of the question in `PARTS` is a function that measures and a function that makes a table of its records. A
+record names its part.
 
-"Batched autograd" is what one writes by hand for many groups: three batched matrix products for the distances, the
+"Batched autograd" is the usual hand-written code for many groups: three batched matrix products for the distances, the
 exponential, means, and autograd. "Loop" is `mmd2` for each group. Times are those of value and gradient with respect to
-the fake samples, for a Gaussian kernel; geomloss is called with whole batches of groups, and left out if it is not
+the fake samples, for a Gaussian kernel. geomloss is called with whole batches of groups, and left out if it is not
 installed.
 
-For large groups, "products alone" is the time of the matrix products without which no gradient is found, each pair
-once, in strips that fit into the cache: a limit for any code that makes them with the same library.
+For large groups, "products alone" is the time of the matrix products that every gradient needs, each pair once, in
+strips that fit into the cache. It is a limit for all code that uses the same library for these products.
 
-Dense code for fields makes whole matrices of the pairs in float32, whose size the table names; ours needs the memory
-of a tile, or of at most 32 tiles where that saves a second computation of the distances. The library computes in
-float32 where the result is right within 1e-5 of the sum of its absolute terms, which dense code does not look at.
+Dense code for fields makes whole matrices of the pairs in float32; the table has their size. The library needs the
+memory of a tile, or of at most 32 tiles where that saves a second computation of the distances. It computes in float32
+where the error is below 1e-5 of the sum of absolute terms. Dense code does not check this.
 
-For gradient caching, the network has eight layers of 512 units. The activations kept are the most bytes that autograd
-holds at a time, without parameters.
+For gradient caching, the network has eight layers of 512 units. The activations kept are the largest number of bytes
+that autograd stores at a time, without parameters.
 
 Freed memory is kept here, as in all benchmarks. With glibc's default allocator, batched autograd takes about twice as
 long for large groups, because each Gram matrix is new memory, and `grouped_mmd2` takes as long as here.

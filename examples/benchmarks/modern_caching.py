@@ -1,4 +1,4 @@
-"""Gradient caching beside the backward pass of a whole batch: a part of the question `modern`."""
+"""Gradient caching compared with the backward pass of a whole batch: a part of the question `modern`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields of one-step generation beside the dense code that such work carries: a part of the question `modern`."""
+"""Fields of one-step generation compared with the usual dense code: a part of the question `modern`."""
 
 from __future__ import annotations
 

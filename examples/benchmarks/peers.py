@@ -1,11 +1,11 @@
 """Is any other library faster at the same loss with its gradient?
 
-Peers are what an eager PyTorch program can use instead: libraries of the package index whose MMD with a Gaussian kernel
-can be differentiated, and three ways to write it by hand. Each is called with its own conventions, converted to sums of
-exp(-|a - b|^2 / (2 sigma^2)) and to MMD^2 itself, and compared with this library's value and gradients in float64
-before it is timed. The library uses the estimator of the peer that it is compared with. A peer that is not installed,
-or would need more than 6 GB, is left out, and one that takes ten times as long as the library in the first rounds is
-not timed further.
+Peers are the alternatives for an eager PyTorch program: libraries of the package index whose MMD with a Gaussian kernel
+can be differentiated, and three ways to write it by hand. Each peer is called with its own conventions and converted to
+sums of exp(-|a - b|^2 / (2 sigma^2)) and to MMD^2 itself. Before it is timed, its value and gradients are compared with
+those of this library in float64. The library uses the estimator of the peer. A peer that is not installed, or would
+need more than 6 GB, is left out. A peer that takes ten times as long as the library in the first rounds is not timed
+further.
 
 Not peers: PyTorch-Ignite and TorchDrift detach the samples, so nothing can be trained with them; torchmetrics has the
 polynomial kernel of KID only; SKADA's kernel is a function of the distance, not of its square.
@@ -55,7 +55,7 @@ class Peer(NamedTuple):
 
 
 def grams(parts: int) -> Callable[[int, int], int]:
-    """Return the numbers that three Gram matrices hold, with what autograd keeps for each of the kernels."""
+    """Return the size of three Gram matrices, with the tensors that autograd keeps for each of the kernels."""
     return lambda n, d: 3 * n * n * (4 + 3 * parts)
 
 
@@ -215,7 +215,7 @@ def compare(n: int, d: int, kernel: str, options: Options) -> list[Record]:
 
 
 def _first(work: Callable[[], None]) -> float:
-    """Return about what a call takes; short work is called again, since its first call is mostly setting up."""
+    """Return the approximate time of a call; short work is called again, since its first call is mostly set-up."""
     took = cpu_seconds(work)
     return took if took > 1 else min(cpu_seconds(work) for _ in range(2))
 
@@ -270,7 +270,7 @@ def each_peer(records: list[Record]) -> str:
 
 
 def missing(records: list[Record]) -> str:
-    """Return a list of what was left out and why."""
+    """Return a list of the omitted peers with the reasons."""
     total = len({(r["n"], r["d"], r["kernel"]) for r in records})
     reasons = Counter((r["peer"], r["why"]) for r in records if "why" in r)
     return "\n".join(f"- {name}, {n} of {total} sizes and kernels: {why}." for (name, why), n in reasons.items())

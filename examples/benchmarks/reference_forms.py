@@ -2,11 +2,11 @@
 
 The reference has 40 clusters, each of rank 8, and the fake samples are 0.5 off in one direction. Everything is in
 float32, on one thread, with an RBF kernel whose sigma is a multiple of the median distance. A step is the biased value
-with its gradient for 512 fake samples; `mmd2` gets all rows in each step, and in another line a real batch of
-2048 rows, as in trainers without a reference. Times are medians of CPU seconds. The error is that of the gradient
-with respect to the fake samples, relative to its norm, a mean over the seeds of random choices. Memory is the most that
-building the reference and a step need beyond the rows, in a process of its own. `--largest` adds an exact reference of
-a million rows.
+with its gradient for 512 fake samples. `mmd2` gets all rows in each step, and in another line a real batch of 2048
+rows, as in trainers without a reference. Times are medians of CPU seconds. The error is that of the gradient with
+respect to the fake samples, relative to its norm, averaged over the seeds of random choices. Memory is the maximum that
+building the reference and a step need beyond the rows, in a separate process. `--largest` adds an exact reference of a
+million rows.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def needs(name: str, n: int, d: int, seed: int) -> tuple[float, float]:
 
 
 def in_new_process(*arguments: object) -> list[float]:
-    """Return :func:`needs`, measured in a new process with the allocator as users have it."""
+    """Return :func:`needs`, measured in a new process with the default allocator."""
     found: list[float] = printed_by(__file__, *arguments)
     return found
 

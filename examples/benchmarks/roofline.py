@@ -1,25 +1,24 @@
 """How many GPU hours should the papers' experiments take on one H100, by its roofline?
 
-One whole step of each experiment (both networks, the loss, the spectral norm, Adam, the moving average) is done at
-its real size with tensors that have a shape but no numbers, on the `meta` device, where the library calls the
-operators that it calls on a GPU. Every operator that computes something is noted: the FLOP of convolutions and matrix
-products, and the bytes of all its arguments and results. An operator then takes at least as long as its FLOP take at
-the processor's peak, and as its bytes take to and from its memory; a step is their sum. A run of Wang et al. is
-100,000 steps. One of Arbel et al. is 150,000 iterations of five updates of the critic and one of the generator. What
-is assumed:
+One whole step of each experiment (both networks, the loss, the spectral norm, Adam, the moving average) runs at its
+real size with tensors that have a shape but no numbers. They are on the `meta` device, where the library calls the same
+operators as on a GPU. Every operator that computes something is recorded: the FLOP of convolutions and matrix products,
+and the bytes of all its arguments and results. The time of an operator is at least that of its FLOP at the peak of the
+processor, and at least that of moving its bytes to and from memory. The time of a step is the sum over its operators. A
+run of Wang et al. is 100,000 steps. A run of Arbel et al. is 150,000 iterations of five updates of the critic and one
+of the generator. Assumptions:
 
 * one H100 SXM by its data sheet, without sparsity: 3.35 TB/s, 494 TFLOP/s in TF32 for convolutions, as PyTorch does
   them in float32 unless told otherwise, and 67 TFLOP/s in float32 for everything else;
-* no operator is fused with another, and nothing stays in a cache between two: `torch.compile` does better than that;
-* peaks are reached, which no real kernel does: expect a small multiple of the time;
-* "with launches": no operator takes less than 4 us, about what a kernel of a step that is not a CUDA graph costs the
-  host. For batches of 64 small images that is what decides;
-* ImageNet, on which Arbel et al. train with three GPUs, takes three H100 for these hours; what they send each other is
-  left out.
+* operators are not fused, and nothing stays in a cache between operators: `torch.compile` does better than that;
+* operators reach the peaks, which real kernels do not: expect a small multiple of the time;
+* "with launches": no operator takes less than 4 us, about the cost of a kernel to the host in a step that is not a CUDA
+  graph. For batches of 64 small images, this decides;
+* ImageNet, on which Arbel et al. train with three GPUs, takes three H100 for these hours, without their communication.
 
-The data are in memory by the time they are needed, and logging, samples, checkpoints and tests of the samples are left
-out. The sweep of Wang et al. is the 16 pairs of learning rates for each of the seven losses of Table 1, taken to cost
-the same.
+The data are in memory when they are needed; logging, samples, checkpoints and tests of the samples are left out. The
+sweep of Wang et al. is the 16 pairs of learning rates for each of the seven losses of Table 1, assumed to cost the
+same.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ LAUNCH = 4e-6
 
 
 class Operator(NamedTuple):
-    """What one operator does."""
+    """The work of one operator."""
 
     name: str
     flops: int
@@ -99,7 +98,7 @@ class _Operators(TorchDispatchMode):
 
 
 def _bytes(x: Tensor) -> int:
-    # What is expanded is read once.
+    # Expanded tensors are read once.
     return min(x.numel() * x.element_size(), x.untyped_storage().nbytes())
 
 

@@ -2,11 +2,11 @@
 
     python examples/benchmarks/run_all.py              # everything; keep the machine idle
     python examples/benchmarks/run_all.py --only peers # one question; the others keep their last records
-    python examples/benchmarks/run_all.py --only       # no question: draw and write the page anew
+    python examples/benchmarks/run_all.py --only       # no question: draw and write the page again
     python examples/benchmarks/run_all.py --quick      # see that everything still runs, and write nothing into docs
 
-Records go to examples/benchmarks/results as JSON lines, pictures to docs/_static. What the page says below its mark is
-replaced. `common` describes what a question is made of.
+Records go to examples/benchmarks/results as JSON lines, pictures to docs/_static. The page is replaced below its mark.
+`common` describes the parts of a question.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ MARK = "<!-- Everything below is written by examples/benchmarks/run_all.py. -->\
 
 
 def conditions(run: Record, cores: str = "one") -> str:
-    """Return where, when, with what and how records were made."""
+    """Return the command, the machine, the date and the versions of records."""
     versions = ", ".join(f"{package} {version}" for package, version in run["versions"].items())
     return (
         f"`{run['command']}` on {cores} of {run['cores']} cores of {run['processor']} ({run['system']}), "
@@ -110,7 +110,7 @@ def draw(question: ModuleType, records: list[Record], folder: Path) -> Path | No
 
 
 def page(results: Path, docs: Path) -> str:
-    """Draw the pictures and return what the page says below its mark."""
+    """Draw the pictures and return the part of the page below its mark."""
     folder = docs / "_static"
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Target] = []
@@ -125,7 +125,7 @@ def page(results: Path, docs: Path) -> str:
 
 
 def write(results: Path, docs: Path) -> None:
-    """Replace what the page says below its mark, or start a page."""
+    """Replace the part of the page below its mark, or start a page."""
     path = docs / "benchmarks.md"
     head = path.read_text(encoding="utf-8").partition(MARK)[0] if path.exists() else "# Benchmarks\n\n"
     path.write_text(f"{head}{MARK}\n{page(results, docs)}", encoding="utf-8")
@@ -136,7 +136,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = reader(str(__doc__))
     names = [name_of(question) for question in QUESTIONS]
     parser.add_argument("--only", nargs="*", choices=names, metavar="QUESTION", help=f"some of {', '.join(names)}")
-    parser.add_argument("--docs", type=Path, help="where the page is (default: docs, with --quick: beside the records)")
+    parser.add_argument("--docs", type=Path, help="where the page is (default: docs; --quick: with the records)")
     return parser.parse_args(words)
 
 

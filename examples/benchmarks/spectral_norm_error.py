@@ -2,13 +2,13 @@
 
 A GAN with the discriminator of Wang et al., Table S1, learns 32 x 32 crops of the two photographs of scikit-learn, by
 the repulsive loss and Adam at 2e-4, with scale=1, so that the loss stays clear of saturation; steps in which more than
-60 % of the pairs are saturated do not count. After each step of the discriminator two followers, one with
-method="conv" and one with method="pico", get its weights and do one training forward: one iteration for each change of
-the weights. Their estimates are divided by the exact norm, which is that of 40 Lanczos steps in float64 from the exact
-vector of the step before and a chirp. At the end the weights are held, and the followers go on.
+60 % of the pairs are saturated do not count. After each step of the discriminator, two followers, one with
+method="conv" and one with method="pico", get its weights and do one forward pass in training mode: one iteration for
+each change of the weights. Their estimates are divided by the exact norm, which comes from 40 Lanczos steps in float64
+from the exact vector of the previous step and a chirp. At the end the weights stay fixed, and the followers continue.
 
-This is done with two seeds. Shown are the median, the 5 % quantile and the least of estimate / exact over the layers
-and the steps that count, and how far the medians are from 1, `conv` beside `pico`.
+There are two seeds. The table has the median, the 5 % quantile and the minimum of estimate / exact over the layers and
+the steps that count, and the distance of the median from 1 for `conv` relative to `pico`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def weights(model: nn.Module) -> list[Tensor]:
 
 
 def normalisations(model: nn.Module) -> list[SpectralNorm]:
-    """Return what normalises the layers."""
+    """Return the normalisations of the layers."""
     return [part for part in model.modules() if isinstance(part, SpectralNorm)]
 
 
@@ -246,7 +246,7 @@ def targets(records: list[Record]) -> list[Target]:
         complete = any(r["step"] == STEPS + HELD for r in mine)
         share = beside_pico([r for r in mine if r["counts"]]) if complete else None
         result.append(
-            Target(f"median error of `conv` beside `pico`, seed {seed}, all counted steps", MOST_BESIDE_PICO, share)
+            Target(f"median error of `conv` / `pico`, seed {seed}, all counted steps", MOST_BESIDE_PICO, share)
         )
         held += [min(r["conv"] for r in mine if r["held"] == HELD)] if complete else []
     lowest = min(held) if len(held) == len(SEEDS) else None
@@ -262,7 +262,7 @@ def draw(records: list[Record], figure: Figure) -> None:
         steps = list(dict.fromkeys(r["step"] for r in mine))
         counted = [any(r["counts"] for r in mine if r["step"] == step) for step in steps]
         for method, colour in zip(METHODS, ("C0", "C1"), strict=True):
-            # What rounding makes of no error has no place on the scale.
+            # Errors that are only rounding do not fit on the scale.
             errors = [max(error([r for r in mine if r["step"] == step], method), 1e-7) for step in steps]
             label = f"{method}, seed {seed}"
             axes.plot(steps, errors, style, color=colour, marker="o", markersize=4, markevery=counted, label=label)

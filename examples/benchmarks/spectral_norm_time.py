@@ -1,14 +1,14 @@
-"""How long does `conv_spectral_norm` take, beside PyTorch's own `spectral_norm`?
+"""How long does `conv_spectral_norm` take, compared with PyTorch's own `spectral_norm`?
 
-The layers are those of the discriminator of Wang et al., Table S1, at 32 x 32 pixels, without what they do to images:
-the weights are computed as in a forward in training and differentiated along fixed directions, so that nothing depends
-on the batch. "One pass" is one forward and backward of that, of weights that are as before, or have been changed in
-place as by an optimiser. "GAN step" is one change of the weights with three forwards and backwards. All candidates are
-timed in turn, round after round, on one thread; shown are medians of the process's CPU time, and their ratios to
-PyTorch's, which normalises by the norm of the reshaped weight.
+The layers are those of the discriminator of Wang et al., Table S1, at 32 x 32 pixels, but they are not applied to
+images. The weights are computed as in a forward pass in training and differentiated along fixed directions, so the
+batch has no effect. "One pass" is one forward and backward pass of this work, with weights that are unchanged or
+changed in place as by an optimiser. "GAN step" is one change of the weights with three forward and backward passes. All
+candidates are timed in turn, round after round, on one thread. The table has medians of the CPU time of the process,
+and their ratios to PyTorch's norm, which normalises by the norm of the reshaped weight.
 
-All that is done twice, each time in a process of its own: once with the allocator as users have it, which returns large
-blocks to the system and takes page faults for the next ones, and once with one that keeps freed memory.
+Everything is measured twice, in separate processes: once with the default allocator, which returns large blocks to the
+system and takes page faults for the next blocks, and once with an allocator that keeps freed memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WARM_UP = 2
 
 
 class Work(NamedTuple):
-    """What is timed: some passes, with or without a change of the weights before."""
+    """The timed work: some passes, with or without a change of the weights before them."""
 
     passes: int
     change: bool
@@ -58,7 +58,7 @@ WORK = {
     "GAN step": Work(3, change=True),
 }
 LIMITS = {"one pass, changed weights": 1.8, "GAN step": 1.0}
-"""The most that `conv` may take beside PyTorch's, with the allocator as users have it."""
+"""Limit of the time of `conv` compared with PyTorch's, with the default allocator."""
 
 
 def layers(seed: int) -> list[nn.Module]:
@@ -91,7 +91,7 @@ class Candidate:
                 conv_spectral_norm(layer, method=method)(x)
 
     def change(self) -> None:
-        """Change the trained weights in place, but not their norms; this is not what is timed."""
+        """Change the trained weights in place, but not their norms; this is not timed."""
         with torch.no_grad():
             for layer in self.layers:
                 original(layer).neg_()
@@ -175,7 +175,7 @@ def table(records: list[Record]) -> str:
 
 
 def targets(records: list[Record]) -> list[Target]:
-    """Return the promised times of `conv` with the allocator as users have it."""
+    """Return the promised times of `conv` with the default allocator."""
     found = {r["work"]: beside(r, "conv") for r in records if r["layers"] == ALL_LAYERS and not r["kept"]}
     return [
         Target(f"`conv_spectral_norm` / PyTorch's, {work}", limit, found.get(work)) for work, limit in LIMITS.items()

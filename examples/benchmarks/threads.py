@@ -1,15 +1,15 @@
-"""How much faster do more threads make a loss with its gradient, alone and beside busy processes?
+"""How much faster do more threads make a loss with its gradient, alone and with other busy processes?
 
-Times here are those of the clock, not of the processor: the processor does the same work with any number of threads.
-"Bare" is the sequence of matrix products, exponentials and passes over matrices that a loss of this library consists
-of, in the same tiles and with nothing else. The half of the turns in which other processes ran least counts. Before a
-turn, the threads work for 0.3 s, because the second core of a virtual machine is slow at first after a rest. Memory is
-measured in a new process for each number, with the allocator as users have it.
+Times here are wall-clock times, not CPU times, because the processor does the same work with any number of threads.
+"Bare" is only the sequence of matrix products, exponentials and passes over matrices of a loss of this library, in the
+same tiles. The half of the turns in which other processes ran least counts. Before a turn, the threads work for 0.3 s,
+because the second core of a virtual machine is slow at first after a rest. Memory is measured in a new process for each
+number, with the default allocator.
 
 More cores than this machine has are a model. It counts the operators and the work of each. At most `e / 32768` threads
-share an operator on matrices with `e` elements, because PyTorch gives no thread less. The work of the operator is
-divided by their number, and its start and end take `log2(threads)` times as long as was measured with two threads.
-Memory is as fast as needed in the model, which favours plain autograd: its matrices do not fit into any cache.
+share an operator on matrices with `e` elements, because PyTorch does not give a thread less work. The work of the
+operator is divided by their number, and its start and end take `log2(threads)` times as long as was measured with two
+threads. Memory is as fast as needed in the model, which favours plain autograd: its matrices do not fit into any cache.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def peak_of(n: int, d: int, name: str, threads: int, seed: int) -> float:
 
 
 def overheads(seconds: float) -> Overheads:
-    """Measure what operators take besides their work."""
+    """Measure the overhead of operators."""
     tiny, small = torch.ones(16), torch.ones(2 * GRAIN)
     found = times_of(
         {
@@ -252,7 +252,7 @@ def modelled(alone: list[Region], several: list[Region], seconds: float, threads
         several: the operators with `threads` threads.
         seconds: the time of one thread.
         threads: how many threads share an operator at most.
-        lost: what operators take besides their work.
+        lost: the overhead of operators.
     """
     unit = (seconds - len(alone) * lost.small) / sum(region.work for region in alone)
     total = len(several) * lost.small
@@ -265,7 +265,7 @@ def modelled(alone: list[Region], several: list[Region], seconds: float, threads
 def beside_busy_processes(options: Options) -> Record:
     """Return the seconds of two threads while other processes keep all cores busy."""
     (n, d), name = QUICK[0] if options.quick else BUSY_CASE
-    progress(n, d, "beside busy processes")
+    progress(n, d, "with other busy processes")
     real, fake = samples(n, d, options.seed)
     pair = kernels(d)[name]
     command = [sys.executable, "-S", "-c", "while True: pass"]
@@ -285,7 +285,7 @@ def beside_busy_processes(options: Options) -> Record:
 
 
 def measure(options: Options) -> list[Record]:
-    """Return a record for each case and number of threads, one beside busy processes, and those of the model."""
+    """Return a record for each case and number of threads, one with other busy processes, and those of the model."""
     cases = QUICK if options.quick else tuple(case for case in CASES if case[0][0] <= (options.up_to or case[0][0]))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     numbers = [1, 2, *(number for number in (4, 8, 16, 32, 64) if number <= cores)]
@@ -385,7 +385,7 @@ def table(records: list[Record]) -> str:
 
 
 def targets(records: list[Record]) -> list[Target]:
-    """Return the promised speed-ups, and the time beside busy processes."""
+    """Return the promised speed-ups, and the time with other busy processes."""
     found = []
     for (n, d), name in CASES:
         record = next(
@@ -395,7 +395,7 @@ def targets(records: list[Record]) -> list[Target]:
         found.append(Target(f"speed-up by a second thread, ({n}, {d}), {name}", SPEED_UPS[n, d], measured, least=True))
     (n, d), name = BUSY_CASE
     ratio = next((r["ours"] / r["plain"] for r in records if "busy" in r and _place(r) == (n, d, name)), None)
-    return [*found, Target(f"beside {BUSY} busy processes, `mmd2` / plain, ({n}, {d}), {name}", 1.0, ratio)]
+    return [*found, Target(f"with {BUSY} other busy processes, `mmd2` / plain, ({n}, {d}), {name}", 1.0, ratio)]
 
 
 if __name__ == "__main__":

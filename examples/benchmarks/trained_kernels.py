@@ -1,12 +1,12 @@
 """How much time and memory does a trained kernel take, compared with a fixed one?
 
-Each line is one loss with its gradient with respect to both groups of scores and all parameters of the kernel, each run
-in a process of its own, which also measures its memory (see `memory`).
+Each line is one loss with its gradient with respect to both groups of scores and all parameters of the kernel. It runs
+in a separate process, which also measures its memory (see `memory`).
 
-* "own kernel" is a Gaussian with a bandwidth that is a parameter, written as users do: its derivatives are autograd's.
+* "own kernel" is a Gaussian with a bandwidth that is a parameter, as users write it, differentiated by autograd.
 * "network of the distance" multiplies a Gaussian by a network with 8 hidden units of the distance.
-* "network of the scores" is a Gaussian of features: `forward` maps the scores through two layers, anew for each tile.
-* "mmd2_and_variance" is what a kernel is trained with for the power of a test.
+* "network of the scores" is a Gaussian of features: `forward` maps the scores through two layers, again for each tile.
+* "mmd2_and_variance" is the objective for training a kernel for the power of a test.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class OfScores(Kernel):
 
 
 def variance(real: Tensor, fake: Tensor, kernel: Kernel) -> Tensor:
-    """Return what the power of a test depends on."""
+    """Return the quantity that the power of a test depends on."""
     return torch.stack(mmd2_and_variance(real, fake, kernel)).sum()
 
 
@@ -77,7 +77,7 @@ Loss = Callable[[Tensor, Tensor, Kernel], Tensor]
 
 
 def jobs(d: int) -> dict[str, tuple[str, Loss, Callable[[], Kernel]]]:
-    """Return by name what is compared: the name of the fixed one, the loss and the kernel."""
+    """Return each comparison by name: the name of the fixed kernel, the loss and the kernel."""
     (sigma,), sigmas = bandwidths(d)["RBF"], bandwidths(d)["5 RBF"]
     return {
         "RBF": ("RBF", mmd2, lambda: RBFKernel(sigma)),
@@ -99,14 +99,14 @@ def jobs(d: int) -> dict[str, tuple[str, Loss, Callable[[], Kernel]]]:
 
 
 LARGE = ("RBF", "RBF, trainable", "own kernel", "network of the scores", "5 RBF", "5 RBF, trainable")
-"""What is measured at the largest size."""
+"""The kernels that are measured at the largest size."""
 
 SMALL = ("RBF", "network of the distance", "5 RQ", "5 RQ, trainable", *(f"mmd2_and_variance, {x}" for x in LARGE[:2]))
-"""What is measured at the smaller size, because the other would take minutes."""
+"""The kernels that are measured at the smaller size, because the larger one would take minutes."""
 
 
 def peak_of(job: str, n: int, d: int, seed: int) -> Peak:
-    """Return what a job needs, measured in this process, which should be a new one."""
+    """Return the time and memory of a job, measured in this process, which should be a new process."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     _, loss, make = jobs(d)[job]
@@ -121,7 +121,7 @@ def peak_of(job: str, n: int, d: int, seed: int) -> Peak:
 
 
 def in_new_process(job: str, n: int, d: int, seed: int) -> Peak:
-    """Return what a job needs, measured in a new process with the allocator as users have it."""
+    """Return the time and memory of a job, measured in a new process with the default allocator."""
     return Peak(*printed_by(__file__, job, n, d, seed))
 
 

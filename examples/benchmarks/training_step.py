@@ -1,17 +1,17 @@
 """Where does the time of a training step go, and is it slower than the same loop with a hinge loss?
 
 The step is that of the paper's CIFAR-10 experiment on a CPU: the networks of Table S1 at 32 x 32 pixels, 64 real and 64
-generated images, both networks updated from one forward, in float32 on one thread. Whole steps take turns with each
-other and with their parts, each part done alone as the step does it:
+generated images, both networks updated from one forward pass, in float32 on one thread. Whole steps take turns with
+each other and with their parts, each of which runs alone as in the step:
 
 * "data": a batch of bytes from an array, in a random order, as numbers in [-1, 1];
-* "generator": its forward, and the gradient of its weights;
-* "discriminator": its forward without normalisation, the gradient of its weights, and that of the generated images;
-* "loss": both losses of scores, and the gradients of both with respect to them;
+* "generator": its forward pass, and the gradient of its weights;
+* "discriminator": its forward pass without normalisation, and the gradients of its weights and of the generated images;
+* "loss": both losses, and their gradients with respect to the scores;
 * "normalisation": the weights of all layers from changed ones, and the gradient of the trained weights;
 * "updates": two steps of Adam, and the moving average of the generator.
 
-Shown are medians of the process's CPU time, with the allocator as users have it.
+The table has medians of the CPU time of the process, with the default allocator.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _times(records: list[Record]) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def table(records: list[Record]) -> str:
-    """Return the shares of the parts in a step of `mmd-rep-b` with `conv`, and steps beside the hinge loss."""
+    """Return the shares of the parts in a step of `mmd-rep-b` with `conv`, and steps compared with the hinge loss."""
     done, steps = _times(records)
     whole = steps[OURS] + done["data"]
     rows = [[name, f"{seconds * 1e3:.3g}", f"{seconds / whole:.1%}"] for name, seconds in done.items()]

@@ -1,13 +1,14 @@
 """Does another two-sample test find more differences, or take less time?
 
-Each test gets the same samples and the same number of permutations. Shown is the share of samples for which it says, at
-a level of 0.05, that the distributions differ: of equal distributions how often it errs, of different ones its power.
-One standard error of a share is at most 0.04, but the tests share their samples, so differences between them are more
-accurate. Shares do not depend on the machine. Times are the process's CPU time for a test of equal distributions.
+Each test gets the same samples and the same number of permutations. The table has the share of samples for which the
+test rejects equality at a level of 0.05. For equal distributions this is the rate of errors, for different
+distributions the power. One standard error of a share is at most 0.04, but the tests share their samples, so
+differences between them are more accurate. Shares do not depend on the machine. Times are the CPU time of the process
+for a test of equal distributions.
 
-`mmd_test` is asked with its default, the largest of five standardised MMD^2, with the statistic of MMD-FUSE and its
-default kernels, and with the Gaussian kernel of alibi-detect, whose bandwidth is a median of the real samples. A peer
-that is not installed is left out.
+`mmd_test` runs with its default, the largest of five standardised MMD^2, with the statistic of MMD-FUSE and its default
+kernels, and with the Gaussian kernel of alibi-detect, whose bandwidth is a median of the real samples. A peer that is
+not installed is left out.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How long does a two-sample test of large samples take?
 
-Shown is the process's CPU time for `mmd_test` with 999 permutations, on one thread. Both groups have the same number of
-samples, from normal distributions in `d` dimensions: equal ones, or ones whose means are 0.5 apart. Equal ones take
-longer, since more permutations have a statistic close to the observed one and are summed again in float64. A second
-table has the times with 1000 features of the one kernel, which do not depend on the distributions. `--largest` adds
-30,000 samples a group on all pairs, which takes minutes.
+The table has the CPU time of the process for `mmd_test` with 999 permutations, on one thread. Both groups have the same
+number of samples, from normal distributions in `d` dimensions: equal distributions, or distributions whose means are
+0.5 apart. Equal distributions take longer, since more permutations have a statistic close to the observed one and are
+recomputed in float64. A second table has the times with 1000 features of the one kernel, which do not depend on the
+distributions. `--largest` adds 30,000 samples per group with all pairs, which takes minutes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One update of both networks of Wang et al. in plain PyTorch, whole and in the parts that are timed alone.
+"""One update of both networks of Wang et al. in plain PyTorch, as a whole and in separately timed parts.
 
-It is the simultaneous update of `wang2019.train`, without Fabric, so that nothing but the update is measured.
+It is the simultaneous update of `wang2019.train` without Fabric, so that only the update is measured.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class WangStep:
         self.average.update_parameters(self.generator)
 
     def parts(self, images: int) -> dict[str, Callable[[], object]]:
-        """Return what a step consists of, each part to be done alone; the discriminator should have no norm.
+        """Return the parts of a step, each to be run alone; the discriminator should have no norm.
 
         Args:
             images: how many there are to take batches of.

@@ -1,1 +1,1 @@
-"""The parts of `gpu.py`: what a GPU is asked, how it is timed, and how what it answers is kept."""
+"""The parts of `gpu.py`: the work on a GPU, its timing, and the records of its results."""

@@ -1,4 +1,4 @@
-"""Records as JSON lines, each on the disk as soon as it is made."""
+"""Records as JSON lines, each written to the disk immediately."""
 
 from __future__ import annotations
 

@@ -19,6 +19,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Send what could not be collected."""
+    """Send the errors of collection."""
     if report.failed:
         emit({"test": report.nodeid, "outcome": "not collected", "why": str(report.longreprtext)[-1500:]})

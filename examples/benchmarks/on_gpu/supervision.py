@@ -1,4 +1,4 @@
-"""Processes that do a part each within its time, and whose records are kept whatever becomes of them."""
+"""Processes that run one part each within its time, and whose records are kept even if they are killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def raise_when_told_to_stop() -> None:
     """Let SIGTERM, SIGINT and SIGHUP raise :class:`Stopped`."""
 
     def stop(number: int, _: object) -> None:
-        ignore_signals()  # what follows takes no time
+        ignore_signals()  # the rest takes no time
         raise Stopped(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -45,7 +45,7 @@ def raise_when_told_to_stop() -> None:
 
 
 def ignore_signals() -> None:
-    """Let nothing but SIGKILL interrupt what comes."""
+    """Ignore all later signals except SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
@@ -58,7 +58,7 @@ def run(
     log: Path,
     folder: Path,
 ) -> str | None:
-    """Run a command, pass on each of its records at once, and return what went wrong.
+    """Run a command, pass on each of its records at once, and return the errors.
 
     Args:
         command: the words of the command; the first one is a program.

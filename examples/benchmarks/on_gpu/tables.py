@@ -1,4 +1,4 @@
-"""Tables of what a run on a GPU has left, also if it was stopped."""
+"""Tables of the records of a run on a GPU, even if it was stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Record = dict[str, Any]
 
 
 def tables(records: list[Record]) -> str:
-    """Return all tables, and what failed or is missing."""
+    """Return all tables, and a list of failed or missing parts."""
     by_part: dict[str, list[Record]] = {}
     for record in records:
         by_part.setdefault(record["part"], []).append(record)
@@ -52,7 +52,7 @@ def outcome(by_part: dict[str, list[Record]]) -> str:
 
 
 def of_losses(records: list[Record]) -> str:
-    """Return a line for each size, kernel and loss, beside plain autograd."""
+    """Return a line for each size, kernel and loss, compared with plain autograd."""
     plain = {_place(r): r for r in records if r.get("candidate") == "plain" and "seconds" in r}
     rows = []
     for r in records:

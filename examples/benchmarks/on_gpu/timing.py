@@ -1,4 +1,4 @@
-"""Times, memory, launches and waits of work on a GPU; on a CPU, in rehearsals, what of these there is."""
+"""Times, memory, launches and waits of work on a GPU; on a CPU, in rehearsals, only those that exist there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READ = "aten::_local_scalar_dense"
 
 
 class Candidate(NamedTuple):
-    """Work to be timed, what to do before each turn and is not timed, and a context in which both are done."""
+    """Work to be timed, untimed work before each turn, and a context for both."""
 
     work: Callable[[], object]
     before: Callable[[], object] | None = None
@@ -56,8 +56,8 @@ def timed(
 ) -> tuple[dict[str, Record], dict[str, str]]:
     """Return for each candidate the median seconds on the device and on the host, and the errors of those that failed.
 
-    Candidates take turns, round after round, until the deadline (:func:`time.monotonic`) but some times at least: what
-    slows the machine down for a while slows all of them. The host's seconds are those until it has launched
+    Candidates take turns, round after round, until the deadline (:func:`time.monotonic`) and at least a given number of
+    times, so a temporary slowdown of the machine affects all of them. The seconds of the host end when it has launched
     everything; a GPU is timed by events. A candidate that fails in any call is left out of later rounds.
     """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
@@ -117,7 +117,7 @@ def _turn(candidate: Candidate, device: torch.device, calls: int) -> tuple[float
 
 
 def memory(candidate: Candidate, device: torch.device) -> int | None:
-    """Return the most bytes that a call holds beyond what is held before; None on a CPU."""
+    """Return the peak memory of a call in bytes, beyond the memory in use before it; None on a CPU."""
     if device.type != "cuda":
         candidate.work()
         return None
@@ -132,11 +132,11 @@ def memory(candidate: Candidate, device: torch.device) -> int | None:
 
 
 def counts(candidate: Candidate, device: torch.device) -> Record:
-    """Return what a call after some others launches, and how often the host waits for the device.
+    """Return the number of launches of a call after warm-up, and how often the host waits for the device.
 
-    `kernels` and `copies` are counted by the profiler, and are None if it sees none, as without access to the
-    counters of the driver. `waits` are calls of the driver that wait, in an ordinary call; `reads` are numbers that the
-    host reads, of whatever device. `reported` is what `torch.cuda.set_sync_debug_mode` reports.
+    `kernels` and `copies` are counted by the profiler, and are None if it sees none, as without access to the counters
+    of the driver. `waits` are calls of the driver that wait, in an ordinary call; `reads` are numbers that the host
+    reads, from any device. `reported` is the number of reports of `torch.cuda.set_sync_debug_mode`.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with candidate.context():
@@ -191,7 +191,7 @@ def tensor_float(allowed: bool) -> Iterator[None]:
 
 
 def free(device: torch.device) -> None:
-    """Return what is not used to the device, for example after it has run out of memory."""
+    """Return unused memory to the device, for example after it has run out of memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -74,7 +74,7 @@ def steps(precision: Precision, device: torch.device, small: bool) -> dict[str, 
 
 
 def parts(precision: Precision, device: torch.device, small: bool) -> dict[str, Candidate]:
-    """Return the parts of a step, as in `training_step.py`, each to be done alone."""
+    """Return the parts of a step, as in `training_step.py`, each to be run alone."""
     work = make_step("mmd-rep-b", "none", precision, device, small).parts(max(batch_size(small), 1024))
     normalisation = normalised_layers(device, norms.QUICK_LAYERS if small else norms.ALL_LAYERS)
     return {

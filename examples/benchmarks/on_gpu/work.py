@@ -1,4 +1,4 @@
-"""What a GPU is asked: each part is a function of its time, which sends a record as soon as it has one."""
+"""The work on a GPU: each part is a function of its time, which sends each record immediately."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Task(NamedTuple):
 
 
 def device(task: Task) -> None:
-    """Send what the measurements depend on, and whether the device works at all."""
+    """Send the conditions of the measurements, and whether the device works at all."""
     found: dict[str, Any] = {**machine(), "device": "CPU"}
     if task.device.type == "cuda":
         properties = torch.cuda.get_device_properties(task.device)
@@ -94,7 +94,7 @@ def scores(n: int, d: int, where: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def losses(task: Task) -> None:
-    """Time the losses with their gradients beside plain autograd and geomloss; memory, launches and waits."""
+    """Time the losses with their gradients, compared with plain autograd and geomloss; memory, launches and waits."""
     samples_loss = _geomloss()
     lines = [(n, d, name) for n, d in (SMALL_SIZES if task.small else SIZES) for name in kernels(d)]
     for done, (n, d, name) in enumerate(lines):
@@ -158,7 +158,7 @@ def _compare(
 
 
 def large(task: Task) -> None:
-    """Time `mmd2` with its gradient for very large samples, beside plain autograd where that fits."""
+    """Time `mmd2` with its gradient for very large samples, compared with plain autograd where that fits."""
     sizes = SMALL_LARGE if task.small else LARGE
     for done, (n, d) in enumerate(sizes):
         try:
@@ -190,7 +190,7 @@ def _large(n: int, d: int, task: Task, deadline: float) -> None:
 
 
 def compiled_losses(task: Task) -> None:
-    """Time compiled plain autograd and the compiled loss beside what they are without compilation."""
+    """Time compiled plain autograd and the compiled loss, compared with both without compilation."""
     lines = [(n, d, name) for n, d in COMPILED for name in ("RBF", "5 RBF")]
     if task.small:
         lines = [(*SMALL_SIZES[0], "RBF")]
@@ -264,7 +264,7 @@ def _context(allowed: bool, task: Task) -> Callable[[], AbstractContextManager[o
 
 
 def compiled_step(task: Task) -> None:
-    """Time the step with compiled networks beside the same step without."""
+    """Time the step with compiled networks, compared with the same step without compilation."""
     if task.small:  # without the minutes that generating code takes
         torch.compile = partial(torch.compile, backend="eager")
     chosen = list(training.COMPILED.items())[: 1 if task.small else None]
