@@ -124,7 +124,7 @@ class OfColumns(NamedTuple):
     """A kernel of some columns of the scores."""
 
     ranges: tuple[ColumnRange, ...]
-    """The columns, which are put next to each other."""
+    """The columns, concatenated in this order."""
     summands: Sequence[Any]
     """The kernel of these columns, a sum of summands."""
 

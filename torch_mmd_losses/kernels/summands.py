@@ -216,7 +216,7 @@ def _near(profile: Profile, like: Tensor) -> float:
 
 
 def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
-    """Return the sum of `weight * part` in new tensors. Each part may overwrite the tensors of the one before it."""
+    """Return the sum of `weight * part` in new tensors. Each part may overwrite the tensors of the previous part."""
     remaining = iter(parts)
     weight, first = next(remaining)
     value, slope = first.value * weight, first.slope * (weight * first.rate)

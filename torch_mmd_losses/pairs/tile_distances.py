@@ -154,7 +154,7 @@ class TileDistances:
 def ways_of_distances(
     a: Tensor, b: Tensor, conditioning: Conditioning, factor: float | None
 ) -> Iterator[TileDistances]:
-    """Yield ways to compute the distances of scores, each more precise than the one before; the last is always right.
+    """Yield ways to compute the distances of scores, each more precise than the previous way; the last is always right.
 
     On a CPU the host reads how far scores are from their centre, and starts with the fastest way that is precise enough
     or can be checked. On other devices reading would need a synchronisation, so the only way is an expansion, in

@@ -56,7 +56,7 @@ class Wanted(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """A sum over a block of pairs and its gradients, of which those that are not wanted are None.
+    """A sum over a block of pairs and its gradients; unwanted gradients are None.
 
     For a symmetric block, `to_a` is the whole gradient and `to_b` is None. Gradients with respect to the tensors of the
     kernels are in :func:`total_dtype`.

@@ -32,7 +32,7 @@ class KeptForm(LoadedAsAWhole):
 
     @property
     def kernel(self) -> Kernel:
-        """The kernel, a copy of the one that was given."""
+        """A copy of the given kernel."""
         return self.form.kernel
 
     @property

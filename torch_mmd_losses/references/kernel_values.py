@@ -22,7 +22,7 @@ CHUNK = 2**14
 """Rows of a reference that are converted to the dtype and the device of the points at once."""
 
 BLOCK = 32
-"""Rows of a block of a Gram matrix of which only the diagonal is wanted."""
+"""Rows of a block of a Gram matrix if only the diagonal is needed."""
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:

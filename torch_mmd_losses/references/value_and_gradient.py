@@ -20,7 +20,7 @@ Parts = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
 def is_fast(kernel: Kernel) -> bool:
-    """Return whether a kernel is a function of the distance, of which slopes are known, or adds a linear kernel."""
+    """Return whether a kernel is a function of the distance with known slopes, also in a sum with a linear kernel."""
     summands, _ = without_linear(kernel._summands())
     return not KernelValues(summands).others
 

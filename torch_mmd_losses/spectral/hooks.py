@@ -117,7 +117,7 @@ def trained_weight(layer: nn.Module, name: str) -> Tensor:
 
 
 def spectral_norm_of(layer: nn.Module, name: str) -> SpectralNorm | None:
-    """Return the normalisation of a parameter, or None if the parameter is not normalised (any more)."""
+    """Return the normalisation of a parameter, or None if the parameter is not normalised."""
     if not parametrize.is_parametrized(layer, name):
         return None
     first = layer.parametrizations[name][0]  # type: ignore[index]

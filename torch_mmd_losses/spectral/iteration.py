@@ -35,7 +35,7 @@ def first_vectors(operator: LinearOperator, weight: Tensor, shape: Sequence[int]
 def follow(
     operator: LinearOperator, weight: Tensor, fingerprint: Tensor, vectors: Sequence[Tensor], steps: int
 ) -> None:
-    """Iterate in place if the weight is not the one that `fingerprint` belongs to.
+    """Iterate in place if the weight does not have the given `fingerprint`.
 
     Args:
         operator: the operator of the layer.

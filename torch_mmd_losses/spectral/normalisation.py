@@ -42,8 +42,8 @@ def normalise_by_gradient(
 ) -> Tensor:
     """Return `scale * weight / sigma` with sigma = `|<gradient, weight>|` and a hand-written backward pass.
 
-    Only for a weight that :func:`reverse_mode_only` holds for. The function `norm_along_v(weight, v)` returns the same
-    sigma and can be differentiated twice. It is used for second derivatives.
+    Only for a weight for which :func:`reverse_mode_only` is true. The function `norm_along_v(weight, v)` returns the
+    same sigma and can be differentiated twice. It is used for second derivatives.
     """
     return _NormaliseByGradient.apply(weight, scale, sigma_gradient.gradient, sigma_gradient.v, eps, norm_along_v)  # type: ignore[no-untyped-call]
 
