@@ -61,8 +61,7 @@ def drift_loss(
 
     Memory grows with the numbers of samples, not with the number of pairs, except under `torch.compile` and in
     transforms of `torch.func`. On a CPU, float32 samples are evaluated in float32 where sums of affinities are precise
-    enough, and otherwise in float64, by logarithms if affinities would underflow. Other devices always use logarithms
-    in float64.
+    enough, and otherwise in float64, by logarithms if affinities would underflow. Other devices always use logarithms.
 
     Args:
         fake: samples `(*G, n, d)` in any floating-point dtype, with or without dimensions of groups `*G`. In the
