@@ -292,7 +292,7 @@ USES = {
     "loss of a pair": (
         (Z.split(2), MODULE, lambda x: (x.sum(), {})),
         TypeError,
-        "loss: expected a scalar tensor.*to log",
+        "loss: expected a scalar tensor.*for logging",
     ),
     "no chunk": (([], MODULE, torch.sum), ValueError, "chunks: expected at least one chunk, got none"),
     "no tensor": (
