@@ -23,7 +23,7 @@ FARTHEST = 1e4
 """Distance, in units of the decay, above which kernel values are zero in every dtype."""
 
 MANY = 2**14
-"""Number of distances above which looking for distances of zero saves time, on a CPU."""
+"""Least number of distances for which looking for distances of zero saves time, on a CPU."""
 
 HALF_OF_MATERN_32 = 1.678
 """Distance, in units of the decay, at which the Matern kernel of order 3/2 is just above half its peak."""

@@ -176,7 +176,7 @@ def relative_slopes(summands: Sequence[RadialSummand]) -> Numbers | None:
     """Return the relative slopes of kernels at the distances :data:`GRID`, or None if they are not known.
 
     The relative slope of a kernel of this library falls with the distance. The relative slope of a sum is at most the
-    largest of its summands. Nothing is known about the kernels of users.
+    largest relative slope of its summands. Nothing is known about the kernels of users.
     """
     if not all(summand.profile.by_hand for summand in summands):
         return None

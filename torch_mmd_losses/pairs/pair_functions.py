@@ -82,7 +82,7 @@ class OfDistance(Protocol):
     def near(self, like: Tensor, error: float) -> float:
         """Return the squared distance above which an error of `error` changes values by less than 100 %.
 
-        The scores are on a CPU. The result is zero if all values do, and infinite if that is not known.
+        The scores are on a CPU. The result is zero if this holds for all values, and infinite if it is not known.
         """
 
 

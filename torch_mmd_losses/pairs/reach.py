@@ -21,8 +21,7 @@ from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import full_precision, total_dtype
 
 OFTEN = 0.01
-"""Share of pairs at the peak, all others being zero, above which a kernel is assumed to test for equality on
-purpose."""
+"""Share of pairs at the peak, all others being zero, from which a kernel counts as a test for equality."""
 
 ROUNDING = 16
 """Values within this many units in the last place of zero or of the peak count as equal to them."""

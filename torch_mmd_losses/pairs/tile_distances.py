@@ -25,7 +25,7 @@ from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.precision import total_dtype
 
 SHARE_OF_NEAR_PAIRS = 128
-"""A tile may have one near pair in this many pairs: recomputing a pair takes as long as a hundred others.
+"""A tile may have at most one near pair in this many pairs: recomputing a pair takes as long as a hundred others.
 
 As many near pairs as rows and columns are always allowed, since samples are often compared with themselves.
 """

@@ -27,7 +27,7 @@ LARGEST_THRESHOLD = 31 * 2**20
 """Bytes of a block from which glibc learns to keep freed memory. It learns from blocks of up to 32 MB."""
 
 MANY_THREADS = 8
-"""Number of threads above which tiles are twice as wide."""
+"""Least number of threads for which tiles are twice as wide."""
 
 WIDTH_STEP = 8
 """The width of tiles for several threads is a multiple of this number."""

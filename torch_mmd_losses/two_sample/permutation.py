@@ -26,7 +26,7 @@ MEDIAN_OF = 1000
 """Number of samples whose pairwise distances, half a million, the median is taken over."""
 
 LARGE = 2000
-"""Number of samples above which a loop over divisions saves time."""
+"""Least number of samples for which a loop over divisions saves time."""
 
 FEATURE_COUNT = 1000
 """Number of features of each kernel, if none is given."""

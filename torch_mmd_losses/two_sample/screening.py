@@ -42,7 +42,7 @@ from torch_mmd_losses.two_sample.division_sums import (
 from torch_mmd_losses.two_sample.weighted_products import LOST, Strip, WeightedProducts
 
 SCREENED_FROM = 2**17
-"""Number of samples times divisions above which screening is faster than products in float64."""
+"""Least number of samples times divisions for which screening is faster than products in float64."""
 
 FLOAT32_LIMIT = 2.0**10
 """Largest squared norm in a tile times the steepness of a kernel up to which distances are computed in float32.
