@@ -21,7 +21,8 @@ def relative(loss: Tensor, *, eps: float = 1e-7) -> Tensor:
         \frac{\nabla L}{\lvert L \rvert + \epsilon} \approx \nabla \log L
 
     MMD^2 on the features of one encoder may be a thousand times as large as on those of another. In a sum of relative
-    losses, each loss is reduced in the same proportion. The value is always about 1, so log the loss itself instead.
+    losses, each loss is reduced in the same proportion. The value is about 1 for any loss, so log the loss itself
+    instead.
 
     Use biased estimates of MMD^2. When the samples are good, an unbiased estimate is near zero with either sign, and
     its relative gradient is arbitrarily large. The self term of a reference is part of the value, so it must be
