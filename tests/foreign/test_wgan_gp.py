@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from foreign import small_digits as digits
 from foreign.wgan_gp import LAMBDA, MMD, NaiveMMD, Wasserstein, make_critic, train
+from processes import in_a_fork, meeting_file
+from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from torch_mmd_losses import MMDLoss, RBFMix, UsageWarning, gradient_penalty, interpolation_points
@@ -27,6 +30,20 @@ def test_three_backwards_are_one():
     loss = critic(fake).mean() - critic(real).mean() + LAMBDA * gradient_penalty(critic(points), inputs=points)
     loss.backward()
     assert_close(three, [parameter.grad for parameter in critic.parameters()])
+
+
+def test_a_backward_of_the_penalty_alone_is_refused_by_distributed_data_parallel(tmp_path):
+    real, fake = torch.randn(8, 1, 8, 8), torch.randn(8, 1, 8, 8)
+
+    def step():
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo", init_method=meeting_file(tmp_path), rank=0, world_size=1)
+        critic = DistributedDataParallel(make_critic(1))
+        Wasserstein().critic_backwards(critic, real, fake)
+        with pytest.raises(RuntimeError, match="^Expected to have finished reduction in the prior iteration"):
+            critic(real)
+
+    assert in_a_fork(step) == 0
 
 
 def test_a_second_backward_through_the_same_scores_is_refused_by_pytorch():
