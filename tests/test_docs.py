@@ -45,7 +45,7 @@ def test_the_code_after_the_smallest_change_runs(page):
     generator, idle = nn.Sequential(nn.Linear(128, 64), nn.Unflatten(1, (1, 8, 8))), SimpleNamespace()
     idle.zero_grad = idle.step = lambda: None
     namespace = {"torch": torch, "Discriminator": Discriminator, "loader": torch.randn(3, 6, 1, 8, 8)}
-    namespace |= {"G": generator, "netG": generator, "nz": 128, "device": "cpu"}
+    namespace |= {"G": generator, "netG": generator, "nz": 128, "device": "cpu", "weights_init": lambda module: None}
     namespace |= dict.fromkeys(["opt_d", "opt_g", "optimizerD", "optimizerG"], idle)
     exec(code, namespace)
     discriminator = namespace.get("D") or namespace["netD"]
