@@ -33,7 +33,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4294967296
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(KEEP_MEMORY)
 IN_PARALLEL := --numprocesses $(JOBS) --dist loadgroup
 # What these need for other purposes would replace NumPy or bring a gigabyte; their MMD runs without it.
-BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 sbi==0.27.0
+BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 pytorch-ignite==0.5.5 sbi==0.27.0 torchdrift==0.1.0.post1
 
 # Leaves out the tests of the scripts in examples/ and of programs of the shape of other people's.
 OF_PACKAGE := --ignore=tests/examples --ignore=tests/foreign

@@ -1,4 +1,4 @@
-"""The constants of other libraries, converted as `docs/faq.md` says, beside what these libraries compute.
+"""The constants of other libraries, converted as `docs/constants.md` says, compared with what these libraries compute.
 
 All scores are float64, so that a wrong factor cannot hide behind rounding.
 """
@@ -21,6 +21,7 @@ from torch_mmd_losses import (
     EnergyKernel,
     LaplaceKernel,
     PolynomialKernel,
+    RationalQuadraticKernel,
     RBFKernel,
     RBFMix,
     median_distance,
@@ -107,6 +108,26 @@ def test_torchmetrics_takes_means_over_subsets_of_equal_size():
         values.append(mmd2(*subsets, PolynomialKernel()))
     same(torch.stack(values).mean(), mean)
     same(torch.stack(values).std(correction=0), deviation)
+
+
+# torch-fidelity
+
+
+@pytest.mark.parametrize(
+    ("options", "kernel"),
+    [
+        ({}, PolynomialKernel()),
+        ({"kid_kernel_poly_degree": 2, "kid_kernel_poly_coef0": 0.3}, PolynomialKernel(2, offset=0.3)),
+        ({"kid_kernel_poly_gamma": 0.05}, (0.05 * 6) ** 3 * PolynomialKernel(3, offset=1 / (0.05 * 6))),
+        ({"kid_kernel": "rbf", "kid_kernel_rbf_sigma": 2.5}, RBFKernel(2.5)),
+    ],
+)
+def test_torch_fidelity_kernel_inception_distance(options, kernel):
+    module = imported("torch_fidelity.metric_kid")
+    real, fake = scores(11, 6, 1), scores(11, 6, 2, shift=0.3)
+    found = module.kid_features_to_metric(real, fake, kid_subsets=1, kid_subset_size=11, verbose=False, **options)
+    value = found[module.KEY_METRIC_KID_MEAN]
+    same(mmd2(real, fake, kernel), torch.tensor(value, dtype=torch.float64))
 
 
 # geomloss
@@ -250,3 +271,52 @@ def test_alibi_detect_takes_the_median_distance_of_the_reference_over_the_root_o
     ours = mmd2(real, fake, RBFKernel(median_distance(real) / 2**0.5))
     # It keeps the logarithm of this bandwidth in float32.
     assert float(ours) == pytest.approx(drift(real, fake, n_permutations=1)[1], rel=1e-5, abs=1e-7)
+
+
+# TorchDrift
+
+
+@SHAPES
+@pytest.mark.parametrize("lengthscale", [0.7, 2.0])
+def test_torchdrift_keeps_the_diagonals(lengthscale, m, n, d):
+    module = imported("torchdrift.detectors.mmd")
+    real, fake = (sample.detach() for sample in pair(m, n, d))
+    kernels = {
+        RBFKernel(lengthscale): module.GaussianKernel(lengthscale),
+        LaplaceKernel(lengthscale): module.ExpKernel(lengthscale),
+        RationalQuadraticKernel(0.6, lengthscale): module.RationalQuadraticKernel(lengthscale, alpha=0.6),
+    }
+    for kernel, theirs in kernels.items():
+        value = module.kernel_mmd(real, fake, n_perm=None, kernel=theirs)
+        same(mmd2(real, fake, kernel) + 1 / (m - 1) + 1 / (n - 1), value)
+
+
+def test_torchdrift_takes_the_median_of_all_pairs_with_their_diagonal():
+    module = imported("torchdrift.detectors.mmd")
+    real, fake = (sample.detach() for sample in pair(6, 4, 2))
+    pooled = torch.cat([real, fake])
+    kernel = RBFKernel(float(torch.cdist(pooled, pooled).median()))
+    same(mmd2(real, fake, kernel) + 1 / 5 + 1 / 3, module.kernel_mmd(real, fake, n_perm=None))
+
+
+# PyTorch-Ignite
+
+
+@pytest.mark.parametrize("var", [0.5, 4.0])
+def test_ignite_returns_the_root_of_the_mean_over_batches(var):
+    metric = imported("ignite.metrics").MaximumMeanDiscrepancy(var=var)
+    batches = [(scores(9, 3, seed), scores(9, 3, seed + 10, shift=0.8)) for seed in (1, 2)]
+    for batch in batches:
+        metric.update(batch)
+    mean = torch.stack([mmd2(*batch, RBFKernel(var**0.5)) for batch in batches]).mean()
+    assert float(mean) > 0
+    # It adds up in float32.
+    assert metric.compute() == pytest.approx(float(mean.sqrt()), rel=1e-6)
+
+
+def test_ignite_cuts_negative_values_off():
+    metric = imported("ignite.metrics").MaximumMeanDiscrepancy()
+    real = scores(9, 3, 1)
+    metric.update((real, real))
+    assert float(mmd2(real, real, RBFKernel())) < 0
+    assert metric.compute() == 0
