@@ -33,6 +33,18 @@ _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 FLOAT32_ROOM = 2.0**60
 """Largest squared norm times the steepness up to which the same holds for functions of squared distances."""
 
+NEAR_IN_FLOAT64 = {torch.float32: 1e-9, torch.float64: 1e-7}
+"""Squared distance, in units of the largest squared norm, above which an expansion in float64 has enough digits.
+
+For float64 scores these are nine digits, and for float32 scores seven.
+"""
+
+SHARE_OF_NEAR_PAIRS = 128
+"""A matrix may have at most one near pair in this many pairs: recomputing a pair takes as long as a hundred others.
+
+As many near pairs as rows and columns are always allowed, since samples are often compared with themselves.
+"""
+
 CLEAR = 2e5
 """Factor between a squared distance and its error above which values are right as above, for an elasticity of one."""
 
@@ -43,6 +55,46 @@ def is_expandable(largest: float, steepness: float) -> bool:
     Infinite or NaN scores may be expanded: the result is NaN, as it should be.
     """
     return not FLOAT64_LIMIT < largest * (SINGULAR if steepness == math.inf else steepness) < math.inf
+
+
+def near_in_float64(dtype: torch.dtype, largest: float, steepness: float) -> float:
+    """Return the squared distance below which an expansion in float64 lacks digits for a kernel, or zero.
+
+    Kernels of finite steepness do not need these digits. The slope of one of infinite steepness, such as a Laplace
+    kernel, grows without limit as scores come closer, so that errors of small distances are errors of gradients.
+
+    Args:
+        dtype: dtype of the scores as they were given.
+        largest: the largest squared norm of the scores around their centre.
+        steepness: see :class:`Conditioning`.
+    """
+    return NEAR_IN_FLOAT64[dtype] * largest if steepness == math.inf and largest < math.inf else 0.0
+
+
+def are_few(count: int, sq_dist: Tensor) -> bool:
+    """Whether some pairs of a matrix `(..., m, n)` are so few that their distances are computed one by one."""
+    most = sq_dist.numel()
+    ends = most // sq_dist.shape[-1] + most // sq_dist.shape[-2]
+    return count <= max(ends, most // SHARE_OF_NEAR_PAIRS)
+
+
+def repaired(sq_dist: Tensor, a: Tensor, b: Tensor, near: Tensor) -> Tensor | None:
+    """Return squared distances with those of near pairs from their differences, or None if these pairs are not few.
+
+    Args:
+        sq_dist: `(..., m, n)`.
+        a: `(..., m, d)` in the dtype of the distances.
+        b: `(..., n, d)`, likewise.
+        near: a mask of the near pairs.
+    """
+    places = near.nonzero(as_tuple=True)
+    if not len(places[0]):
+        return sq_dist
+    if not are_few(len(places[0]), sq_dist):
+        return None
+    *groups, row, column = places
+    at_row, at_column = (*groups, row), (*groups, column)
+    return sq_dist.index_put(places, (a[at_row] - b[at_column]).square().sum(-1))
 
 
 def can_be_clear(largest: float, steepness: float, elasticity: float) -> bool:
@@ -242,9 +294,20 @@ class Pairs:
             if largest * steepness <= self.float32_limit:
                 return distances
         distances, largest = self._computed("float64", lambda: _with_largest(*widened(a, b)))
-        if not is_expandable(largest, steepness):
+        expandable, near = is_expandable(largest, steepness), near_in_float64(a.dtype, largest, steepness)
+        if expandable and near:
+            distances, _ = self._computed("repaired", lambda: (self._repaired(distances, near), 0.0))
+        if not expandable:
             distances, _ = self._computed("differences", lambda: (differences_squared(*widened(a, b)), 0.0))
         return distances if by_hand else distances.to(a.dtype)
+
+    def _repaired(self, distances: Tensor, near: float) -> Tensor:
+        rows = widened(self.a.scores, self.b.scores)
+        close = distances.detach() < near
+        if self.same:
+            close &= ~self._equal_indices()
+        found = repaired(distances, *rows, close)
+        return differences_squared(*rows) if found is None else found
 
     def _computed(self, way: str, compute: Callable[[], tuple[Tensor, float]]) -> tuple[Tensor, float]:
         """Return distances and the largest squared norm, computed once for each way."""

@@ -24,7 +24,7 @@ from torch_mmd_losses.kernels.summands import (
     worst_conditioning,
 )
 from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
-from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
+from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted, ways_of_distances
 from torch_mmd_losses.pairs.tiles import tiles_at_once
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.results import BlockEstimate
@@ -224,12 +224,11 @@ def _add_group(
     a, b, distinct, weight = group
     every = slice(None)
     zeros = samples[a].shape[0] * samples[a].shape[1] if a == b else 0
-    ways = ways_of_distances(samples[a], samples[b], worst_conditioning(summands, samples[a]), None)
+    ways = ways_of_distances(samples[a], samples[b], worst_conditioning(summands, samples[a]), None, repaired=True)
     for distances in ways:  # pragma: no branch (the last way is always right)
         sq_dist = distances.of(every, every)
-        if a == b:
-            _diagonal(sq_dist).zero_()
-        if distances.are_right(sq_dist, zeros=zeros):
+        right, near = distances.repair(sq_dist, every, every, _diagonal(sq_dist) if a == b else None)
+        if right and distances.are_right(sq_dist, zeros=zeros):
             break
     value, slope, rate = values_and_slopes(summands, sq_dist, None, dtype=samples[a].dtype, keep=False)
     if distinct:
@@ -241,19 +240,36 @@ def _add_group(
         return
     # The gradient of f(|a_i - b_j|^2) is 2 f' (a_i - b_j); a pair within a sample counts in both orders.
     pull = (4 if a == b else 2) * rate * weight
+    apart = None if near is None else near.taken_from_(slope)
     slopes = row_sums if slope is value else slope.sum(2)
-    towards[a].add_(_weighted_differences(distances, slope, slopes, transposed=False), alpha=pull)
+    towards[a].add_(_weighted_differences(distances, slope, slopes, near, apart, transposed=False), alpha=pull)
     if a != b:
-        towards[b].add_(_weighted_differences(distances, slope, slope.sum(1), transposed=True), alpha=pull)
+        others = near and near.transposed()
+        found = _weighted_differences(distances, slope, slope.sum(1), others, apart, transposed=True)
+        towards[b].add_(found, alpha=pull)
 
 
-def _weighted_differences(distances: TileDistances, slope: Tensor, sums: Tensor, *, transposed: bool) -> Tensor:
-    """Return the sums of `slope * (x_i - y_j)` over `j`, in blocks, for `x` in the rows or, transposed, the columns."""
+def _weighted_differences(
+    distances: TileDistances,
+    slope: Tensor,
+    sums: Tensor,
+    near: NearPairs | None,
+    apart: Tensor | None,
+    *,
+    transposed: bool,
+) -> Tensor:
+    """Return the sums of `slope * (x_i - y_j)` over `j`, in blocks, for `x` in the rows or, transposed, the columns.
+
+    The slopes of near pairs are zero in `slope`, and given apart.
+    """
     x, y = (distances.b, distances.a) if transposed else (distances.a, distances.b)
     slope = slope.mT if transposed else slope
     if distances.far:
         return differences_weighted(slope, x, y).neg_()
-    return torch.baddbmm(sums.unsqueeze(2) * x, slope, y, alpha=-1)
+    found = torch.baddbmm(sums.unsqueeze(2) * x, slope, y, alpha=-1)
+    if near is not None and apart is not None:
+        found.index_put_(near.places[:-1], apart.unsqueeze(1) * -near.differences, accumulate=True)
+    return found
 
 
 def _diagonal(gram: Tensor) -> Tensor:

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import hand_written_gradients
-from torch_mmd_losses.distances import Sample, centred, differences_squared, is_expandable, squared_distances
+from torch_mmd_losses.distances import (
+    Sample,
+    centred,
+    differences_squared,
+    is_expandable,
+    near_in_float64,
+    repaired,
+    squared_distances,
+)
 from torch_mmd_losses.groups.call import Piece, Plan, Tensors, parts, pieces, whole_parts, zero_gradients, zeros
 from torch_mmd_losses.kernels.summands import (
     RadialSummand,
@@ -182,19 +190,39 @@ def _sq_dist(
     summands: Sequence[RadialSummand], a: Tensor, b: Tensor, same: Tensor | None, scale: Tensor | None
 ) -> Tensor:
     """Return the squared distances in units of the squared scale."""
+    dtype = a.dtype
     if has_fast_float64(a.device) or needs_float64(summands, a[0]):
         wide = a.to(total_dtype(a.device))
         a, b = wide, wide if b is a else b.to(wide.dtype)
     sq_dist = squared_distances(a, b, same)
-    if a.is_cpu and hand_written_gradients.reverse_mode_only(a, b) and not _are_expandable(summands, a, b, scale):
-        sq_dist = differences_squared(a, b)
+    if a.is_cpu and hand_written_gradients.reverse_mode_only(a, b):
+        sq_dist = _checked(summands, sq_dist, a, b, same, dtype, scale)
     return sq_dist if scale is None else sq_dist / scale.to(sq_dist.dtype).square().view(-1, 1, 1)
 
 
-def _are_expandable(summands: Sequence[RadialSummand], a: Tensor, b: Tensor, scale: Tensor | None) -> bool:
-    largest = max(float(scores.square().sum(-1).amax()) for scores in centred(a.detach(), b.detach()))
+def _checked(
+    summands: Sequence[RadialSummand],
+    sq_dist: Tensor,
+    a: Tensor,
+    b: Tensor,
+    same: Tensor | None,
+    dtype: torch.dtype,
+    scale: Tensor | None,
+) -> Tensor:
+    """Return squared distances, from differences where an expansion lacks digits."""
+    squares = [scores.square().sum(-1).amax(-1) for scores in centred(a.detach(), b.detach())]
+    of_groups = torch.maximum(*squares)
+    largest, steepness = float(of_groups.amax()), worst_conditioning(summands, a[0]).steepness
     smallest = 1.0 if scale is None else float(scale.detach().amin())
-    return is_expandable(largest, worst_conditioning(summands, a[0]).steepness / smallest**2)
+    if not is_expandable(largest, steepness / smallest**2):
+        return differences_squared(a, b)
+    unit = near_in_float64(dtype, 1.0, steepness)
+    if not unit:
+        return sq_dist
+    near = torch.where(of_groups.isfinite(), unit * of_groups, 0.0)
+    close = sq_dist.detach() < near.view(-1, 1, 1)
+    found = repaired(sq_dist, a, b, close if same is None else close & ~same)
+    return differences_squared(a, b) if found is None else found
 
 
 def _equal_indices(piece: Piece, a: Tensor, b: Tensor) -> Tensor:

@@ -151,5 +151,10 @@ def _gradient(pull: Tensor, distances: StackedDistances, scale: Tensor | None, r
         pull.div_(scale.to(total_dtype(scale.device)).square().to(pull.dtype).view(-1, 1, 1))
     if distances.far:
         return differences_weighted(pull, stack[:, rows], stack)
+    near = distances.near_pairs and distances.near_pairs.of_rows(rows)
+    apart = None if near is None else near.taken_from_(pull)
     pull.diagonal(rows.start, 1, 2).sub_(pull.sum(2))
-    return pull.to(stack.dtype) @ stack
+    found = pull.to(stack.dtype) @ stack
+    if near is not None and apart is not None:
+        near.add_displacements_(found, apart)
+    return found

@@ -17,10 +17,12 @@ from torch_mmd_losses.distances import (
     FLOAT32_ROOM,
     FLOAT32_SQUARES,
     FLOAT64_LIMIT,
+    NEAR_IN_FLOAT64,
     SINGULAR,
     differences_squared,
 )
 from torch_mmd_losses.kernels.contract import LARGEST, SMALLEST, Conditioning
+from torch_mmd_losses.pairs.near_pairs import StackedNearPairs, near_places
 from torch_mmd_losses.precision import total_dtype
 
 Numbers = npt.NDArray[np.float64]
@@ -37,6 +39,7 @@ class StackedDistances(NamedTuple):
         sq_dist: squared distances `(g, m + n, m + n)`, in units of the squared scale of each group.
         near: whether all distances are small enough to compute kernel values relative to their peak.
         far: whether even float64 cannot expand the distances, so that gradients should be sums of differences too.
+        near_pairs: pairs whose distances, and displacements, are computed from their differences.
     """
 
     groups: Tensor | None
@@ -45,6 +48,7 @@ class StackedDistances(NamedTuple):
     sq_dist: Tensor
     near: bool
     far: bool
+    near_pairs: StackedNearPairs | None = None
 
 
 class Demands(NamedTuple):
@@ -100,6 +104,13 @@ class Demands(NamedTuple):
         product = largest * np.where(np.isposinf(self.steepness), SINGULAR / self.unit, self.steepness)
         return np.logical_not((product > FLOAT64_LIMIT) & (product < math.inf))
 
+    def near_in_float64(self, largest: Numbers, dtype: torch.dtype) -> Numbers:
+        """Return the squared distance below which an expansion lacks digits for infinite steepness, or zero.
+
+        See :func:`torch_mmd_losses.distances.near_in_float64`.
+        """
+        return np.where(np.isfinite(largest) & self.right_in_float64(largest), NEAR_IN_FLOAT64[dtype] * largest, 0.0)
+
     def are_near(self, largest: Numbers) -> Mask:
         """Return the groups that have only distances up to `near`."""
         return (self.near > 0) & (4 * largest <= self.near)
@@ -146,8 +157,13 @@ def stacked_distances(
         gram = stack @ stack.mT
         largest = _largest(gram)
         right = demands.right_in_float64(largest)
-        sq_dist = _in_units(_expanded(gram), None if scale is None else scale[groups])
-        yield from _by_nearness(groups, right, demands.are_near(largest), stack, sq_dist)
+        is_singular = conditioning.steepness == math.inf
+        sq_dist = _expanded(gram, clamped=not is_singular)  # distances below zero are near
+        near_pairs = None
+        if is_singular:
+            near_pairs = _repaired(sq_dist, rows, demands.near_in_float64(largest, real.dtype))
+        _in_units(sq_dist, None if scale is None else scale[groups])
+        yield from _by_nearness(groups, right, demands.are_near(largest), stack, sq_dist, near_pairs)
         far = torch.from_numpy(np.flatnonzero(~right))
         if len(far):
             rows, groups = rows[far], groups[far]  # not around the centre, which rounds too
@@ -156,7 +172,12 @@ def stacked_distances(
 
 
 def _by_nearness(
-    groups: Tensor | None, right: Mask, near: Mask, stack: Tensor, sq_dist: Tensor
+    groups: Tensor | None,
+    right: Mask,
+    near: Mask,
+    stack: Tensor,
+    sq_dist: Tensor,
+    near_pairs: StackedNearPairs | None = None,
 ) -> Iterator[StackedDistances]:
     """Yield the distances once for near groups and once for all others, if there are any.
 
@@ -168,7 +189,23 @@ def _by_nearness(
     for i, (is_near, chosen) in enumerate(kinds):
         kept = None if chosen.all() else torch.from_numpy(np.flatnonzero(chosen))
         own = sq_dist if i + 1 == len(kinds) else sq_dist.clone()  # the kernel overwrites it
-        yield StackedDistances(groups, kept, stack, own, near=is_near, far=False)
+        yield StackedDistances(groups, kept, stack, own, near=is_near, far=False, near_pairs=near_pairs)
+
+
+def _repaired(sq_dist: Tensor, rows: Tensor, near: Numbers) -> StackedNearPairs | None:
+    """Compute the distances of near pairs anew, in place, and return these pairs.
+
+    Args:
+        sq_dist: `(g, m + n, m + n)`.
+        rows: real and fake scores `(g, m + n, d)` in float64.
+        near: squared distance below which a pair is near, one for each group.
+    """
+    places = near_places(sq_dist, torch.from_numpy(near).view(-1, 1, 1))
+    if places is None:
+        return None
+    pairs = StackedNearPairs(rows, places)
+    pairs.repair_(sq_dist)
+    return pairs
 
 
 def _centred(stack: Tensor) -> Tensor:
@@ -176,10 +213,14 @@ def _centred(stack: Tensor) -> Tensor:
     return stack.sub_(stack.mean(1, keepdim=True))
 
 
-def _expanded(gram: Tensor) -> Tensor:
-    """Return the squared distances, given the inner products of scores around their centre."""
+def _expanded(gram: Tensor, *, clamped: bool = True) -> Tensor:
+    """Return the squared distances, given the inner products of scores around their centre.
+
+    Those that rounding made negative are set to zero if `clamped`.
+    """
     squares = gram.diagonal(dim1=1, dim2=2)  # from the product, so that equal scores are at distance zero
-    return torch.sub(squares.unsqueeze(1), gram, alpha=2).add_(squares.unsqueeze(2)).clamp_min_(0)
+    sq_dist = torch.sub(squares.unsqueeze(1), gram, alpha=2).add_(squares.unsqueeze(2))
+    return sq_dist.clamp_min_(0) if clamped else sq_dist
 
 
 def _largest(gram: Tensor) -> Numbers:

@@ -25,7 +25,12 @@ from torch_mmd_losses.groups.call import (
 )
 from torch_mmd_losses.kernels.contract import Conditioning, is_moderate
 from torch_mmd_losses.kernels.summands import values_and_slopes, worst_conditioning
-from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
+from torch_mmd_losses.pairs.tile_distances import (
+    NearPairs,
+    TileDistances,
+    differences_weighted,
+    ways_of_distances,
+)
 from torch_mmd_losses.pairs.tiles import tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
 
@@ -86,7 +91,9 @@ def _add_part(
 ) -> None:
     """Add the contribution of a part of one group to its value and to the wanted gradients."""
     a, b = (one.samples()[sample][0] for sample in (part.a, part.b))
-    for distances in ways_of_distances(a, b, demands.conditioning, None):  # pragma: no branch (the last way is right)
+    for distances in ways_of_distances(  # pragma: no branch (the last way is right)
+        a, b, demands.conditioning, None, repaired=True
+    ):
         walk = _Walk(plan, part, one, demands, distances, gradients)
         if walk.is_right():
             break
@@ -145,10 +152,9 @@ class _Walk:
         for rows, columns in tiles(block, tile_side(self.plan.tile_size, block.a.device)):
             sq_dist = self.distances.of(rows, columns)
             diagonal = block.diagonal(sq_dist, rows, columns) if block.meets_diagonal(rows, columns) else None
-            zeros = 0
-            if part.is_within and diagonal is not None:
-                zeros = len(diagonal.zero_())
-            if not self.distances.are_right(sq_dist, zeros=zeros):
+            equal = diagonal if part.is_within else None
+            right, near = self.distances.repair(sq_dist, rows, columns, equal)
+            if not right or not self.distances.are_right(sq_dist, zeros=0 if equal is None else len(equal)):
                 return False
             if self.unit is not None:
                 sq_dist.mul_(self.unit.reciprocal().to(sq_dist.dtype))
@@ -160,13 +166,15 @@ class _Walk:
                 for matrix in (value, slope):
                     block.diagonal(matrix, rows, columns).zero_()
             mirrored = part.is_within and rows != columns  # the tile below the diagonal is the transpose of this one
-            self.sides[0].add(rows, columns, value, slope, rate)
-            if mirrored or not part.is_within:
-                transposed = value.T
-                self.sides[-1].add(columns, rows, transposed, transposed if slope is value else slope.T, rate)
             if kept is not None:
                 times = 2 if mirrored else 1
                 self.along += self.sides[0].weighted_sum(rows, columns, kept.mul_(slope)) * (times * rate)
+            apart = None if near is None else near.taken_from_(slope)
+            self.sides[0].add(rows, columns, value, slope, rate, near, apart)
+            if mirrored or not part.is_within:
+                transposed, pairs = value.T, near and near.transposed()
+                slopes = transposed if slope is value else slope.T
+                self.sides[-1].add(columns, rows, transposed, slopes, rate, pairs, apart)
         return True
 
 
@@ -190,8 +198,17 @@ class _Side:
             self.columns = y * other.unsqueeze(1)
             self.slopes, self.products = x.new_zeros(len(x), 1), torch.zeros_like(x)
 
-    def add(self, rows: slice, columns: slice, value: Tensor, slope: Tensor, rate: float) -> None:
-        """Add a tile."""
+    def add(
+        self,
+        rows: slice,
+        columns: slice,
+        value: Tensor,
+        slope: Tensor,
+        rate: float,
+        near: NearPairs | None,
+        apart: Tensor | None,
+    ) -> None:
+        """Add a tile, of which the slopes of near pairs are zero, and given apart."""
         other = self.other[columns]
         sums = value @ other
         self.values[rows] += sums
@@ -203,6 +220,10 @@ class _Side:
             return
         self.slopes[rows, 0].add_(sums if slope is value else slope @ other, alpha=rate)
         self.products[rows].addmm_(slope, self.columns[columns], alpha=rate)
+        if near is not None and apart is not None:
+            row, column = near.places
+            steps = (apart * other[column]).unsqueeze(1) * near.differences
+            self.products[rows].index_add_(0, row, steps, alpha=rate)
 
     def add_constant(self, number: Tensor, distinct: bool) -> None:
         """Add the sums of a constant: the number that was subtracted from the kernel values."""

@@ -21,6 +21,7 @@ from torch_mmd_losses.distances import (
     clamp_rounding_,
     differences_squared,
     is_expandable,
+    near_in_float64,
     number_of_pairs,
 )
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits
@@ -33,6 +34,7 @@ from torch_mmd_losses.kernels.summands import (
     values_and_slopes,
     worst_conditioning,
 )
+from torch_mmd_losses.pairs.near_pairs import StackedNearPairs, near_places
 from torch_mmd_losses.pairs.objective import Objective, Weights
 from torch_mmd_losses.pairs.tile_distances import differences_weighted
 from torch_mmd_losses.precision import total_dtype
@@ -62,7 +64,7 @@ def values_and_gradients(
     limits = [None if bounds == "none" else group_limits(summands, bounds) for _, bounds in objectives]
     factor = common_exponent(summands) if all([limit is None for limit in limits]) else None  # noqa: C419 (faster)
     conditioning = worst_conditioning(summands, real)
-    stack, sq_dist, far_apart, largest = stacked_distances(real, fake, factor, conditioning)
+    stack, sq_dist, far_apart, largest, near = stacked_distances(real, fake, factor, conditioning)
     # Where the weights of all pairs add up to zero, the peak of the kernel may be subtracted from its values.
     excess = are_near(summands, conditioning, largest, real) and all(
         abs(sum(weights)) <= BALANCED for weights, _ in objectives
@@ -80,6 +82,7 @@ def values_and_gradients(
         value, slope, rate = mapped
         omega, scales, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
         pull = slope * omega
+        apart = None if near is None else near.taken_from_(pull)
         sums = pull.sum(1)
         losses.append(torch.dot(sums if slope is value else (value * omega).sum(1), scales))
         if gradients:
@@ -91,6 +94,8 @@ def values_and_gradients(
             if pull.dtype != stack.dtype:  # this check costs less than a conversion that changes nothing
                 pull = pull.to(stack.dtype)
             found.append(torch.addmm(stack, pull, stack, beta=0, alpha=-4 * rate * scale))
+            if near is not None and apart is not None:
+                near.add_displacements_(found[-1], apart, -4 * rate * scale)
     if stack.dtype != real.dtype:
         found = [gradient.to(real.dtype) for gradient in found]
     return losses, found
@@ -105,7 +110,7 @@ def group_limits(summands: Sequence[RadialSummand], bounds: Bounds) -> list[Grou
 
 def stacked_distances(
     real: Tensor, fake: Tensor, factor: float | None, conditioning: Conditioning
-) -> tuple[Tensor, Tensor, bool, float]:
+) -> tuple[Tensor, Tensor, bool, float, StackedNearPairs | None]:
     """Return the stacked scores `(m + n, d)` around their centre, and `factor` times their squared distances.
 
     The distances are `(m + n, m + n)`. Both are in a dtype in which differences of scores are precise: float32, unless
@@ -113,7 +118,8 @@ def stacked_distances(
     must read a number. On a CPU, reading it costs less than float64. On other devices it would need a synchronisation,
     so the dtype there is always float64. The third result is whether even float64 is not enough, on a CPU: distances
     are then sums of squared differences, and gradients should be sums of differences too. The fourth result is the
-    largest squared norm around the centre for distances in float32; for all others it is infinite.
+    largest squared norm around the centre for distances in float32; for all others it is infinite. The fifth result is
+    the near pairs, whose distances were computed from differences, as their part of the gradients should be.
     """
     stack = torch.cat([real, fake])
     unit = factor or 1.0
@@ -125,18 +131,29 @@ def stacked_distances(
             enough = largest * steepness <= FLOAT32_LIMIT
             if enough and factor is not None:
                 # A Gaussian of a distance that rounding made negative exceeds one by less than its own error.
-                return stack, _unclamped(gram, squares), False, largest
+                return stack, _unclamped(gram, squares), False, largest, None
             if enough or can_be_clear(largest, steepness, elasticity):
                 distances = clamp_rounding_(_unclamped(gram, squares), factor)
                 if enough or are_clear_of_rounding(distances, largest * unit, elasticity, len(stack)):
-                    return stack, distances, False, largest
+                    return stack, distances, False, largest, None
             stack = torch.cat([real, fake])
         stack = stack.to(total_dtype(stack.device))
     gram, squares = _centred_gram(stack, unit)
-    if stack.is_cpu and not is_expandable(_largest(squares, unit), conditioning.steepness):
+    largest = _largest(squares, unit) if stack.is_cpu else 0.0
+    if not is_expandable(largest, conditioning.steepness):
         stack = torch.cat([real, fake]).double()  # not around the centre, which rounds too
-        return stack, differences_squared(stack, stack).mul_(unit), True, math.inf
-    return stack, clamp_rounding_(_unclamped(gram, squares), factor), False, math.inf
+        return stack, differences_squared(stack, stack).mul_(unit), True, math.inf, None
+    distances = _unclamped(gram, squares)
+    least = near_in_float64(real.dtype, largest, conditioning.steepness)
+    near = None
+    if not least:
+        clamp_rounding_(distances, factor)
+    else:  # distances below zero are near
+        places = near_places(distances, least)
+        if places is not None:
+            near = StackedNearPairs(torch.cat([real, fake]).double(), places)
+            near.repair_(distances)
+    return stack, distances, False, math.inf, near
 
 
 def _centred_gram(stack: Tensor, factor: float) -> tuple[Tensor, Tensor]:

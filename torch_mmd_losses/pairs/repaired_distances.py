@@ -14,6 +14,7 @@ from torch_mmd_losses.distances import (
     FLOAT32_LIMIT,
     FLOAT32_ROOM,
     FLOAT32_SQUARES,
+    NEAR_IN_FLOAT64,
     centred,
     is_expandable,
     widened,
@@ -29,9 +30,6 @@ NEAR_FOR_DIFFERENCES = 2e-4
 
 A sum of weighted differences follows from products with the scores themselves, which are rounded to seven digits.
 """
-
-NEAR_IN_FLOAT64 = 1e-7
-"""The same limit in float64, above which squared distances have nine digits."""
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -60,7 +58,8 @@ def ways_of_repaired_distances(
         squares = _squares(left), _squares(right)
         largest = largest_square(squares)
         if wide:
-            near = NEAR_IN_FLOAT64 * largest if is_expandable(largest, conditioning.steepness) else math.inf
+            expandable = is_expandable(largest, conditioning.steepness)
+            near = NEAR_IN_FLOAT64[torch.float64] * largest if expandable else math.inf
         else:
             near = near_distance(function, use, a, largest)
         if near < math.inf:

@@ -12,27 +12,23 @@ from torch import Tensor
 from torch_mmd_losses.distances import (
     FLOAT32_LIMIT,
     are_clear_of_rounding,
+    are_few,
     can_be_clear,
     centred,
     clamp_rounding_,
     differences_squared,
     distance_factors,
     is_expandable,
+    near_in_float64,
     squared_norms,
     widened,
 )
 from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.precision import total_dtype
 
-SHARE_OF_NEAR_PAIRS = 128
-"""A tile may have at most one near pair in this many pairs: recomputing a pair takes as long as a hundred others.
-
-As many near pairs as rows and columns are always allowed, since samples are often compared with themselves.
-"""
-
 
 class NearPairs(NamedTuple):
-    """Pairs of a tile that are too near for an expansion in float32. Their distances were recomputed.
+    """Pairs of a tile that are too near for an expansion. Their distances were recomputed.
 
     Attributes:
         places: the indices of the pairs in the tile, a tensor `(k,)` for each of its dimensions.
@@ -41,6 +37,16 @@ class NearPairs(NamedTuple):
 
     places: tuple[Tensor, ...]
     differences: Tensor
+
+    def chosen(self, which: Tensor) -> NearPairs:
+        """Return some of the pairs, given by a mask."""
+        return NearPairs(tuple(index[which] for index in self.places), self.differences[which])
+
+    def taken_from_(self, weights: Tensor) -> Tensor:
+        """Return the weights of the pairs `(k,)` in a tile, and set them to zero."""
+        own = weights[self.places]
+        weights[self.places] = 0.0
+        return own
 
     def transposed(self) -> NearPairs:
         """Return the same pairs of the transposed tile."""
@@ -121,9 +127,7 @@ class TileDistances:
             closest = float(sq_dist.amax() if unit < 0 else sq_dist.amin())
             if closest / unit < self.near:
                 near = sq_dist > self.near * unit if unit < 0 else sq_dist < self.near * unit
-                count, most = int(near.sum()), sq_dist.numel()
-                ends = most // sq_dist.shape[-1] + most // sq_dist.shape[-2]
-                right = count <= max(ends, most // SHARE_OF_NEAR_PAIRS)
+                right = are_few(int(near.sum()), sq_dist)
                 if right:
                     found = self._computed_anew(sq_dist, rows, columns, near.nonzero(as_tuple=True))
         if equal is not None:
@@ -152,7 +156,7 @@ class TileDistances:
 
 
 def ways_of_distances(
-    a: Tensor, b: Tensor, conditioning: Conditioning, factor: float | None
+    a: Tensor, b: Tensor, conditioning: Conditioning, factor: float | None, *, repaired: bool = False
 ) -> Iterator[TileDistances]:
     """Yield ways to compute the distances of scores, each more precise than the previous way; the last is always right.
 
@@ -165,6 +169,8 @@ def ways_of_distances(
         b: scores `(..., n, d)`, or `a`.
         conditioning: of the kernel.
         factor: see :class:`TileDistances`.
+        repaired: whether the caller will :meth:`~TileDistances.repair` the distances of each tile. Those of kernels of
+            infinite steepness then have all their digits also in float64 on a CPU.
     """
     steepness, elasticity, is_moderate = conditioning
     if not a.is_cpu:
@@ -173,7 +179,7 @@ def ways_of_distances(
             a, b = wide, wide if a is b else b.to(wide.dtype)
         yield TileDistances(*centred(*widened(a, b)), factor, far=False)
         return
-    is_single = a.dtype == torch.float32
+    is_single, dtype = a.dtype == torch.float32, a.dtype
     left, right = centred(a, b)
     squares = squared_norms(left, right)
     largest = largest_square(squares)
@@ -189,9 +195,11 @@ def ways_of_distances(
         left, right = centred(a, b)
         squares = squared_norms(left, right)
         largest = largest_square(squares)
-    if is_expandable(largest, steepness):
-        yield TileDistances(left, right, factor, far=False, squares=squares)
-    else:
+    expandable = is_expandable(largest, steepness)
+    near = near_in_float64(dtype, largest, steepness) if repaired and expandable else 0.0
+    if expandable:
+        yield TileDistances(left, right, factor, far=False, squares=squares, near=near, scores=(a, b))
+    if near or not expandable:
         yield TileDistances(a, b, factor, far=True)  # not around the centre, which rounds too
 
 

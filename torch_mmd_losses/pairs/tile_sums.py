@@ -26,7 +26,8 @@ from torch_mmd_losses.kernels.summands import (
     worst_conditioning,
 )
 from torch_mmd_losses.pairs import tile_sums_by_autograd
-from torch_mmd_losses.pairs.tile_distances import differences_weighted, ways_of_distances
+from torch_mmd_losses.pairs.half_gradient import HalfGradient
+from torch_mmd_losses.pairs.tile_distances import NearPairs, ways_of_distances
 from torch_mmd_losses.pairs.tiles import Block, tiles
 from torch_mmd_losses.precision import total_dtype
 
@@ -106,16 +107,16 @@ def _radial_sums(
     dtype, unbounded = block.a.dtype, len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
     factor = common_exponent(summands) if unbounded else None
     conditioning = worst_conditioning(summands, block.a)
-    ways = ways_of_distances(block.a, block.b, conditioning, factor)
+    ways = ways_of_distances(block.a, block.b, conditioning, factor, repaired=True)
     for distances in ways:  # pragma: no branch (the last way is always right)
         accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
         excess = are_near(summands, conditioning, distances.largest, block.a)
         for rows, columns in tiles(block, side, at_once, merged=True):
             sq_dist = distances.of(rows, columns)
-            diagonal, zeros = block.meets_diagonal(rows, columns), 0
-            if diagonal and block.same:
-                zeros = len(block.diagonal(sq_dist, rows, columns).zero_())
-            if not distances.are_right(sq_dist, zeros=zeros):
+            diagonal = block.meets_diagonal(rows, columns)
+            equal = block.diagonal(sq_dist, rows, columns) if diagonal and block.same else None
+            right, near = distances.repair(sq_dist, rows, columns, equal)
+            if not right or not distances.are_right(sq_dist, zeros=0 if equal is None else len(equal)):
                 break  # start anew, more precisely
             for i, choice in enumerate(limits):
                 if factor is None:
@@ -126,7 +127,7 @@ def _radial_sums(
                 if diagonal and block.distinct:
                     for matrix in mapped[:2]:
                         block.diagonal(matrix, rows, columns).zero_()
-                accumulators[i].add(rows, columns, mapped)
+                accumulators[i].add(rows, columns, mapped, near)
         else:
             break
     sums = [accumulator.result(dtype) for accumulator in accumulators]
@@ -143,10 +144,10 @@ class _Accumulator:
     def __init__(self, a: Tensor, b: Tensor, symmetric: bool, wanted: Wanted, far: bool) -> None:
         self.symmetric = symmetric
         self.values = torch.zeros(a.shape[0], dtype=total_dtype(a.device), device=a.device)
-        self.to_a = _Gradient(a, b, far) if wanted[0] else None
-        self.to_b = self.to_a if self.symmetric else _Gradient(b, a, far) if wanted[1] else None
+        self.to_a = HalfGradient(a, b, far) if wanted[0] else None
+        self.to_b = self.to_a if self.symmetric else HalfGradient(b, a, far) if wanted[1] else None
 
-    def add(self, rows: slice, columns: slice, mapped: ValueAndSlope) -> None:
+    def add(self, rows: slice, columns: slice, mapped: ValueAndSlope, near: NearPairs | None) -> None:
         value, slope, rate = mapped
         height = above = value.shape[0]
         if self.symmetric:  # rows above the square on the diagonal stand for columns below it too
@@ -155,35 +156,20 @@ class _Accumulator:
         self.values[rows].add_(row_sums, alpha=2 if self.symmetric and above == height else 1)
         if 0 < above < height:
             self.values[rows][:above].add_(row_sums[:above])
+        apart = None if near is None else near.taken_from_(slope)
         if self.to_a is not None:
-            self.to_a.add(rows, columns, slope, row_sums if slope is value else slope.sum(1), rate)
+            sums = row_sums if slope is value else None
+            self.to_a.add(rows, columns, slope, rate, sums=sums, near=near, apart=apart)
         if self.to_b is not None and above:
             upper = slope[:above] if above < height else slope
-            self.to_b.add(columns, slice(rows.start, rows.start + above), upper.T, upper.sum(0), rate)
+            if near is not None and apart is not None:
+                in_upper = near.places[0] < above
+                near, apart = near.chosen(in_upper).transposed(), apart[in_upper]
+            others = slice(rows.start, rows.start + above)
+            self.to_b.add(columns, others, upper.T, rate, sums=upper.sum(0), near=near, apart=apart)
 
     def result(self, dtype: torch.dtype) -> SumWithGradients:
         factor = 4.0 if self.symmetric else 2.0  # a pair within a set counts in both orders
         to_a = None if self.to_a is None else self.to_a.result(factor).to(dtype)
         to_b = None if self.to_b is None or self.symmetric else self.to_b.result(factor).to(dtype)
         return SumWithGradients(self.values.sum(), to_a, to_b)
-
-
-class _Gradient:
-    """Half the gradient of a sum of `f(|x_i - y_j|^2)` with respect to `x`.
-
-    This is the sum of `f' (x_i - y_j)` over `j`, which follows from the sums of `f'` and of `f' y_j`.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, far: bool) -> None:
-        self.x, self.y, self.far = x, y, far
-        self.slopes, self.products = x.new_zeros(x.shape[0]), torch.zeros_like(x)
-
-    def add(self, own: slice, other: slice, slope: Tensor, sums: Tensor, rate: float) -> None:
-        if self.far:
-            self.products[own].add_(differences_weighted(slope, self.x[own], self.y[other]), alpha=rate)
-            return
-        self.slopes[own].add_(sums, alpha=rate)
-        self.products[own].addmm_(slope, self.y[other], alpha=rate)
-
-    def result(self, factor: float) -> Tensor:
-        return self.products.addcmul_(self.slopes.unsqueeze(1), self.x, value=-1).mul_(-factor)

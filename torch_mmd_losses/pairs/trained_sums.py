@@ -13,7 +13,8 @@ from torch_mmd_losses.distances import Sample
 from torch_mmd_losses.kernels import trained_tensors
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, worst_conditioning
-from torch_mmd_losses.pairs.tile_distances import TileDistances, differences_weighted, ways_of_distances
+from torch_mmd_losses.pairs.half_gradient import HalfGradient
+from torch_mmd_losses.pairs.tile_distances import TileDistances, ways_of_distances
 from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
 
@@ -110,16 +111,16 @@ def _radial_sums(
 ) -> list[Sums]:
     stand_ins = trained_tensors.stand_ins_of(kernels.tensors)
     for distances in ways_of_distances(  # pragma: no branch (the last way is always right)
-        block.a, block.b, worst_conditioning(kernels.radial, block.a), None
+        block.a, block.b, worst_conditioning(kernels.radial, block.a), None, repaired=True
     ):
         sums = [zeros(kernels, block, Wanted(False, False, wanted.tensors)) for _ in choices]
         pulls = [_pulls(distances, block, wanted) for _ in choices]
         for rows, columns in tiles(block, side):
             sq_dist = distances.of(rows, columns)
             diagonal = block.meets_diagonal(rows, columns)
-            if diagonal and block.same:
-                block.diagonal(sq_dist, rows, columns).zero_()
-            if not distances.are_right(sq_dist, zeros=sq_dist.shape[0] if diagonal and block.same else 0):
+            equal = block.diagonal(sq_dist, rows, columns) if diagonal and block.same else None
+            right, near = distances.repair(sq_dist, rows, columns, equal)
+            if not right or not distances.are_right(sq_dist, zeros=0 if equal is None else len(equal)):
                 break  # start anew, more precisely
             twice = block.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
             counted = None
@@ -135,10 +136,11 @@ def _radial_sums(
                 if tile.slope is None:
                     continue
                 slope = tile.slope.to(distances.a.dtype)
+                own = None if near is None else near.taken_from_(slope)
                 if to_a is not None:
-                    to_a.add(rows, columns, slope, tile.rate)
+                    to_a.add(rows, columns, slope, tile.rate, near=near, apart=own)
                 if to_b is not None and (twice or not block.symmetric):
-                    to_b.add(columns, rows, slope.T, tile.rate)
+                    to_b.add(columns, rows, slope.T, tile.rate, near=near and near.transposed(), apart=own)
         else:
             factor = 4.0 if block.symmetric else 2.0  # a pair within a set counts in both orders
             for i, (to_a, to_b) in enumerate(pulls):
@@ -305,27 +307,9 @@ def _add_others(kernels: Trained, block: Block, sums: Sums, side: int) -> None:
                     target.add_(next(found), alpha=times)
 
 
-def _pulls(distances: TileDistances, block: Block, wanted: Wanted) -> tuple[_Gradient | None, _Gradient | None]:
+def _pulls(distances: TileDistances, block: Block, wanted: Wanted) -> tuple[HalfGradient | None, HalfGradient | None]:
     """Return the accumulators of the gradients with respect to rows and columns, one for both if they are the same."""
-    to_a = _Gradient(distances.a, distances.b, distances.far) if wanted.a else None
+    to_a = HalfGradient(distances.a, distances.b, distances.far) if wanted.a else None
     if block.symmetric:
         return to_a, to_a
-    return to_a, _Gradient(distances.b, distances.a, distances.far) if wanted.b else None
-
-
-class _Gradient:
-    """Half the gradient of a sum of `f(|x_i - y_j|^2)` with respect to `x`: the sum of `f' (x_i - y_j)` over `j`."""
-
-    def __init__(self, x: Tensor, y: Tensor, far: bool) -> None:
-        self.x, self.y, self.far = x, y, far
-        self.slopes, self.products = x.new_zeros(x.shape[0]), torch.zeros_like(x)
-
-    def add(self, own: slice, other: slice, slope: Tensor, rate: float) -> None:
-        if self.far:
-            self.products[own].add_(differences_weighted(slope, self.x[own], self.y[other]), alpha=rate)
-            return
-        self.slopes[own].add_(slope.sum(1), alpha=rate)
-        self.products[own].addmm_(slope, self.y[other], alpha=rate)
-
-    def result(self, factor: float) -> Tensor:
-        return self.products.addcmul_(self.slopes.unsqueeze(1), self.x, value=-1).mul_(-factor)
+    return to_a, HalfGradient(distances.b, distances.a, distances.far) if wanted.b else None
