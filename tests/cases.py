@@ -100,10 +100,10 @@ CASES = {
         peak=0.75,
     ),
     "rational_quadratic_length": KernelCase(
-        lambda: RationalQuadraticKernel(20.0, length_scale=0.6), lambda a, b: _rq(_sq(a, b), 20.0, 0.6)
+        lambda: RationalQuadraticKernel(20.0, length=0.6), lambda a, b: _rq(_sq(a, b), 20.0, 0.6)
     ),
     "rational_quadratic_mix_length": KernelCase(
-        lambda: RationalQuadraticMix((0.4, 3.0), weights=(0.5, 0.25), length_scale=2.5),
+        lambda: RationalQuadraticMix((0.4, 3.0), weights=(0.5, 0.25), length=2.5),
         lambda a, b: 0.5 * _rq(_sq(a, b), 0.4, 2.5) + 0.25 * _rq(_sq(a, b), 3.0, 2.5),
         peak=0.75,
     ),

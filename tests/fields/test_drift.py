@@ -331,7 +331,7 @@ def test_kernels_of_users_and_with_heavy_tails():
 
     for normalise in ("none", "rows", "rows_and_columns"):
         found = drift(FAKE, REAL, kernel=Cauchy(), normalise=normalise)
-        expected = drift(FAKE, REAL, kernel=RationalQuadraticKernel(1.0, length_scale=0.5**0.5), normalise=normalise)
+        expected = drift(FAKE, REAL, kernel=RationalQuadraticKernel(1.0, length=0.5**0.5), normalise=normalise)
         assert_close(found, expected)
 
 

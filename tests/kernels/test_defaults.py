@@ -44,7 +44,7 @@ def _seeded():
 
 def _everything(real, fake):
     """Return a number or more of each public function."""
-    mixture = RBFMix() + RationalQuadraticMix(length_scale=2) + 0.5 * LinearKernel()
+    mixture = RBFMix() + RationalQuadraticMix(length=2) + 0.5 * LinearKernel()
     every = mixture + PolynomialKernel() + EnergyKernel() + RBFBKernel() + Own()
     leaf = real.clone().requires_grad_()
     value = mmd2(leaf, fake, every)

@@ -34,7 +34,7 @@ PEAKED = {
     "rbf_b": RBFBKernel(300.0),
     "rbf_mix": RBFMix((300.0, 900.0), weights=(2, 3)),
     "rational_quadratic": RationalQuadraticKernel(0.7, 300.0),
-    "rational_quadratic_mix": RationalQuadraticMix((0.2, 2.0, 1e20), length_scale=300.0),
+    "rational_quadratic_mix": RationalQuadraticMix((0.2, 2.0, 1e20), length=300.0),
     "laplace": LaplaceKernel(300.0),
     "laplace_floor": LaplaceKernel(300.0, floor=1.0),
     "matern_32": MaternKernel(1.5, 300.0),

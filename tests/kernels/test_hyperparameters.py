@@ -148,7 +148,7 @@ def test_states_that_are_no_numbers_are_refused():
         RBFKernel().set_extra_state(RBFKernel().get_extra_state() * torch.tensor([1.0, 1e35]))
     # Without a length scale, as before there was one.
     old = type("Old", (RationalQuadraticKernel,), {"_hyperparameters": ("alpha",)})()
-    with pytest.raises(ValueError, match=r"expected \['alpha', 'length_scale'\] with \[1, 1\] numbers, got 1 numbers"):
+    with pytest.raises(ValueError, match=r"expected \['alpha', 'length'\] with \[1, 1\] numbers, got 1 numbers"):
         RationalQuadraticKernel().load_state_dict(old.state_dict())
 
 
@@ -268,10 +268,10 @@ def test_numbers_that_no_precision_can_hold_are_refused(bad):
     for make, name in [
         (lambda: RBFKernel(bad), "sigma"),
         (lambda: RationalQuadraticKernel(bad), "alpha"),
-        (lambda: RationalQuadraticKernel(length_scale=bad), "length_scale"),
+        (lambda: RationalQuadraticKernel(length=bad), "length"),
         (lambda: RBFMix((1, bad)), r"sigmas\[1\]"),
         (lambda: RationalQuadraticMix((bad,)), r"alphas\[0\]"),
-        (lambda: RationalQuadraticMix(length_scale=bad), "length_scale"),
+        (lambda: RationalQuadraticMix(length=bad), "length"),
         (lambda: RBFMix((1, 2), weights=(1, bad)), r"weights\[1\]"),
         (lambda: RBFBKernel(bad), "sigma"),
         (lambda: PolynomialKernel(offset=bad), "offset"),

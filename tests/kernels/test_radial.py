@@ -99,7 +99,7 @@ def close_to_reference(found, expected, values):
 def test_rational_quadratics_keep_their_digits_for_any_shape(dtype, alpha, length):
     sq_dist = torch.cat([torch.zeros(1), torch.logspace(-8, 2, 60)]).to(dtype) * length**2
     values, slopes = _reference(sq_dist, alpha, length)
-    for kernel in (RationalQuadraticKernel(alpha, length), RationalQuadraticMix((alpha,), length_scale=length)):
+    for kernel in (RationalQuadraticKernel(alpha, length), RationalQuadraticMix((alpha,), length=length)):
         points = sq_dist.clone().requires_grad_()
         found = kernel.from_sq_dist(points)
         (slope,) = torch.autograd.grad(found.sum(), points)
@@ -130,11 +130,11 @@ def test_large_and_small_shapes_in_all_passes(alpha):
 
 
 @given(alpha=shapes, length=positive, factor=positive)
-def test_length_scales_have_the_units_of_the_scores(alpha, length, factor):
+def test_lengths_have_the_units_of_the_scores(alpha, length, factor):
     a, b = scores(3, 2, 1), scores(4, 2, 2)
     for make in (
         lambda length: RationalQuadraticKernel(alpha, length),
-        lambda length: RationalQuadraticMix((alpha, 1.5), weights=(2, 3), length_scale=length),
+        lambda length: RationalQuadraticMix((alpha, 1.5), weights=(2, 3), length=length),
     ):
         assert_close(make(factor * length)(factor * a, factor * b), make(length)(a, b), rtol=1e-9, atol=0)
         # The same distribution of the frequencies.
@@ -145,7 +145,7 @@ def test_length_scales_have_the_units_of_the_scores(alpha, length, factor):
 
 
 @given(alpha=shapes)
-def test_a_length_scale_of_one_changes_no_bit(alpha):
+def test_a_length_of_one_changes_no_bit(alpha):
     sq_dist = torch.linspace(0, 9, 50)
     for dtype in (torch.float32, torch.float64):
         x = sq_dist.to(dtype)
@@ -162,18 +162,18 @@ def test_a_length_scale_of_one_changes_no_bit(alpha):
 def test_the_inverse_multiquadric_of_autoencoders():
     a, b, c = scores(3, 4, 1), scores(5, 4, 2), 2 * 4 * 1.7
     expected = c / (c + torch.cdist(a, b).square())
-    assert_close(RationalQuadraticKernel(1.0, length_scale=(c / 2) ** 0.5)(a, b), expected)
+    assert_close(RationalQuadraticKernel(1.0, length=(c / 2) ** 0.5)(a, b), expected)
 
 
-def test_length_scales_are_shown_and_saved():
-    kernel = RationalQuadraticMix((1, 2), length_scale=3)
-    assert repr(kernel) == "RationalQuadraticMix(alphas=(1.0, 2.0), weights=(1.0, 1.0), length_scale=3.0)"
-    assert repr(RationalQuadraticKernel(2, 3)) == "RationalQuadraticKernel(alpha=2.0, length_scale=3.0)"
+def test_lengths_are_shown_and_saved():
+    kernel = RationalQuadraticMix((1, 2), length=3)
+    assert repr(kernel) == "RationalQuadraticMix(alphas=(1.0, 2.0), weights=(1.0, 1.0), length=3.0)"
+    assert repr(RationalQuadraticKernel(2, 3)) == "RationalQuadraticKernel(alpha=2.0, length=3.0)"
     fresh = RationalQuadraticMix((1, 1))
     fresh.load_state_dict(kernel.state_dict())
-    assert fresh.length_scale == 3
-    kernel.length_scale = 4
-    assert kernel.length_scale == 4
+    assert fresh.length == 3
+    kernel.length = 4
+    assert kernel.length == 4
     with pytest.raises(TypeError, match="takes from 1 to 2 positional arguments"):
         RationalQuadraticMix((1, 2), None, 3.0)
 

@@ -49,7 +49,7 @@ KERNELS = {
     "rational_quadratic_large": lambda c: RationalQuadraticKernel(1e4, c),
     "rational_quadratic_gaussian": lambda c: RationalQuadraticKernel(1e25, c),
     "rational_quadratic_flat": lambda c: RationalQuadraticKernel(1e-7, c),
-    "rational_quadratic_mix": lambda c: RationalQuadraticMix(length_scale=c),
+    "rational_quadratic_mix": lambda c: RationalQuadraticMix(length=c),
     "energy": lambda c: EnergyKernel() / c,
     "laplace": lambda c: LaplaceKernel(c, floor=0.8 * c),
     "matern_12": lambda c: MaternKernel(0.5, c),

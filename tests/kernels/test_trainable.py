@@ -35,10 +35,10 @@ from torch_mmd_losses.kernels import trained_profiles
 KERNELS = {
     "RBFKernel": (RBFKernel, {"sigma": 2.0}),
     "RBFMix": (RBFMix, {"sigmas": (0.5, 2.0), "weights": (0.25, 3.0)}),
-    "RationalQuadraticKernel": (RationalQuadraticKernel, {"alpha": 0.7, "length_scale": 3.0}),
+    "RationalQuadraticKernel": (RationalQuadraticKernel, {"alpha": 0.7, "length": 3.0}),
     "RationalQuadraticMix": (
         RationalQuadraticMix,
-        {"alphas": (0.5, 20.0), "weights": (0.25, 3.0), "length_scale": 3.0},
+        {"alphas": (0.5, 20.0), "weights": (0.25, 3.0), "length": 3.0},
     ),
     "LaplaceKernel": (LaplaceKernel, {"scale": 2.0}),
     "MaternKernel": (MaternKernel, {"length": 2.0}),
@@ -130,7 +130,7 @@ def test_wrong_arguments_are_refused():
         (lambda: RBFKernel(nn.Parameter(torch.ones(()))), TypeError, "sigma: .*numbers and trainable=True"),
         (lambda: RBFMix(torch.ones(2)), TypeError, "sigmas: .*numbers and trainable=True"),
         (lambda: RBFMix([torch.ones(()), 1.0]), TypeError, r"sigmas\[0\]: .*numbers and trainable=True"),
-        (lambda: RationalQuadraticKernel(length_scale=torch.ones(())), TypeError, "length_scale: .*trainable=True"),
+        (lambda: RationalQuadraticKernel(length=torch.ones(())), TypeError, "length: .*trainable=True"),
         (lambda: RationalQuadraticMix(torch.ones(2)), TypeError, "alphas: .*trainable=True"),
         (lambda: RBFKernel(True), TypeError, "sigma: expected a real number, got True of type bool$"),
         (lambda: RBFBKernel(trainable=True), TypeError, "trainable"),

@@ -124,7 +124,7 @@ KERNELS = {
     "RBFMix": with_parameters(lambda: RBFMix((0.7, 2.0), weights=(0.4, 1.5), trainable=True)),
     "RationalQuadraticKernel": with_parameters(lambda: RationalQuadraticKernel(0.7, 1.3, trainable=True)),
     "RationalQuadraticMix": with_parameters(
-        lambda: RationalQuadraticMix((0.5, 9.0), weights=(0.4, 1.5), length_scale=1.3, trainable=True)
+        lambda: RationalQuadraticMix((0.5, 9.0), weights=(0.4, 1.5), length=1.3, trainable=True)
     ),
     "LaplaceKernel": with_parameters(lambda: LaplaceKernel(1.3, trainable=True)),
     "MaternKernel": with_parameters(lambda: MaternKernel(2.5, 1.3, trainable=True)),

@@ -223,9 +223,9 @@ _LOGS: dict[Callable[..., Tensor], Callable[[Any], list[Log]]] = {
     RBFKernel.from_sq_dist: lambda kernel: [_gaussian(kernel.sigma)],
     RBFBKernel.from_sq_dist: lambda kernel: [_gaussian(kernel.sigma)],
     RBFMix.from_sq_dist: lambda kernel: _mixture(kernel.weights, [_gaussian(sigma) for sigma in kernel.sigmas]),
-    RationalQuadraticKernel.from_sq_dist: lambda kernel: [_rational_quadratic(kernel.alpha, kernel.length_scale)],
+    RationalQuadraticKernel.from_sq_dist: lambda kernel: [_rational_quadratic(kernel.alpha, kernel.length)],
     RationalQuadraticMix.from_sq_dist: lambda kernel: _mixture(
-        kernel.weights, [_rational_quadratic(alpha, kernel.length_scale) for alpha in kernel.alphas]
+        kernel.weights, [_rational_quadratic(alpha, kernel.length) for alpha in kernel.alphas]
     ),
     InverseMultiquadricKernel.from_sq_dist: lambda kernel: [_rational_quadratic(-kernel.beta, kernel._length)],
     LaplaceKernel.from_sq_dist: lambda kernel: [_laplace(kernel.scale, kernel.floor)],
@@ -237,10 +237,10 @@ _SHARP: dict[Callable[..., Tensor], Callable[[Any], list[Log]]] = {
     RBFBKernel.from_sq_dist: lambda kernel: [_sharp_gaussian(kernel.sigma)],
     RBFMix.from_sq_dist: lambda kernel: _mixture(kernel.weights, [_sharp_gaussian(sigma) for sigma in kernel.sigmas]),
     RationalQuadraticKernel.from_sq_dist: lambda kernel: [
-        _sharp_rational_quadratic(kernel, kernel.alpha, kernel.length_scale)
+        _sharp_rational_quadratic(kernel, kernel.alpha, kernel.length)
     ],
     RationalQuadraticMix.from_sq_dist: lambda kernel: _mixture(
-        kernel.weights, [_sharp_rational_quadratic(kernel, alpha, kernel.length_scale) for alpha in kernel.alphas]
+        kernel.weights, [_sharp_rational_quadratic(kernel, alpha, kernel.length) for alpha in kernel.alphas]
     ),
     InverseMultiquadricKernel.from_sq_dist: lambda kernel: [
         _sharp_rational_quadratic(kernel, -kernel.beta, kernel._length)

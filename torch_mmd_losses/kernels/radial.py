@@ -144,12 +144,12 @@ class RationalQuadraticKernel(Kernel):
     .. math:: k(a, b) = \Bigl(1 + \frac{\lVert a - b \rVert^2}{2 \alpha \ell^2}\Bigr)^{-\alpha}
 
     The inverse multiquadric kernel :math:`C / (C + \lVert a - b \rVert^2)` of autoencoders is this kernel with
-    `alpha=1` and `length_scale=(C / 2) ** 0.5`.
+    `alpha=1` and `length=(C / 2) ** 0.5`.
 
     Args:
         alpha: shape parameter, from 1e-30 to 1e30. Small values give heavy tails. As `alpha -> inf`, the kernel becomes
-            the Gaussian kernel with `sigma=length_scale`.
-        length_scale: length scale :math:`\ell`, in the units of the scores, from 1e-30 to 1e30. It scales distances
+            the Gaussian kernel with `sigma=length`.
+        length: length scale :math:`\ell`, in the units of the scores, from 1e-30 to 1e30. It scales distances
             as the `sigma` of :class:`RBFKernel` does. The papers have no length scale, which is the default of 1.
         trainable: whether to train both, see :class:`Kernel`.
 
@@ -160,7 +160,7 @@ class RationalQuadraticKernel(Kernel):
     Example:
         >>> RationalQuadraticKernel(alpha=0.5)(torch.zeros(1, 3), torch.ones(1, 3))
         tensor([[0.5000]])
-        >>> kernel = RationalQuadraticKernel(alpha=0.5, length_scale=10)
+        >>> kernel = RationalQuadraticKernel(alpha=0.5, length=10)
         >>> kernel(torch.zeros(1, 3), 10 * torch.ones(1, 3))
         tensor([[0.5000]])
 
@@ -169,32 +169,30 @@ class RationalQuadraticKernel(Kernel):
         length scale.
     """
 
-    _hyperparameters = ("alpha", "length_scale")
+    _hyperparameters = ("alpha", "length")
 
-    def __init__(self, alpha: float = 1.0, length_scale: float = 1.0, *, trainable: bool = False) -> None:
+    def __init__(self, alpha: float = 1.0, length: float = 1.0, *, trainable: bool = False) -> None:
         super().__init__()
         self.alpha: float | Tensor = hyperparameters.number("alpha", alpha)
-        self.length_scale: float | Tensor = hyperparameters.number("length_scale", length_scale)
+        self.length: float | Tensor = hyperparameters.number("length", length)
         self._make_trainable(trainable)
 
     def _conditioning(self: Any, like: Tensor) -> Conditioning:
-        moderate = self.alpha >= profiles.SMALLEST_SHAPE and is_moderate(self.length_scale)
-        return Conditioning(0.5 / self.length_scale**2, self.alpha, moderate)
+        moderate = self.alpha >= profiles.SMALLEST_SHAPE and is_moderate(self.length)
+        return Conditioning(0.5 / self.length**2, self.alpha, moderate)
 
     @with_slope(
-        lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, self.alpha, self.length_scale),
+        lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, self.alpha, self.length),
         conditioning=_conditioning,
         excess_and_slope=lambda self, sq_dist: profiles.rational_quadratic_excess_with_slope(
-            sq_dist, self.alpha, self.length_scale
+            sq_dist, self.alpha, self.length
         ),
-        steps=lambda self, sq_dist: trained_profiles.rational_quadratic_with_steps(
-            sq_dist, self.alpha, self.length_scale
-        ),
+        steps=lambda self, sq_dist: trained_profiles.rational_quadratic_with_steps(sq_dist, self.alpha, self.length),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         alpha: Any = self.alpha
-        length: Any = self.length_scale
+        length: Any = self.length
         if self._trainable:
             return trained_profiles.rational_quadratic(sq_dist, alpha, length)
         return profiles.rational_quadratic(sq_dist, alpha, length)
@@ -211,12 +209,12 @@ class RationalQuadraticMix(Kernel):
     Args:
         alphas: shape parameters, each from 1e-30 to 1e30.
         weights: one number from 1e-30 to 1e30 for each shape parameter. None gives each kernel the weight 1.
-        length_scale: length scale :math:`\ell` of all kernels, in the units of the scores, from 1e-30 to 1e30. For
+        length: length scale :math:`\ell` of all kernels, in the units of the scores, from 1e-30 to 1e30. For
             several length scales, add up kernels.
         trainable: whether to train shape parameters, weights and the length scale, see :class:`Kernel`.
 
     Raises:
-        TypeError: if `alphas` or `weights` is not a sequence of real numbers, `length_scale` is not a real number, or
+        TypeError: if `alphas` or `weights` is not a sequence of real numbers, `length` is not a real number, or
             `trainable` is not a bool.
         ValueError: if a sequence is empty, if a number is out of range, or if the lengths of the sequences differ.
 
@@ -228,38 +226,37 @@ class RationalQuadraticMix(Kernel):
         Binkowski et al. (2018); Wang et al. (2019), Section 4.1.
     """
 
-    _hyperparameters = ("alphas", "weights", "length_scale")
+    _hyperparameters = ("alphas", "weights", "length")
 
     def __init__(
         self,
         alphas: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 5.0),
         *,
         weights: Sequence[float] | None = None,
-        length_scale: float = 1.0,
+        length: float = 1.0,
         trainable: bool = False,
     ) -> None:
         super().__init__()
         several = hyperparameters.numbers("alphas", alphas)
         self.alphas: tuple[float, ...] | Tensor = several
         self.weights: tuple[float, ...] | Tensor = checks.mixture_weights(weights, len(several))
-        self.length_scale: float | Tensor = hyperparameters.number("length_scale", length_scale)
+        self.length: float | Tensor = hyperparameters.number("length", length)
         self._make_trainable(trainable)
 
     def _value_and_slope(self: Any, sq_dist: Tensor) -> ValueAndSlope:
         parts = zip(self.alphas, self.weights, strict=True)
         return weighted_sum(
-            (weight, profiles.rational_quadratic_with_slope(sq_dist, alpha, self.length_scale))
-            for alpha, weight in parts
+            (weight, profiles.rational_quadratic_with_slope(sq_dist, alpha, self.length)) for alpha, weight in parts
         )
 
     def _conditioning(self: Any, like: Tensor) -> Conditioning:
-        moderate = min(self.alphas) >= profiles.SMALLEST_SHAPE and is_moderate(self.length_scale, *self.weights)
-        return Conditioning(0.5 / self.length_scale**2, max(self.alphas), moderate)
+        moderate = min(self.alphas) >= profiles.SMALLEST_SHAPE and is_moderate(self.length, *self.weights)
+        return Conditioning(0.5 / self.length**2, max(self.alphas), moderate)
 
     def _excess_and_slope(self: Any, sq_dist: Tensor) -> ValueAndSlope:
         parts = zip(self.alphas, self.weights, strict=True)
         return weighted_sum(
-            (weight, profiles.rational_quadratic_excess_with_slope(sq_dist, alpha, self.length_scale))
+            (weight, profiles.rational_quadratic_excess_with_slope(sq_dist, alpha, self.length))
             for alpha, weight in parts
         )
 
@@ -268,14 +265,14 @@ class RationalQuadraticMix(Kernel):
         conditioning=_conditioning,
         excess_and_slope=_excess_and_slope,
         steps=lambda self, sq_dist: trained_profiles.rational_quadratics_with_steps(
-            sq_dist, self.alphas, self.weights, self.length_scale
+            sq_dist, self.alphas, self.weights, self.length
         ),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""
         alphas: Any = self.alphas
         weights: Any = self.weights
-        length: Any = self.length_scale
+        length: Any = self.length
         if self._trainable:
             return trained_profiles.rational_quadratics(sq_dist, alphas, weights, length)
         parts = zip(alphas, weights, strict=True)

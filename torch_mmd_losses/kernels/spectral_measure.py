@@ -41,10 +41,9 @@ _COMPONENTS: dict[Callable[..., Tensor], Callable[[Any], list[Component]]] = {
     RBFMix.from_sq_dist: lambda kernel: [
         Component(weight, sigma) for sigma, weight in zip(kernel.sigmas, kernel.weights, strict=True)
     ],
-    RationalQuadraticKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.length_scale, kernel.alpha)],
+    RationalQuadraticKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.length, kernel.alpha)],
     RationalQuadraticMix.from_sq_dist: lambda kernel: [
-        Component(weight, kernel.length_scale, alpha)
-        for alpha, weight in zip(kernel.alphas, kernel.weights, strict=True)
+        Component(weight, kernel.length, alpha) for alpha, weight in zip(kernel.alphas, kernel.weights, strict=True)
     ],
     InverseMultiquadricKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel._length, -kernel.beta)],
     LaplaceKernel.from_sq_dist: lambda kernel: [Component(1.0, kernel.scale, 0.5, inverse=True)],
