@@ -210,7 +210,7 @@ TAKE_SCORES = {
     "mmd2_fourier fake": lambda x: mmd2_fourier(good(), x, K, frequencies=2),
     "grouped_mmd2 real": lambda x: grouped_mmd2(x, good(), K),
     "grouped_mmd2 fake": lambda x: grouped_mmd2(good(), x, K),
-    "witness scores": lambda x: witness(x, good(), good(), K),
+    "witness points": lambda x: witness(x, good(), good(), K),
     "witness real": lambda x: witness(good(), x, good(), K),
     "witness_gradient points": lambda x: witness_gradient(x, real=good(), fake=good(), kernel=K),
     "witness_gradient fake": lambda x: witness_gradient(good(), real=good(), fake=x, kernel=K),
@@ -495,7 +495,7 @@ REFUSED = {
     ],
     "witness": [
         (lambda: witness(X, Y, Z, [K]), TypeError, "kernel: expected a Kernel such as ..., got [RBFKernel(sigma=1.0)]"),
-        (lambda: witness(good(d=2), X, Y, K), ValueError, "scores, real: expected the same score dimension d, got 2 and 3"),
+        (lambda: witness(good(d=2), X, Y, K), ValueError, "points, real: expected the same score dimension d, got 2 and 3"),
         (lambda: witness(X, Y, Z.half(), K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float16"),
     ],
     "witness_gradient": [

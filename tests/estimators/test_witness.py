@@ -44,7 +44,7 @@ def test_wrong_arguments_are_refused():
     x = torch.randn(3, 2)
     with pytest.raises(TypeError, match="kernel: expected a Kernel"):
         witness(x, x, x, "rbf")
-    with pytest.raises(ValueError, match="scores, real: expected the same score dimension"):
+    with pytest.raises(ValueError, match="points, real: expected the same score dimension"):
         witness(x[:, :1], x, x, RBFKernel())
     with pytest.raises(ValueError, match="real, fake: expected the same dtype"):
         witness(x, x, x.double(), RBFKernel())

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.blind_kernels import EXAMINED, UNDERFLOW, warn_of_one_value
 from torch_mmd_losses.pairs.kernel_products import kernel_products, signed_samples
 
 
-def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tensor:
-    r"""Evaluate the witness function of MMD, the implicit critic of an MMD GAN, at given samples.
+def witness(points: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tensor:
+    r"""Evaluate the witness function of MMD, the implicit critic of an MMD GAN, at given points.
 
     .. math:: f(t) = E\,k(x, t) - E\,k(y, t)
 
-    for scores :math:`t` of the given samples, real scores :math:`x` and fake scores :math:`y`. Divided by
+    for points :math:`t`, such as scores of given samples, real scores :math:`x` and fake scores :math:`y`. Divided by
     :math:`\mathrm{MMD}`, :math:`f` would be the optimal critic of Eq. 1. The gradient penalty of MMD GANs applies to
     :math:`f` without this division.
 
     Memory grows with the numbers of samples, not with the number of pairs. Under `torch.compile` and in transforms of
     `torch.func`, and for kernels with trained parameters, there is a matrix of all pairs instead. If you need only the
-    gradients at the given samples, :func:`witness_gradient` saves a second pass.
+    gradients at the points, :func:`witness_gradient` saves a second pass.
 
     Args:
-        scores: scores `(p, d)` of the given samples, in any floating-point dtype; `(p,)` and `(p, ...)` are flattened
-            from dim 1.
+        points: points `(p, d)` in any floating-point dtype; `(p,)` and `(p, ...)` are flattened from dim 1.
         real: scores `(m, d)`, likewise.
         fake: scores `(n, d)`, likewise.
         kernel: any kernel. The bounds of an :class:`RBFBKernel` are ignored.
@@ -34,8 +35,12 @@ def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
         respect to all arguments.
 
     Raises:
-        TypeError: if scores are not tensors, or `kernel` is not a :class:`Kernel`.
+        TypeError: if an argument is not a tensor, or `kernel` is not a :class:`Kernel`.
         ValueError: if scores are empty or not floating-point, or differ in dimension, dtype or device.
+
+    Warns:
+        UsageWarning: if all kernel values of the first 256 points and real scores are zero, or all are :math:`k(a, a)`,
+            so that the values say nothing. Only the first call from each place in the code is examined.
 
     Example:
         >>> real, fake = torch.tensor([0.0, 1.0]), torch.tensor([3.0])
@@ -46,8 +51,10 @@ def witness(scores: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
         Arbel et al. (2018), Eq. 1 and Appendix C.
     """
     check_kernel(kernel)
-    scores, real_scores = checks.same_space("scores", scores, "real", real)
+    points, real_scores = checks.same_space("points", points, "real", real)
     _, fake_scores = checks.same_space("real", real, "fake", fake)
     samples, weights = signed_samples(real_scores, fake_scores)
-    found = kernel_products(scores.unsqueeze(0), samples.unsqueeze(0), weights.view(1, -1, 1), kernel)
-    return found.view(-1).to(scores.dtype)
+    found = kernel_products(points.unsqueeze(0), samples.unsqueeze(0), weights.view(1, -1, 1), kernel)
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        warn_of_one_value("witness", [kernel], real_scores[:EXAMINED], points[:EXAMINED], smallest=UNDERFLOW)
+    return found.view(-1).to(points.dtype)

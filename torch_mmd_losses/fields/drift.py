@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.distances import widened
 from torch_mmd_losses.fields import direct
 from torch_mmd_losses.fields.affinities import Affinity
@@ -17,6 +17,7 @@ from torch_mmd_losses.fields.log_kernels import LogKernel, log_kernel, log_sharp
 from torch_mmd_losses.fields.sample_sets import SampleSet, sets_of_samples
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.blind_kernels import NEVER, UNDERFLOW, warn_of_blind_groups
 from torch_mmd_losses.pairs.pair_functions import KernelValues
 from torch_mmd_losses.types import NORMALISERS, Normaliser
 
@@ -129,6 +130,9 @@ def drift(
             else:
                 tried = direct.divided(x, sets, summands, sharp)
         found = _by_logarithms(x, sets, log, sharp, normalise, traced) if tried is None else tried
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        smallest = UNDERFLOW if normalise == "none" else NEVER  # since logarithms do not underflow
+        warn_of_blind_groups("drift", kernel, sets[0].samples, x, smallest=smallest)
     return found.to(x.dtype).reshape(*groups, *found.shape[-2:])
 
 

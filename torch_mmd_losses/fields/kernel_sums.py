@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.fields import arguments
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.blind_kernels import UNDERFLOW, warn_of_blind_groups
 from torch_mmd_losses.pairs.kernel_products import kernel_moments
 
 
@@ -49,6 +51,11 @@ def kernel_sums(
             groups, dimension, dtype or device; if weights have another shape or device than one for each sample; if
             `exclude_self` is true and there are not as many points as samples.
 
+    Warns:
+        UsageWarning: if in all groups all kernel values are zero, or all are :math:`k(a, a)`, so that the sums say
+            nothing. Only the first call from each place in the code is examined, in up to 64 groups, and in each the
+            first 256 points and samples.
+
     Example:
         >>> samples = torch.tensor([[0.0], [1.0], [3.0]])
         >>> mass, moment = kernel_sums(torch.tensor([[0.5], [3.0]]), samples, RBFKernel())
@@ -71,4 +78,6 @@ def kernel_sums(
             f"{y.shape[1]}"
         )
     mass, moment = kernel_moments(x, y, factors, kernel, distinct=distinct)
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        warn_of_blind_groups("kernel_sums", kernel, x, y, smallest=UNDERFLOW)
     return mass.reshape(*groups, -1), moment.reshape(*groups, *moment.shape[1:])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.pairs.blind_kernels import EXAMINED, UNDERFLOW, warn_of_one_value
 from torch_mmd_losses.pairs.kernel_products import kernel_gradients, signed_samples
 
 
@@ -41,6 +42,11 @@ def witness_gradient(points: Tensor, *, real: Tensor, fake: Tensor, kernel: Kern
         TypeError: if an argument is not a tensor, or `kernel` is not a :class:`Kernel`.
         ValueError: if samples are empty or not floating-point, or differ in dimension, dtype or device.
 
+    Warns:
+        UsageWarning: if all kernel values of the first 256 points and real samples are zero, or all are
+            :math:`k(a, a)`, so that the gradients are zero or those of rounding. Only the first call from each place
+            in the code is examined.
+
     Example:
         >>> real, fake = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0]])
         >>> witness_gradient(fake, real=real, fake=fake, kernel=RBFKernel())
@@ -61,6 +67,8 @@ def witness_gradient(points: Tensor, *, real: Tensor, fake: Tensor, kernel: Kern
     found = kernel_gradients(
         rows.unsqueeze(0), samples.unsqueeze(0), weights.unsqueeze(0), kernel, same=at_fake or points is real
     )
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        warn_of_one_value("witness_gradient", [kernel], real_rows[:EXAMINED], rows[:EXAMINED], smallest=UNDERFLOW)
     return found.squeeze(0)
 
 

@@ -60,8 +60,11 @@ def has_no_gradient(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
 
 
 @torch.no_grad()
-def has_one_value(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
+def has_one_value(kernel: Kernel, real: Tensor, fake: Tensor, *, smallest: float | None = None) -> bool:
     """Return whether scores differ, but all kernel values of pairs are zero, or all are at the peak.
+
+    Values up to `smallest`, in units of the peak, count as zero. None stands for the rounding error of the peak. With a
+    number below zero, the result is whether all values are at the peak.
 
     A few values at the peak among zeros are samples that were drawn twice. If there are many, scores are often equal,
     like classes, and the kernel is meant to test for equality only.
@@ -76,7 +79,7 @@ def has_one_value(kernel: Kernel, real: Tensor, fake: Tensor) -> bool:
         pairs = int(zero.sum())
         for summand in summands:
             relative = _relative(summand, sq_dist)
-            zero = zero & (relative.abs() <= tolerance)
+            zero = zero & (relative.to(stack.dtype).abs() <= (tolerance if smallest is None else smallest))
             peak = peak & ((1 - relative).abs() <= tolerance)
         found, times = int(peak.sum()), 2 if others is None else 1
         if found + int(zero.sum()) < pairs:
@@ -123,8 +126,8 @@ def explanation(kernel: Kernel, real: Tensor, fake: Tensor, *, of_discriminator:
     scale = f", or a {'smaller' if far else 'larger'} scale= of conv_spectral_norm" if of_discriminator else ""
     return (
         f"the scores are too {'far apart' if far else 'close together'} for the kernel. The mean squared distance of "
-        f"the scores is {float(mean):.4g}, and the kernel is {names}. Choose sigma (length_scale for rational "
-        f"quadratics) near the median distance of the scores, torch_mmd_losses.median_distance(scores){scale}"
+        f"the scores is {float(mean):.4g}, and the kernel is {names}. Choose its bandwidth (sigma, scale, "
+        f"length or c) near the median distance of the scores, torch_mmd_losses.median_distance(scores){scale}"
     )
 
 
