@@ -389,8 +389,11 @@ CALLS: dict[str, dict[str, Call]] = {
         for name, kernel in KINDS.items()
     },
     "drift": {
-        normaliser: Call(lambda s, n=normaliser: drift(s.fake, s.real, kernel=LaplaceKernel(0.5), normalise=n), 0)
-        for normaliser in ("none", "rows", "rows_and_columns", "sharp")
+        **{
+            normaliser: Call(lambda s, n=normaliser: drift(s.fake, s.real, kernel=LaplaceKernel(0.5), normalise=n), 0)
+            for normaliser in ("none", "rows", "rows_and_columns", "sharp")
+        },
+        "columns": Call(lambda s: drift(s.fake, s.real, kernel=LaplaceKernel(0.5).on(slice(0, 2))), 0),
     },
     "drift_loss": {
         "": Call(lambda s: drift_loss(s.fake, s.real), 1),

@@ -1,6 +1,7 @@
 """The fields of drifting models."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,16 @@ from sizes import Largest
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
+    EnergyKernel,
+    InverseMultiquadricKernel,
     Kernel,
     LaplaceKernel,
+    LinearKernel,
     MaternKernel,
     RationalQuadraticKernel,
+    RationalQuadraticMix,
     RBFKernel,
+    RBFMix,
     drift,
     kernel_sums,
     mmd2,
@@ -23,6 +29,14 @@ from torch_mmd_losses.types import NORMALISERS
 
 DATA = Path(__file__).parents[1] / "data" / "modern-mmd.json"
 KERNELS = {"laplace": LaplaceKernel(0.7), "rbf": RBFKernel(0.7)}
+FIRST, REST = slice(0, 1), slice(1, 3)
+ON_COLUMNS = {
+    "some": 2 * LaplaceKernel(0.7).on(REST),
+    "sum": RBFKernel(0.7) + 0.5 * RBFKernel(0.4).on(FIRST) + LaplaceKernel(0.7).on(REST),
+    "product": LaplaceKernel(0.9).on(FIRST) * (RBFKernel(0.7) + MaternKernel(1.5, 0.6).on(REST)),
+    "joint_gaussian": RBFKernel(0.7).on(FIRST) * RBFKernel(0.3).on(REST),
+    "nested": (LaplaceKernel(0.7) + RBFKernel(0.5).on(FIRST)).on(REST),
+}
 SHARP = {"laplace": 0.49 * MaternKernel(1.5, 0.7 * 3**0.5), "rbf": 0.49 * RBFKernel(0.7)}
 
 
@@ -54,7 +68,8 @@ def dense(name, normalise, negatives=None, real_weights=None, negative_weights=N
     v = torch.ones(len(y)) if negative_weights is None else negative_weights
     kept = 1 - torch.eye(len(FAKE), len(y), dtype=torch.float64) * (negatives is None or bool(exclude_self))
     towards, away = (other - FAKE.unsqueeze(1) for other in (REAL, y))
-    p, q = KERNELS[name](FAKE, REAL), KERNELS[name](FAKE, y) * kept
+    kernel = (KERNELS | ON_COLUMNS)[name]
+    p, q = kernel(FAKE, REAL), kernel(FAKE, y) * kept
     a, b = p * w, q * v
     if normalise == "none":
         a, b = a / w.sum(), b / (kept * v).sum(1, keepdim=True)
@@ -309,6 +324,50 @@ def test_a_trained_kernel_gets_its_gradient(normalise):
     assert float(slope) == pytest.approx(expected, rel=1e-6)
 
 
+TRAINED = {
+    "rbf": lambda: RBFKernel(0.7, trainable=True),
+    "rbf_mix": lambda: RBFMix((0.5, 1.0), weights=(0.3, 2.0), trainable=True),
+    "rational_quadratic": lambda: RationalQuadraticKernel(1.7, length=0.6, trainable=True),
+    "rational_quadratic_mix": lambda: RationalQuadraticMix((1.5, 3.0), weights=(0.3, 2.0), trainable=True),
+    "inverse_multiquadric": lambda: InverseMultiquadricKernel(c=1.4, beta=-2.5, trainable=True),
+    "laplace": lambda: LaplaceKernel(0.7, trainable=True),
+    "matern_12": lambda: MaternKernel(0.5, 0.7, trainable=True),
+    "matern_32": lambda: MaternKernel(1.5, 0.7, trainable=True),
+    "multiple": lambda: 3 * LaplaceKernel(0.7, trainable=True),
+}
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_hyper_parameters_get_their_gradients(name, normalise):
+    kernel = TRAINED[name]().double()
+    parameters = list(kernel.parameters())
+
+    def size():
+        return drift(FAKE, REAL, kernel=kernel, normalise=normalise).square().sum()
+
+    gradients = torch.autograd.grad(size(), parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        for number, slope in zip(parameter.data.view(-1), gradient.view(-1), strict=True):
+            ends = []
+            for step in (1e-5, -1e-5):
+                number += step
+                ends.append(float(size().detach()))
+                number -= step
+            assert float(slope) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5, abs=1e-9)
+
+
+def test_a_trained_order_without_a_sharp_kernel_is_refused():
+    with pytest.raises(ValueError, match=r"^kernel: expected a rational quadratic with alpha > 1, .* infinite"):
+        drift(FAKE, REAL, kernel=RationalQuadraticKernel(0.9, trainable=True), normalise="sharp")
+
+
+def test_no_host_waits_for_a_trained_order():
+    kernel = RationalQuadraticKernel(1.5, trainable=True).to("meta")
+    found = drift(FAKE.to("meta"), REAL.to("meta"), kernel=kernel, normalise="sharp")
+    assert found.device.type == "meta"
+
+
 @pytest.mark.parametrize("normalise", NORMALISERS)
 def test_transforms_and_the_compiler_see_the_same_field(normalise):
     fake, real = rows(2, 4, 3), rows(2, 5, 3, seed=1)
@@ -345,6 +404,86 @@ def test_it_is_differentiable_twice(normalise):
     assert torch.autograd.gradgradcheck(field, inputs)
 
 
-def test_kernels_on_columns_are_refused_by_name():
-    with pytest.raises(TypeError, match=r"kernel: .* got a kernel on some columns, kernel.on\(...\)"):
-        drift(FAKE, REAL, kernel=RBFKernel() + RBFKernel().on(slice(0, 2)))
+# Kernels on some columns
+
+every_other_normaliser = pytest.mark.parametrize("normalise", [n for n in NORMALISERS if n != "sharp"])
+
+
+@pytest.mark.parametrize("call", CALLS)
+@every_other_normaliser
+@pytest.mark.parametrize("name", ON_COLUMNS)
+def test_the_drift_of_a_kernel_on_columns_is_that_of_whole_matrices(name, normalise, call, monkeypatch):
+    monkeypatch.setattr(tiles, "CPU_TILE", 4)
+    found = drift(FAKE, REAL, kernel=ON_COLUMNS[name], normalise=normalise, **CALLS[call])
+    assert_close(found, dense(name, normalise, **CALLS[call]))
+
+
+@every_other_normaliser
+def test_a_kernel_on_features_moves_the_samples_behind_them(normalise):
+    # The kernel compares features, and the displacements are those of features and samples.
+    features = [torch.tanh(each @ rows(3, 2, seed=9)) for each in (FAKE, REAL)]
+    both = [torch.cat(pair, 1) for pair in zip(features, (FAKE, REAL), strict=True)]
+    found = drift(*both, kernel=LaplaceKernel(0.7).on(slice(0, 2)), normalise=normalise)
+    alone = drift(*features, kernel=LaplaceKernel(0.7), normalise=normalise)
+    assert_close(found[:, :2], alone)
+    assert float(found[:, 2:].norm()) > 0.01
+
+
+@every_other_normaliser
+def test_derivatives_and_transforms_of_drifts_on_columns(normalise, monkeypatch):
+    monkeypatch.setattr(tiles, "CPU_TILE", 2)
+    inputs = [rows(3, 3).requires_grad_(), rows(2, 3, seed=1).requires_grad_(), weights(2, 5).requires_grad_()]
+
+    def field(fake, real, real_weights):
+        return drift(fake, real, kernel=ON_COLUMNS["product"], normalise=normalise, real_weights=real_weights)
+
+    assert torch.autograd.gradcheck(field, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(field, inputs, fast_mode=True)
+    batch = [torch.stack([each.detach(), each.detach() / 2]) for each in inputs]
+    assert_close(torch.func.vmap(field)(*batch), field(*batch))
+
+
+@every_other_normaliser
+def test_memory_of_drifts_on_columns_grows_with_samples(normalise, monkeypatch):
+    monkeypatch.setattr(tiles, "CPU_TILE", 32)
+    fake, real = rows(120, 3).float().requires_grad_(), rows(100, 3, seed=1).float()
+    with Largest() as largest:
+        found = drift(fake, real, kernel=ON_COLUMNS["sum"], normalise=normalise)
+        torch.autograd.grad(found.square().sum(), fake)
+    assert largest.elements <= 32 * 32 * 3
+
+
+def test_narrow_kernels_on_columns_do_not_underflow():
+    fake, real = rows(40, 16).float(), rows(50, 16, seed=1, shift=0.5).float()
+    found = drift(fake, real, kernel=LaplaceKernel(0.02).on(slice(0, 12)), normalise="rows")
+    alone = drift(fake[:, :12], real[:, :12], kernel=LaplaceKernel(0.02), normalise="rows")
+    assert_close(found[:, :12], alone, rtol=1e-6, atol=1e-6)
+
+
+@every_other_normaliser
+def test_a_trained_kernel_on_columns_gets_its_gradient(normalise):
+    kernel = RBFKernel(0.7, trainable=True).double()
+    both = kernel.on(FIRST) * LaplaceKernel(0.7).on(REST)
+    found = drift(FAKE, REAL, kernel=both, normalise=normalise)
+    fixed = [RBFKernel(0.7 * math.exp(step)).on(FIRST) * LaplaceKernel(0.7).on(REST) for step in (0, 1e-5, -1e-5)]
+    same, after, before = (drift(FAKE, REAL, kernel=each, normalise=normalise) for each in fixed)
+    assert_close(found, same, rtol=1e-6, atol=1e-7)  # the parameter is a float32 logarithm
+    (slope,) = torch.autograd.grad(found.square().sum(), kernel.log_sigma)
+    expected = float(after.square().sum() - before.square().sum()) / 2e-5
+    assert float(slope) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "normalise", "message"),
+    [
+        (RBFKernel().on(FIRST), "sharp", "a kernel of the distance in all columns .* got a kernel on some columns"),
+        (RBFKernel() + LinearKernel(), "rows", "a kernel of the distance .* got LinearKernel, which is not one"),
+        (LinearKernel(), "none", "a kernel of the distance .* got LinearKernel, which is not one"),
+        (LinearKernel().on(FIRST), "rows", "a kernel of the distance .* got LinearKernel, which is not one"),
+        (EnergyKernel().on(FIRST), "none", r"a kernel with values > 0 for kernel.on\(...\), got EnergyKernel"),
+        (EnergyKernel(), "rows", "a kernel with values > 0 for normalise='rows', got EnergyKernel"),
+    ],
+)
+def test_other_kernels_are_refused_by_name(kernel, normalise, message):
+    with pytest.raises(TypeError, match=f"^kernel: expected {message}"):
+        drift(FAKE, REAL, kernel=kernel, normalise=normalise)

@@ -22,14 +22,16 @@ from torch_mmd_losses import (
 )
 from torch_mmd_losses.fields import direct, field_sums
 from torch_mmd_losses.fields.affinities import Affinity
-from torch_mmd_losses.fields.log_kernels import log_kernel, radial_summands
+from torch_mmd_losses.fields.log_kernels import log_kernel
 from torch_mmd_losses.fields.loss_by_logarithms import LossByLogarithms
 from torch_mmd_losses.fields.loss_options import LossOptions
+from torch_mmd_losses.fields.sharp_kernels import sharp_kernel
 from torch_mmd_losses.kernels import matern_profiles
 from torch_mmd_losses.kernels.summands import clear_distance, relative_slopes
 from torch_mmd_losses.pairs import product_tiles, tiles
 from torch_mmd_losses.pairs.kernel_products import kernel_gradients
 from torch_mmd_losses.pairs.tile_distances import TileDistances
+from torch_mmd_losses.types import NORMALISERS
 
 D = 16
 MEDIAN = 6.0
@@ -69,6 +71,10 @@ def expected(kernel, normalise, x, y):
         a, b = a / len(y), b / (len(x) - 1)
     elif normalise == "rows":
         a, b = a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
+    elif normalise == "sharp":
+        log = sharp_kernel(kernel._summands()).log
+        of_real, of_fake = (log((x.unsqueeze(1) - other).square().sum(-1)).exp() for other in (y, x))
+        a, b = a / of_real.sum(1, keepdim=True), b / of_fake.fill_diagonal_(0).sum(1, keepdim=True)
     else:
         of_rows = a.sum(1, keepdim=True) + b.sum(1, keepdim=True)
         a, b = a / (of_rows * a.sum(0)).sqrt(), b / (of_rows * b.sum(0)).sqrt()
@@ -86,7 +92,7 @@ def side(request, monkeypatch):
 
 @pytest.mark.usefixtures("side")
 @pytest.mark.parametrize("kind", ["far", "near", "shifted"])
-@pytest.mark.parametrize("normalise", ["none", "rows", "rows_and_columns"])
+@pytest.mark.parametrize("normalise", NORMALISERS)
 @pytest.mark.parametrize("name", KERNELS)
 def test_drifts_are_right_within_1e_5_of_their_terms(name, normalise, kind):
     fake, real = samples(kind)
@@ -299,7 +305,7 @@ def test_slopes_of_distances_above_zero_need_no_mask(kernel, monkeypatch):
 
 def test_logarithms_are_taken_in_float64():
     options = LossOptions((0.1,), 0.0, 0.0, per_group=False)
-    log = log_kernel(radial_summands(RBFKernel()), "rows", torch.float32)
+    log = log_kernel(RBFKernel()._summands(), "rows", torch.float32)
     for function in (log, Affinity(log, torch.zeros(1, 1)), LossByLogarithms(torch.zeros(1, 1, 1), [], options)):
         assert function.near(torch.zeros(1, 1, 1), 1e-6) == math.inf
 

@@ -17,7 +17,8 @@ from torch_mmd_losses import (
     RBFKernel,
     RBFMix,
 )
-from torch_mmd_losses.fields.log_kernels import log_kernel, log_sharp_kernel, radial_summands
+from torch_mmd_losses.fields.log_kernels import log_kernel
+from torch_mmd_losses.fields.sharp_kernels import sharp_kernel
 
 SHARP = {
     "rbf": lambda: RBFKernel(1.3),
@@ -38,7 +39,7 @@ SQ_DIST = torch.tensor([0.0, 1e-4, 0.1, 1.0, 7.0, 40.0], dtype=torch.float64)
 @pytest.mark.parametrize("name", [name for name, case in RADIAL.items() if case.peak != 0] + list(SHARP))
 def test_logarithms_are_those_of_values(name):
     kernel = (SHARP.get(name) or CASES[name].make)()
-    summands = radial_summands(kernel)
+    summands = kernel._summands()
     values = sum(factor * profile.value(SQ_DIST) for factor, _, profile in summands)
     assert_close(log_kernel(summands, "rows", torch.float64)(SQ_DIST), values.log())
 
@@ -47,7 +48,7 @@ def test_logarithms_do_not_underflow():
     far = torch.tensor([1e4, 1e8], dtype=torch.float64)
 
     def log(kernel):
-        return log_kernel(radial_summands(kernel), "rows", torch.float64)(far)
+        return log_kernel(kernel._summands(), "rows", torch.float64)(far)
 
     assert_close(log(RBFKernel(0.02)), far / -8e-4)
     assert_close(log(LaplaceKernel(0.02)), far.sqrt() / -0.02)
@@ -60,18 +61,29 @@ def test_logarithms_do_not_underflow():
 @pytest.mark.parametrize("name", SHARP)
 def test_the_gradient_of_a_sharp_kernel_is_the_kernel_times_the_difference(name):
     kernel, sq_dist = SHARP[name](), SQ_DIST.clone().requires_grad_()
-    summands = radial_summands(kernel)
-    sharp = log_sharp_kernel(summands)(sq_dist).exp()
+    summands = kernel._summands()
+    sharp = sharp_kernel(summands).log(sq_dist).exp()
     (slope,) = torch.autograd.grad(sharp.sum(), sq_dist)
     values = sum(factor * part.from_sq_dist(SQ_DIST) for factor, part, _ in summands)
     assert_close(-2 * slope[1:], values[1:], rtol=1e-6, atol=0)  # the differences of logarithms at 1e-4 cost digits
-    assert float(log_sharp_kernel(summands)(torch.tensor(1e12, dtype=torch.float64))) < math.log(1e-5)
+    assert float(sharp_kernel(summands).log(torch.tensor(1e12, dtype=torch.float64))) < math.log(1e-5)
+
+
+@pytest.mark.parametrize("name", SHARP)
+def test_values_and_slopes_of_sharp_kernels_are_multiples_of_both_kernels(name):
+    summands = SHARP[name]()._summands()
+    sharp = sharp_kernel(summands)
+    value, slope, rate = sharp.with_slope(SQ_DIST.clone())
+    values = sum(factor * profile.value(SQ_DIST) for factor, _, profile in summands)
+    exact = sharp.log(SQ_DIST).exp()
+    assert_close(value / value[0], exact / exact[0])
+    assert_close((-2 * rate * slope / value)[1:], (values / exact)[1:])
 
 
 def test_sharp_kernels_of_neighbouring_orders_of_matern():
-    summands = radial_summands(LaplaceKernel(0.7))
+    summands = LaplaceKernel(0.7)._summands()
     expected = 0.49 * MaternKernel(1.5, 0.7 * 3**0.5).from_sq_dist(SQ_DIST)
-    assert_close(log_sharp_kernel(summands)(SQ_DIST).exp(), expected)
-    summands = radial_summands(MaternKernel(1.5, 0.7))
+    assert_close(sharp_kernel(summands).log(SQ_DIST).exp(), expected)
+    summands = MaternKernel(1.5, 0.7)._summands()
     expected = 0.49 * MaternKernel(2.5, 0.7 * (5 / 3) ** 0.5).from_sq_dist(SQ_DIST)
-    assert_close(log_sharp_kernel(summands)(SQ_DIST).exp(), expected)
+    assert_close(sharp_kernel(summands).log(SQ_DIST).exp(), expected)

@@ -7,16 +7,16 @@ on a CPU.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses.fields.field_sums import Displacements, joined
-from torch_mmd_losses.fields.log_kernels import LogKernel
 from torch_mmd_losses.fields.sample_sets import SampleSet
+from torch_mmd_losses.fields.sharp_kernels import SharpKernel
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.kernels.profiles import LOG_2
 from torch_mmd_losses.kernels.summands import RadialSummand
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile, ValuesOfPairs
 from torch_mmd_losses.pairs.product_tiles import visit_distances
@@ -53,39 +53,51 @@ def are_large(sums: Tensor, dtype: torch.dtype) -> bool:
     return float(sums.amin()) >= SMALLEST[dtype]  # false for NaN
 
 
-def divided(
-    x: Tensor, sets: Sequence[SampleSet], summands: Sequence[RadialSummand], sharp: LogKernel | None
-) -> Tensor | None:
-    """Return the drift that is normalised over rows, or by a sharp kernel, or None if values underflow.
+def divided(x: Tensor, sets: Sequence[SampleSet], summands: Sequence[RadialSummand]) -> Tensor | None:
+    """Return the drift that is normalised over rows, or None if values underflow.
 
     Args:
         x: fake samples `(g, n, d)`.
         sets: real samples and negatives.
         summands: the kernel.
-        sharp: the logarithm of the sharp kernel, or None.
     """
     function = KernelValues(summands)
-    functions: list[ValuesOfPairs] = [function]
-    unit = 1.0
-    if sharp is not None:
-        function.factor = None  # both kernels take the same distances, which vary the kernel more
-        divisor = _SharpValues(sharp)
-        functions, unit = [divisor, function], divisor.peak
     pulls = []
-    for samples, weights, indices in sets:
+    for each in sets:
 
-        def start(
-            distances: TileDistances, groups: slice, weights: Tensor = weights, indices: Indices = indices
-        ) -> Displacements:
-            return Displacements(distances, weights[groups], functions, indices, x.dtype, narrow=True)
+        def start(distances: TileDistances, groups: slice, each: SampleSet = each) -> Displacements:
+            return Displacements(distances, each.weights[groups], [function], each.indices, x.dtype, narrow=True)
 
         with full_precision(x.device):
-            parts = visit_distances(x, samples, function, indices, start, "displacements")
+            parts = visit_distances(x, each.samples, function, each.indices, start, "displacements")
         if not all(are_large(part.totals[0][0], part.x.dtype) for part in parts):
             return None
-        found = joined([part.totals for part in parts])
-        mass, pull = found[0][0] * unit, found[-1][1]
+        mass, pull = joined([part.totals for part in parts])[0]
         pulls.append(pull.div_(mass.unsqueeze(-1).to(pull.dtype)))
+    return pulls[0].sub_(pulls[1])
+
+
+def divided_by_sharp(
+    x: Tensor, sets: Sequence[SampleSet], summands: Sequence[RadialSummand], sharp: SharpKernel
+) -> Tensor | None:
+    """Return the drift that is normalised by a sharp kernel, or None if values underflow. See :func:`divided`."""
+    function = KernelValues(summands)
+    if function.factor is not None:  # a Gaussian kernel is its own sharp kernel, up to a factor
+        rows = divided(x, sets, summands)
+        return None if rows is None else rows.mul_(-2 * LOG_2 * function.factor)
+    pulls = []
+    for each in sets:
+
+        def start(distances: TileDistances, groups: slice, each: SampleSet = each) -> _SharpSums:
+            return _SharpSums(distances, each.weights[groups], function, sharp, each.indices, x.dtype)
+
+        with full_precision(x.device):
+            parts = visit_distances(x, each.samples, function, each.indices, start, "displacements")
+        if not all(are_large(part.mass, part.of_slopes.x.dtype) for part in parts):
+            return None
+        mass, (_, pull) = torch.cat([part.mass for part in parts]), joined([part.of_slopes.totals for part in parts])[0]
+        # The kernel is -2 times the slope of its sharp kernel.
+        pulls.append(pull.mul_((-2 * parts[0].rate / mass).unsqueeze(-1).to(pull.dtype)))
     return pulls[0].sub_(pulls[1])
 
 
@@ -171,14 +183,27 @@ class _Masses:
             self.kept.append((values, tile, near))
 
 
-class _SharpValues:
-    """The values of a sharp kernel, in units of its peak."""
+class _SharpSums:
+    """Weighted sums of the values of a sharp kernel, and of displacements with its slopes over :attr:`rate`."""
 
-    def __init__(self, log: LogKernel) -> None:
-        self.log = log
-        self.log_peak = float(log(torch.zeros((), dtype=torch.float64)))
-        self.peak = math.exp(self.log_peak)
+    def __init__(
+        self,
+        distances: TileDistances,
+        weights: Tensor,
+        function: KernelValues,
+        sharp: SharpKernel,
+        indices: Indices,
+        dtype: torch.dtype,
+    ) -> None:
+        self.of_slopes = Displacements(distances, weights, [function], indices, dtype, narrow=True)
+        self.sharp, self.indices, self.rate = sharp, indices, 1.0
+        self.mass = torch.zeros_like(self.of_slopes.totals[0][0])
 
-    def values(self, sq_dist: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
-        """Return the values in a tile."""
-        return (self.log(sq_dist) - self.log_peak).exp_()
+    def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
+        """Add a tile."""
+        value, slope, self.rate = self.sharp.with_slope(sq_dist)
+        if meets and self.indices.distinct:
+            for matrix in (value, slope):
+                self.indices.in_(matrix, tile).zero_()
+        self.mass[:, tile.rows].add_((value @ self.of_slopes.weights[:, tile.columns]).squeeze(-1))
+        self.of_slopes.add(0, slope, tile, near)

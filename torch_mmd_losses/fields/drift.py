@@ -13,12 +13,14 @@ from torch_mmd_losses.distances import widened
 from torch_mmd_losses.fields import direct
 from torch_mmd_losses.fields.affinities import Affinity
 from torch_mmd_losses.fields.field_sums import field, log_sums
-from torch_mmd_losses.fields.log_kernels import LogKernel, log_kernel, log_sharp_kernel, radial_summands
+from torch_mmd_losses.fields.log_kernels import LogKernel, log_kernel
 from torch_mmd_losses.fields.sample_sets import SampleSet, sets_of_samples
+from torch_mmd_losses.fields.sharp_kernels import sharp_kernel
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
+from torch_mmd_losses.kernels.summands import by_kind
 from torch_mmd_losses.pairs.blind_kernels import NEVER, UNDERFLOW, warn_of_blind_groups
-from torch_mmd_losses.pairs.pair_functions import KernelValues
+from torch_mmd_losses.pairs.pair_functions import KernelValues, PairFunction
 from torch_mmd_losses.types import NORMALISERS, Normaliser
 
 
@@ -70,6 +72,12 @@ def drift(
     and with gradients. A few samples that nearly coincide do not matter, since their pairs are recomputed. Other
     devices use logarithms, in float64 where that is fast.
 
+    A kernel on some columns, `kernel.on(...)`, takes its weights from the distances in these columns, while the
+    displacements are those of all columns. So features can be compared that stand next to the samples they belong to:
+    `drift(torch.cat([features, samples], -1), ..., kernel=kernel.on(slice(0, d)))`. Such a kernel has no sharp kernel:
+    a function whose gradient is :math:`k (y - x)` in the other columns, too, would have mixed derivatives that depend
+    on their order. These drifts are computed from logarithms, in float64 where that is fast.
+
     Memory grows with the numbers of samples, not with the number of pairs. Under `torch.compile` and in transforms of
     `torch.func`, and for kernels with trained parameters, there is a matrix of all pairs of all groups instead. The
     groups of a call do not influence one another. In training, the drift is a target: `drift(fake.detach(), ...)`, see
@@ -79,7 +87,8 @@ def drift(
         fake: samples `(*G, n, d)` in any floating-point dtype, for any number of dimensions of groups `*G`.
         real: samples `(*G, m, d)`, of the same groups, dimension, dtype and device.
         kernel: a kernel of the distance, with values above zero unless `normalise="none"`. For "sharp", one of this
-            library with a finite sharp kernel.
+            library with a finite sharp kernel, and for all others also kernels of the distance in some columns,
+            `kernel.on(...)`, with values above zero, and sums and products of both.
         negatives: samples `(*G, l, d)`. None stands for the fake samples. To add other negatives to them, such as
             unconditional samples for guidance, pass `torch.cat([fake, others], -2)` with `exclude_self=True`.
         normalise: see above. Deng et al. use "rows_and_columns".
@@ -100,6 +109,11 @@ def drift(
             weights have another shape or are below zero; if there are fewer than two fake samples without negatives; if
             `normalise` is unknown, or the sharp kernel is infinite.
 
+    Warns:
+        UsageWarning: if in all groups all kernel values are :math:`k(a, a)`, so that the kernel tells no samples apart,
+            or, for "none", if all are zero. Only the first call from each place in the code is examined, in up to 64
+            groups, and in each the first 256 fake and real samples.
+
     Example:
         >>> fake, real = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])
         >>> drift(fake, real, kernel=LaplaceKernel(0.5), normalise="rows")
@@ -115,21 +129,25 @@ def drift(
     x, sets, groups = sets_of_samples(
         fake, real, negatives, real_weights, negative_weights, exclude_self, signed=normalise == "none"
     )
-    summands = radial_summands(kernel)
+    summands = kernel._summands()
+    radial, of_columns = by_kind(summands)
     values = KernelValues(summands)
     traced = values.is_trained(x)
-    if normalise == "none":
+    if normalise == "none" and not of_columns:
         found = _plain(x, sets, values, traced)
     else:
         log = log_kernel(summands, normalise, x.dtype)
-        sharp = log_sharp_kernel(summands) if normalise == "sharp" else None
+        sharp = sharp_kernel(summands) if normalise == "sharp" else None
         tried = None
-        if not traced and direct.is_possible(x, *[tensor for each in sets for tensor in each[:2]]):
+        if not (traced or of_columns) and direct.is_possible(x, *[tensor for each in sets for tensor in each[:2]]):
             if normalise == "rows_and_columns":
-                tried = direct.balanced(x, sets, summands)
+                tried = direct.balanced(x, sets, radial)
+            elif sharp is not None:
+                tried = direct.divided_by_sharp(x, sets, radial, sharp)
             else:
-                tried = direct.divided(x, sets, summands, sharp)
-        found = _by_logarithms(x, sets, log, sharp, normalise, traced) if tried is None else tried
+                tried = direct.divided(x, sets, radial)
+        divisor = log if sharp is None else sharp.log
+        found = _by_logarithms(x, sets, log, divisor, normalise, traced) if tried is None else tried
     if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
         smallest = UNDERFLOW if normalise == "none" else NEVER  # since logarithms do not underflow
         warn_of_blind_groups("drift", kernel, sets[0].samples, x, smallest=smallest)
@@ -137,18 +155,25 @@ def drift(
 
 
 def _by_logarithms(
-    x: Tensor, sets: Sequence[SampleSet], log: LogKernel, sharp: LogKernel | None, normalise: Normaliser, traced: bool
+    x: Tensor, sets: Sequence[SampleSet], log: LogKernel, divisor: LogKernel, normalise: Normaliser, traced: bool
 ) -> Tensor:
     wide, _ = widened(x, x)
     sets = [each.widened(x, wide) for each in sets]
+    if normalise == "none":
+        return _plain(wide, sets, log, traced)
     if normalise == "rows_and_columns":
         return _balanced(wide, sets, log, traced)
-    return _divided(wide, sets, log, sharp or log, traced)
+    return _divided(wide, sets, log, divisor, traced)
 
 
-def _plain(x: Tensor, sets: Sequence[SampleSet], function: KernelValues, traced: bool) -> Tensor:
+def _plain(x: Tensor, sets: Sequence[SampleSet], kernel: KernelValues | LogKernel, traced: bool) -> Tensor:
     pulls = []
     for samples, weights, indices in sets:
+        function: PairFunction
+        if isinstance(kernel, KernelValues):
+            function = kernel
+        else:
+            function = Affinity(kernel, torch.zeros_like(x[..., 0]), None, (x, samples))
         found = field(x, samples, weights, function, indices, traced=traced)
         total = weights.sum(-1, keepdim=True, dtype=found.mass.dtype)
         if indices.distinct:
@@ -162,7 +187,9 @@ def _divided(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, divisor: LogK
     for samples, weights, indices in sets:
         visits = Visits(x, samples, log, indices)
         logarithm, _ = log_sums(visits, divisor, weights.log(), over_points=False)
-        found = field(x, samples, weights, Affinity(log, logarithm), indices, traced=traced, visits=visits)
+        found = field(
+            x, samples, weights, Affinity(log, logarithm, None, (x, samples)), indices, traced=traced, visits=visits
+        )
         mass = found.mass
         if divisor is not log:
             affinity = Affinity(divisor, logarithm)
@@ -182,16 +209,16 @@ def _balanced(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, traced: bool
     for (samples, weights, indices), columns, own in zip(sets, of_columns, visits, strict=True):
         if follow:  # the sums whose logarithms are constants to autograd are one, but not their derivatives
             ones = weights.new_ones(()).expand(x.shape[:2])
-            sums = field(samples, x, ones, Affinity(log, columns), indices, traced=traced).mass
+            sums = field(samples, x, ones, Affinity(log, columns, None, (samples, x)), indices, traced=traced).mass
             weights = weights / torch.where(sums == 0, 1, sums).sqrt()
-        affinity = Affinity(log, of_rows / 2, columns / 2)
+        affinity = Affinity(log, of_rows / 2, columns / 2, (x, samples))
         found.append(field(x, samples, weights, affinity, indices, traced=traced, visits=own))
     attraction, repulsion = found
     total = repulsion.mass.unsqueeze(-1) * attraction.pull - attraction.mass.unsqueeze(-1) * repulsion.pull
     if not follow:
         return total
     parts = [
-        field(x, samples, weights, Affinity(log, of_rows), indices, traced=traced).mass
+        field(x, samples, weights, Affinity(log, of_rows, None, (x, samples)), indices, traced=traced).mass
         for samples, weights, indices in sets
     ]
     return total / (parts[0] + parts[1]).unsqueeze(-1)

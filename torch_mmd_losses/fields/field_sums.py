@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.fields.affinities import all_distances
-from torch_mmd_losses.fields.log_kernels import Log, LogKernel
+from torch_mmd_losses.fields import column_distances
+from torch_mmd_losses.fields.log_kernels import LogKernel, TileLog
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import differentiable_gradients, reverse_mode_only
 from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile, ValuesOfPairs
@@ -43,11 +43,13 @@ def log_sums(visits: Visits, log: LogKernel, log_weights: Tensor, *, over_points
     points, samples, indices = visits.points, visits.samples, visits.indices
     with torch.no_grad(), full_precision(points.device):
         if not reverse_mode_only(points, samples):
-            logarithms = indices.without(log(all_distances(points, samples, indices)), -math.inf)
+            logarithms = indices.without(log.of(column_distances.of_all(points, samples, indices)), -math.inf)
             return (logarithms + log_weights.unsqueeze(-2)).logsumexp(-1), logarithms.logsumexp(-2)
 
+        in_tile = log.in_tiles((points, samples))
+
         def start(distances: TileDistances, groups: slice) -> LogSums:
-            return LogSums(distances, [log], log_weights[groups], indices, over_points=over_points)
+            return LogSums(distances, [in_tile], log_weights[groups], indices, over_points=over_points)
 
         return joined([part.totals for part in visits.visit(start)])[0]
 
@@ -65,7 +67,7 @@ class LogSums:
     def __init__(
         self,
         distances: TileDistances,
-        logs: Sequence[Log],
+        logs: Sequence[TileLog],
         log_weights: Tensor,
         indices: Indices,
         *,
@@ -79,7 +81,7 @@ class LogSums:
     def visit(self, sq_dist: Tensor, tile: Tile, meets: bool, near: NearPairs | None) -> None:
         """Add a tile."""
         for log, (over_samples, over_points) in zip(self.logs, self.totals, strict=True):
-            logarithms = log(sq_dist)
+            logarithms = log(sq_dist, tile)
             if meets and self.indices.distinct:
                 self.indices.in_(logarithms, tile).fill_(-math.inf)
             if self.over_points:

@@ -9,38 +9,26 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.fields.affinities import Affinity, all_distances
+from torch_mmd_losses.fields.affinities import Affinity
+from torch_mmd_losses.fields.column_distances import all_distances
 from torch_mmd_losses.fields.field_sums import Displacements, LogSums, joined
 from torch_mmd_losses.fields.log_kernels import Log, LogKernel
-from torch_mmd_losses.fields.loss_options import Fields, LossOptions
+from torch_mmd_losses.fields.loss_options import Fields, LossCall, LossOptions
 from torch_mmd_losses.fields.sample_sets import SampleSet
 from torch_mmd_losses.fields.visits import Visits
 from torch_mmd_losses.hand_written_gradients import reverse_mode_only
-from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.pairs.pair_functions import Tile
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.precision import total_dtype
 
 
-class LossByLogarithms:
-    """A call of the loss, without a graph.
-
-    Args:
-        x: fake samples `(g, n, d)`.
-        sets: real samples and negatives.
-        options: the options.
-    """
-
-    factor: float | None = None
+class LossByLogarithms(LossCall):
+    """A call of the loss by logarithms."""
 
     def __init__(self, x: Tensor, sets: Sequence[SampleSet], options: LossOptions) -> None:
-        self.x, self.sets, self.options = x, sets, options
+        super().__init__(x, sets, options)
         self.visits = [Visits(x, each.samples, self, each.indices) for each in sets]
         self.traced = not reverse_mode_only(x, *[tensor for each in sets for tensor in each[:2]])
-
-    def conditioning(self, like: Tensor) -> Conditioning:
-        """Return the conditioning of Laplace kernels."""
-        return Conditioning(math.inf, 1.0)
 
     def near(self, like: Tensor, error: float) -> float:
         """Return infinity: logarithms are taken in float64."""
@@ -65,14 +53,14 @@ class LossByLogarithms:
     def _sum_of_distances(self, each: SampleSet, visits: Visits) -> Tensor:
         if self.traced:
             return (self._distances(each) * each.weights.unsqueeze(-2)).sum((-2, -1))
-        square = self.options.distance_floor**2
-        parts = visits.visit(lambda _, groups: SumsOfDistances(each.weights[groups], square))
+        parts = visits.visit(lambda _, groups: SumsOfDistances(each.weights[groups], self.square))
         return torch.cat([part.total for part in parts])
 
     def _log_sums(self, each: SampleSet, visits: Visits, scale: Tensor) -> list[tuple[Tensor, Tensor]]:
         def start(distances: TileDistances, groups: slice) -> LogSums:
             ones = torch.zeros_like(distances.b[..., 0])
-            return LogSums(distances, self._logs(scale, groups), ones, each.indices, over_points=True)
+            logs = [LogKernel([log], ()).in_tiles(None) for log in self._logs(scale, groups)]
+            return LogSums(distances, logs, ones, each.indices, over_points=True)
 
         return joined([part.totals for part in visits.visit(start)])
 
@@ -92,12 +80,11 @@ class LossByLogarithms:
 
     def _logs(self, scale: Tensor, groups: slice) -> list[Log]:
         """Return the logarithms of the kernels of some groups."""
-        own, square = scale[groups] if self.options.per_group else scale, self.options.distance_floor**2
-        return [partial(_log, square=square, scale=own * tau) for tau in self.options.temperatures]
+        own = scale[groups] if self.options.per_group else scale
+        return [partial(_log, square=self.square, scale=own * tau) for tau in self.options.temperatures]
 
     def _distances(self, each: SampleSet) -> Tensor:
-        floor = self.options.distance_floor
-        return all_distances(self.x, each.samples, each.indices).clamp_min(floor**2).sqrt()
+        return all_distances(self.x, each.samples, each.indices).clamp_min(self.square).sqrt()
 
     def _traced_fields(self, scale: Tensor) -> Iterator[Fields]:
         for tau in self.options.temperatures:

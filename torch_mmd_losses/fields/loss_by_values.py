@@ -13,9 +13,8 @@ from torch import Tensor
 
 from torch_mmd_losses.fields.direct import are_kept, are_large
 from torch_mmd_losses.fields.field_sums import Displacements, joined
-from torch_mmd_losses.fields.loss_options import Fields, LossOptions
+from torch_mmd_losses.fields.loss_options import Fields, LossCall, LossOptions
 from torch_mmd_losses.fields.sample_sets import SampleSet
-from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.kernels.profiles import LOG_2
 from torch_mmd_losses.pairs.pair_functions import Indices, OfDistance, Tile
 from torch_mmd_losses.pairs.product_tiles import visit_distances
@@ -24,26 +23,13 @@ from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.precision import total_dtype
 
 
-class LossByValues:
-    """A call of the loss on a CPU, without a graph.
-
-    Args:
-        x: fake samples `(g, n, d)`.
-        sets: real samples and negatives.
-        options: the options.
-    """
-
-    factor: float | None = None
+class LossByValues(LossCall):
+    """A call of the loss by values, on a CPU."""
 
     def __init__(self, x: Tensor, sets: Sequence[SampleSet], options: LossOptions) -> None:
-        self.x, self.sets, self.options = x, sets, options
-        self.square = options.distance_floor**2
+        super().__init__(x, sets, options)
         self.narrowest = math.inf  # scale of the narrowest Laplace kernel, once it is known
         self.distances: list[list[_Distances]] = []
-
-    def conditioning(self, like: Tensor) -> Conditioning:
-        """Return the conditioning of Laplace kernels."""
-        return Conditioning(math.inf, 1.0)
 
     def near(self, like: Tensor, error: float) -> float:
         """Return the squared distance above which affinities, or distances, have a relative error below 1e-5."""

@@ -51,12 +51,12 @@ def of_pairs(values: Callable[[Pairs], Tensor], *, by_hand: bool) -> GramFunctio
 
 
 def selected(scores: Tensor, ranges: Sequence[ColumnRange]) -> Tensor:
-    """Return ranges of the columns of scores `(m, d)` next to each other, each times its scale.
+    """Return ranges of the columns of scores `(..., m, d)` next to each other, each times its scale.
 
     Scaled columns are in :func:`total_dtype`: rounding a product would change differences of scores that are far from
     zero.
     """
-    dimension = scores.shape[1]
+    dimension = scores.shape[-1]
     for start, stop, _ in ranges:
         least = start + 1 if stop is None else stop
         if dimension < least:
@@ -64,10 +64,10 @@ def selected(scores: Tensor, ranges: Sequence[ColumnRange]) -> Tensor:
                 f"columns: expected scores of at least {least} dimensions for kernel.on(slice({start}, {stop})), got "
                 f"{dimension}"
             )
-    parts = [scores[:, start:stop] for start, stop, _ in ranges]
+    parts = [scores[..., start:stop] for start, stop, _ in ranges]
     if any(scale != 1 for *_, scale in ranges):
         parts = [part.to(total_dtype(scores.device)) * scale for part, (*_, scale) in zip(parts, ranges, strict=True)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 def pairs_of_columns(pairs: Pairs, ranges: Sequence[ColumnRange]) -> Pairs:

@@ -137,6 +137,18 @@ def matern_52_excess_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlop
     return ValueAndSlope(excess.to(sq_dist.dtype), slope.to(sq_dist.dtype), -(decay**2) / 6)
 
 
+# With v = (1 + u + u^2 / 3) exp(-u): v + (u^2 + u^3) exp(-u) / 15, whose derivative is -decay^2 / 10 * v.
+
+
+def matern_72_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
+    """Return the Matern kernel of order 7/2 with its slope."""
+    u, decay = _own_units(sq_dist, length, 7)
+    power = (u * (-1 / LOG_2)).exp2_()
+    square = u.square()
+    slope = torch.addcmul(power, power, u).addcmul_(square, power, value=1 / 3)
+    return ValueAndSlope(torch.addcmul(slope, square.mul_(u.add_(1)), power, value=1 / 15), slope, -(decay**2) / 10)
+
+
 def matern(sq_dist: Tensor, nu: float, length: Scalar) -> Tensor:
     """Return the Matern kernel of order `nu`."""
     if nu == 0.5:
