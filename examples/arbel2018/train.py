@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from training.averaging import moving_average
+from training.averaging import MovingAverage
 from training.batches import batches
 from training.errors import RefusedError, StoppedError
 from training.launch import launch
@@ -71,7 +71,7 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
     loss = make_loss(settings).to(fabric.device)
     generator = make_generator(settings).to(fabric.device)
     critic = make_critic(settings).to(fabric.device)
-    average = moving_average(generator, settings.ema_decay).to(fabric.device)
+    average = MovingAverage(generator, settings.ema_decay)
     adam_d = torch.optim.Adam(critic.parameters(), settings.lr_discriminator, BETAS)
     adam_g = torch.optim.Adam(generator.parameters(), settings.lr_generator, BETAS)
     state: dict[str, Any] = {

@@ -18,7 +18,7 @@ from arbel2018.presets import PRESETS as PRESETS
 from arbel2018.presets import Arbel2018 as Arbel2018
 from arbel2018.presets import resolved
 from arbel2018.train import BETAS, update
-from training.averaging import moving_average
+from training.averaging import MovingAverage
 
 
 class ArbelStep:
@@ -34,7 +34,7 @@ class ArbelStep:
         self.device = device
         self.loss = make_loss(chosen).to(device)
         self.generator, self.critic = make_generator(chosen).to(device), make_critic(chosen).to(device)
-        self.average = moving_average(self.generator, chosen.ema_decay)
+        self.average = MovingAverage(self.generator, chosen.ema_decay)
         self.adam_d = torch.optim.Adam(self.critic.parameters(), chosen.lr_discriminator, BETAS, foreach=True)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), chosen.lr_generator, BETAS, foreach=True)
         self._fabric = Fabric(accelerator="cpu", devices=1)

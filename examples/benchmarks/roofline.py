@@ -36,7 +36,6 @@ from arbel_step import Arbel2018, ArbelStep
 from common import Options, Record, main, markdown, progress
 from counts import FREE
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -115,7 +114,6 @@ def of_wang(name: str, options: Options) -> tuple[Wang2019, list[Operator]]:
     settings = replace(settings, width=QUICK_WIDTH) if options.quick else settings
     # As on a GPU, Adam updates all parameters in a few operators.
     step = WangStep(settings, foreach=True, device=META)
-    follow_blindly(step.average)
     real = step.images()
     step(real)  # makes the states of Adam, and fills caches
     return settings, operators(lambda: step(real))
@@ -126,18 +124,12 @@ def of_arbel(name: str, options: Options) -> tuple[Arbel2018, list[Operator]]:
     settings = arbel_step.PRESETS[name]
     settings = replace(settings, width=QUICK_WIDTH) if options.quick else settings
     step = ArbelStep(settings, META)
-    follow_blindly(step.average)
     real = step.images()
     updates = (step.update_critic, step.update_generator)
     for update in updates:
         update(real)
     of_critic, of_generator = (operators(partial(update, real)) for update in updates)
     return settings, of_critic * settings.critic_steps + of_generator
-
-
-def follow_blindly(average: AveragedModel) -> None:
-    """Have a moving average keep a constant share, since no number of a tensor can be read."""
-    average.multi_avg_fn = lambda averages, values, _: torch._foreach_lerp_(list(averages), list(values), 0.5)
 
 
 def measure(options: Options) -> list[Record]:

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations
 
 sys.path.append(str(Path(__file__).parents[1]))  # for wang2019, also if a benchmark is run as a script
 
-from training.averaging import moving_average
+from training.averaging import MovingAverage
 from training.batches import Positions, centred
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator
@@ -73,7 +73,7 @@ class WangStep:
                     parametrizations.spectral_norm(layer)
         for network in (self.generator, self.discriminator):
             network.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.average = moving_average(self.generator, chosen.ema_decay)
+        self.average = MovingAverage(self.generator, chosen.ema_decay)
         if chosen.compile:
             self.generator.compile(dynamic=False)
             self.discriminator.compile(dynamic=False)

@@ -20,7 +20,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import Dataset
-from training.averaging import moving_average
+from training.averaging import MovingAverage
 from training.clock import Clock
 from training.errors import InterruptedBySignalError, RefusedError
 from training.images import load as load_images
@@ -62,7 +62,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
     generator = generator_of(settings)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator.to(fabric.device)
-    average = moving_average(generator, settings.ema_decay).to(fabric.device)
+    average = MovingAverage(generator, settings.ema_decay)
     adam = torch.optim.AdamW(generator.parameters(), settings.lr, settings.betas, weight_decay=0.0)
     networks = everywhere(fabric, lambda: [encoders.load(each, channels=data["channels"]) for each in settings.encoder])
     for network in networks:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
-def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Return an exponential moving average of a network's parameters, of which at most the share `decay` stays.
+class MovingAverage(AveragedModel):
+    """An exponential moving average of a network's parameters, of which at most the share `decay` stays.
 
     The first averages are short, so that they do not hold on to the untrained network. Buffers are those of the
-    network, since the statistics of batch normalisation are moving averages already.
+    network, since the statistics of batch normalisation are moving averages already. It is made of a network that is on
+    its device already: the number of updates stays on the CPU then.
     """
 
-    @torch.no_grad()
-    def follow(averages: Any, values: Any, updates: Any) -> None:  # noqa: ANN401
-        share = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        torch._foreach_lerp_(list(averages), list(values), 1 - share)
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network)
+        self.requires_grad_(False).eval()
+        self._decay = decay
 
-    return AveragedModel(network, multi_avg_fn=follow).requires_grad_(False).eval()
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in the parameters of the network after a step.
+
+        PyTorch's own method waits for the GPU each time: it reads the number of updates from there, or copies it there.
+        """
+        updates = int(self.n_averaged)
+        share = min(self._decay, (1 + updates) / (10 + updates)) if updates else 0.0
+        get_ema_multi_avg_fn(share)(list(self.module.parameters()), list(model.parameters()), updates)
+        for average, new in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(new)
+        self.n_averaged += 1

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # started as a file, not from the scripts beside thi
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from training.averaging import moving_average
+from training.averaging import MovingAverage
 from training.batches import batches, centred
 from training.clock import Clock
 from training.errors import InterruptedBySignalError
@@ -66,8 +66,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         **shape,
     )
     for network in (generator, discriminator):
-        network.to(memory_format=layout)  # type: ignore[call-overload]
-    average = moving_average(generator, settings.ema_decay).to(fabric.device)
+        network.to(fabric.device, memory_format=layout)  # type: ignore[call-overload]
+    average = MovingAverage(generator, settings.ema_decay)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         # It does not run on CPUs, where each process normalises its own images.
         generator = nn.SyncBatchNorm.convert_sync_batchnorm(generator)

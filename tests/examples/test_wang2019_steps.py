@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from trained import last_state, log, train
 from training import clock
-from training.averaging import moving_average
+from training.averaging import MovingAverage
 from training.batches import Positions, centred
 from training.images import fake
 from training.sampling import averaged
@@ -168,7 +168,7 @@ def test_both_networks_learn_by_adam_with_their_own_rates(tmp_path: Path):
 
 def test_the_average_moves_by_its_decay_and_copies_the_statistics():
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = moving_average(network, 0.5)
+    average = MovingAverage(network, 0.5)
     for update in range(12):
         for parameter in network.parameters():
             parameter.data.normal_()

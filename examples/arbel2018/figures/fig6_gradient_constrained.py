@@ -38,7 +38,7 @@ from arbel2018.singular_values import singular_values, summary
 from arbel2018.train import BETAS, update
 from classifier import Classifier
 from lightning_fabric import Fabric
-from training.averaging import moving_average
+from training.averaging import MovingAverage
 from training.batches import Positions, centred
 from training.errors import RefusedError
 from training.figure_script import Claim, integer, reader, save, unexpected
@@ -164,7 +164,7 @@ class GAN:
         self.loss = kind.loss()
         self.generator = make_generator(networks)
         self.discriminator = make_critic(networks)
-        self.average = moving_average(self.generator, DECAY)
+        self.average = MovingAverage(self.generator, DECAY)
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), RATE, BETAS)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), RATE, BETAS)
         self._random = torch.Generator().manual_seed(options.seed)
