@@ -10,6 +10,11 @@ import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+if __name__ == "__main__":  # before other packages, so that all that are missing are named at once
+    from training import need
+
+    need("torchmetrics", "torchvision")
+
 import torch
 import tyro
 from evaluation.provenance import circumstances, digest_of_network

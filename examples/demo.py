@@ -15,6 +15,11 @@ from importlib.metadata import version
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
+if __name__ == "__main__":  # before other packages, so that all that are missing are named at once
+    from training import need
+
+    need("matplotlib", "sklearn", "torchmetrics")
+
 import torch
 import tyro
 from matplotlib.figure import Figure

@@ -16,6 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+if __name__ == "__main__":  # before other packages, so that all that are missing are named at once
+    from training import need
+
+    need("torchmetrics")
+
 import numpy as np
 import torch
 import tyro

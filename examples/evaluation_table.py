@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # before tyro, so that all packages that are missing are named at once
+    import training  # noqa: F401
+
 import tyro
 from training.errors import RefusedError
 from training.files import read_json

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # before tyro, so that all packages that are missing are named at once
+    import training  # noqa: F401
+
 import tyro
 from studies import pictures, protocol
 from studies.logs import Raw

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+if __name__ == "__main__":  # before tyro, so that all packages that are missing are named at once
+    import training  # noqa: F401
+
 import tyro
 from sweeps import tables
 from sweeps.runs import EXAMPLES, PAIR, SWEEPS, Group, Pair, Recipe, Run, last_line, plan, record, status, write

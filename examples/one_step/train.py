@@ -15,6 +15,7 @@ from typing import Any
 
 if __name__ == "__main__":  # started as a file, not from the scripts beside this folder
     sys.path.insert(0, str(Path(__file__).parents[1]))
+    import training  # noqa: F401  # names all packages that are missing
 
 import torch
 from lightning_fabric import Fabric

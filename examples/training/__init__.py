@@ -10,6 +10,8 @@ from importlib.util import find_spec
 PACKAGES = {
     "lightning_fabric": "lightning-fabric",
     "PIL": "pillow",
+    "ray": "ray[tune]",
+    "sklearn": "scikit-learn",
     "torch_fidelity": "torch-fidelity",
 }
 """Names of packages that differ from those of their modules."""
@@ -29,4 +31,7 @@ def need(*modules: str, also: Sequence[str] = ()) -> None:
         sys.exit(2)
 
 
-need("filelock", "lightning_fabric", "PIL", "tqdm", "tyro", also=["torchvision"])
+OF_SOME = ("matplotlib", "ray", "sklearn", "torchmetrics", "torchvision")
+"""What some scripts need, so that whoever has to install packages hears of all."""
+
+need("filelock", "lightning_fabric", "PIL", "tqdm", "tyro", also=OF_SOME)
