@@ -159,7 +159,8 @@ def files(root: Path) -> list[Path]:
     """Return the images in a folder and in those below it, by name."""
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
     if not found:
-        raise RefusedError(f"There are no images ({', '.join(PICTURES)}) in {root}.")
+        got = "a folder without any" if root.is_dir() else "a file" if root.exists() else "a path that does not exist"
+        raise RefusedError(f"{root}: expected a folder with images ({', '.join(PICTURES)}) in it or below, got {got}")
     return found
 
 

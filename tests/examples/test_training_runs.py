@@ -299,7 +299,7 @@ def test_another_number_of_images_is_refused_even_if_forced(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dataset", "folder", "--data-root", "nowhere"], "There are no images (.bmp, "),
+        (["--dataset", "folder", "--data-root", "nowhere"], "nowhere: expected a folder with images (.bmp, "),
         (["--batch-size", "1000"], "batch_size: expected at most the number of images, 256; got 1000"),
         (["--device", "cuda"], "device: "),
         (["--resume", "none.pt"], "There is no none.pt"),
