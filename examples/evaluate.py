@@ -168,6 +168,9 @@ def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | 
     if "fid" in chosen and count <= about["dimension"]:
         problem = f"{count} images do not determine the covariance of {about['dimension']} features"
         print(f"Warning: {problem}; compare this FID only with others of as many images", file=sys.stderr)
+    if "kid" in chosen and not options.kid_subset_size and subset_size < metrics.SUBSET_SIZE:
+        problem = f"KID is usually of subsets of {metrics.SUBSET_SIZE:,} images; here each has all {count:,}"
+        print(f"Warning: {problem}, so that kid_std says nothing; more --images mend that", file=sys.stderr)
     print(f"Comparing {count:,} images with as many of the {options.split} split of {dataset}")
 
     torch.manual_seed(options.seed)  # of the subsets

@@ -275,9 +275,13 @@ def test_metrics_that_the_features_do_not_have_are_refused_and_few_images_warned
     for name in ("is", "classes"):
         assert "metrics: is and classes need logits" in refusal(capsys, *words, "--metrics", name)
     evaluate.main([*words, "--images", "48"])
-    assert "48 images do not determine the covariance of 48 features" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "48 images do not determine the covariance of 48 features" in shown
+    assert "KID is usually of subsets of 1,000 images; here each has all 48, so that kid_std says nothing" in shown
     result = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert list(result["metrics"]) == ["fid", "kid_mean", "kid_std"]
+    evaluate.main([*words, "--images", "64", "--kid-subset-size", "32", "--overwrite"])
+    assert "KID" not in capsys.readouterr().err
 
 
 # Damaged files
