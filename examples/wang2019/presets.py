@@ -40,9 +40,9 @@ class Wang2019(Settings):
     """weight of the repulsion of real scores; by default the loss's own"""
     scores: int | None = None  # numbers per image from the discriminator; by default 16 for MMD losses, else 1
     gradient_penalty: float = 0.0  # weight of the gradient penalty (Appendix D.1: 0.1); 0 is none
-    normalisation: Literal["pico", "conv", "matrix", "none"] | None = None
+    normalisation: Literal["auto", "pico", "conv", "matrix", "none"] = "auto"
     """spectral norm of the discriminator's layers: pico (the paper's), conv (follows the same norm more closely),
-    matrix (PIM) or none; by default pico, or none with a penalty or smmd"""
+    matrix (PIM) or none; auto is pico, or none with a penalty or smmd"""
     scale: float | None = None  # factor C of every normalised layer; by default 1 / 0.55
     total_scale: float | None = None  # C^K of all K layers in place of C (the authors' 16 to 256)
     updates: Literal["simultaneous", "alternating"] = "simultaneous"  # both networks from one forward, or by turns
@@ -97,6 +97,7 @@ class Wang2019(Settings):
 
 def resolved(settings: Wang2019) -> Wang2019:
     """Put in what None stands for, so that a run is saved with all that decides it."""
+    usual: Literal["none", "pico"] = "none" if settings.is_held else "pico"
     scale = settings.scale or 1 / 0.55
     if settings.total_scale is not None:
         scale = settings.total_scale ** (1 / normalised_layers(settings.size))
@@ -104,7 +105,7 @@ def resolved(settings: Wang2019) -> Wang2019:
         settings,
         lambda_=settings.repulsion,
         scores=settings.scores or (16 if settings.loss in MMD and not settings.gradient_penalty else 1),
-        normalisation=settings.normalisation or ("none" if settings.is_held else "pico"),
+        normalisation=usual if settings.normalisation == "auto" else settings.normalisation,
         scale=scale,
         total_scale=None,
     )

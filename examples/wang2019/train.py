@@ -62,7 +62,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     discriminator = make_discriminator(
         scores=settings.scores or 1,
         width=settings.width,
-        method=settings.normalisation or "none",
+        method=settings.normalisation,
         scale=settings.scale or 1.0,
         **shape,
     )

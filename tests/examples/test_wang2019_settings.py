@@ -131,6 +131,7 @@ def test_every_setting_has_an_option_and_the_help_explains_it(capsys: pytest.Cap
         (["--loss", "gan"], "mmd-rep-b"),
         (["--learning-rate", "1"], "--learning-rate"),
         (["--device", "meta"], "cpu"),
+        (["--normalisation", "None"], "none"),  # one spelling
     ],
 )
 def test_wrong_options_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):

@@ -91,7 +91,7 @@ def discriminator(settings: Wang2019, state: State | None, seed: int) -> nn.Modu
         scores=settings.scores or 1,
         channels=settings.channels,
         width=settings.width,
-        method=settings.normalisation or "none",
+        method=settings.normalisation,
         scale=settings.scale or 1.0,
     )
     if state is not None:
