@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from lightning_fabric import Fabric
 
 from training import need
 from training.errors import InterruptedBySignalError, RefusedError, StoppedError
-from training.settings import S, Settings, to_json
+from training.settings import S, Settings, saved
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
     Exits with a message and a status: 2 if the training is refused, 1 if it breaks down, 128 and a signal's number.
     """
     if settings.dry_run:
-        print(to_json(settings))
+        print(json.dumps({"out": str(settings.out), **saved(settings)}, indent=2))
         return settings.out
     if settings.tensorboard:
         need("tensorboard")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import signal
@@ -25,7 +26,7 @@ from training.checkpoints import State
 from training.errors import InterruptedBySignalError, RefusedError, StoppedError
 from training.files import PARTIAL, Line, append_line, read_lines, replacing, write_lines, write_text
 from training.launch import agreed, everywhere
-from training.settings import Settings, changes, saved, to_json
+from training.settings import Settings, changes, saved
 
 LOCK = "training.lock"
 SAMPLES = 64  # images on a sheet of samples
@@ -231,7 +232,7 @@ class Run:
         for left in ("configuration.json", "*.jsonl", "samples/*.png", "checkpoints/*.pt"):
             for partial in self._folder.glob(f"{left}.*{PARTIAL}"):
                 partial.unlink()
-        write_text(self._folder / "configuration.json", to_json(self._settings) + "\n")
+        write_text(self._folder / "configuration.json", json.dumps(saved(self._settings), indent=2) + "\n")
 
     def _note(self, number: int, _: Any) -> None:  # noqa: ANN401
         self._signal = number

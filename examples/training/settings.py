@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import argparse
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,19 +74,20 @@ def read(presets: Mapping[str, S], description: str, arguments: Sequence[str] | 
 
     Exits with status 2 and a message if they cannot be used.
     """
-    described = {name: (f"Settings of {name}.", settings) for name, settings in presets.items()}
-    return tyro.extras.overridable_config_cli(described, description=description, args=arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("preset", choices=list(presets), help="has options of its own, which --help after it lists")
+    preset = parser.parse_args(words[:1]).preset
+    # A script of one preset gives the arguments itself, so that its users do not type the name.
+    prog = parser.prog if arguments is not None else f"{parser.prog} {preset}"
+    default = presets[preset]
+    return tyro.cli(type(default), prog=prog, description=description, default=default, args=words[1:])
 
 
 def saved(settings: Settings) -> dict[str, Any]:
     """Return the settings as they are saved: numbers, strings and None by name."""
     found = {name: value for name, value in vars(settings).items() if name not in settings.OF_COMMAND}
     return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
-
-
-def to_json(settings: Settings) -> str:
-    """Return the settings as indented JSON."""
-    return json.dumps(saved(settings), indent=2)
 
 
 def changes(before: Mapping[str, Any], settings: Settings) -> list[str]:

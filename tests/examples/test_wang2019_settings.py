@@ -140,11 +140,35 @@ def test_wrong_options_are_explained(arguments: list[str], message: str, capsys:
     assert message in "".join(capsys.readouterr())
 
 
+def test_the_usage_has_the_name_of_a_preset_only_where_it_is_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for words, given, usage in (
+        (["dcgan_fake.py", "--help"], ["fake", "--help"], "usage: dcgan_fake.py [-h] "),
+        (["train.py", "fake", "--help"], None, "usage: train.py fake [-h] "),
+        (["train.py", "--help"], None, "usage: train.py [-h] {cifar10,stl10,celeba,lsun,fashion-mnist,fake}"),
+    ):
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit, match="0"):
+            read(PRESETS, "Train.", given)
+        assert capsys.readouterr().out.startswith(usage)
+
+
+@pytest.mark.parametrize("words", [[], ["mnist"], ["--loss", "hinge"]], ids=str)
+def test_an_unknown_preset_is_refused_with_a_list_of_them(words: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        read(PRESETS, "Train.", words)
+    shown = capsys.readouterr().err
+    assert all(name in shown for name in PRESETS)
+    assert f"invalid choice: {words[0]!r}" in shown if words == ["mnist"] else "required: preset" in shown
+
+
 def test_a_dry_run_prints_the_resolved_settings_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     main(["fake", "--out", str(tmp_path / "run"), "--dry-run", "--loss", "hinge"])
     printed = json.loads(capsys.readouterr().out)
-    assert (printed["scores"], printed["loss"]) == (1, "hinge")
-    assert printed.keys() == {field.name for field in dataclasses.fields(Wang2019)} - Wang2019.OF_COMMAND
+    assert (printed["scores"], printed["loss"], printed["out"]) == (1, "hinge", str(tmp_path / "run"))
+    of_command = Wang2019.OF_COMMAND - {"out"}
+    assert printed.keys() == {field.name for field in dataclasses.fields(Wang2019)} - of_command
     assert not (tmp_path / "run").exists()
 
 
