@@ -50,13 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 
 def script(dataset: str, description: str, arguments: Sequence[str] | None = None) -> Path:
     """Do as `main` for a data set and the method that the option `--method` names."""
-    parser = argparse.ArgumentParser(description=description, add_help=False, allow_abbrev=False)
-    help_ = "whose settings all other options start from (%(default)s)"
-    parser.add_argument("--method", choices=tuple(METHODS), default="sn-smmd", help=help_)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--method", choices=tuple(METHODS), default="sn-smmd")
     known, rest = parser.parse_known_args(arguments)
-    if {"-h", "--help"} & set(rest):
-        parser.print_help()  # before that of the preset
-    return main([f"{dataset}-{known.method}", *rest])
+    of_method = f"--method {{{','.join(METHODS)}}} chooses what the other options start from (default: sn-smmd)."
+    settings = read(PRESETS, f"{description}\n\n{of_method}", [f"{dataset}-{known.method}", *rest])
+    return launch(train, resolved(settings))
 
 
 def train(fabric: Fabric, settings: Arbel2018) -> None:

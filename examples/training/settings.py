@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,12 @@ def read(presets: Mapping[str, S], description: str, arguments: Sequence[str] | 
     Exits with status 2 and a message if they cannot be used.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("preset", choices=list(presets), help="has options of its own, which --help after it lists")
+    listed = textwrap.fill(", ".join(presets), 100, break_on_hyphens=False)
+    parser = argparse.ArgumentParser(usage=f"%(prog)s PRESET [OPTIONS]\n\nPresets: {listed}", description=description)
+    parser.add_argument("preset", metavar="PRESET", help="has options of its own, which --help after it lists")
     preset = parser.parse_args(words[:1]).preset
+    if preset not in presets:
+        parser.error(f"expected one of the presets above, got {preset}")
     # A script of one preset gives the arguments itself, so that its users do not type the name.
     prog = parser.prog if arguments is not None else f"{parser.prog} {preset}"
     default = presets[preset]
