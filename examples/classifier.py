@@ -24,7 +24,7 @@ from training.batches import centred
 from training.errors import RefusedError
 from training.files import read_tensors, replacing
 from training.images import fashion_mnist_data, load, torchvision
-from wang2019.presets import FORMATS
+from wang2019.presets import Wang2019
 
 FORMAT = "torch-mmd-losses classifier 1"
 FEATURES = 64  # so few that thousands of images determine their covariances
@@ -79,7 +79,7 @@ class Split(NamedTuple):
 
 def read(dataset: str, root: Path, split: str) -> Split:
     """Return a split of a data set."""
-    size, channels = FORMATS[dataset]
+    size, channels = Wang2019.FORMATS[dataset]
     images = load(dataset, root, size=size, channels=channels, split=split)
     labelled = fashion_mnist_data if dataset == "fashion-mnist" else torchvision().CIFAR10
     return Split(images[:], torch.as_tensor(labelled(root, train=split == "train").targets))

@@ -27,6 +27,9 @@ class Settings:
     quiet: bool = False  # print warnings only
     dry_run: bool = False  # print the settings and do nothing
     data_root: Path = Path("data")  # folder of the data sets
+    dataset: str  # images to learn from
+    size: int = 32  # height and width of the images
+    channels: Literal[1, 3] = 3  # 3 for colours, 1 for grey
     iterations: int = 100_000  # updates of the generator
     ema_decay: float = 0.999  # of the moving average of the generator, which draws the samples
     seed: int = 0  # decides all that is random
@@ -49,6 +52,8 @@ class Settings:
         {"data_root", "iterations", "device", "devices", "nodes", "workers", "tensorboard"}
         | {"log_every", "sample_every", "checkpoint_every", "keep_every", "channels_last", "compile"}
     )
+    # Size and channels of data sets; those of others are free.
+    FORMATS: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
     def __post_init__(self) -> None:
         check(self, "iterations", "log_every", "sample_every", "checkpoint_every", least=1)
@@ -56,6 +61,10 @@ class Settings:
         check(self, "workers", least=0)
         check(self, "seed", least=0, below=2**32)
         check(self, "ema_decay", least=0, below=1)
+        size, channels = self.FORMATS.get(self.dataset, (self.size, self.channels))
+        if (size, channels) != (self.size, self.channels):
+            chosen = f"but size and channels are {self.size} and {self.channels}"
+            raise ValueError(f"dataset: {self.dataset} has images of size {size} with {channels} channels, {chosen}")
 
 
 def check(
