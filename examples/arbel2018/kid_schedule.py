@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import Kernel, PolynomialKernel
+from torch_mmd_losses import PolynomialKernel
 from torch_mmd_losses.two_sample.relative import Candidate, candidate, compare
 
 Features = Callable[[Tensor], Tensor]
@@ -64,7 +64,6 @@ class KIDSchedule:
         floor: below which no learning rate falls.
         level: up to which p-value a test shows an improvement.
         variance_floor: to which smaller estimates of the variance are raised; None is as the papers have it.
-        kernel: kernel of the test; None is that of KID.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class KIDSchedule:
         floor: float = 1e-6,
         level: float = 0.1,
         variance_floor: float | None = None,
-        kernel: Kernel | None = None,
     ) -> None:
         if min(every, patience) < 1 or memory < patience:
             raise ValueError(
@@ -90,7 +88,7 @@ class KIDSchedule:
             raise ValueError(f"factor: expected a number between 0 and 1, got {factor}")
         if variance_floor is not None and variance_floor <= 0:
             raise ValueError(f"variance_floor: expected a number > 0 or None, got {variance_floor}")
-        self.optimisers, self.real, self.kernel = list(optimisers), real, kernel or PolynomialKernel()
+        self.optimisers, self.real, self.kernel = list(optimisers), real, PolynomialKernel()
         self.every, self.memory, self.patience = every, memory, patience
         self.factor, self.floor, self.level, self.variance_floor = factor, floor, level, variance_floor
         self._remembered: list[Candidate] = []

@@ -131,32 +131,20 @@ def plan(
 class Recipe:
     """How and where the runs of a sweep are done, and from which records nothing is left to do."""
 
-    study: tyro.conf.Positional[str]
-    """What is varied: table1, lambda, constant or scores."""
-    out: Path
-    """Folder of the sweep."""
-    script: Path = EXAMPLES / "dcgan_cifar10.py"
-    """Training script; a name without .py is one of examples/."""
-    evaluate: str | None = None
-    """Evaluate finished runs with these options, one string."""
+    study: tyro.conf.Positional[str]  # what is varied: table1, lambda, constant or scores
+    out: Path  # folder of the sweep
+    script: Path = EXAMPLES / "dcgan_cifar10.py"  # training script; a name without .py is one of examples/
+    evaluate: str | None = None  # evaluate finished runs with these options, one string
     rungs: tuple[int, ...] = ()
     """Evaluate runs after these iterations too, each three times the one before, and stop the worse two thirds."""
-    retry: bool = False
-    """Train again what diverged or was stopped."""
-    jobs: int | None = None
-    """Runs side by side; by default as many as there are cores and GPUs for."""
-    cpus: float = 1.0
-    """Cores of each run."""
-    gpus: float | None = None
-    """GPUs of each run, may be a part of one; by default one if there are any."""
-    address: str | None = None
-    """Of a Ray cluster, or auto; by default, this machine is one."""
-    metric: Literal["fid", "kid_mean"] = "fid"
-    """What is best; lower is better."""
-    options: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """Of the training script, the same for all runs."""
-    directory: tyro.conf.Suppress[Path] = field(default_factory=Path.cwd)
-    """Where the commands run."""
+    retry: bool = False  # train again what diverged or was stopped
+    jobs: int | None = None  # runs side by side; by default as many as there are cores and GPUs for
+    cpus: float = 1.0  # cores of each run
+    gpus: float | None = None  # GPUs of each run, may be a part of one; by default one if there are any
+    address: str | None = None  # of a Ray cluster, or auto; by default, this machine is one
+    metric: Literal["fid", "kid_mean"] = "fid"  # what is best; lower is better
+    options: tyro.conf.Suppress[tuple[str, ...]] = ()  # of the training script, the same for all runs
+    directory: tyro.conf.Suppress[Path] = field(default_factory=Path.cwd)  # where the commands run
 
     @property
     def evaluator(self) -> Path:
