@@ -1,8 +1,8 @@
 """Draw the singular values of the critic's layers in the course of a run of the smmd scripts (Fig. 2b and 7)."""
 
-from __future__ import annotations
-
 from arbel2018.singular_values import main
 
 if __name__ == "__main__":
-    main()
+    import tyro
+
+    tyro.cli(main)

@@ -6,14 +6,15 @@ parametrisation of the paper sees them. A critic that collapses to few direction
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import tyro
 from torch import nn
 from training.errors import RefusedError
 from training.files import read_lines, replacing
@@ -83,20 +84,20 @@ def draw(log: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def main(arguments: Sequence[str] | None = None) -> Path:
-    """Do as the command line says, and return the path of the picture."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0], allow_abbrev=False)
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--out", type=Path, help=f"the picture ({SPECTRA}.png in the folder)")
-    options = parser.parse_args(arguments)
-    out: Path = options.out or options.run / f"{SPECTRA}.png"
+def main(run: tyro.conf.Positional[Path], out: Path | None = None) -> None:
+    """Draw the singular values of the critic's layers in the course of a run.
+
+    Args:
+        run: folder of the run
+        out: the picture; by default singular_values.png in the folder
+    """
+    out = out or run / f"{SPECTRA}.png"
     try:
-        log = read_lines(options.run / f"{SPECTRA}.jsonl", growing=True, iteration=int, **{SPECTRA: dict})
+        log = read_lines(run / f"{SPECTRA}.jsonl", growing=True, iteration=int, **{SPECTRA: dict})
     except RefusedError as error:
-        parser.error(str(error))
+        sys.exit(f"error: {error}")
     if not log:
-        parser.error(f"run: there are no singular values in {options.run}")
+        sys.exit(f"error: run: there are no singular values in {run}")
     with replacing(out) as partial:
         draw(log).savefig(partial, format="png")
     print(f"Picture: {out}")
-    return out
