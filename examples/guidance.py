@@ -17,6 +17,7 @@ import math
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from torch_mmd_losses import MMDReference, RBFKernel
@@ -72,12 +73,8 @@ def accuracy(samples: Tensor) -> float:
 
 def draw(samples: Tensor, found: dict[float, Tensor], out: Path) -> None:
     """Draw the data and the samples for each guidance."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, len(found), figsize=(3.2 * len(found), 3.2))
+    figure = Figure(figsize=(3.2 * len(found), 3.2), dpi=80, layout="tight")
+    axes = figure.subplots(1, len(found))
     for axis, (alpha, points) in zip(axes, found.items(), strict=True):
         axis.scatter(*samples[1:, :300].flatten(0, 1).T, s=3, color="lightgrey", label="other classes")
         axis.scatter(*samples[0, :300].T, s=3, color="tab:blue", label="data of the class")
@@ -85,8 +82,7 @@ def draw(samples: Tensor, found: dict[float, Tensor], out: Path) -> None:
         axis.set_title(f"guidance {alpha:g}, {accuracy(points):.0%} nearest to their class", fontsize=9)
         axis.set(xlim=(-2.5, 2.5), ylim=(-2, 3), xticks=[], yticks=[], aspect="equal")
     axes[0].legend(fontsize=8, loc="upper left", markerscale=2)
-    figure.tight_layout()
-    figure.savefig(out, dpi=80)
+    figure.savefig(out)
 
 
 def main(arguments: list[str] | None = None) -> dict[float, float]:

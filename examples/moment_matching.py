@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from torch_mmd_losses import LaplaceKernel, RBFKernel, grouped_mmd2, mmd2
@@ -125,12 +126,8 @@ def sample(jump: Jump, count: int, stops: tuple[float, ...], generator: torch.Ge
 
 def draw(panels: dict[str, Tensor], found: dict[str, float], losses: list[float], out: Path) -> None:
     """Draw the samples and the losses."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, len(panels) + 1, figsize=(3 * len(panels) + 3, 3))
+    figure = Figure(figsize=(3 * len(panels) + 3, 3), dpi=80, layout="tight")
+    axes = figure.subplots(1, len(panels) + 1)
     for axis, (name, points) in zip(axes, panels.items(), strict=False):
         axis.scatter(*points.T, s=2, alpha=0.5)
         axis.set_title(f"{name}, MMD² {found[name]:.4f}")
@@ -139,8 +136,7 @@ def draw(panels: dict[str, Tensor], found: dict[str, float], losses: list[float]
     means = [sum(losses[i : i + width]) / width for i in range(0, len(losses) - width + 1, width)]
     axes[-1].semilogy([width * (i + 1) for i in range(len(means))], means)
     axes[-1].set(title="loss of the training", xlabel="step")
-    figure.tight_layout()
-    figure.savefig(out, dpi=80)
+    figure.savefig(out)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

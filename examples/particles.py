@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from torch_mmd_losses import LaplaceKernel, MMDReference, RBFKernel, drift, mmd2, witness_gradient
@@ -117,12 +118,8 @@ def trajectory(way: Way, particles: Tensor, target: Tensor, steps: int, generato
 
 def draw(paths: dict[str, list[Tensor]], target: Tensor, out: Path) -> None:
     """Draw particles, target and field at some times of each path."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(len(paths), len(SHOWN), figsize=(3 * len(SHOWN), 2.6 * len(paths)), squeeze=False)
+    figure = Figure(figsize=(3 * len(SHOWN), 2.6 * len(paths)), dpi=80, layout="tight")
+    axes = figure.subplots(len(paths), len(SHOWN), squeeze=False)
     grid = torch.cartesian_prod(torch.linspace(-2.2, 1.4, 19), torch.linspace(-1.6, 1.3, 16))
     for row, way in zip(axes, WAYS, strict=True):
         path, towards = paths[way.name], way.towards(target)
@@ -142,8 +139,7 @@ def draw(paths: dict[str, list[Tensor]], target: Tensor, out: Path) -> None:
             axis.set(xticks=[], yticks=[], xlim=(-2.3, 1.5), ylim=(-1.7, 1.4), aspect="equal")
         row[0].set_ylabel(way.name)
     axes[0, 0].legend(fontsize=8, loc="upper left", markerscale=2)
-    figure.tight_layout()
-    figure.savefig(out, dpi=80)
+    figure.savefig(out)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

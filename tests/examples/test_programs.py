@@ -1,12 +1,12 @@
 """The programs of one file: what they train gets better, and they draw it."""
 
-import guidance
-import moment_matching
-import particles
 import pytest
 import torch
 
-matplotlib = pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib")
+import guidance
+import moment_matching
+import particles
 
 
 def test_particles_come_nearer_to_their_target_in_each_way(tmp_path, capsys):
