@@ -1,7 +1,5 @@
 """Train the repulsive-loss paper's DCGAN on CelebA at 64 x 64 pixels (Wang et al. 2019, Section 5)."""
 
-from __future__ import annotations
-
 import sys
 
 from wang2019.train import main

@@ -1,7 +1,5 @@
 """Train the repulsive-loss paper's DCGAN on CIFAR-10 at 32 x 32 pixels (Wang et al. 2019, Section 5)."""
 
-from __future__ import annotations
-
 import sys
 
 from wang2019.train import main

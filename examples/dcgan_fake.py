@@ -1,7 +1,5 @@
 """Run through a whole training in seconds, on generated images: to try first on a new machine."""
 
-from __future__ import annotations
-
 import sys
 
 from wang2019.train import main

@@ -1,7 +1,5 @@
 """Train a reduced DCGAN with the repulsive loss on Fashion-MNIST: minutes on a CPU, and a small download."""
 
-from __future__ import annotations
-
 import sys
 
 from wang2019.train import main

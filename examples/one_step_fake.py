@@ -1,7 +1,5 @@
 """Run through a whole training without a discriminator in seconds, on generated images."""
 
-from __future__ import annotations
-
 import sys
 
 from one_step.train import main

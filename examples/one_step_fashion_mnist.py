@@ -1,7 +1,5 @@
 """Train a small one-step generator on Fashion-MNIST, without a discriminator: minutes on a CPU, and no download."""
 
-from __future__ import annotations
-
 import sys
 
 from one_step.train import main

@@ -1,7 +1,5 @@
 """Train a one-step generator on the images in a folder, --data-root, without a discriminator."""
 
-from __future__ import annotations
-
 import sys
 
 from one_step.train import main

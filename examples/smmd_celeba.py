@@ -1,7 +1,5 @@
 """Train the generators of the scaled-MMD paper on CelebA at 160 x 160 pixels (Arbel et al. 2018, Section 4)."""
 
-from __future__ import annotations
-
 from arbel2018.train import script
 
 if __name__ == "__main__":

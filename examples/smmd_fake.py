@@ -1,7 +1,5 @@
 """Run through a whole training of the scaled-MMD paper in seconds, on generated images: to try first."""
 
-from __future__ import annotations
-
 from arbel2018.train import script
 
 if __name__ == "__main__":

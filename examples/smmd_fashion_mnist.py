@@ -1,7 +1,5 @@
 """Train reduced networks by the methods of the scaled-MMD paper on Fashion-MNIST: minutes on a CPU."""
 
-from __future__ import annotations
-
 from arbel2018.train import script
 
 if __name__ == "__main__":
