@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 if __name__ == "__main__":  # before other packages, so that all that are missing are named at once
-    from training import need
-
-    need("torchmetrics")
+    import evaluation  # noqa: F401
 
 import numpy as np
 import torch
