@@ -138,15 +138,15 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
                 averaged(fabric, [seen])
                 outcome = schedule.step(seen)
             if run.is_due(settings.log_every, iteration):
-                numbers = {
+                line: dict[str, Any] = {
+                    "iteration": iteration,
                     "loss_discriminator": loss_d,
                     "loss_generator": loss_g,
                     "gradient_norm_discriminator": norm(critic),
                     "gradient_norm_generator": norm(generator),
+                    "lr_discriminator": adam_d.param_groups[0]["lr"],
+                    "lr_generator": adam_g.param_groups[0]["lr"],
                 }
-                means: Any = fabric.all_reduce({name: value.detach() for name, value in numbers.items()})
-                line = {"iteration": iteration, **{name: mean.item() for name, mean in means.items()}}
-                line |= {"lr_discriminator": adam_d.param_groups[0]["lr"], "lr_generator": adam_g.param_groups[0]["lr"]}
                 if outcome is not None:
                     p_value = None if outcome.p_value is None or math.isnan(outcome.p_value) else outcome.p_value
                     line |= {"kid_p_value": p_value, "kid_failures": outcome.failures}

@@ -110,8 +110,12 @@ class Run:
     def log(self, line: Line, *, advice: str, shown: Sequence[str] = ("loss_discriminator", "loss_generator")) -> None:
         """Append a line with its `iteration` to the log, with the iterations in a second, and show some numbers of it.
 
-        If a number is not finite, the training stops; `advice` says what to try.
+        Tensors have one number each, of which the log has the mean over the processes. If a number is not finite, the
+        training stops; `advice` says what to try.
         """
+        tensors = {name: value.detach() for name, value in line.items() if isinstance(value, Tensor)}
+        means = cast(dict[str, Tensor], self._fabric.all_reduce(tensors))
+        line = line | {name: mean.item() for name, mean in means.items()}
         iteration, (before, start) = line["iteration"], self._watch
         self._watch = (iteration, time.perf_counter())
         for name, number in line.items():

@@ -159,15 +159,14 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
 
             has_time = clock.seconds < limit
             if run.is_due(settings.log_every, iteration) or not has_time:
-                numbers = {
+                line: dict[str, Any] = {
+                    "iteration": iteration,
                     "loss_discriminator": losses.discriminator,
                     "loss_generator": losses.generator,
                     "gradient_norm_discriminator": norm(of_d),
                     "gradient_norm_generator": norm(of_g),
                     **terms(loss, scores_real, scores_fake),
                 }
-                means: Any = fabric.all_reduce({name: value.detach() for name, value in numbers.items()})
-                line: dict[str, Any] = {"iteration": iteration, **{name: mean.item() for name, mean in means.items()}}
                 if settings.normalisation != "none":
                     line["sigma"] = {name: sigma.item() for name, sigma in spectral_norms(discriminator).items()}
                 if settings.cpu_seconds:
