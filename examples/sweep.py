@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before tyro, so that all packages that are missing
 import tyro
 from sweeps import tables
 from sweeps.runs import EXAMPLES, PAIR, SWEEPS, Group, Pair, Recipe, Run, last_line, plan, record, status, write
+from training import need
 from training.errors import RefusedError
 from training.files import replacing, write_text
 
@@ -29,16 +30,11 @@ OWN = {"out", "resume", "seed", "dry-run", *PAIR}
 class Collect:
     """Write a table, a summary and a figure of what there is."""
 
-    study: tyro.conf.Positional[Literal["table1", "lambda", "constant", "scores"]]
-    """What is varied."""
-    out: Path
-    """Folder of the sweep."""
-    metric: Literal["fid", "kid_mean"] = "fid"
-    """What is best; lower is better."""
-    evaluations: str = "*.json"
-    """Which files of a run's evaluations count; of several, the last by name."""
-    limit: float | None = None
-    """Where the vertical axis of the figure ends."""
+    study: tyro.conf.Positional[Literal["table1", "lambda", "constant", "scores"]]  # what is varied
+    out: Path  # folder of the sweep
+    metric: Literal["fid", "kid_mean"] = "fid"  # what is best; lower is better
+    evaluations: str = "*.json"  # which files of a run's evaluations count; of several, the last by name
+    limit: float | None = None  # where the vertical axis of the figure ends
 
     def do(self) -> int:
         """Write the files and print the summary."""
@@ -67,18 +63,14 @@ class Train:
     """Train what is not done yet."""
 
     recipe: tyro.conf.OmitArgPrefixes[Recipe]
-    losses: str = ""
-    """In place of those of the sweep, with commas between them."""
+    losses: str = ""  # in place of those of the sweep, with commas between them
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """OPTION=VALUE,... of the training script, in place of the sweep's or besides; no values leave it to the script."""
     pairs: str = ""
     """Learning rates D/G,... (the paper's 16); best: the pair of each setting that is best with its first seed."""
-    seeds: str = "0"
-    """With commas between them."""
-    share: str = "0/1"
-    """I/N does the I-th of N shares, counted from 0: for the array jobs of a scheduler."""
-    evaluations: str = "*.json"
-    """Which files of a run's evaluations count; of several, the last by name."""
+    seeds: str = "0"  # with commas between them
+    share: str = "0/1"  # I/N does the I-th of N shares, counted from 0: for the array jobs of a scheduler
+    evaluations: str = "*.json"  # which files of a run's evaluations count; of several, the last by name
 
     def do(self) -> int:
         """Bring the chosen runs to their end."""
@@ -86,7 +78,10 @@ class Train:
         for path in (recipe.script, *([] if recipe.evaluate is None else [recipe.evaluator])):
             if not path.is_file():
                 raise RefusedError(f"there is no {path}")
+        where = f"the Ray cluster {recipe.address}" if recipe.address else "this machine"
+        print(f"{count(recipe.out, mine)}; by {recipe.script.name} on {where}, in {recipe.out}", flush=True)
         # Refuse what the script would refuse, before anything is started.
+        print(f"Asking {recipe.script.name} whether it takes the settings", flush=True)
         for each in {tuple(run.settings): run for run in reversed(runs)}.values():
             dry = subprocess.run(recipe.training(each, "--dry-run"), capture_output=True, text=True)
             if dry.returncode:
@@ -94,11 +89,14 @@ class Train:
         for each in runs:
             if record(recipe.out / each.name) is None:
                 write(recipe.out / each.name, recipe.fresh(each))
+        if all(map(recipe.is_done, mine)):
+            return 0
+        need("ray")
+        print("Starting Ray, which can take a minute", flush=True)
         from sweeps import tuning
 
-        print(count(recipe.out, mine), flush=True)
         ended = tuning.do(recipe, mine)
-        print(count(recipe.out, mine), flush=True)
+        print(f"{count(recipe.out, mine)}{'; the same command goes on with what is left' if ended else ''}", flush=True)
         return ended
 
     def runs(self) -> tuple[list[Run], list[Run]]:
@@ -175,6 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RefusedError, OSError) as error:
         print(f"sweep.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("sweep.py: interrupted before a run was started", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints tables even where nothing is asked for
 
 import ray
 from ray import tune
@@ -101,10 +102,15 @@ class Trial(tune.Trainable):
 
 
 class Reporter(tune.Callback):
-    """Says what comes of each run, and notes which runs the scheduler has stopped."""
+    """Says which runs start and what comes of each, and notes which runs the scheduler has stopped."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+        """Say where the run starts."""
+        run = Run.of(trial.config["settings"])
+        print(f"{run.name}: starts at iteration {last_line(self._recipe.out / run.name)['iteration']:,}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
         """Take note of the last report."""
@@ -134,20 +140,32 @@ def do(recipe: Recipe, runs: Sequence[Run]) -> int:
     """Bring runs to their end; return 0 if all are there, 3 if other processes have the others, and else 1."""
     waiting = [run for run in runs if not recipe.is_done(run)]
     if waiting:
-        ours, usual = not ray.is_initialized(), {}
-        if ours:
-            start(recipe.jobs, recipe.cpus, recipe.address)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                usual[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-        _tune(recipe, waiting)
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-        if ours:
-            ray.shutdown()
+        ours = not ray.is_initialized()
+        # Tune heeds Ctrl-C while runs go on; before that, and at the second time, it is an error.
+        with _like_ctrl_c(signal.SIGTERM, signal.SIGHUP), suppress(KeyboardInterrupt):
+            try:
+                if ours:
+                    start(recipe.jobs, recipe.cpus, recipe.address)
+                with _like_ctrl_c(signal.SIGTERM):  # since Ray has a handler of its own
+                    _tune(recipe, waiting)
+            finally:
+                if ours:
+                    ray.shutdown()
     left = [run for run in runs if not replace(recipe, retry=False).is_done(run)]
     busy = all(folders.status(recipe.out / run.name) == "running" for run in left)
     return (BUSY if busy else 1) if left else 0
+
+
+@contextmanager
+def _like_ctrl_c(*numbers: signal.Signals) -> Iterator[None]:
+    usual = {number: signal.getsignal(number) for number in numbers}
+    for number in (number for number in numbers if usual[number] is not signal.SIG_IGN):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
 def _tune(recipe: Recipe, runs: Sequence[Run]) -> None:
@@ -164,6 +182,6 @@ def _tune(recipe: Recipe, runs: Sequence[Run]) -> None:
             storage_path=str(recipe.out / ".ray-tune"),
             callbacks=[Reporter(recipe)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            verbose=int(sys.stdout.isatty()),
+            verbose=0,
         ),
     ).fit()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import sweep
+import training
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from stubs import EVALUATE, TRAIN
 from sweeps import tables
 from sweeps.runs import SWEEPS, Recipe, Run, evaluation, plan, record, status, text, understood, write
 from sweeps.tables import Row
+from trained import refusal
 from training.settings import read
 from wang2019 import losses
 from wang2019.presets import PRESETS, resolved
@@ -169,6 +171,33 @@ def test_what_cannot_be_done_is_refused_before_anything_is_done(
     assert stub.run(*([] if "--losses" in words[0] else ["--losses=hinge"]), *words) == 2
     assert message in capsys.readouterr().err
     assert not stub.out.exists()
+
+
+def test_a_sweep_says_at_once_what_it_will_do_and_where(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(*_: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupted)  # the first thing that takes seconds
+    assert stub.run("--losses=hinge") == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        f"2 runs: 2 missing; by train.py on this machine, in {stub.out}",
+        "Asking train.py whether it takes the settings",
+    ]
+    assert shown.err == "sweep.py: interrupted before a run was started\n"
+    assert not stub.out.exists()
+
+
+def test_a_sweep_needs_ray_only_if_there_is_something_to_do(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    finish(stub, hinge=20)
+    assert stub.run("--losses=hinge") == 0
+    assert capsys.readouterr().out.startswith("2 runs: 2 finished; ")
+    assert "Not installed: ray[tune]. " in refusal(capsys, lambda: stub.run("--losses=mmd-rep"))
 
 
 # How a run ended
@@ -480,6 +509,15 @@ def test_a_sweep_on_two_workers_that_was_ended_is_finished_by_the_same_command(n
     ended.send_signal(number)
     shown = ended.communicate()[0]
     assert ended.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 1), shown
+    if number != signal.SIGKILL:
+        *before, one, other, last = shown.splitlines()
+        assert before == [
+            f"4 runs: 4 missing; by train.py on this machine, in {stub.out}",
+            "Asking train.py whether it takes the settings",
+            "Starting Ray, which can take a minute",
+        ]
+        assert {one, other} == {f"{name}: starts at iteration 0" for name in stub.traces()}
+        assert last == "4 runs: 2 interrupted, 2 missing; the same command goes on with what is left"
     wait_for(lambda: "running" not in stub.statuses().values())
     pids = [int(path.read_text()) for path in stub.out.glob("*/pid")]
     assert len(pids) == 2
