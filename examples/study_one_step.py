@@ -10,6 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # before tyro, so that all packages that are missing are named at once
+    import training  # noqa: F401
+
 import tyro
 from filelock import FileLock, Timeout
 from studies import one_step as plan
