@@ -460,6 +460,18 @@ def test_narrow_kernels_on_columns_do_not_underflow():
     assert_close(found[:, :12], alone, rtol=1e-6, atol=1e-6)
 
 
+def test_columns_in_which_samples_nearly_coincide_keep_their_digits():
+    # Of two clusters in these columns, half of the pairs are too near for a repair one by one.
+    fake, real = rows(40, 6), rows(50, 6, seed=1, shift=0.5)
+    for samples in (fake, real):
+        samples[:, :3] = 1e-9 * samples[:, :3] + (torch.arange(len(samples)) % 2)[:, None]
+    found = drift(fake, real, kernel=LaplaceKernel(1e-9).on(slice(0, 3)), normalise="rows")
+    distance = (fake[:, None, :3] - real[:, :3]).norm(dim=-1) / 1e-9
+    among = ((fake[:, None, :3] - fake[:, :3]).norm(dim=-1) / 1e-9).fill_diagonal_(math.inf)
+    expected = (-distance).softmax(1) @ real - (-among).softmax(1) @ fake
+    assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
 @every_other_normaliser
 def test_a_trained_kernel_on_columns_gets_its_gradient(normalise):
     kernel = RBFKernel(0.7, trainable=True).double()

@@ -199,7 +199,7 @@ def ways_of_distances(
     near = near_in_float64(dtype, largest, steepness) if repaired and expandable else 0.0
     if expandable:
         yield TileDistances(left, right, factor, far=False, squares=squares, near=near, scores=(a, b))
-    if near or not expandable:
+    if near or not expandable:  # pragma: no branch: nobody asks for more than distances that are right
         yield TileDistances(a, b, factor, far=True)  # not around the centre, which rounds too
 
 
