@@ -450,5 +450,5 @@ def test_a_process_without_real_scores_tells_the_others(ranks):
     ranks(2, process)
     (lost, lost_text), (told, told_text) = sorted(errors, key=str)
     assert (lost, told) == (RuntimeError, ValueError)
-    assert "got none" in lost_text
+    assert "got neither" in lost_text
     assert "refused in process 0" in told_text
