@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DESKTOP, TELEPHONE = 1400, 390
 WIDTHS = (DESKTOP, TELEPHONE)
 """Pixels."""
+LOAD_MS = 120_000
+"""Time for a page to load, in milliseconds: the theory has hundreds of formulas, and a busy machine sets them slowly."""
 THEMES = ("light", "dark")
 
 # Chromium, as Debian packages it, must not look for updates, and root needs it without a sandbox.
@@ -106,7 +108,7 @@ def look(browser: Browser, root: Path, paths: list[Path], pictures: Path | None 
         )
         page.on("pageerror", lambda error, seen=seen: seen.append(f"error: {error}"))
         for path in paths:
-            page.goto(path.resolve().as_uri(), wait_until="load")
+            page.goto(path.resolve().as_uri(), wait_until="load", timeout=LOAD_MS)
             if page.locator(".math").count():
                 page.evaluate("() => MathJax.startup.promise")
             view = f"{width} {theme}"
