@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,6 +26,8 @@ from training.images import fake
 from wang2019 import train as loop
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator
+from wang2019.presets import Wang2019
+from wang2019.sampling import generator_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
@@ -47,17 +48,17 @@ BLOCKS = ("--across", "blocks", "--log-every", "1", "--iterations", "1", "--batc
 def in_float64_without_batch_norm(folder: Path, *options: str) -> None:
     """Train so that two processes differ from one by rounding only."""
 
-    def without_batch_norm(**options: Any) -> nn.Sequential:
-        layers = make_generator(**options)
+    def without_batch_norm(settings: Wang2019) -> nn.Sequential:
+        layers = generator_of(settings)
         return nn.Sequential(*(nn.Identity() if isinstance(layer, nn.BatchNorm2d) else layer for layer in layers))
 
-    before = loop.make_generator, loop.centred
+    before = loop.generator_of, loop.centred
     torch.set_default_dtype(torch.float64)
-    loop.make_generator, loop.centred = without_batch_norm, lambda pixels: pixels.double() / 127.5 - 1
+    loop.generator_of, loop.centred = without_batch_norm, lambda pixels: pixels.double() / 127.5 - 1
     try:
         train(folder, *LENGTH, *options)
     finally:
-        loop.make_generator, loop.centred = before
+        loop.generator_of, loop.centred = before
         torch.set_default_dtype(torch.float32)
 
 

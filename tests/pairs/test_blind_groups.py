@@ -14,7 +14,6 @@ from torch_mmd_losses import (
     grouped_mmd2,
     kernel_sums,
     usage_warnings,
-    witness,
     witness_gradient,
 )
 from torch_mmd_losses.types import NORMALISERS
@@ -23,7 +22,6 @@ CALLS = {
     "grouped_mmd2": grouped_mmd2,
     "kernel_sums": kernel_sums,
     "drift": lambda x, y, kernel: drift(x, y, kernel=kernel, normalise="none"),
-    "witness": lambda x, y, kernel: witness(x, y, x, kernel),
     "witness_gradient": lambda x, y, kernel: witness_gradient(x, real=y, fake=x, kernel=kernel),
 }
 GROUPED = ("grouped_mmd2", "kernel_sums", "drift")

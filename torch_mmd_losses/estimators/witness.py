@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks, usage_warnings
+from torch_mmd_losses import checks
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.pairs.blind_kernels import EXAMINED, UNDERFLOW, warn_of_one_value
 from torch_mmd_losses.pairs.kernel_products import kernel_products, signed_samples
 
 
@@ -55,6 +53,4 @@ def witness(points: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
     _, fake_scores = checks.same_space("real", real, "fake", fake)
     samples, weights = signed_samples(real_scores, fake_scores)
     found = kernel_products(points.unsqueeze(0), samples.unsqueeze(0), weights.view(1, -1, 1), kernel)
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
-        warn_of_one_value("witness", [kernel], real_scores[:EXAMINED], points[:EXAMINED], smallest=UNDERFLOW)
     return found.view(-1).to(points.dtype)
