@@ -3,7 +3,8 @@
     python examples/benchmarks/preset_table.py
 
 The page of the experiments gets the times of all presets; the page of each paper gets those of its own presets and its
-Table 1. The times come from the last records of `roofline.py`; run that first.
+Table 1. If a paper has several methods, its page also gets the times of the default one. The times come from the last
+records of `roofline.py`; run that first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from common import RESULTS, Record, markdown, read
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS, WANG, ARBEL = "experiments.md", "wang2019.md", "arbel2018.md"
 PAGES = {roofline.WANG: WANG, roofline.ARBEL: ARBEL}
+DEFAULT_METHOD = {roofline.ARBEL: "sn-smmd"}
+"""That of the scripts of a paper with several methods."""
+BOUNDS = {"roofline": "least time of a run", "with_launches": "with launches"}
+"""The two times of a record, and the heads of their columns."""
+HEADER = ["images", "script", "run in full here", *BOUNDS.values()]
 TIMES, PUBLISHED = "the presets", "published numbers"
 """The tables, as the marks in the pages name them."""
 
@@ -125,25 +131,40 @@ def row(records: list[Record]) -> list[str]:
         f"{DATA_SETS[first['experiment']]}, {first['size']} pixels",
         f"`{kind}_{first['experiment']}.py`",
         "no",
-        *(span(roofline.hours(record, bound) for record in records) for bound in ("roofline", "with_launches")),
+        *(span(roofline.hours(record, bound) for record in records) for bound in BOUNDS),
     ]
 
 
-def times(records: list[Record], *, of_one: bool = False) -> str:
-    """Return a line for each data set of each paper, or of the only one."""
+def times(records: list[Record]) -> str:
+    """Return a line for each data set of each paper."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record["paper"], record["experiment"]), []).append(record)
-    header = ["paper", "images", "script", "run in full here", "least time of a run", "with launches"]
     rows = [[f"[{paper}]({PAGES[paper]})", *row(group)] for (paper, _), group in groups.items()]
-    return markdown(header[of_one:], [cells[of_one:] for cells in rows])
+    return markdown(["paper", *HEADER], rows)
+
+
+def times_of_paper(paper: str, records: list[Record]) -> str:
+    """Return a line for each data set of a paper, with the times of its default method if it has several methods."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if record["paper"] == paper:
+            groups.setdefault(record["experiment"], []).append(record)
+    header, rows = list(HEADER), [row(group) for group in groups.values()]
+    if paper in DEFAULT_METHOD:
+        method = DEFAULT_METHOD[paper]
+        header += [f"`{method}`: {name}" for name in BOUNDS.values()]
+        for cells, group in zip(rows, groups.values(), strict=True):
+            (default,) = (record for record in group if record["method"] == method)
+            cells += [duration(roofline.hours(default, bound)) for bound in BOUNDS]
+    return markdown(header, rows)
 
 
 def tables(records: list[Record]) -> dict[tuple[str, str], str]:
     """Return all tables, by the name of the page and their own."""
     found = {(EXPERIMENTS, TIMES): times(records)}
     for paper, page in PAGES.items():
-        found[page, TIMES] = times([record for record in records if record["paper"] == paper], of_one=True)
+        found[page, TIMES] = times_of_paper(paper, records)
     return found | {
         (WANG, PUBLISHED): numbers(published_by_wang()),
         (ARBEL, PUBLISHED): numbers(published_by_arbel()),

@@ -11,7 +11,7 @@ of the generator. Assumptions:
 * one H100 SXM by its data sheet, without sparsity: 3.35 TB/s, 494 TFLOP/s in TF32 for convolutions, as PyTorch does
   them in float32 unless told otherwise, and 67 TFLOP/s in float32 for everything else;
 * operators are not fused, and nothing stays in a cache between operators: `torch.compile` does better than that;
-* operators reach the peaks, which real kernels do not: expect a small multiple of the time;
+* operators reach the peaks, which real kernels do not: a run takes longer, by a factor that was not measured;
 * "with launches": no operator takes less than 4 us, about the cost of a kernel to the host in a step that is not a CUDA
   graph. For batches of 64 small images, this decides;
 * ImageNet, on which Arbel et al. train with three GPUs, takes three H100 for these hours, without their communication.

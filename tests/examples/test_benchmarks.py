@@ -685,6 +685,16 @@ def test_the_tables_of_the_presets_are_those_of_the_last_records(benchmarks):
         assert benchmarks.preset_table.block(name).findall(text) == [f"\n\n{table}\n\n"]
 
 
+def test_the_page_of_arbel_has_the_times_of_the_default_method_beside_the_range(benchmarks):
+    _, records = benchmarks.common.read(benchmarks.roofline, benchmarks.common.RESULTS)
+    one, other = (r for r in records if (r["experiment"], r["method"]) in {("celeba", "smmd"), ("celeba", "sn-smmd")})
+    made = [{**one, "roofline": 0.5, "with_launches": 0.75}, {**other, "roofline": 1.0, "with_launches": 2.0}]
+    made = [{**each, "iterations": 3600} for each in made]
+    head, _, line = benchmarks.preset_table.times_of_paper("Arbel et al.", made).splitlines()
+    assert head.endswith("| `sn-smmd`: least time of a run | `sn-smmd`: with launches |")
+    assert line.endswith("| 30 min to 1 h | 45 min to 2 h | 1 h | 2 h |")
+
+
 def test_times_of_presets_have_two_digits_and_the_range_of_the_methods(benchmarks):
     _, records = benchmarks.common.read(benchmarks.roofline, benchmarks.common.RESULTS)
     hours = [1.04, 2.0, 1.5]
