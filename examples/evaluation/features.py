@@ -36,9 +36,11 @@ class Inception(nn.Module):
             parts = ["2048", "logits_unbiased"]
             self.network = FeatureExtractorInceptionV3(INCEPTION, parts, weights and str(weights))
         except OSError as error:
-            advice = f"Fetch {URL_INCEPTION_V3} elsewhere and name the file by --inception-weights"
+            place = f"{torch.hub.get_dir()}/checkpoints"
+            advice = f"Fetch {URL_INCEPTION_V3} elsewhere and put it into {place}"
             message = (
-                f"features: the weights of Inception cannot be read ({error}). {advice}; or choose other --features."
+                f"features: the weights of Inception cannot be read ({error}). {advice}, or name the file by "
+                "--inception-weights of evaluate.py; or choose other features."
             )
             raise ValueError(message) from error
 

@@ -79,4 +79,5 @@ def test_without_network_the_file_to_fetch_is_named(
         evaluate.main(["--floor", "fake", "--device", "cpu"])
     message = capsys.readouterr().err
     assert "Fetch https://" in message
+    assert f"put it into {torch.hub.get_dir()}/checkpoints" in message
     assert "name the file by --inception-weights" in message
