@@ -37,10 +37,12 @@ def cached_backward(
 ) -> Tensor:
     r"""Compute a loss of a large batch and its gradients, with the activations of one chunk at a time.
 
-    MMD compares all samples of a batch with each other, so accumulating the gradients of small batches minimises a
-    different loss. This function computes the gradient of the whole batch. The first pass computes the features of all
-    chunks without a graph. Then the loss is differentiated with respect to the features. The second pass computes the
-    features of each chunk again, with a graph, and continues the backward pass from them:
+    MMD compares all samples of a batch with each other. Accumulating the gradients of small batches leaves out the
+    pairs of samples from different small batches: with an unbiased estimator, the gradient keeps its expectation but
+    gets noisier, and with the biased one it is the gradient of a different loss. This function computes the gradient of
+    the whole batch. The first pass computes the features of all chunks without a graph. Then the loss is differentiated
+    with respect to the features. The second pass computes the features of each chunk again, with a graph, and continues
+    the backward pass from them:
 
     .. math:: \frac{\partial L}{\partial \theta}
         = \sum_c \Bigl(\frac{\partial \phi_c}{\partial \theta}\Bigr)^{\!\top} \frac{\partial L}{\partial \phi_c}
