@@ -66,7 +66,8 @@ class TwoSampleTest(NamedTuple):
     """The result of a two-sample test: scalars."""
 
     statistic: Tensor
-    """Unbiased estimate of MMD^2; without a kernel, the largest of several in units of their standard deviations."""
+    """Unbiased estimate of MMD^2 for one kernel. For several kernels, the largest of their estimates in units of their
+    standard deviations, or the fused statistic."""
     p_value: Tensor
     """Probability of a statistic at least this large if both samples come from the same distribution, in (0, 1]; NaN
     if a score is infinite or NaN."""

@@ -33,7 +33,7 @@ def test_batch_norm_is_warned_of():
 
 
 def test_weights_init_after_the_constructor_is_refused():
-    with pytest.raises(RuntimeError, match="initialise weights before conv_spectral_norm"):
+    with pytest.raises(RuntimeError, match="To initialise the weight, do so before conv_spectral_norm"):
         unflattened_discriminator().apply(weights_init)
 
 

@@ -201,3 +201,14 @@ def test_the_same_tensor_twice_has_all_pairs_between_both_samples():
     real, other = scores(6, 2, 1), scores(6, 2, 2)
     found, expected = (relative_mmd_test(real, fake, other, RBFKernel()) for fake in (real, real.clone()))
     assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_p_value_of_a_clear_difference_is_small_and_not_zero(dtype):
+    generator = torch.Generator().manual_seed(0)
+    real, near = torch.randn(2, 200, 3, generator=generator, dtype=dtype)
+    far = torch.randn(200, 3, generator=generator, dtype=dtype) + 1.3
+    test = relative_mmd_test(real, near, far, RBFKernel(2.0))
+    assert -13 < test.statistic < -8.5
+    expected = 0.5 * math.erfc(-float(test.statistic) / 2**0.5)
+    assert float(test.p_value) == pytest.approx(expected, rel=1e-3)

@@ -17,8 +17,8 @@ from torch_mmd_losses.spectral.read_only import protect
 from torch_mmd_losses.spectral.sharding import whole
 
 UNKNOWN_INPUT_SIZE = (
-    "the norm of a convolution depends on its input size: run a forward pass through the layer first, or wrap it with "
-    "example_input= or input_size= (and initialise weights before conv_spectral_norm)"
+    "run a forward pass through the layer first, since the norm of a convolution depends on its input size, or wrap it "
+    "with example_input= or input_size="
 )
 
 
@@ -107,7 +107,8 @@ class SpectralNorm(nn.Module):
         """Return the estimate `sigma = |A v|`, differentiable in the weight, at least in float32."""
         if not self.has_input_size:
             raise RuntimeError(
-                f"weight: expected a layer that has seen an input, got one that has not; {UNKNOWN_INPUT_SIZE}"
+                "weight: expected a layer that has seen an input, got one that has not. To initialise the weight, do "
+                f"so before conv_spectral_norm; to use it, {UNKNOWN_INPUT_SIZE}"
             )
         with full_precision(weight.device):
             precise = at_least_float32(weight)
