@@ -54,7 +54,7 @@ for standardise in (False, True):
 # Without standardised columns, the test finds the drift no more often than it raises false alarms.
 #
 # The picture shows a p-value for each of 20 weeks. The level of each test is 5 %, so without any drift one week in
-# twenty raises a false alarm. To monitor many weeks, lower the level or require two alarms in a row.
+# twenty raises a false alarm. To monitor many weeks, lower the level: see :doc:`/two_samples`.
 
 correlations = [0.0] * 5 + [min(0.05 * week, 0.7) for week in range(1, 16)]
 weeks = [rows(500, correlation, random) for correlation in correlations]
