@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from studies import one_step as plan
 from studies.one_step import Trial
 from studies.one_step_tables import QUARTERS, REFERENCES, Raw
-from studies.pictures import SIDE, Size, tidy
+from studies.pictures import Size, draw_rows, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,23 +60,8 @@ def lines(axes: Axes, raw: Raw, arm: str, unit: str, *, colour: str, label: str)
 
 def samples(figure: Figure, raw: Raw) -> None:
     """Draw a row of samples of each arm, of the first seed."""
-    import numpy as np
-    from PIL import Image
-
-    rows = []
-    for arm in plan.ARMS:
-        pixels, path = np.full((SIDE, COLUMNS * SIDE), 255, np.uint8), raw.sheet(Trial(arm, plan.SEEDS[0]))
-        if path.exists():
-            with Image.open(path) as picture:
-                sheet = np.asarray(picture.convert("L"))
-            pixels = np.concatenate(np.split(sheet, len(sheet) // SIDE), axis=1)[:, : COLUMNS * SIDE]
-        rows.append(pixels)
-    axes = figure.subplots()
-    axes.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks(SIDE * (np.arange(len(rows)) + 0.5), list(plan.ARMS))
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    sheets = {arm: raw.sheet(Trial(arm, plan.SEEDS[0])) for arm in plan.ARMS}
+    draw_rows(figure, sheets, COLUMNS, font=8).set_anchor("E")  # long names of arms need the room on the left
 
 
 PICTURES: Mapping[str, tuple[Callable[[Figure, Raw], None], Size]] = {

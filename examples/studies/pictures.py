@@ -137,24 +137,33 @@ def lambdas(figure: Figure, raw: Raw) -> None:
 
 def samples(figure: Figure, raw: Raw) -> None:
     """Draw a row of samples of each loss at its best pair, of the first seed."""
+    sheets: dict[str, Path | None] = {}
+    for loss in protocol.LOSSES:
+        pair = raw.best_pair(setting(loss))
+        sheets[loss] = raw.sheet(Run(setting(loss), pair, raw.seeds[0])) if pair else None
+    draw_rows(figure, sheets, COLUMNS)
+
+
+def draw_rows(figure: Figure, sheets: Mapping[str, Path | None], columns: int, font: float | None = None) -> Axes:
+    """Draw a row of the first images of each sheet, or nothing where a sheet is missing, with its label."""
     import numpy as np
     from PIL import Image
 
     rows = []
-    for loss in protocol.LOSSES:
-        pair, pixels = raw.best_pair(setting(loss)), np.full((SIDE, COLUMNS * SIDE), 255, np.uint8)
-        path = raw.sheet(Run(setting(loss), pair, raw.seeds[0])) if pair else None
+    for path in sheets.values():
+        pixels = np.full((SIDE, columns * SIDE), 255, np.uint8)
         if path is not None and path.exists():
             with Image.open(path) as picture:
                 sheet = np.asarray(picture.convert("L"))
-            pixels = np.concatenate(np.split(sheet, len(sheet) // SIDE), axis=1)[:, : COLUMNS * SIDE]
+            pixels = np.concatenate(np.split(sheet, len(sheet) // SIDE), axis=1)[:, : columns * SIDE]
         rows.append(pixels)
     axes = figure.subplots()
     axes.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
-    axes.set_yticks(SIDE * (np.arange(len(rows)) + 0.5), protocol.LOSSES)
+    axes.set_yticks(SIDE * (np.arange(len(rows)) + 0.5), list(sheets), fontsize=font)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    return axes
 
 
 def choices(figure: Figure, raw: Raw) -> None:
