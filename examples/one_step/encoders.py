@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -235,12 +236,23 @@ def _inception(_: str, weights: str, __: int) -> nn.Module:
 def _of_function(module: str, function: str, weights: str) -> nn.Module:
     if "" not in sys.path:  # as for `python -m`: a module beside the caller is found
         sys.path.append("")
-    network = getattr(importlib.import_module(module), function)()
+    make = getattr(importlib.import_module(module), function)
+    with suppress(ValueError):  # of functions that are not written in Python
+        needed = [name for name, each in inspect.signature(make).parameters.items() if _is_needed(each)]
+        if needed:
+            raise TypeError(f"{function} is called without arguments, but needs {', '.join(needed)}")
+    network = make()
     if not isinstance(network, nn.Module):
         raise TypeError(f"expected {function}() to return a torch.nn.Module, got {type(network).__name__}")
     if weights:
         _put_in(network, weights)
     return network
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    """Return whether a call has to pass this parameter."""
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in optional
 
 
 def _put_in(network: nn.Module, weights: str) -> None:

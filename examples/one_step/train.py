@@ -148,11 +148,11 @@ def train(fabric: Fabric, settings: OneStep) -> None:
                     "ratio_to_real": ratio,
                 }
                 run.log(line | named, advice=ADVICE, shown=("ratio_to_real", "cpu_seconds"))
-            if iteration == settings.iterations or iteration % settings.sample_every == 0 or not has_time:
+            goes_on = run.goes_on(iteration) and has_time
+            if iteration % settings.sample_every == 0 or not goes_on:
                 run.draw(average, shown, iteration)
             if run.is_due_to_save(iteration):
                 run.save(state)
-            goes_on = run.goes_on(iteration) and has_time
         try:
             run.finish(state)
         except InterruptedBySignalError as error:

@@ -88,6 +88,19 @@ def test_a_function_with_weights(small: Small, tmp_path: Path, monkeypatch: pyte
         encoders.load("my_networks:no_module", channels=1)
 
 
+def test_a_function_that_needs_an_argument_is_refused(monkeypatch: pytest.MonkeyPatch):
+    def load(weights: str, width: int = 3, *others: int, size: int, **options: int) -> nn.Module:
+        raise AssertionError("called")
+
+    module = ModuleType("my_networks")
+    module.load, module.optional = load, lambda width=3, *others, **options: Small()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+    message = "encoder: my_networks:load cannot be loaded: load is called without arguments, but needs weights, size"
+    with pytest.raises(RefusedError, match=message):
+        encoders.load("my_networks:load", channels=1)
+    assert isinstance(encoders.load("my_networks:optional", channels=1).network, Small)
+
+
 def test_dinov2_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "hubconf.py").write_text(HUB, encoding="utf-8")
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,11 @@ from one_step.objectives import Rows, k_means
 from one_step.sampling import sampler
 from PIL import Image
 from processes import in_a_fork, start
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 from trained import assert_equal, contents, last_state, refusal
 from training import clock
+from training.averaging import MovingAverage
 from training.batches import centred
 from training.errors import RefusedError
 from training.files import read_lines
@@ -233,6 +235,21 @@ def test_a_run_stops_after_cpu_seconds_and_goes_on_with_more(tmp_path: Path, mon
     assert (folder / "samples" / "iteration-00000003.png").exists()
     run(folder, "--cpu-seconds", "4.5", "--resume", "auto")
     assert [line["cpu_seconds"] for line in read_lines(folder / "log.jsonl")] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_a_signal_ends_leaves_a_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    take = MovingAverage.update_parameters
+
+    def interrupted(average: MovingAverage, generator: nn.Module) -> None:
+        take(average, generator)
+        if average.n_averaged == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(MovingAverage, "update_parameters", interrupted)
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        run(tmp_path / "run")
+    assert sorted(contents(tmp_path / "run" / "samples")) == [f"iteration-{step:08d}.png" for step in (0, 3)]
+    assert state_of(tmp_path / "run")["iteration"] == 3
 
 
 def test_fewer_images_are_some_of_those_that_are_not_held_out():
