@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ class Train(Study):
         with FileLock(self.locked(FLOOR)):
             if not (self.raw / FLOOR).exists():
                 found = judge.floor(plan.PRESET) | {"provenance": judge.provenance | circumstances()}
-                write_lines(self.raw / FLOOR, [rounded(found)])
+                write_lines(self.raw / FLOOR, [portable(rounded(found))])
         runs = [Trial(arm, seed) for seed in self.seeds or plan.SEEDS for arm in self.arms or plan.ARMS]
         left = 0
         for number, trial in enumerate(runs, 1):
@@ -127,7 +128,7 @@ class Train(Study):
         lines = [{"kind": "run", **about, "settings": plan.options(trial), **origin}]
         lines += [{"kind": "training", **line} for line in read_lines(folder / "log.jsonl", growing=True)]
         lines += [{"kind": "evaluation", **line} for line in measured(folder)]
-        write_lines(self.logs.log(trial), [rounded(line) for line in lines])
+        write_lines(self.logs.log(trial), [portable(rounded(line)) for line in lines])
         if trial.seed == plan.SEEDS[0]:
             for path in sorted((folder / "samples").glob("*.png"))[-1:]:
                 with replacing(self.logs.sheet(trial)) as partial:
@@ -198,6 +199,13 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     """Return what is known of the checkpoints of a run, in their order."""
     paths = sorted((folder / "measured").glob("*.jsonl"))
     return [line for path in paths for line in read_lines(path, iteration=int, cpu_seconds=float, metrics=dict)]
+
+
+def portable(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of a raw log with paths relative to the current folder, which says nothing to other people."""
+    here = json.dumps(f"{Path.cwd()}/")[1:-1]
+    found: dict[str, Any] = json.loads(json.dumps(line).replace(here, ""))
+    return found
 
 
 def circumstances() -> dict[str, Any]:

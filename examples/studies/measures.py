@@ -56,7 +56,7 @@ class Judge:
             "unseen": self._unseen.provenance,
             "encoder": {"name": self._encoder.name, "sha256": provenance.digest_of_network(self._encoder)},
             "images": {"measured": self._images, "real": self._images, "split": "test"},
-            "seed": SEED,
+            "seed_of_measures": SEED,
             "kid": {"subsets": metrics.SUBSETS, "subset_size": min(metrics.SUBSET_SIZE, self._images)},
         }
 

@@ -392,3 +392,28 @@ def test_the_cost_of_a_reference_is_that_of_its_products_and_of_its_kernel_value
         (2 * 4 * (entries + (setting.batch + setting.rows) * 10) + 8 * entries) / reference_cost.BANDWIDTH
     )
     assert reference_cost.seconds(narrow, "exact", 1) < one
+
+
+# What a raw log says of its run
+
+
+def test_paths_are_relative_to_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = {
+        "configuration": {"data_root": f"{tmp_path}/data"},
+        "command": f"run --out {tmp_path}/runs --unseen /judge.pt",
+    }
+    expected = {"configuration": {"data_root": "data"}, "command": "run --out runs --unseen /judge.pt"}
+    assert study.portable(line) == expected
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "studies" / "one_step").glob("**/*.jsonl")), ids=lambda path: path.stem
+)
+def test_the_logs_have_their_own_seed_and_no_paths_of_a_machine(path):
+    text = path.read_text(encoding="utf-8")
+    first = json.loads(text.partition("\n")[0])
+    if first.get("kind") == "run":
+        assert path.stem == f"{first['arm']},seed={first['seed']}"
+        assert first["seed"] == first["settings"]["seed"] == first["configuration"]["seed"]
+    assert not re.findall(r"[\" ](/(?:tmp|home|root|work|Users)/\S*)", text)
