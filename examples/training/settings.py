@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,21 +77,24 @@ def check(
 
 
 def read(presets: Mapping[str, S], description: str, arguments: Sequence[str] | None) -> S:
-    """Return the settings that a command line asks for: the name of a preset, and options.
+    """Return the settings that a command line asks for.
 
     Exits with status 2 and a message if they cannot be used.
+
+    Args:
+        presets: the settings that options change, by name.
+        description: the first lines of the help.
+        arguments: name of a preset and options. A script of one preset passes them, so that its users do not type the
+            name. None reads both from the command line of the process.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    listed = textwrap.fill(", ".join(presets), 100, break_on_hyphens=False)
-    parser = argparse.ArgumentParser(usage=f"%(prog)s PRESET [OPTIONS]\n\nPresets: {listed}", description=description)
-    parser.add_argument("preset", metavar="PRESET", help="has options of its own, which --help after it lists")
-    preset = parser.parse_args(words[:1]).preset
-    if preset not in presets:
-        parser.error(f"expected one of the presets above, got {preset}")
-    # A script of one preset gives the arguments itself, so that its users do not type the name.
-    prog = parser.prog if arguments is not None else f"{parser.prog} {preset}"
-    default = presets[preset]
-    return tyro.cli(type(default), prog=prog, description=description, default=default, args=words[1:])
+    if arguments is not None:
+        default = presets[arguments[0]]
+        return tyro.cli(type(default), description=description, default=default, args=arguments[1:])
+    described = {
+        name: (f"images of {each.dataset}, {each.size} x {each.size} pixels, {each.iterations:,} iterations", each)
+        for name, each in presets.items()
+    }
+    return tyro.extras.overridable_config_cli(described, description=description)
 
 
 def saved(settings: Settings) -> dict[str, Any]:
