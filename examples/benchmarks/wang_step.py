@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations
 sys.path.append(str(Path(__file__).parents[1]))  # for wang2019, also if a benchmark is run as a script
 
 from training.averaging import MovingAverage
-from training.batches import Positions, centred
+from training.batches import centred, positions
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator
 from wang2019.presets import PRESETS as PRESETS
@@ -128,7 +128,7 @@ class WangStep:
         assert isinstance(self.loss, MMDLoss)
         count = self.settings.batch_size
         pixels = torch.randint(0, 256, (images, *self.images().shape[1:]), dtype=torch.uint8)
-        positions = iter(Positions(images, count, seed=self.settings.seed))
+        indices = positions(images, count, seed=self.settings.seed)
         real, noise = self.images(), self.noise(count)
         along_images, fake = torch.randn_like(real), torch.randn_like(real).requires_grad_()
 
@@ -158,7 +158,7 @@ class WangStep:
             torch.autograd.grad(losses.generator, scores)
 
         return {
-            "data": lambda: centred(pixels[next(positions)].to(self.device)),
+            "data": lambda: centred(pixels[next(indices)].to(self.device)),
             "generator": generator,
             "discriminator": discriminator,
             "loss": loss,

@@ -10,32 +10,25 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from training.errors import RefusedError
 
 
-class Positions(Sampler[list[int]]):
-    """The indices of a process's share of each joint batch of so many images, from the batch `start` on, without end.
+def positions(
+    images: int, batch_size: int, *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[list[int]]:
+    """Yield the indices of one process's share of each joint batch, from batch number `start` on, without end.
 
-    Every epoch has a new order, and leaves out a short last batch. Of each joint batch, process r of w has the rows r,
-    r + w, r + 2 w, ...: the same images whatever the number of processes.
+    Every epoch has a new order; a short last batch is dropped. Process r of w takes the rows r, r + w, r + 2 w, ... of
+    each joint batch, so the joint batches do not depend on the number of processes.
     """
-
-    def __init__(
-        self, images: int, batch_size: int, *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self._images, self._batch_size, self._seed, self._start = images, batch_size, seed, start
-        self._share = slice(rank, None, world_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield the indices of batch after batch."""
-        epoch, batch = divmod(self._start, self._images // self._batch_size)
-        while True:
-            order = np.random.default_rng((self._seed, epoch)).permutation(self._images)
-            for first in range(batch * self._batch_size, self._images - self._batch_size + 1, self._batch_size):
-                yield order[first : first + self._batch_size][self._share].tolist()
-            epoch, batch = epoch + 1, 0
+    epoch, batch = divmod(start, images // batch_size)
+    while True:
+        order = np.random.default_rng((seed, epoch)).permutation(images)
+        for first in range(batch * batch_size, images - batch_size + 1, batch_size):
+            yield order[first : first + batch_size][rank::world_size].tolist()
+        epoch, batch = epoch + 1, 0
 
 
 def batches(
@@ -53,7 +46,7 @@ def batches(
     share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
     loader = DataLoader(
         images,
-        batch_sampler=Positions(count, batch_size, seed=seed, start=start, **share),
+        batch_sampler=positions(count, batch_size, seed=seed, start=start, **share),
         num_workers=workers,
         pin_memory=fabric.device.type == "cuda",
         collate_fn=_collated,

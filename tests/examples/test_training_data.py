@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from trained import SHORT, log, refusal, train
 from training import images
-from training.batches import Positions, batches, centred, to_pixels
+from training.batches import batches, centred, positions, to_pixels
 from training.errors import RefusedError
 from training.files import read_lines
 from training.images import READERS, Pixels, load
@@ -59,17 +59,17 @@ def test_a_short_last_batch_is_left_out():
 
 @given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 2**32 - 1))
 def test_batches_go_on_from_any_position_as_if_never_interrupted(size: int, before: int, seed: int):
-    whole = iter(Positions(9, size, seed=seed))
+    whole = positions(9, size, seed=seed)
     for _ in range(before):
         next(whole)
-    later = iter(Positions(9, size, seed=seed, start=before))
+    later = positions(9, size, seed=seed, start=before)
     assert [next(later) for _ in range(12)] == [next(whole) for _ in range(12)]
 
 
 @given(st.integers(0, 20), st.sampled_from([1, 2, 3, 6]))
 def test_processes_share_the_batches_of_one(before: int, world: int):
-    alone = iter(Positions(20, 6, seed=3, start=before))
-    shares = [iter(Positions(20, 6, seed=3, start=before, rank=rank, world_size=world)) for rank in range(world)]
+    alone = positions(20, 6, seed=3, start=before)
+    shares = [positions(20, 6, seed=3, start=before, rank=rank, world_size=world) for rank in range(world)]
     for _ in range(8):
         joint, parts = next(alone), [next(share) for share in shares]
         assert [part[row] for row in range(6 // world) for part in parts] == joint

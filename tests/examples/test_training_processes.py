@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from trained import assert_same_run, last_state, log, newest, train
 from training import run as run_module
-from training.batches import Positions, centred
+from training.batches import centred, positions
 from training.errors import RefusedError, UnreadableError
 from training.images import fake
 from wang2019 import train as loop
@@ -187,7 +187,7 @@ def test_blocks_have_the_mean_of_their_losses(together: Path):
     torch.manual_seed(0)
     G, D = make_generator(32, width=2), make_discriminator(32, scores=16, width=2)
     images = fake(32, 3)
-    real = centred(images.images[next(iter(Positions(len(images), 8, seed=0)))])
+    real = centred(images.images[next(positions(len(images), 8, seed=0))])
     noise = torch.randn(8, 128, generator=torch.Generator().manual_seed(0))
     losses = [make_loss("mmd-rep-b").both(*D(torch.cat([real[r::2], G(noise[r::2])])).chunk(2)) for r in range(WORLD)]
     for number, name in enumerate(("loss_discriminator", "loss_generator")):

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from trained import last_state, log, train
 from training import clock
 from training.averaging import MovingAverage
-from training.batches import Positions, centred
+from training.batches import centred, positions
 from training.images import fake
 from training.sampling import averaged
 from wang2019 import train as loop
@@ -37,7 +37,7 @@ class Before:
         self.G = make_generator(32, width=2)
         self.D = make_discriminator(32, scores=scores, width=2, method=method)
         images = fake(32, 3)
-        self.real = centred(images.images[next(iter(Positions(len(images), BATCH, seed=0)))])
+        self.real = centred(images.images[next(positions(len(images), BATCH, seed=0))])
         self._noise = torch.Generator().manual_seed(0)
 
     def generate(self) -> Tensor:

@@ -39,7 +39,7 @@ from arbel2018.train import BETAS, update
 from classifier import Classifier
 from lightning_fabric import Fabric
 from training.averaging import MovingAverage
-from training.batches import Positions, centred
+from training.batches import centred, positions
 from training.errors import RefusedError
 from training.figure_script import Claim, integer, reader, save, unexpected
 
@@ -197,13 +197,13 @@ class GAN:
 def train(kind: Kind, images: Tensor, judge: Judge, options: argparse.Namespace) -> Run:
     """Train a GAN of a kind on images `(n, 1, 32, 32)` of unsigned bytes."""
     gan = GAN(kind, options)
-    positions = iter(Positions(len(images), options.batch_size, seed=options.seed))
+    indices = positions(len(images), options.batch_size, seed=options.seed)
     noise = gan.noise(len(judge.real))
     losses, kids, ranks, spent = [], {0: judge(gan.sample(noise))}, {0: stable_rank(gan)}, 0.0
     every = max(1, options.iterations // MEASURED)
     for iteration in range(1, options.iterations + 1):
         start = time.process_time()
-        losses.append(gan.step(lambda: images[next(positions)].float() / 255))
+        losses.append(gan.step(lambda: images[next(indices)].float() / 255))
         spent += time.process_time() - start
         if iteration % every == 0 or iteration == options.iterations:
             kids[iteration], ranks[iteration] = judge(gan.sample(noise)), stable_rank(gan)
