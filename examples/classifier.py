@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from training.batches import centred
 from training.errors import RefusedError
 from training.files import read_tensors, replacing
-from training.images import fashion_mnist_data, load, torchvision
-from wang2019.presets import Wang2019
+from training.images import FORMATS, fashion_mnist_data, load, torchvision
 
 FORMAT = "torch-mmd-losses classifier 1"
 FEATURES = 64  # so few that thousands of images determine their covariances
@@ -79,7 +78,7 @@ class Split(NamedTuple):
 
 def read(dataset: str, root: Path, split: str) -> Split:
     """Return a split of a data set."""
-    size, channels = Wang2019.FORMATS[dataset]
+    size, channels = FORMATS[dataset]
     images = load(dataset, root, size=size, channels=channels, split=split)
     labelled = fashion_mnist_data if dataset == "fashion-mnist" else torchvision().CIFAR10
     return Split(images[:], torch.as_tensor(labelled(root, train=split == "train").targets))

@@ -29,10 +29,10 @@ from training import checkpoints
 from training.batches import to_pixels
 from training.errors import RefusedError
 from training.files import write_text
-from training.images import load
+from training.images import FORMATS, load
 from training.sampling import averaged
 from training.settings import check
-from wang2019.presets import DataSet, Wang2019
+from wang2019.presets import DataSet
 
 Metric = Literal["is", "fid", "kid", "ms-ssim", "classes"]
 WITH_SIMILARITY = ("celeba", "lsun")  # of which the paper reports MS-SSIM; other data sets have many classes
@@ -130,7 +130,7 @@ def generated(options: Options, path: Path) -> Comparison:
 
 def floor(options: Options, dataset: str) -> Comparison:
     """Return real images against others: training images against test images, or halves of the training images."""
-    size, channels = Wang2019.FORMATS.get(dataset, (options.size, options.channels))
+    size, channels = FORMATS.get(dataset, (options.size, options.channels))
     root, folder, origin = options.data_root or Path("data"), Path(f"runs/real-{dataset}"), {"dataset": dataset}
     train = Shuffled(load(dataset, root, size=size, channels=channels), options.seed)
     if options.split == "train":

@@ -76,7 +76,7 @@ class Arbel2018(Settings):
     spectrum_every: int = 10_000  # iterations from one log of the singular values to the next
 
     FREE: ClassVar = Settings.FREE | {"spectrum_every"}
-    FORMATS: ClassVar = {"cifar10": (32, 3), "celeba": (160, 3), "imagenet": (64, 3), "fashion-mnist": (32, 1)}
+    FORMATS: ClassVar = Settings.FORMATS | {"celeba": (160, 3), "imagenet": (64, 3)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -147,6 +147,8 @@ READERS: dict[str, Callable[..., Dataset[Tensor]]] = {
 }
 WITH_TEST = ("cifar10", "stl10", "fashion-mnist")
 """The data sets with a test split, whose readers take `train=False`."""
+FORMATS = {"cifar10": (32, 3), "stl10": (48, 3), "celeba": (64, 3), "lsun": (64, 3), "fashion-mnist": (32, 1)}
+"""Size and channels of the images. The data sets `folder` and `fake` have any."""
 
 
 def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Pixels:

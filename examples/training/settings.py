@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
+from training.images import FORMATS
+
 S = TypeVar("S", bound="Settings")
 
 
@@ -49,8 +51,7 @@ class Settings:
         {"data_root", "iterations", "device", "devices", "nodes", "workers", "tensorboard"}
         | {"log_every", "sample_every", "checkpoint_every", "keep_every", "channels_last", "compile"}
     )
-    # Size and channels of data sets; those of others are free.
-    FORMATS: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    FORMATS: ClassVar[Mapping[str, tuple[int, int]]] = FORMATS
 
     def __post_init__(self) -> None:
         check(self, "iterations", "log_every", "sample_every", "checkpoint_every", least=1)

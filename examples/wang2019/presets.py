@@ -55,14 +55,6 @@ class Wang2019(Settings):
 
     FREE: ClassVar[frozenset[str]] = Settings.FREE | {"cpu_seconds"}
 
-    FORMATS: ClassVar = {
-        "cifar10": (32, 3),
-        "stl10": (48, 3),
-        "celeba": (64, 3),
-        "lsun": (64, 3),
-        "fashion-mnist": (32, 1),
-    }
-
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, "width", "noise", "scores", "one_step_width", least=1)
