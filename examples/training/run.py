@@ -173,7 +173,7 @@ class Run:
             self._board.finalize("success")
         if self._saved != state["iteration"]:
             self.save(state)
-        if state["iteration"] < self._settings.iterations:
+        if self._signal and state["iteration"] < self._settings.iterations:
             raise InterruptedBySignalError(
                 self._signal,
                 f"Interrupted after iteration {state['iteration']:,}; continue with the same options and --resume auto",

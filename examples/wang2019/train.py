@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from training.averaging import MovingAverage
 from training.batches import batches, centred
 from training.clock import Clock
-from training.errors import InterruptedBySignalError
 from training.images import load
 from training.launch import everywhere, launch
 from training.randomness import Randomness
@@ -176,11 +175,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                 run.draw(average, shown, iteration)
             if run.is_due_to_save(iteration):
                 run.save(state)
-        try:
-            run.finish(state)
-        except InterruptedBySignalError as error:
-            if error.signal:  # else the CPU seconds are spent
-                raise
+        run.finish(state)
 
 
 def norm(parameters: Sequence[Tensor]) -> Tensor:
