@@ -7,7 +7,6 @@ parametrisation of the paper sees them. A critic that collapses to few direction
 from __future__ import annotations
 
 import math
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,20 +41,9 @@ def singular_values(critic: nn.Module) -> dict[str, list[float]]:
     return found
 
 
-def summary(values: Sequence[float]) -> dict[str, float | None]:
-    """Return a few numbers for the singular values of one layer, the largest first.
-
-    The condition number is None for a matrix without full rank. The stable rank, the sum of the squares divided by the
-    largest square, is None for zero.
-    """
-    largest, smallest = values[0], values[-1]
-    return {
-        "largest": largest,
-        "median": statistics.median(values),
-        "smallest": smallest,
-        "condition": largest / smallest if smallest else None,
-        "stable_rank": math.fsum((value / largest) ** 2 for value in values) if largest else None,
-    }
+def stable_rank(values: Sequence[float]) -> float:
+    """Return the sum of squared singular values divided by the largest square, or 0 if all are 0."""
+    return math.fsum((value / values[0]) ** 2 for value in values) if values[0] else 0.0
 
 
 def draw(log: Sequence[Mapping[str, Any]]) -> Figure:

@@ -34,7 +34,8 @@ import classifier
 from arbel2018.losses import Loss, mmd, smmd
 from arbel2018.networks import make_critic, make_generator
 from arbel2018.presets import Arbel2018
-from arbel2018.singular_values import singular_values, summary
+from arbel2018.singular_values import singular_values
+from arbel2018.singular_values import stable_rank as stable_rank_of
 from arbel2018.train import BETAS, update
 from classifier import Classifier
 from lightning_fabric import Fabric
@@ -214,7 +215,7 @@ def train(kind: Kind, images: Tensor, judge: Judge, options: argparse.Namespace)
 def stable_rank(gan: GAN) -> float:
     """Return the sum of the squared singular values of the critic's second layer by the largest of them."""
     values = list(singular_values(gan.discriminator).values())[1]
-    return summary(values)["stable_rank"] or 0.0
+    return stable_rank_of(values)
 
 
 def claims(runs: dict[str, Run], real: Tensor) -> list[Claim]:
