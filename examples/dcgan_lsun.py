@@ -5,4 +5,4 @@ import sys
 from wang2019.train import main
 
 if __name__ == "__main__":
-    main(["lsun", *sys.argv[1:]])
+    main(["lsun", *sys.argv[1:]], str(__doc__))

@@ -5,4 +5,4 @@ import sys
 from wang2019.train import main
 
 if __name__ == "__main__":
-    main(["stl10", *sys.argv[1:]])
+    main(["stl10", *sys.argv[1:]], str(__doc__))

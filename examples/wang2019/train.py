@@ -42,9 +42,9 @@ ADVICE = (
 """What may help if a number is not finite."""
 
 
-def main(arguments: Sequence[str] | None = None) -> Path:
+def main(arguments: Sequence[str] | None = None, description: str = str(__doc__)) -> Path:
     """Train a preset with the options of a command line, and return the folder of the run."""
-    return launch(train, resolved(read(PRESETS, __doc__, arguments)))
+    return launch(train, resolved(read(PRESETS, description, arguments)))
 
 
 def train(fabric: Fabric, settings: Wang2019) -> None:
