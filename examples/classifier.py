@@ -1,6 +1,6 @@
 """Train a small classifier of Fashion-MNIST or CIFAR-10, whose features measure the samples of a GAN.
 
-One thread, so that the same command on the same machine gives the same weights bit for bit.
+It uses one thread, so that the same command on the same machine gives the same weights bit for bit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-if __name__ == "__main__":  # before other packages, so that all that are missing are named at once
+if __name__ == "__main__":  # before other imports, so that all missing packages are named at once
     from training import need
 
     need("torchmetrics", "torchvision")
@@ -53,14 +53,14 @@ class Classifier(nn.Module):
 
 
 def save(path: Path, network: Classifier, origin: dict[str, Any]) -> None:
-    """Write a network with its shape and its origin, complete or not at all."""
+    """Write a network with its shape and its origin, atomically."""
     state = {"format": FORMAT, "shape": network.shape, "weights": network.state_dict(), "provenance": origin}
     with replacing(path) as partial:
         torch.save(state, partial)
 
 
 def restore(path: Path) -> tuple[Classifier, dict[str, Any]]:
-    """Return a network that was saved, in eval mode, and its origin."""
+    """Return a saved network, in eval mode, and its origin."""
     state = read_tensors(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise RefusedError(f"features: expected {path} to be a {FORMAT!r}, which examples/classifier.py writes")
@@ -85,7 +85,7 @@ def read(dataset: str, root: Path, split: str) -> Split:
 
 
 def train(data: Split, classes: int, epochs: int) -> Classifier:
-    """Return a classifier that saw all images in each epoch, a random half of them mirrored."""
+    """Return a trained classifier. Images are flipped horizontally with probability 1/2."""
     network = Classifier(size=data.images.shape[-1], channels=data.images.shape[1], classes=classes)
     adam = torch.optim.Adam(network.parameters())
     steps = len(data.images) // BATCH
@@ -110,14 +110,14 @@ def main(
     seed: int = 0,
     out: Path | None = None,
 ) -> Path:
-    """Train a small classifier, whose features measure the samples of a GAN, and return the path of its weights.
+    """Train a small classifier, whose features measure the samples of a GAN.
 
     Args:
-        dataset: what to classify
+        dataset: images to classify
         data_root: folder of the data sets
-        epochs: how often all images are seen
-        seed: of everything random
-        out: where to write the weights; by default runs/classifiers/DATASET.pt
+        epochs: number of passes over the training images
+        seed: seed of all random numbers
+        out: file for the weights; by default runs/classifiers/DATASET.pt
     """
     start, out = time.perf_counter(), out or Path(f"runs/classifiers/{dataset}.pt")
     torch.set_num_threads(1)

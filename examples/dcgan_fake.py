@@ -1,4 +1,4 @@
-"""Run through a whole training in seconds, on generated images: to try first on a new machine."""
+"""Run every step of a training on generated images within seconds. Try this first on a new machine."""
 
 import sys
 

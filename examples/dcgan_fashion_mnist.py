@@ -1,4 +1,4 @@
-"""Train a reduced DCGAN with the repulsive loss on Fashion-MNIST: minutes on a CPU, and a small download."""
+"""Train a reduced DCGAN with the repulsive loss on Fashion-MNIST, in minutes on a CPU."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Train a small MMD-GAN on handwritten digits: minutes on one CPU core, without a download.
 
-Loss, spectral normalisation and simultaneous updates are those of Wang et al. (2019). Needs the extra `examples`.
+The loss, spectral normalisation and simultaneous updates are those of Wang et al. (2019). Needs the extra `examples`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.metadata import version
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
-if __name__ == "__main__":  # before other packages, so that all that are missing are named at once
+if __name__ == "__main__":  # before other imports, so that all missing packages are named at once
     from training import need
 
     need("matplotlib", "sklearn", "torchmetrics")
@@ -35,8 +35,8 @@ from tqdm import tqdm
 from torch_mmd_losses import MMDLoss, RBFBKernel, conv_spectral_norm
 
 NOISE, SCORES, WIDTH, EMA_DECAY, LOG_EVERY = 64, 16, 32, 0.995, 10
-DIGITS, HELD_OUT, FEATURES, FEATURE_EPOCHS = 1797, 359, 32, 12  # the feature network does not see those held out
-SNAPSHOTS = (0, 0.025, 0.05, 0.1, 0.25, 0.5, 1)  # when samples are drawn, as shares of the training
+DIGITS, HELD_OUT, FEATURES, FEATURE_EPOCHS = 1797, 359, 32, 12  # the held-out digits do not train the feature network
+SNAPSHOTS = (0, 0.025, 0.05, 0.1, 0.25, 0.5, 1)  # moments at which samples are drawn, as shares of the training
 Log = list[dict[str, float]]
 FILES = ("metrics.jsonl", "summary.json", "samples.png", "curves.png", "samples/step-*.png")
 
@@ -45,17 +45,17 @@ FILES = ("metrics.jsonl", "summary.json", "samples.png", "curves.png", "samples/
 class Options:
     """Train a small MMD-GAN on handwritten digits, and draw and measure its samples."""
 
-    iterations: int = 1500  # updates of both networks
-    batch_size: int = 64  # real images in a batch, and as many generated ones
+    iterations: int = 1500  # number of updates of both networks
+    batch_size: int = 64  # number of real images in a batch, and of generated images
     lr_discriminator: float = 2e-4  # learning rate of the discriminator
     lr_generator: float = 1e-3  # learning rate of the generator
     scale: float = 64 ** (1 / 8)  # spectral norm of each layer of the discriminator, the constant C of Wang et al.
-    seed: int = 0  # seed of everything random
-    device: str = "cpu"  # where to train
-    threads: int = 1  # CPU threads; two are faster only on an idle machine
-    out: Path | None = None  # folder of the run; by default runs/demo-001, -002, ...
+    seed: int = 0  # seed of all random numbers
+    device: str = "cpu"  # device to train on
+    threads: int = 1  # number of CPU threads; two are faster only on an idle machine
+    out: Path | None = None  # folder for the files of the run; by default runs/demo-001, runs/demo-002, ...
     overwrite: bool = False  # replace an earlier run in the folder --out
-    quiet: bool = False  # print the result only
+    quiet: bool = False  # print only the result
 
     def __post_init__(self) -> None:  # tyro reports a ValueError as wrong usage
         ranges = dict.fromkeys(("lr_discriminator", "lr_generator", "scale"), (1e-38, 1e38))
@@ -72,7 +72,7 @@ class Options:
 
 
 def make_folder(out: Path | None) -> Path:
-    """Make and return the folder of a run, and delete the files of an earlier run in it."""
+    """Create the folder of a run, delete the files of an earlier run in it, and return its path."""
     earlier = [path.name.removeprefix("demo-") for path in Path("runs").glob("demo-*")]
     number = 1 + max((int(suffix) for suffix in earlier if suffix.isdecimal()), default=0)
     folder = out or Path(f"runs/demo-{number:03d}")
@@ -92,13 +92,13 @@ def digits(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def batches(images: Tensor, size: int) -> Iterator[Tensor]:
-    """Yield batches without end, in a new order every epoch; a short last batch is dropped."""
+    """Yield batches without end, in a new order in every epoch; a short last batch is dropped."""
     while True:
         yield from (images[rows] for rows in torch.randperm(len(images)).split(size) if len(rows) == size)
 
 
 def make_generator() -> nn.Sequential:
-    """Return a network from noise `(n, 64)` to images `(n, 1, 32, 32)` in [-1, 1]."""
+    """Return a network that maps noise `(n, 64)` to images `(n, 1, 32, 32)` in [-1, 1]."""
 
     def doubled(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
         convolution = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
@@ -110,14 +110,14 @@ def make_generator() -> nn.Sequential:
 
 
 def three_convolutions(width: int, outputs: int, activation: nn.Module) -> nn.Sequential:
-    """Return a network from images `(n, 1, 32, 32)` to `(n, outputs)`."""
+    """Return a network that maps images `(n, 1, 32, 32)` to `(n, outputs)`."""
     pairs = pairwise((1, width, 2 * width, 4 * width))
     halved = chain.from_iterable((nn.Conv2d(*pair, 4, stride=2, padding=1), activation) for pair in pairs)
     return nn.Sequential(*halved, nn.Flatten(), nn.Linear(4 * width * 4 * 4, outputs))
 
 
 def train_features(images: Tensor, labels: Tensor) -> tuple[nn.Sequential, float]:
-    """Return a network from images to features `(n, 32)`, and the accuracy of its classifier on held-out digits."""
+    """Return a network that maps images to features `(n, 32)`, and its accuracy as a classifier of held-out digits."""
     network = three_convolutions(16, FEATURES, nn.ReLU())
     classifier = nn.Sequential(network, nn.ReLU(), nn.Linear(FEATURES, 10))
     adam = torch.optim.Adam(classifier.parameters(), lr=1e-3)
@@ -126,24 +126,24 @@ def train_features(images: Tensor, labels: Tensor) -> tuple[nn.Sequential, float
             adam.zero_grad()
             F.cross_entropy(classifier(images[rows]), labels[rows]).backward()
             adam.step()
-    network.num_features = FEATURES  # type: ignore[assignment]  # where torchmetrics looks for the dimension
+    network.num_features = FEATURES  # type: ignore[assignment]  # torchmetrics reads the dimension here
     right = classifier.requires_grad_(False)(images[-HELD_OUT:]).argmax(1) == labels[-HELD_OUT:]
     return network, right.double().mean().item()
 
 
 def moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-    """Return the average after another step. It is short at first, to forget the untrained network."""
+    """Return the average after another step. Its decay is smaller at first, to forget the untrained network."""
     return average + (new - average) * max(1 - EMA_DECAY, 9 / (10 + int(count)))
 
 
 def sheet(images: Tensor, columns: int) -> Tensor:
-    """Lay out images `(n, 1, h, w)` in rows on one sheet of paper, a matrix in [-1, 1]."""
+    """Arrange images `(n, 1, h, w)` in rows on one sheet, a matrix in [-1, 1]."""
     padded = F.pad(images[: len(images) // columns * columns, 0], [3] * 4, value=-1)
     return torch.cat([torch.cat(list(row), dim=1) for row in padded.split(columns)])
 
 
 def draw(folder: Path, panels: dict[str, Tensor], log: Log, distances: dict[int, float], halves: float) -> None:
-    """Draw 24 images of each titled panel, and curves of losses, kernel means and distances."""
+    """Save 24 images of each titled panel, and curves of losses, kernel means and distances."""
     strip = Figure(figsize=(1.45 * len(panels), 2.6), dpi=100, layout="constrained")
     for axes, (title, images) in zip(strip.subplots(1, len(panels)), panels.items(), strict=True):
         axes.imshow(sheet(images[:24], 4).numpy(), cmap="gray_r", vmin=-1, vmax=1)
@@ -169,12 +169,12 @@ def draw(folder: Path, panels: dict[str, Tensor], log: Log, distances: dict[int,
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, ncols=2, loc="upper center")
     for figure, path in ((strip, folder / "samples.png"), (curves, folder / "curves.png")):
-        figure.savefig(path)  # and again with a palette, which halves the size of the file
+        figure.savefig(path)  # then save it again with a palette, which halves the size of the file
         Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Train, measure and draw as the command line says, and return the folder of the run."""
+    """Train, measure and draw with the options of a command line, and return the folder of the run."""
     options = tyro.cli(Options, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     folder, start = make_folder(options.out), time.perf_counter()
     torch.set_num_threads(options.threads)

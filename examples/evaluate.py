@@ -1,7 +1,7 @@
-"""Measure the samples of a run: Inception score, FID, KID, MS-SSIM and classes, each with its origin.
+"""Measure the samples of a run by Inception score, FID, KID, MS-SSIM and classes, and record their provenance.
 
-A folder stands for its newest checkpoint, the path of a checkpoint for itself. `--floor DATASET` measures real images:
-training images against those of `--split test`, or for `--split train` one half against the other.
+With --floor DATASET, measure real images in place of generated ones: training images compared with test images if
+--split is test, or one half of the training images compared with the other half if it is train.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-if __name__ == "__main__":  # before other packages, so that all that are missing are named at once
+if __name__ == "__main__":  # before other imports, so that all missing packages are named at once
     import evaluation  # noqa: F401
 
 import numpy as np
@@ -35,31 +35,36 @@ from training.settings import check
 from wang2019.presets import DataSet
 
 Metric = Literal["is", "fid", "kid", "ms-ssim", "classes"]
-WITH_SIMILARITY = ("celeba", "lsun")  # of which the paper reports MS-SSIM; other data sets have many classes
-PAPER = 49_984  # images of either kind that the authors compare: 781 batches of 64
+WITH_SIMILARITY = ("celeba", "lsun")  # the paper reports MS-SSIM only for these, since the others have many classes
+PAPER = 49_984  # number of generated and of real images that the authors compare: 781 batches of 64
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, and how."""
+    """The options of an evaluation."""
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None  # folder of a run, or a checkpoint
-    floor: DataSet | None = None  # data set of which real images are measured instead of generated ones
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    """folder of a run, for its newest checkpoint, or path of a checkpoint"""
+    floor: DataSet | None = None  # data set of the real images to measure in place of a run
     all: bool = False  # measure all checkpoints of the run, the oldest first
-    features: str = "inception"  # inception, or the path of a network
-    inception_weights: Path | None = None  # weights of Inception; downloaded by default
-    metrics: tuple[Metric, ...] | None = None  # by default those that go with the features and the data set
-    images: int | None = None  # generated and also real images; by default 49,984, or all if there are fewer
-    split: Literal["train", "test"] = "train"  # of the real images
-    weights: Literal["averaged", "current"] = "averaged"  # the moving average of the generator, or the generator
-    is_splits: int = 1  # of the Inception score; one, as in the paper
-    kid_subset_size: int | None = None  # of the 100 subsets of KID; by default 1,000, or all if there are fewer
+    features: Annotated[str, tyro.conf.arg(metavar="inception|PATH")] = "inception"
+    """network for the features; a path is a file of classifier.py, or a Python file with a function load()"""
+    inception_weights: Path | None = None  # file with the weights of Inception; by default they are downloaded
+    metrics: Annotated[tuple[Metric, ...] | None, tyro.conf.arg(metavar="{is,fid,kid,ms-ssim,classes} ...")] = None
+    """metrics to compute; by default all that the features allow, and ms-ssim only for celeba and lsun"""
+    images: int | None = None
+    """number of generated images, and of real images; by default 49,984, or all if there are fewer"""
+    split: Literal["train", "test"] = "train"  # split of the real images to compare with
+    weights: Literal["averaged", "current"] = "averaged"  # moving average of the generator, or the generator itself
+    is_splits: int = 1  # number of splits for the Inception score; the paper has 1, other papers often 10
+    kid_subset_size: int | None = None
+    """number of images in each of the 100 subsets of KID; by default 1,000, or all if there are fewer"""
     data_root: Path | None = None  # folder of the data sets; by default that of the run, or data
-    size: int = 32  # of images of --floor folder or fake
-    channels: Literal[1, 3] = 3  # of images of --floor folder or fake
-    batch_size: int = 64  # images that go through a network at once
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"  # where to compute
-    seed: int = 0  # of noise, real images and subsets
+    size: int = 32  # height and width of the images, for --floor folder and --floor fake
+    channels: Literal[1, 3] = 3  # channels of the images, for --floor folder and --floor fake
+    batch_size: int = 64  # number of images in one forward pass
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"  # device to compute on
+    seed: int = 0  # seed of the noise, of the choice of real images and of the subsets of KID
     out: Path | None = None  # file of the result; by default in the folder evaluations of the run
     overwrite: bool = False  # replace the result if it exists
 
@@ -81,24 +86,24 @@ class Shuffled:
         self.order = np.random.default_rng(seed).permutation(len(images))  # type: ignore[arg-type]
 
     def take(self, count: int, start: int = 0) -> Tensor:
-        """Return images `(count, channels, h, w)` from a place in the order."""
-        rows = np.sort(self.order[start : start + count]).tolist()  # so that a file is read in one direction
+        """Return the images `(count, channels, h, w)` from position `start` of the order on."""
+        rows = np.sort(self.order[start : start + count]).tolist()  # sorted, so that files are read sequentially
         return torch.stack([self.images[row] for row in rows])
 
 
 class Comparison(NamedTuple):
-    """Images that are measured against real ones."""
+    """Images to measure, and real images to compare them with."""
 
     real: Shuffled
-    measured: Callable[[int], Tensor]  # gives as many as asked for
-    available: int  # images on the side that has fewer
-    folder: Path  # the run that results belong to
-    label: str  # what is measured, in the name of a result
+    measured: Callable[[int], Tensor]  # returns a number of images to measure
+    available: int  # largest number of images that can be compared
+    folder: Path  # folder of the run, for the results
+    label: str  # part of the name of a result
     origin: dict[str, Any]
 
 
 def generated(options: Options, path: Path) -> Comparison:
-    """Return the images of the generator in a checkpoint, of noise that depends on the seed only."""
+    """Return the images of the generator in a checkpoint, from noise that depends only on the seed."""
     run = next((folder for folder in path.parents if (folder / "configuration.json").exists()), path.parent)
     state = checkpoints.read(path)
     settings = state["configuration"]
@@ -129,7 +134,7 @@ def generated(options: Options, path: Path) -> Comparison:
 
 
 def floor(options: Options, dataset: str) -> Comparison:
-    """Return real images against others: training images against test images, or halves of the training images."""
+    """Return training images to compare with test images, or with other training images."""
     size, channels = FORMATS.get(dataset, (options.size, options.channels))
     root, folder, origin = options.data_root or Path("data"), Path(f"runs/real-{dataset}"), {"dataset": dataset}
     train = Shuffled(load(dataset, root, size=size, channels=channels), options.seed)
@@ -165,13 +170,13 @@ def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | 
         raise FileExistsError(f"{out} exists; choose another --out, or --overwrite to replace it")
     if "fid" in chosen and count <= about["dimension"]:
         problem = f"{count} images do not determine the covariance of {about['dimension']} features"
-        print(f"Warning: {problem}; compare this FID only with others of as many images", file=sys.stderr)
+        print(f"Warning: {problem}; compare this FID only with FIDs of as many images", file=sys.stderr)
     if "kid" in chosen and not options.kid_subset_size and subset_size < metrics.SUBSET_SIZE:
-        problem = f"KID is usually of subsets of {metrics.SUBSET_SIZE:,} images; here each has all {count:,}"
-        print(f"Warning: {problem}, so that kid_std says nothing; more --images mend that", file=sys.stderr)
+        problem = f"KID usually has subsets of {metrics.SUBSET_SIZE:,} images; here each has all {count:,}"
+        print(f"Warning: {problem}, so kid_std is meaningless; take more --images", file=sys.stderr)
     print(f"Comparing {count:,} images with as many of the {options.split} split of {dataset}")
 
-    torch.manual_seed(options.seed)  # of the subsets
+    torch.manual_seed(options.seed)  # for the subsets of KID
     pixels, device = compared.measured(count), torch.device(options.device)
     ours, our_logits = features.extract(network.network, pixels, options.batch_size, device)
     real, real_logits = features.extract(network.network, compared.real.take(count), options.batch_size, device)
@@ -208,7 +213,7 @@ def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | 
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Do what the command line says, and return the path of the result; of several, the last."""
+    """Evaluate with the options of a command line, and return the path of the (last) result."""
     options = tyro.cli(Options, description=__doc__, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     try:
         if options.run is None:

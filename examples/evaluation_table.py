@@ -1,8 +1,8 @@
-"""Collect the results of runs into tables of Markdown, one for each data set, with the published numbers below them.
+"""Print the results of runs as Markdown tables, one for each data set, with the published numbers below them.
 
-The published numbers, in `published.csv`, are Table 1 of the submission to ICLR 2019, each the best over 16 pairs of
-learning rates; and from the raw results in the authors' repository (`Results_rep.xlsx`), for each data set, loss and
-`total_scale` (C^K), the run of the lowest FID, with how many of the pairs that were tried have an FID at all.
+`published.csv` has two kinds of published numbers. Those of Table 1 of the submission to ICLR 2019 are the best over 16
+pairs of learning rates. Those of the raw results in the authors' repository (`Results_rep.xlsx`) are the run with the
+lowest FID for each data set, loss and `total_scale` (C^K), with the number of pairs tried, and of those with an FID.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-if __name__ == "__main__":  # before tyro, so that all packages that are missing are named at once
+if __name__ == "__main__":  # before other imports, so that all missing packages are named at once
     import training  # noqa: F401
 
 import tyro
@@ -25,16 +25,16 @@ NUMBERS = {"inception_score_mean": ".2f", "fid": ".2f", "kid_mean": ".4f", "ms_s
 DETAILS = ("normalisation", "total_scale", "scores", "gradient_penalty", "lr_discriminator", "lr_generator")
 TABLE_1 = "Table 1 of the submission"
 NOTE = (
-    "Published numbers are of the 2015 Inception network, 49,984 training images and as many generated ones: compare "
-    "only rows of the same features, split and images. Rows from Results_rep.xlsx are the best of several runs each."
+    "Published numbers are for the Inception network of 2015, 49,984 training images and as many generated ones. "
+    "Compare only rows with equal features, split and images. Rows from Results_rep.xlsx are the best of several runs."
 )
 
 
-def main(runs: tyro.conf.Positional[tuple[Path, ...]]) -> None:
-    """Print the results of runs as tables of Markdown, one for each data set, with the published numbers below them.
+def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]) -> None:
+    """Print the results of runs as Markdown tables, one for each data set, with the published numbers below them.
 
     Args:
-        runs: folders of runs, or files of results
+        runs: folders of runs, or result files of evaluate.py
     """
     try:
         rows = [
@@ -45,13 +45,13 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]]) -> None:
     except RefusedError as error:
         sys.exit(f"error: {error}")
     if not rows:
-        sys.exit("error: runs: none of them has results; write some by examples/evaluate.py")
+        sys.exit("error: runs: expected a run that has results of examples/evaluate.py, found none")
     datasets = sorted({row["provenance"]["dataset"] for _, row in rows})
     print("\n".join(table(dataset, rows) for dataset in datasets), end="")
 
 
 def table(dataset: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """Return the table of a data set, from results with the names of their runs."""
+    """Return the table of a data set, given pairs of the name of a run and a result."""
     ours = [_ours(name, result) for name, result in rows if result["provenance"]["dataset"] == dataset]
     losses = {cells[1] for cells in ours}
     theirs = [
@@ -64,7 +64,7 @@ def table(dataset: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
 
 
 def published() -> list[dict[str, str]]:
-    """Return the rows of `published.csv`; an empty string stands for what is not there."""
+    """Return the rows of `published.csv`; missing values are empty strings."""
     with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 

@@ -1,4 +1,4 @@
-"""Run through a whole training of the scaled-MMD paper in seconds, on generated images: to try first."""
+"""Run every step of a training of the scaled-MMD paper on generated images within seconds. Try this first."""
 
 from arbel2018.train import script
 

@@ -1,4 +1,4 @@
-"""Train reduced networks by the methods of the scaled-MMD paper on Fashion-MNIST: minutes on a CPU."""
+"""Train reduced networks by the methods of the scaled-MMD paper on Fashion-MNIST, in minutes on a CPU."""
 
 from arbel2018.train import script
 

@@ -1,4 +1,4 @@
-"""Train the generators of the scaled-MMD paper on ImageNet at 64 x 64 pixels (Arbel et al. 2018, Section 4)."""
+"""Train the networks of the scaled-MMD paper on ImageNet at 64 x 64 pixels (Arbel et al. 2018, Section 4)."""
 
 from arbel2018.train import script
 

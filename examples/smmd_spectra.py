@@ -1,4 +1,4 @@
-"""Draw the singular values of the critic's layers in the course of a run of the smmd scripts (Fig. 2b and 7)."""
+"""Plot the singular values of the critic's layers in the course of a run of an smmd script (Fig. 2b and 7)."""
 
 from arbel2018.singular_values import main
 

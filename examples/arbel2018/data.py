@@ -1,11 +1,11 @@
-"""The images of the paper's data sets, and random crops and mirror images of batches.
+"""The images of the paper's data sets, and random crops and horizontal flips of batches.
 
 * CIFAR-10: the training and the test part, 60,000 images.
-* CelebA: the middle 178 x 178 pixels of all 202,599 aligned images, of which 160 x 160 are cut out at random.
-* ImageNet: the 1,281,167 training images, the shorter side reduced to 64 pixels, and cropped. The authors' code reduces
-  it to 256 pixels, crops, and then takes every fourth pixel, which is what TensorFlow did when asked to resize; the
-  paper says no more than the size. Here each image is reduced at once, without aliasing.
-* Fashion-MNIST, with a margin that makes it 32 x 32, for trials on a CPU. It is not in the paper.
+* CelebA: random crops of 160 x 160 from the middle 178 x 178 pixels of all 202,599 aligned images.
+* ImageNet: the 1,281,167 training images, the shorter side downscaled to 64 pixels, and cropped. The paper states the
+  size only. The authors' code downscales to 256 pixels, crops, and then takes every fourth pixel, since TensorFlow
+  resized in that way. Here each image is downscaled at once, with antialiasing.
+* Fashion-MNIST, padded to 32 x 32, for trials on a CPU. It is not in the paper.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from training import images
 from training.errors import RefusedError
 
 CELEBA_MARGIN = 9
-"""Pixels around an image of CelebA from which the random crop may take it, on each side."""
+"""Additional pixels on each side of an image of CelebA, for the random crop."""
 
 
 def load(
     dataset: str, root: Path, *, size: int, channels: int, split: str = "train", margin: int = CELEBA_MARGIN
 ) -> Dataset[Tensor]:
-    """Return the images `(channels, size, size)` of a data set, of which those of CelebA have a margin on each side.
+    """Return the images `(channels, size, size)` of a data set; those of CelebA have a margin on each side.
 
-    If they are not there or cannot be read, the message of the error says what to do.
+    If they are missing or cannot be read, the error says how to fix that.
     """
     if split != "train":
         return images.load(dataset, root, size=size, channels=channels, split=split)
     if dataset == "cifar10":
         return images.Pixels(torch.cat([images.cifar10(root, train=train).images for train in (True, False)]))
-    if dataset == "celeba":  # the middle 160 x 160 pixels of an aligned image, which has 178 x 218, and the margin
+    if dataset == "celeba":  # the middle 160 x 160 of the 178 x 218 pixels of an aligned image, with the margin
         box = (9 - margin, 29 - margin, 169 + margin, 189 + margin)
         return images.celeba(root, fit=methodcaller("crop", box))
     if dataset == "imagenet":
@@ -56,12 +56,12 @@ def middle(pixels: Tensor, size: int) -> Tensor:
 
 
 def augmented(pixels: Tensor, size: int, draws: Tensor) -> Tensor:
-    """Return a part of each image, mirrored in half of all cases.
+    """Return a random crop of each image, flipped horizontally with probability 1/2.
 
     Args:
         pixels: images `(n, channels, height, width)`.
-        size: height and width of the part.
-        draws: numbers `(n, 3)`, uniform between -1 and 1, that decide where it is and whether it is mirrored.
+        size: height and width of the crop.
+        draws: numbers `(n, 3)`, uniform between -1 and 1, that determine row, column and flip.
     """
     height, width = pixels.shape[2:]
     ranges = torch.tensor([height - size + 1, width - size + 1], device=pixels.device)

@@ -9,7 +9,7 @@ ago. If they are not significantly closer to the data three times in a row, all 
         if schedule.due(step):
             outcome = schedule.step(features(generator(noise)))  # features of as many generated images
 
-The features have to be the same function of the images each time. `schedule.state_dict()` belongs into checkpoints; the
+The features have to be the same function of the images each time. Save `schedule.state_dict()` in checkpoints; the
 learning rates are in the states of the optimisers.
 """
 

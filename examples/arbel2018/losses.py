@@ -1,6 +1,6 @@
-"""The losses of Arbel et al. (2018). Each sees the critic itself, whose gradient at the images some of them need.
+"""The losses of Arbel et al. (2018). They get the critic itself, since some of them need its gradient at the images.
 
-A loss is a module, because that of the Sobolev GAN has a state, with two methods that return scalars to minimise:
+A loss is a module, because that of the Sobolev GAN has a state, and has two methods that return scalars to minimise:
 
 * `critic_loss(critic, real, fake)`, for real images `(m, ...)` and generated ones `(n, ...)`, which need no gradient;
 * `generator_loss(critic, real, fake)`, which depends on the generator through `fake` only.
@@ -36,7 +36,7 @@ Loss: TypeAlias = "ScoreLoss | ScaledLoss | SobolevLoss"
 def make_loss(settings: Arbel2018) -> Loss:
     """Return the loss of resolved settings."""
     penalties = {"gradient_penalty": settings.gradient_penalty, "l2_penalty": settings.l2_penalty}
-    weight = settings.scale_weight or math.nan  # which all scaled losses have
+    weight = settings.scale_weight or math.nan  # all scaled losses have a weight
     make: dict[str, Callable[[], Loss]] = {
         "gan": gan,
         "wgan": lambda: wgan(**penalties),
@@ -49,7 +49,7 @@ def make_loss(settings: Arbel2018) -> Loss:
 
 
 def gan() -> ScoreLoss:
-    """Return the logistic loss; the generator's, of which only the authors' code tells, does not saturate."""
+    """Return the logistic loss; that of the generator is non-saturating, as in the authors' code."""
     return ScoreLoss(
         lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
         lambda critic, _, fake: F.softplus(-critic(fake)).mean(),
@@ -64,7 +64,7 @@ def wgan(**penalties: Any) -> ScoreLoss:  # noqa: ANN401
 
 
 def mmd(sigma: float = 1.0, **penalties: Any) -> ScoreLoss:  # noqa: ANN401
-    """Return the squared MMD with a Gaussian kernel, which the critic raises and the generator lowers (Eq. 2)."""
+    """Return the squared MMD with a Gaussian kernel, maximised by the critic and minimised by the generator (Eq. 2)."""
     loss = MMDLoss(RBFKernel(sigma=sigma), lambda_=-1.0)
     return ScoreLoss(
         loss.discriminator,
@@ -75,7 +75,7 @@ def mmd(sigma: float = 1.0, **penalties: Any) -> ScoreLoss:  # noqa: ANN401
 
 
 def smmd(weight: float, sigma: float = 1.0) -> ScaledLoss:
-    """Return `MMD^2 / (1 + weight * E |grad D(x)|^2)`, with a Gaussian kernel (of bandwidth 1; else see its scale)."""
+    """Return `MMD^2 / (1 + weight * E |grad D(x)|^2)` with a Gaussian kernel; the formula is for bandwidth 1."""
     return ScaledLoss(ScaledMMDLoss(RBFKernel(sigma=sigma), lambda_=1 / weight))
 
 
@@ -85,24 +85,24 @@ def swgan(weight: float) -> ScaledLoss:
 
 
 def score(critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores of real and of generated images from one forward, so that a power iteration advances once."""
+    """Return the scores of real and generated images from one forward pass, which advances power iterations once."""
     real_scores, fake_scores = critic(torch.cat([real, fake])).split([len(real), len(fake)])
     return real_scores, fake_scores
 
 
 class ScoreLoss(nn.Module):
-    """A loss of scores, with a gradient penalty and an L2 penalty for the critic if they are wanted.
+    """A loss of scores, with an optional gradient penalty and an optional L2 penalty for the critic.
 
-    The gradient penalty is taken at random points between real and generated images, of which there have to be equally
-    many: on the critic, or with a kernel on the witness function. The L2 penalty is on the outputs of all activations
-    and residual blocks and on the scores, as the paper and the authors' code have it.
+    The gradient is that of the critic or, if there is a kernel, of the witness function, at random points between real
+    and generated images, which have to be equally many. The L2 penalty applies to the outputs of all activations and
+    residual blocks and to the scores, as in the paper and the authors' code.
 
     Args:
         of_critic: the critic's loss of real and fake scores.
-        of_generator: the generator's, as in `generator_loss`.
-        gradient_penalty: its weight.
-        l2_penalty: its weight.
-        kernel: the kernel of the witness function.
+        of_generator: the generator's loss; it becomes `generator_loss`.
+        gradient_penalty: weight of the gradient penalty.
+        l2_penalty: weight of the L2 penalty.
+        kernel: kernel of the witness function.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class ScoreLoss(nn.Module):
         self._gradient_weight, self._l2_weight = gradient_penalty, l2_penalty
 
     def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the critic's loss with its penalties, from one forward for all."""
+        """Return the critic's loss with its penalties, from one forward pass."""
         images = [real, fake]
         if self._gradient_weight:
             images.append(interpolation_points(real, fake))
@@ -148,14 +148,14 @@ def activations(critic: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 class ScaledLoss(nn.Module):
-    """A scaled MMD for both networks, with the scale from the gradient of the critic at the real images."""
+    """A scaled MMD for both networks; the scale contains the critic's gradient at the real images."""
 
     def __init__(self, scaled: ScaledMMDLoss) -> None:
         super().__init__()
         self.scaled = scaled
 
     def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the scaled MMD with a minus."""
+        """Return the negative scaled MMD."""
         inputs = real.detach().requires_grad_()
         return self.scaled.discriminator(*score(critic, inputs, fake), inputs=inputs)
 
@@ -172,14 +172,14 @@ class SobolevLoss(nn.Module):
 
     .. math:: E\,D(y) - E\,D(x) + \ell (\Omega - 1) + \tfrac{\rho}{2} (\Omega - 1)^2
 
-    and a small multiple of its squared parameters, and :math:`\ell`, which is 0 at first, grows by
-    :math:`\rho (\Omega - 1)` in each of its steps. The paper uses the data as :math:`\mu`; the authors' code uses data
-    and generated images in equal parts, as Mroueh et al. do.
+    plus a small multiple of its squared parameters. The multiplier :math:`\ell` starts at 0 and grows by
+    :math:`\rho (\Omega - 1)` in each step of the critic. In the paper, :math:`\mu` is the data; in the authors' code,
+    it consists of data and generated images in equal parts, as in Mroueh et al.
 
     Args:
         rho: the weight :math:`\rho`, > 0.
-        measure: where the gradient is constrained.
-        decays: weights of the squared parameters of the critic, and of those of its last child module, as in the code;
+        measure: images at which the gradient is constrained.
+        decays: weights of the squared parameters of the critic, and of its last child module, as in the authors' code;
             the paper has none.
     """
 
@@ -193,7 +193,7 @@ class SobolevLoss(nn.Module):
         self.register_buffer("multiplier", torch.zeros(()))
 
     def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the augmented Lagrangian; in training mode, move the multiplier as a step of the critic does."""
+        """Return the augmented Lagrangian; in training mode, also update the multiplier."""
         real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
         real_scores, fake_scores = score(critic, real, fake)
         inputs = [real, fake] if self.measure == "mixture" else [real]
@@ -202,7 +202,7 @@ class SobolevLoss(nn.Module):
         loss = fake_scores.mean() - real_scores.mean()
         loss = loss + self.multiplier * constraint + self.rho / 2 * constraint.square()
         if self.training:
-            # Not in place: the backward pass still needs the multiplier of this step.
+            # Not in place, since the backward pass still needs the multiplier of this step.
             self.multiplier = self.multiplier + self.rho * constraint.detach()
         *_, last = critic.children()
         of_last = set(last.parameters())

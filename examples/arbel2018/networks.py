@@ -1,19 +1,19 @@
 """The critics and generators of Arbel et al. (2018), and the spectral parametrisation of the critics.
 
-What the paper leaves open comes from the authors' code: a slope of 0.2 for LeakyReLU, the padding of TensorFlow, the
-constants of batch normalisation (PyTorch has the same), and the initial weights. Where the two differ, the paper holds:
+Details that the paper does not state follow the authors' code: a slope of 0.2 for LeakyReLU, TensorFlow's padding, the
+constants of batch normalisation (as in PyTorch), and the initial weights. Where the two differ, the paper holds:
 
 * CIFAR-10: the CNN of Miyato et al. (2018), Table 3. The code's generator has 5 x 5 kernels and batch normalisation
   after its dense layer: family `sngan-code`. Biases before batch normalisation, which removes them, are left out.
 * CelebA: a DCGAN critic of 5 convolutions and a ResNet generator of 10 layers. The generator's blocks are not
   normalised; one batch normalisation comes before the last layer.
-* ImageNet: two ResNets of 10 layers, shortcuts not counted. The generator draws samples by the running statistics of
-  batch normalisation, not by those of the batch as in the code, so that an image does not depend on the others.
-* Appendix D.2 says no more than that the networks are small DCGANs: family `dcgan`.
+* ImageNet: two ResNets of 10 layers, shortcuts not counted. Samples are drawn with the running statistics of batch
+  normalisation, not with those of the batch as in the code, so that an image does not depend on the others.
+* Appendix D.2 states only that the networks are small DCGANs: family `dcgan`.
 
-The paper's W = gamma W' / ||W'|| (Section 3.2) takes the norm of the weight matrix, as Miyato et al. and the authors'
-code do: normalisation `"matrix"`. `"conv"` takes the norm of the convolution itself. All layers of a critic are
-parametrised, shortcuts and the dense layer included, each with a gamma of its own.
+In the paper's W = gamma W' / ||W'|| (Section 3.2), the norm is that of the weight matrix, as in Miyato et al. and the
+authors' code: normalisation `"matrix"`. For `"conv"`, it is the norm of the convolution itself. All layers of a critic
+are parametrised, including shortcuts and the dense layer, and each has its own gamma.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def make_generator(settings: Arbel2018) -> nn.Sequential:
 def make_critic(settings: Arbel2018) -> nn.Sequential:
     """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
 
-    The norm of each layer is a parameter, which starts at 1, unless `gamma` is fixed: then it is always 1.
+    The norm of each layer is a parameter that starts at 1, or always 1 if `gamma` is `"fixed"`.
     """
     side = settings.size // REDUCTION[settings.family]
     _, layers = FAMILIES[settings.family]
@@ -56,14 +56,14 @@ def make_critic(settings: Arbel2018) -> nn.Sequential:
     if settings.normalisation != "none":
         learned = settings.gamma == "learned"
         conv_spectral_norm(critic, method=settings.normalisation, scale=1.0, learn_scale=learned)
-        # The norm of a convolution depends on the size of its input, which a forward shows to every layer.
+        # The norm of a convolution depends on the size of its input, which every layer sees in a forward pass.
         with torch.no_grad():
             critic.eval()(torch.zeros(1, settings.channels, settings.size, settings.size))
     return critic.train()
 
 
-# The families: functions of the side of the smallest feature maps, the length of a noise or of a score vector, the
-# channels of an image, and the channels of the largest feature maps.
+# The families. Their arguments: side of the smallest feature maps, dimension of the noise or of the scores, channels of
+# an image, channels of the largest feature maps.
 
 
 def _sngan_generator(side: int, noise: int, channels: int, width: int, *, as_in_code: bool = False) -> list[nn.Module]:
@@ -72,7 +72,7 @@ def _sngan_generator(side: int, noise: int, channels: int, width: int, *, as_in_
         layers += [nn.BatchNorm2d(8 * width), nn.ReLU()]
     for wide in (8 * width, 4 * width, 2 * width):
         layers += [*doubling(wide, wide // 2, 5 if as_in_code else 4), nn.BatchNorm2d(wide // 2), nn.ReLU()]
-    # The code's transposed convolution of stride 1 is a convolution with the kernel turned round.
+    # The transposed convolution of stride 1 in the code is a convolution with a flipped kernel.
     return [*layers, start(nn.Conv2d(width, channels, 3, padding=1), NORMAL)]
 
 
@@ -124,14 +124,14 @@ FAMILIES: dict[str, tuple[Layers, Layers]] = {
     "dcgan5": (partial(_resnet_generator, for_celeba=True), partial(_dcgan_critic, kernel=5, convolutions=5)),
     "resnet": (_resnet_generator, _resnet_critic),
 }
-"""The generator and the critic of each."""
+"""The generator and the critic of each family."""
 
 
-# Their parts.
+# The parts of the networks.
 
 
 def start(layer: Layer, draw: Draw) -> Layer:
-    """Draw the weight of a layer, with a bias of zero; return the layer."""
+    """Draw the weight of a layer and set its bias to zero; return the layer."""
     draw(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -139,17 +139,17 @@ def start(layer: Layer, draw: Draw) -> Layer:
 
 
 def reshaped(noise: int, channels: int, side: int, *, bias: bool = True) -> list[nn.Module]:
-    """Return a dense layer that makes the first feature maps of noise."""
+    """Return a dense layer that maps noise to the first feature maps."""
     dense = start(nn.Linear(noise, channels * side * side, bias=bias), DENSE)
     return [dense, nn.Unflatten(1, (channels, side, side))]
 
 
 def convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int) -> list[nn.Module]:
-    """Return a convolution, of kernel 3 with stride 1 or 4 or 5 with stride 2, that halves the size, and LeakyReLU.
+    """Return a convolution and LeakyReLU: kernel 3 with stride 1, or 4 or 5 with stride 2, which halves the size.
 
-    TensorFlow pads a 5 x 5 convolution of stride 2 by one pixel before and two after, which no `padding` of a layer
-    expresses. The padding is a layer of its own, so that normalisation `"conv"` takes the norm over all inputs of the
-    padded size, which is not below that of both together.
+    TensorFlow pads a 5 x 5 convolution of stride 2 by one pixel before and two after, which the argument `padding` of a
+    layer cannot express, so the padding is a separate layer. Normalisation `"conv"` then takes the norm over all inputs
+    of the padded size, which is at least that of padding and convolution together.
     """
     padding = [nn.ZeroPad2d((1, 2, 1, 2))] if kernel == 5 else []
     layer = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=0 if padding else 1)
@@ -159,7 +159,7 @@ def convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int
 def doubling(channels_in: int, channels_out: int, kernel: int, *, bias: bool = False) -> list[nn.Module]:
     """Return a transposed convolution of stride 2 that doubles the size: the transpose of :func:`convolution`."""
     layer = start(nn.ConvTranspose2d(channels_in, channels_out, kernel, 2, padding=1, bias=bias), NORMAL)
-    # With a kernel of 5 there is one row and one column too many, at the end.
+    # With a kernel of 5, there is one row and one column too many at the end.
     return [layer] if kernel == 4 else [layer, nn.ZeroPad2d((0, -1, 0, -1))]
 
 
@@ -176,7 +176,7 @@ class ResidualBlock(nn.Module):
 
 
 def doubling_block(channels_in: int, channels_out: int, *, normalised: bool) -> ResidualBlock:
-    """Return a block of a generator that doubles the size by repeating pixels, with batch normalisation if wanted."""
+    """Return a block of a generator that doubles the size by repeating pixels, with or without batch normalisation."""
     main = nn.Sequential(
         *([nn.BatchNorm2d(channels_in)] if normalised else []),
         nn.ReLU(),
@@ -186,7 +186,7 @@ def doubling_block(channels_in: int, channels_out: int, *, normalised: bool) -> 
         nn.ReLU(),
         start(nn.Conv2d(channels_out, channels_out, 3, padding=1), GLOROT),
     )
-    # A 1 x 1 convolution and the repetition of pixels commute; this order is the cheaper one.
+    # A 1 x 1 convolution and the repetition of pixels commute; this order is cheaper.
     shortcut = nn.Sequential(start(nn.Conv2d(channels_in, channels_out, 1), GLOROT), nn.Upsample(scale_factor=2))
     return ResidualBlock(main, shortcut)
 

@@ -1,18 +1,18 @@
-"""The settings of Arbel et al.'s experiments: eight methods on three data sets, each with each, and two small ones.
+"""The settings of Arbel et al.'s experiments: eight methods on three data sets, and on two small ones for trials.
 
-Settings that the paper does not mention come from the authors' code. Where the two differ, the paper holds:
+Settings that the paper does not state follow the authors' code. Where the two differ, the paper holds:
 
-* the critic is updated five times for each update of the generator, always; the code's ten times in the first 20
-  iterations and in every 500th are `critic_steps_at_start`;
-* the Sobolev GAN constrains the gradient at the data; the code does so at data and generated images,
+* The critic is always updated five times for each update of the generator. The code updates it ten times in the first
+  20 iterations and in every 500th: `critic_steps_at_start`.
+* The Sobolev GAN constrains the gradient at the data. The code does so at data and generated images:
   `sobolev_measure="mixture"`.
 
-Weights that the paper leaves to the papers it cites are theirs: 10 for the penalty of WGAN-GP (Gulrajani et al., 2017),
-1 for both penalties of MMD-GAN-GP-L2 (Binkowski et al., 2018). For the Sobolev GAN it is the default of its authors'
-code; neither the paper nor the code of Arbel et al. names one.
+The weights of penalties are those of the papers that the paper cites: 10 for WGAN-GP (Gulrajani et al., 2017), 1 for
+both penalties of MMD-GAN-GP-L2 (Binkowski et al., 2018). For the Sobolev GAN, neither the paper nor its code states a
+weight; here it is the default in the code of Mroueh et al. (2018).
 
-The weight 0.1 in the scale on CelebA is that of the model without spectral parametrisation: the paper speaks of its
-collapse, and that the parametrisation seemed to prevent it. The authors' settings have 10 for both.
+On CelebA, the weight in the scale is 0.1 for the model without spectral parametrisation, since the paper chose it there
+to avoid a collapse, which the parametrisation seemed to prevent. The authors' settings have 10 for both.
 """
 
 from __future__ import annotations
@@ -20,63 +20,68 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import tyro
 from training.settings import Settings, check
 
 REDUCTION = {"sngan": 8, "sngan-code": 8, "dcgan": 8, "dcgan5": 32, "resnet": 16}
-"""By how much the networks of a family reduce or enlarge the size, which has to be a multiple."""
+"""Ratio of the sizes of the largest and the smallest feature maps, by family; the size of the images is a multiple."""
 
 SCALED, PENALISED = ("smmd", "swgan"), ("wgan", "mmd")
-"""Losses that are divided by a bound on the critic and its gradient, and those that can have penalties on them."""
+"""Losses with a scale, and losses that can have penalties."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arbel2018(Settings):
-    """The defaults are those of SN-SMMD on CIFAR-10. None stands for what goes with the other settings."""
+    """The defaults are those of SN-SMMD on CIFAR-10. None means that the other settings decide."""
 
-    dataset: Literal["cifar10", "celeba", "imagenet", "fashion-mnist", "fake"] = "cifar10"  # images to learn from
-    family: Literal["sngan", "sngan-code", "dcgan", "dcgan5", "resnet"] = "sngan"  # kind of the networks
-    width: int = 64  # channels of the feature maps of the finest resolution
+    dataset: Literal["cifar10", "celeba", "imagenet", "fashion-mnist", "fake"] = "cifar10"
+    """training images; fake generates them"""
+    family: Literal["sngan", "sngan-code", "dcgan", "dcgan5", "resnet"] = "sngan"
+    """networks: sngan (CIFAR-10), sngan-code (its variant in the authors' code), dcgan (Appendix D.2),
+    dcgan5 (CelebA), resnet (ImageNet)"""
+    width: int = 64  # channels of the largest feature maps
     noise: int = 128  # dimension of the noise, which is uniform between -1 and 1
-    scores: int = 1  # numbers per image from the critic
-    loss: Literal["gan", "wgan", "mmd", "sobolev", "smmd", "swgan"] = "smmd"  # what is optimised
+    scores: int = 1  # scores per image from the critic
+    loss: Literal["gan", "wgan", "mmd", "sobolev", "smmd", "swgan"] = "smmd"  # loss of both networks
     sigma: float = 1.0  # bandwidth of the Gaussian kernel of mmd and smmd
     scale_weight: float | None = None
     """weight of the squared gradient in the scale of smmd and swgan, 1 / lambda; by default 10"""
-    gradient_penalty: float = 0.0  # weight of the gradient penalty of wgan and mmd; 0 is none
-    l2_penalty: float = 0.0
-    """weight of the penalty on the critic's output, of wgan and mmd; 0 is none"""
-    sobolev_rho: float = 2e-8  # weight of the squared constraint of sobolev, and rate of its multiplier
-    sobolev_measure: Literal["data", "mixture"] = "data"  # where sobolev constrains the gradient
+    gradient_penalty: float = 0.0  # weight of the gradient penalty, for wgan and mmd; 0 for none
+    l2_penalty: float = 0.0  # weight of the L2 penalty on the critic's outputs, for wgan and mmd; 0 for none
+    sobolev_rho: float = 2e-8  # weight of the squared constraint of sobolev, and step size of its multiplier
+    sobolev_measure: Literal["data", "mixture"] = "data"
+    """images at which sobolev constrains the gradient: real ones, or real and generated ones"""
     normalisation: Literal["none", "matrix", "conv"] = "matrix"
-    """norm that the critic's weights are divided by: none, that of the matrix, or that of the convolution"""
+    """spectral norm of the critic's layers: none, of the weight matrix (as in the paper), or of the convolution"""
     gamma: Literal["learned", "fixed"] | None = None
-    """whether the norms of the layers are learned; by default unless nothing else bounds the gradient of the critic"""
-    critic_steps: int = 5  # updates of the critic for one of the generator
+    """norm of each normalised layer: a parameter, or 1; by default fixed for gan, and for wgan and mmd
+    without a gradient penalty, otherwise learned"""
+    critic_steps: int = 5  # updates of the critic for each update of the generator
     critic_steps_at_start: int | None = None
-    """the same in the first 20 iterations and in every 500th, 10 in the authors' code; by default as ever"""
-    lr_discriminator: float = 1e-4  # learning rate of the critic, at first
-    lr_generator: float = 1e-4  # learning rate of the generator, at first
-    clip_norm: float = 1.0  # largest norm of the gradient of each parameter; 0 for any
-    batch_size: int = 64  # real, and also generated, images in one step of one process
-    iterations: int = 150_000  # updates of the generator
-    ema_decay: float = 0.0  # of a moving average of the generator, which draws the samples
-    kid_features: str | None = None
-    """network for the relative KID tests that lower the learning rates: inception or a path, as for evaluate.py; by
-    default the learning rates stay"""
-    kid_images: int = 2048  # real, and also generated, images in such a test
-    kid_every: int = 2000  # iterations from one relative KID test to the next
-    kid_back: int = 20_000  # iterations between the two generators that it compares
-    kid_failures: int = 3  # failures in a row after which the learning rates fall
-    lr_factor: float = 0.8  # factor by which they fall
-    lr_least: float = 1e-6  # learning rate below which they do not fall
-    sample_every: int = 1000  # iterations from one sheet of samples to the next
-    checkpoint_every: int = 2000  # iterations from one checkpoint to the next
-    spectrum_every: int = 10_000  # iterations from one log of the singular values to the next
+    """updates of the critic in the first 20 and in every 500th iteration, 10 in the authors' code; by default
+    --critic-steps"""
+    lr_discriminator: float = 1e-4  # initial learning rate of the critic
+    lr_generator: float = 1e-4  # initial learning rate of the generator
+    clip_norm: float = 1.0  # largest gradient norm of each parameter by itself; 0 does not clip
+    batch_size: int = 64  # number of real images in one step of one process, and of generated images
+    iterations: int = 150_000  # number of updates of the generator
+    ema_decay: float = 0.0  # decay of the moving average of the generator, from which samples are drawn; 0 for none
+    kid_features: Annotated[str | None, tyro.conf.arg(metavar="inception|PATH")] = None
+    """features for KID tests that lower the learning rates, as in evaluate.py; by default, the rates are constant"""
+    kid_images: int = 2048  # number of real images in a KID test, and of generated images
+    kid_every: int = 2000  # iterations between KID tests
+    kid_back: int = 20_000  # iterations between the two generators that a KID test compares
+    kid_failures: int = 3  # number of KID tests in a row without improvement that lower the learning rates
+    lr_factor: float = 0.8  # factor that lowers the learning rates
+    lr_least: float = 1e-6  # lower bound of the learning rates
+    sample_every: int = 1000  # iterations between sheets of samples
+    checkpoint_every: int = 2000  # iterations between checkpoints, of which the newest two are kept
+    spectrum_every: int = 10_000  # iterations between logs of the singular values
 
     FREE: ClassVar = Settings.FREE | {"spectrum_every"}
-    FORMATS: ClassVar = Settings.FORMATS | {"celeba": (160, 3), "imagenet": (64, 3)}
+    FORMATS: ClassVar = {**Settings.FORMATS, "celeba": (160, 3), "imagenet": (64, 3)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,8 +110,8 @@ class Arbel2018(Settings):
 
 
 def resolved(settings: Arbel2018) -> Arbel2018:
-    """Put in what None stands for, so that a run is saved with all that decides it."""
-    # Section 4: models without explicit gradient control have gamma 1, the others learn it.
+    """Replace None by the values that follow from the other settings, so that the saved settings are complete."""
+    # Section 4: gamma is 1 in models without explicit gradient control, and learned in the others.
     free = settings.loss in ("gan", *PENALISED) and not settings.gradient_penalty
     return replace(
         settings,
@@ -126,7 +131,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "sn-gan": {"loss": "gan", "normalisation": "matrix"},
     "sobolev-gan": {"loss": "sobolev", "normalisation": "none"},
 }
-"""What each method sets."""
+"""The settings of each method."""
 
 RATES, WRITTEN = ("lr_discriminator", "lr_generator"), ("sample_every", "checkpoint_every", "spectrum_every")
 
@@ -135,7 +140,7 @@ DATASETS: Mapping[str, Mapping[str, Any]] = {
     "celeba": {"size": 160, "family": "dcgan5", "workers": 8},
     # The paper trains on three GPUs, each with a batch of 64.
     "imagenet": {"size": 64, "family": "resnet", "workers": 8, **dict.fromkeys(RATES, 2e-4)},
-    # Not in the paper: reduced so that one CPU core takes some ten minutes.
+    # Not in the paper. Reduced to some ten minutes on one CPU core.
     "fashion-mnist": {
         "channels": 1,
         "width": 8,
@@ -146,7 +151,7 @@ DATASETS: Mapping[str, Mapping[str, Any]] = {
         **dict.fromkeys(RATES, 5e-4),
         **dict.fromkeys(WRITTEN, 500),
     },
-    # Learns nothing, but runs through everything in seconds.
+    # Learns nothing, but runs every step of a training within seconds.
     "fake": {
         "width": 1,
         "batch_size": 4,
@@ -156,7 +161,7 @@ DATASETS: Mapping[str, Mapping[str, Any]] = {
         **dict.fromkeys(WRITTEN, 10),
     },
 }
-"""What each data set sets."""
+"""The settings of each data set."""
 
 PRESETS: Mapping[str, Arbel2018] = {
     f"{dataset}-{method}": Arbel2018(

@@ -1,4 +1,4 @@
-"""How to draw from a generator of Arbel et al. (2018)."""
+"""Generators of Arbel et al. (2018) for the evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from arbel2018.presets import Arbel2018
 
 
 def sampler(configuration: Mapping[str, Any]) -> Sampler:
-    """Return how to draw from a generator, by the settings in its checkpoint; bad ones raise an error."""
+    """Return a sampler for the settings in a checkpoint; settings that cannot be used raise an error."""
     chosen = Arbel2018(out=Path(), **dict(configuration))
     shape = {"size": chosen.size, "channels": chosen.channels}
     return Sampler(

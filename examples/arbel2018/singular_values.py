@@ -1,7 +1,7 @@
-"""The singular values of a critic's layers in the course of a training, and a drawing of them (Fig. 2b and 7).
+"""The singular values of a critic's layers during a training, and a picture of them (Fig. 2b and 7).
 
-They are those of the weights in use, reshaped to matrices with a row for each output channel, as the spectral
-parametrisation of the paper sees them. A critic that collapses to few directions shows in values that fall fast.
+The weights in use are reshaped to matrices with one row for each output channel, as in the spectral parametrisation of
+the paper. If a critic collapses to few directions, its singular values fall quickly with their rank.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPECTRA = "singular_values"
-"""Name of the log of the singular values, and of their entry in its lines."""
+"""Name of the log of singular values, and of their entry in its lines."""
 
 
 @torch.no_grad()
 def singular_values(critic: nn.Module) -> dict[str, list[float]]:
-    """Return all singular values of each layer's weight matrix, by the name of the layer, the largest first.
+    """Return the singular values of each layer's weight matrix by the name of the layer, the largest first.
 
-    A weight `(outputs, inputs, height, width)` counts as a matrix `(outputs, inputs * height * width)`. Nothing of the
-    critic changes: reading a normalised weight does not advance its power iteration.
+    A weight `(outputs, inputs, height, width)` is reshaped to `(outputs, inputs * height * width)`. The critic does not
+    change, since reading a normalised weight does not advance its power iteration.
     """
     found = {}
     for name, layer in critic.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            # Those of the transpose are the same; a large matrix with more rows than columns takes a tenth of the time.
+            # The transpose has the same values. For a large matrix, it takes a tenth of the time.
             values = torch.linalg.svdvals(layer.weight.flatten(1).T)
             found[name] = [float(f"{value:.6g}") for value in values.tolist()]  # float32 has seven digits
     return found
@@ -47,7 +47,7 @@ def stable_rank(values: Sequence[float]) -> float:
 
 
 def draw(log: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the singular values of each layer over their rank, a curve for each line of a log."""
+    """Draw the singular values of each layer over their rank, with one curve for each line of a log."""
     from matplotlib.figure import Figure
 
     layers = list(log[0][SPECTRA])
@@ -58,7 +58,7 @@ def draw(log: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, layer in zip(plots, layers, strict=False):
         for line in log:
             values = line[SPECTRA][layer]
-            # A value of zero has no place on the axis, and a single value would not be a line.
+            # Zero cannot be shown on a logarithmic axis, and a single value needs a marker.
             heights = [value or math.nan for value in values]
             ranks = [(i + 0.5) / len(values) for i in range(len(values))]
             axes.plot(ranks, heights, label=f"{line['iteration']:,}", marker="." if len(values) == 1 else None)
@@ -73,11 +73,11 @@ def draw(log: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def main(run: tyro.conf.Positional[Path], out: Path | None = None) -> None:
-    """Draw the singular values of the critic's layers in the course of a run.
+    """Draw the singular values of the critic's layers during a run.
 
     Args:
         run: folder of the run
-        out: the picture; by default singular_values.png in the folder
+        out: file of the picture; by default singular_values.png in the folder of the run
     """
     out = out or run / f"{SPECTRA}.png"
     try:

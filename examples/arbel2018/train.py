@@ -1,4 +1,4 @@
-"""Train the generators of the scaled-MMD paper (Arbel et al. 2018, Section 4) by one of eight methods."""
+"""Train the networks of the scaled-MMD paper (Arbel et al. 2018, Section 4) by one of eight methods."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # started as a file, not from the scripts beside this folder
+if __name__ == "__main__":  # so that this file can also be started itself
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    import training  # noqa: F401  # names all packages that are missing
+    import training  # noqa: F401  # before other imports, so that all missing packages are named at once
 
 import numpy as np
 import torch
@@ -34,13 +34,13 @@ from arbel2018.presets import METHODS, PRESETS, Arbel2018, resolved
 from arbel2018.singular_values import SPECTRA, singular_values
 
 BETAS = (0.5, 0.9)
-"""The paper's, of Adam."""
+"""Of Adam, as in the paper."""
 
 ADVICE = (
     "lower learning rates (--lr-discriminator, --lr-generator), a larger --scale-weight or --gradient-penalty for the "
     "losses that have one, or another --seed"
 )
-"""What may help if a number is not finite."""
+"""Options to try if a number is not finite."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
@@ -49,20 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 
 
 def script(dataset: str, description: str, arguments: Sequence[str] | None = None) -> Path:
-    """Do as `main` for a data set and the method that the option `--method` names."""
+    """Do the same as `main` for the preset of a data set and of the method that the option `--method` names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--method", choices=tuple(METHODS), default="sn-smmd")
     known, rest = parser.parse_known_args(arguments)
-    of_method = f"--method {{{','.join(METHODS)}}} chooses what the other options start from (default: sn-smmd)."
+    of_method = f"--method {{{','.join(METHODS)}}}: method of the paper, which sets the defaults (default: sn-smmd)."
     settings = read(PRESETS, f"{description}\n\n{of_method}", [f"{dataset}-{known.method}", *rest])
     return launch(train, resolved(settings))
 
 
 def train(fabric: Fabric, settings: Arbel2018) -> None:
-    """Train from the start, or from a checkpoint, to the end or until a signal.
+    """Train from the start or a checkpoint, to the end or until a signal.
 
-    Each process has a batch and losses of its own, and gradients are averaged: of an MMD loss that gives the block
-    estimator. DDP is not used, since these losses differentiate twice.
+    Each process computes the losses of its own batch, and gradients are averaged, which gives the block estimator of an
+    MMD loss. DDP is not used, since these losses differentiate twice.
     """
     randomness = Randomness(fabric, settings.seed)
     images = data.load(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels)
@@ -106,7 +106,7 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
         return torch.cat([average(part) for part in noise.split(256)])
 
     with Run(fabric, settings, paper="arbel2018", images=len(images)) as run:  # type: ignore[arg-type]
-        run.resume(state)  # with the learning rates of the checkpoint, which may have fallen
+        run.resume(state)  # also restores the learning rates, which may have been lowered
         iteration = state["iteration"]
         drawn = sum(critic_steps(settings, earlier) + 1 for earlier in range(iteration))
         reals = batches(images, joint, fabric=fabric, seed=settings.seed, start=drawn, workers=settings.workers)
@@ -125,13 +125,13 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
             loss_g = loss.generator_loss(critic, next_real(), generate())
             update(adam_g, generator, loss_g, fabric=fabric, clip_norm=settings.clip_norm)
             average.update_parameters(generator)
-            averaged(fabric, average.buffers())  # statistics of each process's own batches
+            averaged(fabric, average.buffers())  # batch normalisation has the statistics of each process's own batches
             iteration += 1
             state["iteration"] = iteration
             run.advance()
 
             if judge is not None and schedule.due(iteration):
-                # The same noise in all processes, which have to come to the same outcome, to the last bit.
+                # All processes use the same noise, since their outcomes have to be equal bit for bit.
                 shape = (settings.kid_images, settings.noise)
                 noise = torch.rand(shape, generator=randomness.generator, device=fabric.device) * 2 - 1
                 seen = features(sample(noise))
@@ -165,16 +165,15 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
 
 
 def critic_steps(settings: Arbel2018, iteration: int) -> int:
-    """Return how often the critic is updated in the iteration after so many."""
+    """Return the number of updates of the critic in the iteration after `iteration` others."""
     more = iteration < 20 or iteration % 500 == 0
     return (settings.critic_steps_at_start if more else None) or settings.critic_steps
 
 
 def update(adam: torch.optim.Optimizer, network: nn.Module, loss: Tensor, *, fabric: Fabric, clip_norm: float) -> None:
-    """Update a network by the mean of the processes' gradients of a loss.
+    """Update a network by the mean over the processes of the gradients of a loss.
 
-    The norm of each parameter's gradient is clipped by itself, which the paper does not mention; it is in the authors'
-    code.
+    The gradient of each parameter is clipped by its own norm, as in the authors' code; the paper does not mention this.
     """
     parameters = list(network.parameters())
     gradients = [gradient.contiguous() for gradient in torch.autograd.grad(loss, parameters)]
@@ -197,14 +196,14 @@ def averaged(fabric: Fabric, tensors: Iterable[Tensor]) -> None:
 
 
 def norm(network: nn.Module) -> Tensor:
-    """Return the norm of the gradient by which a network was updated last."""
+    """Return the norm of the gradient of the last update of a network."""
     return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
 
 def kid_schedule(
     fabric: Fabric, settings: Arbel2018, images: Dataset[Tensor], optimisers: list[torch.optim.Optimizer]
 ) -> tuple[KIDSchedule, Features] | None:
-    """Return the schedule of the learning rates, and the features of images that it compares, if there is to be one."""
+    """Return the schedule of the learning rates and the features that it compares, or None for constant rates."""
     if settings.kid_features is None:
         return None
     available, shape = len(images), (settings.channels, settings.size, settings.size)  # type: ignore[arg-type]
@@ -217,7 +216,7 @@ def kid_schedule(
     picked = np.sort(np.random.default_rng(settings.seed).permutation(available)[: settings.kid_images])
     real = data.middle(torch.stack([images[i] for i in picked.tolist()]), settings.size).float() / 255
     seen = features(real)
-    averaged(fabric, [seen])  # so that it is the same in all processes, to the last bit
+    averaged(fabric, [seen])  # so that all processes have the same, bit for bit
     schedule = KIDSchedule(
         optimisers,
         seen,

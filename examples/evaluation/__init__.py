@@ -1,4 +1,4 @@
-"""The parts of `evaluate.py`: networks that give features, metrics, and the origin of a number."""
+"""The parts of `evaluate.py`: networks for features, metrics, and provenance."""
 
 from training import need
 

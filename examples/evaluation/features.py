@@ -1,4 +1,4 @@
-"""Networks that turn images into features: Inception of 2015, a small classifier, or a network of the user."""
+"""Networks that map images to features: Inception of 2015, a small classifier, or a network of the user."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ INCEPTION = "inception"
 class Features(NamedTuple):
     """A network for features, in eval mode and without gradients."""
 
-    name: str  # in the names of files
+    name: str  # used in the names of result files
     network: nn.Module  # maps images in [-1, 1] to features (n, d), or to a pair of features and logits
-    provenance: dict[str, Any]  # with the `dimension` and the number of `logits`
+    provenance: dict[str, Any]  # includes the `dimension` of the features and the number of `logits`
 
 
 class Inception(nn.Module):
-    """The Inception network of 2015, as torch-fidelity has it, for images in [-1, 1] that were bytes."""
+    """The Inception network of 2015, in torch-fidelity's conversion, for images in [-1, 1] that were bytes."""
 
     def __init__(self, weights: Path | None) -> None:
         super().__init__()
@@ -50,10 +50,10 @@ class Inception(nn.Module):
 
 
 def load(choice: str, *, shape: tuple[int, ...], inception_weights: Path | None = None) -> Features:
-    """Return the network that a user chooses, for images of a shape; errors say what cannot be used.
+    """Return the network that a user chooses, for images of a shape; raise an error if it cannot be used.
 
-    The choice is `"inception"`, whose weights torch-fidelity downloads by default; or the path of weights that
-    `examples/classifier.py` wrote; or that of a Python file with a function `load()` that returns a module.
+    The choice is `"inception"`, with weights that torch-fidelity downloads by default; the path of a file that
+    `examples/classifier.py` wrote; or the path of a Python file with a function `load()` that returns a module.
     """
     path = Path(choice)
     about: dict[str, Any] = {"name": path.name, "resize": "none"}
@@ -83,7 +83,7 @@ def load(choice: str, *, shape: tuple[int, ...], inception_weights: Path | None 
 
 
 def outputs(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a network's features of bytes, and its logits, `(n, 0)` if it has none, in float64."""
+    """Return a network's features of images in bytes and its logits, in float64; `(n, 0)` if it has no logits."""
     found = network(centred(pixels))
     pair = found if isinstance(found, tuple | list) else (found,)
     tensors = all(isinstance(part, Tensor) and part.ndim == 2 and len(part) == len(pixels) for part in pair)

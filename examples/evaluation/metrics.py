@@ -1,4 +1,4 @@
-"""The metrics, computed by torchmetrics from features, logits or images; classes are counted here."""
+"""The metrics, computed by torchmetrics from features, logits or images, and the shares of classes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance, as in torch-fidelity
-RESIZED = 256  # for MS-SSIM, as in the authors' code: its five scales need more than 160 pixels
-COVERED = 0.1  # share of a class's frequency among real images from which it counts as covered
+RESIZED = 256  # size for MS-SSIM, as in the authors' code: its five scales need more than 160 pixels
+COVERED = 0.1  # smallest ratio of a covered class's share to its share among real images
 
 
 def inception_score(logits: Tensor, splits: int) -> dict[str, float]:
-    """Return the mean of the score over random splits, and its standard deviation, 0 for one split."""
-    with warnings.catch_warnings():  # of the memory of the logits, and of the deviation of one number
+    """Return mean and standard deviation of the score over random splits; the deviation is 0 for one split."""
+    with warnings.catch_warnings():  # about the memory of the logits, and the deviation of one number
         warnings.simplefilter("ignore")
         metric = InceptionScore(nn.Identity(), splits=splits)
         metric.update(logits)
@@ -30,7 +30,7 @@ def inception_score(logits: Tensor, splits: int) -> dict[str, float]:
 def frechet_distance(features: Tensor, real: Tensor) -> dict[str, float]:
     """Return the Frechet distance of features `(n, d)`."""
     given = nn.Identity()
-    given.num_features = features.shape[1]  # type: ignore[assignment]  # where the metric looks for the dimension
+    given.num_features = features.shape[1]  # type: ignore[assignment]  # the metric reads the dimension here
     metric = FrechetInceptionDistance(given)
     metric.update(real, real=True)
     metric.update(features, real=False)
@@ -39,7 +39,7 @@ def frechet_distance(features: Tensor, real: Tensor) -> dict[str, float]:
 
 def kernel_distance(features: Tensor, real: Tensor, subset_size: int) -> dict[str, float]:
     """Return mean and standard deviation of the kernel distance over subsets, drawn by torch's global generator."""
-    with warnings.catch_warnings():  # of the memory of the features
+    with warnings.catch_warnings():  # about the memory of the features
         warnings.simplefilter("ignore")
         metric = KernelInceptionDistance(nn.Identity(), subsets=SUBSETS, subset_size=subset_size)
     metric.update(real, real=True)
@@ -49,22 +49,22 @@ def kernel_distance(features: Tensor, real: Tensor, subset_size: int) -> dict[st
 
 
 def similarity(pixels: Tensor, device: torch.device) -> dict[str, float]:
-    """Return the mean MS-SSIM of the pairs of neighbours (0 and 1, 2 and 3, ...) of bytes `(n, channels, h, w)`."""
+    """Return the mean MS-SSIM of consecutive pairs (0 and 1, 2 and 3, ...) of images `(n, channels, h, w)` in bytes."""
     found = []
     for part in pixels[: len(pixels) // 2 * 2].split(32):
         large = F.interpolate(part.to(device).float(), (RESIZED, RESIZED), mode="bilinear")
-        # A negative similarity at a coarse scale has no real power; it counts as zero, as in TensorFlow.
+        # A negative similarity at a coarse scale has no real power and counts as zero, as in TensorFlow.
         found.append(ms_ssim(large[::2], large[1::2], data_range=255.0, reduction="none", normalize="relu").view(-1))
     return {"ms_ssim": torch.cat(found).double().mean().item()}
 
 
 def class_shares(logits: Tensor) -> Tensor:
-    """Return for which share of the images each class is predicted, `(classes,)`."""
+    """Return the share of the images that are predicted as each class, `(classes,)`."""
     return logits.argmax(1).bincount(minlength=logits.shape[1]).double() / len(logits)
 
 
 def class_coverage(measured: Tensor, real: Tensor) -> dict[str, float]:
-    """Return the share of the real images' classes that are covered, and the entropy in nats, given the shares."""
+    """Return the share of the real images' classes that are covered, and the entropy of the measured shares in nats."""
     covered = measured[real > 0] >= COVERED * real[real > 0]
     return {
         "class_coverage": covered.double().mean().item(),

@@ -1,4 +1,4 @@
-"""The origin of a number: digests of files and networks, versions, the machine, the date and the command."""
+"""The provenance of a number: digests of files and networks, versions, machine, date and command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def digest_of_file(path: Path) -> str:
 
 
 def digest_of_network(network: nn.Module) -> str:
-    """Return the SHA-256 of the names, shapes, types and values in a network's state, in order of the names."""
+    """Return the SHA-256 of names, shapes, types and values in a network's state, in the order of the names."""
     found = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -33,7 +33,7 @@ def digest_of_network(network: nn.Module) -> str:
 
 
 def circumstances(script: str, words: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return the versions, the machine, the date and the command of a script, by default with this process's words."""
+    """Return versions, machine, date and command of a script; by default with the arguments of this process."""
     installed = {each.name.replace("_", "-"): each.version for each in distributions()}
     info = Path("/proc/cpuinfo")  # which only Linux has
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []

@@ -1,6 +1,6 @@
-"""What the training scripts share: settings, a run's folder, checkpoints, data sets and batches.
+"""Shared parts of the training scripts: settings, the folder of a run, checkpoints, data sets and batches.
 
-What a script cannot do without is looked for here, so that everything that is missing is named at once.
+Importing this package checks that the packages of the scripts are installed, and names all missing ones at once.
 """
 
 import sys
@@ -14,16 +14,16 @@ PACKAGES = {
     "sklearn": "scikit-learn",
     "torch_fidelity": "torch-fidelity",
 }
-"""Names of packages that differ from those of their modules."""
+"""Packages whose names differ from those of their modules."""
 
-ADVICE = """Keep your PyTorch and install what the scripts need by
+ADVICE = """Keep your PyTorch and install the packages of the scripts by
     python -c "import torch; print('torch==' + torch.__version__)" > torch.txt
     pip install --constraint torch.txt -e ".[paper]"
 docs/install.md has the releases of torchvision that go with those of PyTorch."""
 
 
 def need(*modules: str, also: Sequence[str] = ()) -> None:
-    """Exit with status 2 if modules are not installed, and name them with those that most uses need also."""
+    """Exit with status 2 if one of the modules is not installed; the message also names missing ones of `also`."""
     missing = [module for module in (*modules, *also) if find_spec(module) is None]
     if not set(missing).issubset(also):
         names = ", ".join(PACKAGES.get(module, module) for module in missing)
@@ -31,7 +31,6 @@ def need(*modules: str, also: Sequence[str] = ()) -> None:
         sys.exit(2)
 
 
+# Only some scripts need those of `also`, but whoever has to install packages should see the whole list.
 OF_SOME = ("matplotlib", "ray", "sklearn", "torchmetrics", "torchvision")
-"""What some scripts need, so that whoever has to install packages hears of all."""
-
 need("filelock", "lightning_fabric", "PIL", "tqdm", "tyro", also=OF_SOME)

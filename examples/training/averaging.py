@@ -1,4 +1,4 @@
-"""The moving average of a generator, which draws the samples."""
+"""The moving average of the generator, from which samples are drawn."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class MovingAverage(AveragedModel):
-    """An exponential moving average of a network's parameters, of which at most the share `decay` stays.
+    """An exponential moving average of a network's parameters.
 
-    The first averages are short, so that they do not hold on to the untrained network. Buffers are those of the
-    network, since the statistics of batch normalisation are moving averages already. It is made of a network that is on
-    its device already: the number of updates stays on the CPU then.
+    The first updates use a smaller decay, so that the untrained network is soon forgotten. Buffers are copied from the
+    network, since the statistics of batch normalisation are moving averages already. Move the network to its device
+    first; the number of updates then stays on the CPU.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -22,13 +22,13 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take in the parameters of the network after a step.
+        """Update the average after a step of the network.
 
-        PyTorch's own method waits for the GPU each time: it reads the number of updates from there, or copies it there.
+        PyTorch's method would wait for the GPU each time, to read the number of updates or to copy it to the GPU.
         """
         updates = int(self.n_averaged)
-        share = min(self._decay, (1 + updates) / (10 + updates)) if updates else 0.0
-        get_ema_multi_avg_fn(share)(list(self.module.parameters()), list(model.parameters()), updates)
+        decay = min(self._decay, (1 + updates) / (10 + updates)) if updates else 0.0
+        get_ema_multi_avg_fn(decay)(list(self.module.parameters()), list(model.parameters()), updates)
         for average, new in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(new)
         self.n_averaged += 1

@@ -1,4 +1,4 @@
-"""Batches without end whose order depends on a seed and on the position alone, so that a run resumes anywhere."""
+"""An endless stream of batches. Its order depends only on a seed and on the position, so that runs resume exactly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def batches(
 ) -> Iterator[Tensor]:
     """Return batches `(batch_size / processes, channels, height, width)` of unsigned bytes on the process's device.
 
-    They go on after `start` batches. `workers` processes read images ahead; 0 reads them when they are asked for.
+    The first `start` batches are skipped. `workers` is the number of processes that read images ahead; with 0, images
+    are read when they are needed.
     """
     count = len(images)  # type: ignore[arg-type]
     if count < batch_size:
@@ -51,7 +52,7 @@ def batches(
         pin_memory=fabric.device.type == "cuda",
         collate_fn=_collated,
         worker_init_fn=_leave_signals,
-        generator=torch.Generator(),  # else the loader would draw from the global one
+        generator=torch.Generator(),  # otherwise the loader would draw from the global one
     )
     on_device: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
     return iter(on_device)
@@ -72,6 +73,6 @@ def _collated(found: Tensor | list[Tensor]) -> Tensor:
 
 
 def _leave_signals(_: int) -> None:
-    # The terminal and schedulers signal all processes; the training ends its workers when it has saved.
+    # Terminals and schedulers signal all processes. The training ends its workers itself, after it has saved.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

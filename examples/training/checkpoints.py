@@ -1,8 +1,7 @@
-"""The checkpoints of a run: complete or not there, the newest two and milestones kept, and refused if damaged."""
+"""The checkpoints of a run: written whole, refused if damaged, and deleted, except the newest two and milestones."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from training.errors import RefusedError
 from training.files import read_tensors, replacing
 
 State = dict[str, Any]
-"""What loads with `weights_only=True`: tensors, numbers, strings, and containers of them."""
+"""The content of a checkpoint. It loads with `weights_only=True`: tensors, numbers, strings, and containers of them."""
 
 
 def path_of(folder: Path, iteration: int) -> Path:
-    """Return where the checkpoint of an iteration is."""
+    """Return the path of the checkpoint of an iteration."""
     return folder / f"iteration-{iteration:08d}.pt"
 
 
@@ -26,16 +25,15 @@ def iteration_of(path: Path) -> int:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder."""
-    found = (path for path in folder.glob("iteration-*.pt") if re.fullmatch(r"iteration-\d{8,}", path.stem))
-    return sorted(found, key=iteration_of, reverse=True)
+    """Return the paths of the checkpoints in a folder."""
+    return sorted(folder.glob(f"iteration-{'[0-9]' * 8}.pt"), reverse=True)
 
 
 def read(path: Path) -> State:
-    """Return a checkpoint, on the CPU; `RefusedError` if it is not there or damaged, or if a number is not finite."""
+    """Return a checkpoint, on the CPU; raise `RefusedError` if it is missing or damaged or has a non-finite number."""
     state = read_tensors(path)
     if not isinstance(state, dict) or not {"paper", "configuration", "iteration"} <= state.keys():
-        raise RefusedError(f"{path} is no checkpoint of these scripts")
+        raise RefusedError(f"{path} is not a checkpoint of these scripts")
     if type(state["iteration"]) is not int or state["iteration"] < 0:
         raise RefusedError(f"{path} is damaged: expected an iteration >= 0, got {state['iteration']!r}")
     if lost := not_finite(state):
@@ -44,16 +42,16 @@ def read(path: Path) -> State:
 
 
 def write(path: Path, state: State) -> None:
-    """Write a checkpoint that is complete or not there."""
+    """Write a checkpoint atomically."""
     with replacing(path) as partial:
         torch.save(state, partial)
 
 
 def tidy(folder: Path, iteration: int, keep_every: int | None) -> None:
-    """Delete all checkpoints but the newest two up to an iteration and the multiples of `keep_every`.
+    """Delete all checkpoints except the newest two up to an iteration and the multiples of `keep_every`.
 
-    The second is for the case that the newest is damaged. Later ones are of a run that was abandoned for an earlier
-    checkpoint.
+    The older of the two is there in case the newer one is damaged. Checkpoints of later iterations belong to a run that
+    was abandoned when an earlier checkpoint was resumed.
     """
     paths = newest_first(folder)
     earlier = [path for path in paths if iteration_of(path) <= iteration]
@@ -64,7 +62,7 @@ def tidy(folder: Path, iteration: int, keep_every: int | None) -> None:
 
 
 def not_finite(part: object, name: str = "") -> str:
-    """Return the name of a tensor in which a number is infinite or NaN, or an empty string if there is none."""
+    """Return the name of a tensor that has an infinite or NaN value, or an empty string if there is none."""
     if isinstance(part, torch.Tensor):
         return "" if part.isfinite().all() else name.removeprefix(".")
     if isinstance(part, dict | list | tuple):

@@ -1,4 +1,4 @@
-"""The CPU time of a training, which a checkpoint holds, so that trainings can be compared at equal time."""
+"""The CPU time of a training, saved in its checkpoints, so that trainings can be compared at equal time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lightning_fabric import Fabric
 
 
 class Clock:
-    """The CPU seconds that steps have taken, of all cores and processes together."""
+    """Counts the CPU seconds of the iterations, of all cores and processes together."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric, self.seconds, self._start = fabric, 0.0, 0.0
 
     def start(self) -> None:
-        """Begin a step."""
+        """Begin an iteration."""
         self._start = time.process_time()
 
     def stop(self) -> None:
-        """End a step."""
+        """End an iteration."""
         seconds: Any = time.process_time() - self._start
         if self._fabric.world_size > 1:
             seconds = self._fabric.all_reduce(torch.tensor(seconds, device=self._fabric.device), reduce_op="sum")
@@ -31,5 +31,5 @@ class Clock:
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on counting."""
+        """Continue from saved seconds."""
         self.seconds = state["seconds"]

@@ -1,14 +1,14 @@
-"""How a training ends before its end: the message says all that a user has to know, and `status` is the exit status."""
+"""Errors that end a training early. The message is all that the user sees, and `status` is the exit status."""
 
 
 class RefusedError(Exception):
-    """The script cannot do what it was asked to, and has changed nothing."""
+    """The command cannot be carried out; nothing has been changed."""
 
     status = 2
 
 
 class UnreadableError(RefusedError, OSError):
-    """An image is damaged, which a training finds when it comes to it."""
+    """An image cannot be read, which is found in the course of a training."""
 
     status = 1
 
@@ -17,13 +17,13 @@ class UnreadableError(RefusedError, OSError):
 
 
 class StoppedError(Exception):
-    """The training broke down."""
+    """The training cannot continue, for example because a number is not finite."""
 
     status = 1
 
 
 class InterruptedBySignalError(Exception):
-    """A signal ended the training after a checkpoint was saved."""
+    """A signal ended the training, after a checkpoint was saved."""
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)

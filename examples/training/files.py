@@ -1,4 +1,4 @@
-"""Files that are complete or not there, and errors about damaged ones that name the file and the line."""
+"""Atomic writes, and reading of files with errors that name the damaged file and line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from training.errors import RefusedError
 Line = dict[str, Any]
 
 PARTIAL = ".partial"
-"""How the name of a file ends while it is written."""
+"""Suffix of a file that is being written."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a file to write, which takes the place of `path` once it is complete."""
+    """Yield the path of a temporary file to write; once complete, it replaces `path`."""
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,13 +36,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is complete or as it was before."""
+    """Write a text file atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_lines(path: Path, lines: list[Line]) -> None:
-    """Write JSON lines."""
+    """Write a file of JSON lines atomically."""
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -53,9 +53,9 @@ def append_line(path: Path, line: Line) -> None:
 
 
 def read_tensors(path: Path) -> Any:  # noqa: ANN401
-    """Return what `torch.save` wrote, on the CPU; `RefusedError` if the file is not there or damaged.
+    """Return the content of a file of `torch.save`, on the CPU; raise `RefusedError` if it is missing or damaged.
 
-    `torch.load` does not look at the checksums in a file, so that a flipped bit would be loaded as another number.
+    `torch.load` does not verify the checksums in a file: it would load a flipped bit as another number.
     """
     if not path.is_file():
         raise RefusedError(f"There is no {path}")
@@ -64,20 +64,21 @@ def read_tensors(path: Path) -> Any:  # noqa: ANN401
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} does not match its checksum")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage leads to errors of any kind
+    except Exception as error:  # damage can cause any error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RefusedError(f"{path} cannot be read: it is damaged or of another kind: {reason}") from error
 
 
 def read_json(path: Path, **needed: type) -> Line:
-    """Return the object in a file, with the types of entries that it must have."""
+    """Return the object in a JSON file; `needed` has the types of its required entries."""
     return _parsed(path.read_bytes(), str(path), needed)
 
 
 def read_lines(path: Path, *, growing: bool = False, **needed: type) -> list[Line]:
-    """Return the objects of a file of JSON lines, if it is there, with the types of entries that each must have.
+    """Return the objects of a file of JSON lines, or none if there is no file.
 
-    A file that is `growing` may have a last line without its end, which a process that was killed has left.
+    `needed` has the types of the entries that each object requires. The last line of a `growing` file may be
+    incomplete, since the process that wrote it may have been killed; such a line is ignored.
     """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     if growing and lines and not lines[-1].endswith(b"\n"):
@@ -89,7 +90,7 @@ def read_lines(path: Path, *, growing: bool = False, **needed: type) -> list[Lin
 def _named(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:  # the latter is PyTorch's if the disk is full
+    except (OSError, RuntimeError) as error:  # PyTorch raises the latter if the disk is full
         reason, *_ = str(error).splitlines() or [""]
         raise OSError(f"{path} cannot be written: {reason}") from error
 

@@ -1,4 +1,4 @@
-"""The data sets, read by torchvision and fitted as the authors fitted them: images as tensors of unsigned bytes."""
+"""The data sets, read by torchvision, resized and cropped as by the authors: images as tensors of unsigned bytes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from training import ADVICE
 from training.errors import RefusedError, UnreadableError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where the Debian package dataset-fashion-mnist puts its files."""
+"""The folder of Debian's package dataset-fashion-mnist."""
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-"""Files that count as images in a folder."""
+"""Suffixes of the files in a folder that are read as images."""
 
 Fit = Callable[[Any], Any]
-"""Gives a PIL image its size."""
+"""Resizes and crops a PIL image."""
 
 
 class Pixels(Dataset[Tensor]):
@@ -45,7 +45,7 @@ class Pixels(Dataset[Tensor]):
 
 
 class Pictures(Dataset[Tensor]):
-    """Images that are read when asked for: `read` makes a PIL image of an item, and `fit` gives it its size."""
+    """Images that are read when they are needed: `read` opens an item as a PIL image; `fit` resizes and crops it."""
 
     def __init__(self, items: Sequence[Any], read: Callable[[Any], Any], fit: Fit, channels: int = 3) -> None:
         self._items, self._read, self._fit = items, read, fit
@@ -67,8 +67,8 @@ class Pictures(Dataset[Tensor]):
 def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "train") -> Dataset[Tensor]:
     """Return the images `(channels, size, size)` of a data set below `root`, or of the folder `root` itself.
 
-    The split `train` has the images that a GAN learns from, `test` others. If there are none, the message says what to
-    do.
+    A GAN is trained on the split `train`; `test` has other images, if the data set has such a split. If there are no
+    images, the error says where to get them.
     """
     if dataset == "fake":
         return fake(size, channels, seed=int(split == "test"))
@@ -81,9 +81,9 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
         first = images[0]
     except RefusedError:
         raise
-    except Exception as error:  # of any kind, since files may be damaged in any way
+    except Exception as error:  # damage can cause any error
         raise RefusedError(f"{dataset} in {root} cannot be read: {type(error).__name__}: {error}") from error
-    # A reader of numbers in [0, 1] would train on images that are almost constant, without a word.
+    # If a reader returned numbers in [0, 1], the training would silently see almost constant images.
     found = (first.dtype, tuple(first.shape)) if isinstance(first, Tensor) else type(first).__name__
     if found != (torch.uint8, (channels, size, size)):
         raise RefusedError(f"{dataset}: expected images of {torch.uint8} {(channels, size, size)}, got {found}")
@@ -98,14 +98,14 @@ def cifar10(root: Path, *, train: bool = True) -> Pixels:
 
 
 def stl10(root: Path, *, train: bool = True) -> Pictures:
-    """Return the 100,000 unlabeled images of STL-10, or the 8,000 test images, reduced from 96 to 48 pixels."""
+    """Return the 100,000 unlabeled images of STL-10, or the 8,000 test images, downscaled from 96 to 48 pixels."""
     split, source = "unlabeled" if train else "test", "stl10_binary.tar.gz from https://cs.stanford.edu/~acoates/stl10/"
     _expect(root / "stl10_binary" / f"{split}_X.bin", f"Download {source} and unpack it in {root}.")
     return Pictures(torchvision().STL10(root, split=split), itemgetter(0), shorter_side(48))
 
 
 def celeba(root: Path, fit: Fit | None = None) -> Pictures:
-    """Return all 202,599 aligned images of CelebA, reduced to 72 x 88 pixels, of which the middle 64 x 64 remain."""
+    """Return all 202,599 aligned images of CelebA, downscaled to 72 x 88 pixels and cropped to the middle 64 x 64."""
     folder = root / "celeba" / "img_align_celeba"
     source = "img_align_celeba.zip (Align&Cropped Images) from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
     _expect(folder, f"Download {source} and unpack it in {folder.parent}.")
@@ -113,24 +113,24 @@ def celeba(root: Path, fit: Fit | None = None) -> Pictures:
 
 
 def lsun(root: Path) -> Pictures:
-    """Return the 3,033,042 training images of LSUN bedrooms, the shorter side reduced to 64 pixels, and cropped."""
+    """Return the 3,033,042 training images of LSUN bedrooms, the shorter side downscaled to 64 pixels, and cropped."""
     source = "bedroom_train_lmdb.zip by https://github.com/fyu/lsun (python download.py -c bedroom)"
     _expect(root / "bedroom_train_lmdb", f"Download {source} and unpack it in {root}; to read it, install lmdb.")
     return Pictures(torchvision().LSUN(str(root), classes=["bedroom_train"]), itemgetter(0), shorter_side(64))
 
 
 def fashion_mnist(root: Path, *, train: bool = True) -> Pixels:
-    """Return the images of Fashion-MNIST, 60,000 or 10,000, with a margin of 2 pixels, which makes them 32 x 32."""
+    """Return the 60,000 or 10,000 images of Fashion-MNIST, padded by 2 pixels on each side to 32 x 32."""
     return Pixels(torch.nn.functional.pad(fashion_mnist_data(root, train=train).data, [2] * 4)[:, None])
 
 
 def fashion_mnist_data(root: Path, *, train: bool) -> Any:  # noqa: ANN401
-    """Return torchvision's Fashion-MNIST, unpacked from Debian's files if the folder has none of its own."""
+    """Return torchvision's Fashion-MNIST, unpacked from the archives in the folder or from those of Debian."""
     raw, datasets = root / "FashionMNIST" / "raw", torchvision()
     for file in [*root.glob("*-ubyte.gz"), *DEBIAN_FASHION_MNIST.glob("*-ubyte.gz")]:
         if not (raw / file.stem).exists():
             raw.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=raw) as scratch:  # so that a file is complete or not there
+            with TemporaryDirectory(dir=raw) as scratch:  # so that a file appears only when it is complete
                 datasets.utils.extract_archive(str(file), scratch)
                 (Path(scratch) / file.stem).replace(raw / file.stem)
     source = f"the four files from https://github.com/zalandoresearch/fashion-mnist and put them into {root}"
@@ -152,13 +152,13 @@ FORMATS = {"cifar10": (32, 3), "stl10": (48, 3), "celeba": (64, 3), "lsun": (64,
 
 
 def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Pixels:
-    """Return images of 4 x 4 squares of random colours, always the same ones."""
+    """Return images of 4 x 4 squares with random colours that depend only on the seed."""
     squares = np.random.default_rng(seed).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
     return Pixels(torch.from_numpy(squares.repeat(size // 4, axis=2).repeat(size // 4, axis=3)))
 
 
 def files(root: Path) -> list[Path]:
-    """Return the images in a folder and in those below it, by name."""
+    """Return the image files in a folder and its subfolders, sorted by path."""
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
     if not found:
         got = "a folder without any" if root.is_dir() else "a file" if root.exists() else "a path that does not exist"
@@ -167,7 +167,7 @@ def files(root: Path) -> list[Path]:
 
 
 def shorter_side(size: int, of: int | tuple[int, int] | None = None) -> Fit:
-    """Return what scales the shorter side to `size`, or height and width to `of`, and takes the middle square."""
+    """Return a transform that scales the shorter side to `size`, or height and width to `of`, and crops the centre."""
     torchvision()
     from torchvision.transforms import v2
 

@@ -1,4 +1,4 @@
-"""The start of a training in the processes that its settings ask for, and its end with a message and an exit status."""
+"""Start a training in one or several processes, and end it with a message and an exit status."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ T = TypeVar("T")
 
 
 def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
-    """Train in the processes that the settings ask for, and return the folder of the run.
+    """Train with the processes, device and precision of the settings, and return the folder of the run.
 
-    Exits with a message and a status: 2 if the training is refused, 1 if it breaks down, 128 and a signal's number.
+    On failure, exits with a message and a status: 2 if the training is refused, 1 if it breaks down, or 128 plus the
+    number of a signal.
     """
     if settings.dry_run:
         print(json.dumps({"out": str(settings.out), **saved(settings)}, indent=2))
@@ -40,7 +41,7 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
         fabric.launch()
         train(fabric, settings)
     except (RefusedError, StoppedError, InterruptedBySignalError, OSError) as error:
-        # What a single process meets with is an OSError; all others are raised in all processes.
+        # An OSError may concern one process only. All others are raised in all processes, and printed once.
         if fabric is None or fabric.is_global_zero or isinstance(error, OSError):
             print(error, file=sys.stderr)
         _exit(fabric, getattr(error, "status", 1))
@@ -52,13 +53,16 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
     if not settings.quiet:
         fabric.print(f"Settings, log, samples and checkpoints: {settings.out}")
     if fabric.world_size > 1:
-        fabric.barrier()  # the others would fail without a process that has left
-        gc.collect()  # of DDP, whose destructor could wait for ever later, as below
+        fabric.barrier()  # if one process left early, the others would fail
+        gc.collect()  # destroys DDP now: later, its destructor could wait for ever, as in _exit
     return settings.out
 
 
 def everywhere(fabric: Fabric, act: Callable[[], T], kind: type[Exception] = RefusedError) -> T:
-    """Act in all processes; return the result, or raise in all the error of a kind, or an OSError, of one of them."""
+    """Call a function in all processes and return its result.
+
+    If it raises an error of this kind or an OSError in one process, all processes raise it, as an error of this kind.
+    """
     message = None
     try:
         result = act()
@@ -72,18 +76,19 @@ def everywhere(fabric: Fabric, act: Callable[[], T], kind: type[Exception] = Ref
 
 
 def agreed(fabric: Fabric, act: Callable[[], T], kind: type[Exception] = RefusedError) -> T:
-    """Act in the first process; return in all what it returned, or raise what it refused."""
+    """Call a function in the first process; all processes return its result or raise its error, as in `everywhere`."""
     return fabric.broadcast(everywhere(fabric, act if fabric.is_global_zero else lambda: None, kind))  # type: ignore[return-value]
 
 
 def _exit(fabric: Fabric | None, status: int) -> NoReturn:
     if fabric is not None and fabric.world_size > 1:
-        # The usual end can wait for ever: DDP's destructor holds Python's lock while it waits for a thread of gloo,
-        # which waits for the lock.
+        # sys.exit can wait for ever: DDP's destructor holds Python's global lock while it waits for a thread of gloo,
+        # which waits for that lock.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-    # The frames of the error hold the workers that read images. These ignore signals, so Python would wait for ever.
+    # The frames of the error refer to the workers that read images. They ignore signals, so Python would wait for them
+    # for ever.
     traceback.clear_frames(sys.exc_info()[2])
     sys.exit(status)
 

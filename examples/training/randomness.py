@@ -1,4 +1,4 @@
-"""Random numbers of a training: a checkpoint holds their states, so that runs resume exactly."""
+"""Random numbers of a training, with states that are saved in checkpoints, so that runs resume exactly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Randomness:
-    """A generator for the noise, which all processes start alike, and PyTorch's global ones."""
+    """A generator for the noise, seeded alike in all processes, and PyTorch's global generators."""
 
     def __init__(self, fabric: Fabric, seed: int) -> None:
         self._fabric = fabric
@@ -23,11 +23,11 @@ class Randomness:
         return torch.randn(count, dimension, generator=self.generator, device=self._fabric.device)[self._share]
 
     def uniform(self, count: int, dimension: int) -> Tensor:
-        """Return this process's share `(count / processes, dimension)` of noise that is uniform between -1 and 1."""
+        """Return this process's share `(count / processes, dimension)` of uniform noise between -1 and 1."""
         return torch.rand(count, dimension, generator=self.generator, device=self._fabric.device)[self._share] * 2 - 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all states."""
+        """Return the states of all generators."""
         return {
             "noise": self.generator.get_state(),
             "cpu": torch.get_rng_state(),
@@ -35,7 +35,7 @@ class Randomness:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to states; those of GPUs only where there are as many."""
+        """Restore saved states; those of GPUs only if this machine has as many GPUs."""
         self.generator.set_state(state["noise"].cpu())
         torch.set_rng_state(state["cpu"].cpu())
         if len(state["cuda"]) == torch.cuda.device_count():

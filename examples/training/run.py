@@ -1,4 +1,4 @@
-"""The folder of a run while a training has it: lock, settings, log, samples, checkpoints, and the end by a signal."""
+"""The folder of a run during a training: lock, settings, logs, samples and checkpoints; and the end by a signal."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from training.settings import Settings, changes, saved
 LOCK = "training.lock"
 SAMPLES = 64  # images on a sheet of samples
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ASK_EVERY = 10  # iterations after which several processes ask each other whether one of them got a signal
+ASK_EVERY = 10  # iterations between two checks whether another process received a signal
 
 
 class Run:
-    """The folder of a run, of which one training at a time is the writer. Only the first process writes.
+    """The folder of a run, locked for one training at a time. Only the first process writes.
 
-    The paper whose networks are trained, the settings and the number of images are in each checkpoint.
+    Each checkpoint names the paper, the settings and the number of images of its run.
     """
 
     def __init__(self, fabric: Fabric, settings: Settings, *, paper: str, images: int) -> None:
@@ -65,14 +65,14 @@ class Run:
         self._lock.release()
 
     def resume(self, state: State) -> None:
-        """Put the checkpoint that is asked for, if there is one, into networks, optimisers and the rest of a state."""
+        """Load the requested checkpoint, if there is one, into a state; then start the log, the bar and TensorBoard."""
         path = agreed(self._fabric, self._found)
         if path is not None:
             everywhere(self._fabric, lambda: _fill(state, path))
         self._saved = -1 if path is None else state["iteration"]
         agreed(self._fabric, lambda: self._begin(state["iteration"]))
         if self._settings.tensorboard:
-            after: Any = {"purge_step": state["iteration"] + 1 if path else 0}  # shows no iteration twice
+            after: Any = {"purge_step": state["iteration"] + 1 if path else 0}  # so that no iteration appears twice
             self._board = TensorBoardLogger(self._folder, name="tensorboard", version="", **after)
         self._bar = tqdm(
             total=self._settings.iterations,
@@ -84,7 +84,7 @@ class Run:
         self._watch = (state["iteration"], time.perf_counter())
 
     def goes_on(self, iteration: int) -> bool:
-        """Return whether there is an iteration after this one: not at the end, nor after a signal to any process."""
+        """Return whether to continue after an iteration: not at the end, nor after a signal to any process."""
         self._untouched = False
         stopped = self._signal
         if self._fabric.world_size > 1:
@@ -95,7 +95,7 @@ class Run:
         return iteration < self._settings.iterations and not stopped
 
     def is_due(self, every: int, iteration: int) -> bool:
-        """Return whether something is due after an iteration: at the first, the last, and every so many."""
+        """Return whether an interval ends with this iteration, or it is the first or the last one."""
         return iteration in (1, self._settings.iterations) or iteration % every == 0
 
     def is_due_to_save(self, iteration: int) -> bool:
@@ -104,14 +104,14 @@ class Run:
         return any(every and iteration % every == 0 for every in intervals)
 
     def advance(self) -> None:
-        """Count an iteration on the bar."""
+        """Advance the progress bar by one iteration."""
         self._bar.update()
 
     def log(self, line: Line, *, advice: str, shown: Sequence[str] = ("loss_discriminator", "loss_generator")) -> None:
-        """Append a line with its `iteration` to the log, with the iterations in a second, and show some numbers of it.
+        """Append a line with its `iteration` to the log, add the iterations per second, and show some of the numbers.
 
-        Tensors have one number each, of which the log has the mean over the processes. If a number is not finite, the
-        training stops; `advice` says what to try.
+        Tensors have one number each; the log has the mean over the processes. If a number is not finite, the training
+        stops with `advice` in the message.
         """
         tensors = {name: value.detach() for name, value in line.items() if isinstance(value, Tensor)}
         means = cast(dict[str, Tensor], self._fabric.all_reduce(tensors))
@@ -141,7 +141,7 @@ class Run:
 
     @torch.no_grad()
     def draw(self, sample: Callable[[Tensor], Tensor], noise: Tensor, iteration: int) -> None:
-        """Save a sheet of images `(n, channels, h, w)` in [-1, 1] that are made of noise `(n, dimension)`."""
+        """Save a sheet of the images `(n, channels, h, w)` in [-1, 1] that `sample` makes of noise `(n, dimension)`."""
 
         def act() -> None:
             drawn = sheet(sample(noise.to(self._fabric.device)).cpu()).numpy()
@@ -153,7 +153,7 @@ class Run:
         agreed(self._fabric, act, StoppedError)
 
     def save(self, state: State) -> None:
-        """Save a checkpoint, and delete those that are not kept; stop if a number is not finite."""
+        """Save a checkpoint and delete old ones; stop the training if a number is not finite."""
         iteration = state["iteration"]
         content = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in state.items()}
         if lost := checkpoints.not_finite(content):
@@ -167,7 +167,7 @@ class Run:
         self._saved = iteration
 
     def finish(self, state: State) -> None:
-        """Save what is not saved yet, and raise an error if a signal ended the run."""
+        """Save the last iteration if it is not saved yet, and raise an error if a signal ended the run."""
         self._bar.close()
         if self._board:
             self._board.finalize("success")
@@ -193,7 +193,7 @@ class Run:
         return self._folder.exists() and any(path.name != LOCK for path in self._folder.iterdir())
 
     def _found(self) -> Path | None:
-        """Return the checkpoint to go on from."""
+        """Return the checkpoint to resume from, or None."""
         asked = self._settings.resume
         if asked is None:
             return None
@@ -212,11 +212,11 @@ class Run:
                 continue
             return self._checked(path, state)
         if there:
-            raise RefusedError(f"No checkpoint in {self._checkpoints} can be read; move it away to start anew")
+            raise RefusedError(f"No checkpoint in {self._checkpoints} can be read; move this folder away to start anew")
         return None
 
     def _checked(self, path: Path, state: State) -> Path:
-        """Return the path of a checkpoint that is one of this run."""
+        """Return the path of a checkpoint, or refuse it if it does not belong to this run."""
         for name in ("paper", "images"):
             if state.get(name) != self._about[name]:
                 raise RefusedError(f"{path}: expected {name} {self._about[name]!r}, got {state.get(name)!r}")
@@ -224,12 +224,12 @@ class Run:
             raise RefusedError(f"{path}: expected the settings by name, got {state['configuration']!r}")
         found = changes(state["configuration"], self._settings)
         if found and not self._settings.force:
-            advice = "Choose the same again, or another --out, or go on regardless by --force."
+            advice = "Choose the same settings, or another --out, or override this by --force."
             raise RefusedError(f"These settings are not those of {path}: {'; '.join(found)}. {advice}")
         return path
 
     def _begin(self, iteration: int) -> None:
-        """Write the settings, drop what was logged after an iteration, and delete what killed processes have left."""
+        """Write the settings, drop log lines after an iteration, and delete temporary files of killed processes."""
         logs = {log: read_lines(log, growing=True, iteration=int) for log in self._folder.glob("*.jsonl")}
         for log, lines in logs.items():
             write_lines(log, [line for line in lines if line["iteration"] <= iteration])
@@ -240,7 +240,7 @@ class Run:
 
     def _note(self, number: int, _: Any) -> None:  # noqa: ANN401
         self._signal = number
-        signal.signal(number, self._handlers[number])  # a second one ends the process at once
+        signal.signal(number, self._handlers[number])  # a second signal ends the process at once
 
 
 def _fill(state: State, path: Path) -> None:
@@ -252,13 +252,13 @@ def _fill(state: State, path: Path) -> None:
                 part.load_state_dict(content[name])
             else:
                 state[name] = content[name]
-    except Exception as error:  # of any kind, since the file may hold anything
+    except Exception as error:  # any error is possible, since the file may contain anything
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
         raise RefusedError(f"{path} does not fit these settings: {reason}") from error
 
 
 def sheet(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:
-    """Lay out images `(n, channels, h, w)` in [-1, 1] as bytes `(height, width, channels)`, in full rows."""
+    """Arrange images `(n, channels, h, w)` in [-1, 1] on a sheet of bytes `(height, width, channels)`, in full rows."""
     padded = nn.functional.pad(to_pixels(images[: len(images) // columns * columns]), [gap] * 4, value=255)
     rows = [torch.cat(list(row), dim=2) for row in padded.split(columns)]
     return torch.cat(rows, dim=1).permute(1, 2, 0).contiguous()

@@ -1,4 +1,4 @@
-"""What has to be known of a trained generator to draw from it and to compare what it draws."""
+"""The interface through which the evaluation draws samples from a trained generator."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from training.checkpoints import State
 
 
 class Sampler(NamedTuple):
-    """A generator as its paper uses it."""
+    """A generator with the noise and the range of its paper, and the real images to compare with."""
 
-    generator: nn.Module  # maps noise (n, dimension) to images, with the initial weights
-    noise: Callable[[int, torch.Generator], Tensor]  # draws noise of a number of images on the CPU
+    generator: nn.Module  # maps noise (n, dimension) to images; has its initial weights
+    noise: Callable[[int, torch.Generator], Tensor]  # draws noise for a number of images, on the CPU
     centred: Callable[[Tensor], Tensor]  # maps generated images to [-1, 1]
-    real: Callable[[Path, str], Dataset[Tensor]]  # returns images of a split below a folder of data sets, of that size
+    real: Callable[[Path, str], Dataset[Tensor]]  # reads real images, given the folder of the data sets and a split
 
 
 def averaged(state: State) -> State:
-    """Return the weights of the moving average in a checkpoint, by the names of the generator's."""
+    """Return the moving average of the generator in a checkpoint, as a state dict of the generator."""
     return {name.removeprefix("module."): value for name, value in state["average"].items() if name != "n_averaged"}

@@ -1,4 +1,4 @@
-"""The settings of a training: typed dataclasses that tyro reads from the command line, with presets as subcommands."""
+"""The settings of a training: a typed dataclass that tyro reads from the command line, with presets as subcommands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 
@@ -17,35 +17,34 @@ S = TypeVar("S", bound="Settings")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every training has. None stands for what goes with the other settings."""
+    """The settings of every training. None means that the other settings decide."""
 
-    out: Path  # folder of the run
-    resume: str | None = None
-    """auto: continue from the newest checkpoint in the folder, if there is one; or the path of a checkpoint"""
-    force: bool = False  # continue although the settings have changed
-    quiet: bool = False  # print warnings only
-    dry_run: bool = False  # print the settings and do nothing
+    out: Path  # folder for the files of the run
+    resume: Annotated[str | None, tyro.conf.arg(metavar="auto|PATH")] = None
+    """checkpoint to resume from; auto takes the newest one in --out, or starts anew if there is none"""
+    force: bool = False  # resume even if the settings have changed
+    quiet: bool = False  # print only warnings
+    dry_run: bool = False  # print the settings and exit
     data_root: Path = Path("data")  # folder of the data sets
-    dataset: str  # images to learn from
-    size: int = 32  # height and width of the images
-    channels: Literal[1, 3] = 3  # 3 for colours, 1 for grey
-    iterations: int = 100_000  # updates of the generator
-    ema_decay: float = 0.999  # of the moving average of the generator, which draws the samples
-    seed: int = 0  # decides all that is random
-    device: Literal["cpu", "cuda"] | None = None  # where to train; by default a GPU if there is one
+    dataset: str  # training images; folder reads all images below --data-root, fake generates images
+    size: int = 32  # height and width of the images in pixels
+    channels: Literal[1, 3] = 3  # 3 for colour images, 1 for grey ones
+    iterations: int = 100_000  # number of updates of the generator
+    ema_decay: float = 0.999  # decay of the moving average of the generator, from which samples are drawn
+    seed: int = 0  # seed of all random numbers
+    device: Literal["cpu", "cuda"] | None = None  # device to train on; by default a GPU if there is one
     devices: int | None = None
-    """processes on this machine, each with its own GPU; by default those of torchrun or Slurm, else one"""
-    nodes: int | None = None  # machines; by default those of torchrun or Slurm, else one
-    workers: int = 0  # processes that read images ahead
-    tensorboard: bool = False  # write the log and the samples for TensorBoard too
-    log_every: int = 100  # iterations from one line of the log to the next
-    sample_every: int = 5000  # iterations from one sheet of samples to the next
-    checkpoint_every: int = 1000  # iterations from one checkpoint to the next
-    keep_every: int | None = None
-    """iterations from one checkpoint that stays to the next; by default the newest two stay"""
+    """number of processes on this machine, one per GPU; by default that of torchrun or Slurm, or 1"""
+    nodes: int | None = None  # number of machines; by default that of torchrun or Slurm, or 1
+    workers: int = 0  # number of processes that read images ahead; 0 reads them in the training process
+    tensorboard: bool = False  # also write the log and the samples for TensorBoard
+    log_every: int = 100  # iterations between lines of the log
+    sample_every: int = 5000  # iterations between sheets of samples
+    checkpoint_every: int = 1000  # iterations between checkpoints, of which the newest two are kept
+    keep_every: int | None = None  # iterations between checkpoints that are kept for good; by default none are
 
-    # What a command does, which is not saved; and what may differ when a run goes on: how long it is, where and how the
-    # same is computed, and what is written.
+    # OF_COMMAND is not saved. FREE may change when a run is resumed: the length of the run, the place and the way of
+    # the same computation, and the files to write.
     OF_COMMAND: ClassVar[frozenset[str]] = frozenset({"out", "resume", "force", "quiet", "dry_run"})
     FREE: ClassVar[frozenset[str]] = frozenset(
         {"data_root", "iterations", "device", "devices", "nodes", "workers", "tensorboard"}
@@ -68,7 +67,7 @@ class Settings:
 def check(
     settings: object, *names: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
 ) -> None:
-    """Raise `ValueError` if a setting is out of range or not finite; None is never."""
+    """Raise `ValueError` if one of the named settings is out of range or not finite; None is always accepted."""
     limits = {">=": least, ">": above, "<": below}
     expected = " and ".join(f"{sign} {limit}" for sign, limit in limits.items() if math.isfinite(limit))
     for name in names:
@@ -99,13 +98,13 @@ def read(presets: Mapping[str, S], description: str, arguments: Sequence[str] | 
 
 
 def saved(settings: Settings) -> dict[str, Any]:
-    """Return the settings as they are saved: numbers, strings and None by name."""
+    """Return the settings in the form in which they are saved: numbers, strings and None by name."""
     found = {name: value for name, value in vars(settings).items() if name not in settings.OF_COMMAND}
     return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
 
 
 def changes(before: Mapping[str, Any], settings: Settings) -> list[str]:
-    """Describe the differences from saved settings that a resumed run may not have."""
+    """Describe the differences from saved settings that are not allowed when a run is resumed."""
     after = saved(settings)
     return [
         f"{name} was {before.get(name)!r} and is {after.get(name)!r}"

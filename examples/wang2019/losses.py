@@ -1,4 +1,4 @@
-"""The losses of Table 1 of Wang et al. (2019), scaled MMD beside them, and the gradient penalty of Appendix D.1."""
+"""The losses of Table 1 of Wang et al. (2019), scaled MMD, and the gradient penalty of Appendix D.1."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MMD: Mapping[str, tuple[Callable[[], Kernel], float]] = {
     "mmd-rep": (RBFKernel, 1.0),
     "mmd-rep-b": (RBFBKernel, 1.0),
 }
-"""The MMD losses: kernel, and lambda unless chosen otherwise."""
+"""The MMD losses: kernel and default lambda."""
 
 
 @dataclass(frozen=True)
 class SingleScoreLoss:
-    """Losses that are means over images of which the discriminator gives one score each."""
+    """Losses that are means over images, for a discriminator with one score per image."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
@@ -55,26 +55,26 @@ SINGLE_SCORE: Mapping[str, SingleScoreLoss] = {
         lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
         lambda real, fake: -fake.mean(),
     ),
-    # The authors' code adds the mean of the real scores to the generator's loss, which it does not depend on.
+    # The authors' code adds the mean of the real scores to the generator's loss, which changes no gradient.
     "wasserstein": SingleScoreLoss(lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean()),
 }
 
 NAMES = (*SINGLE_SCORE, *MMD, "smmd")
-"""All losses there are; `smmd`, of Arbel et al. (2018), needs the real images beside their scores."""
+"""All losses. `smmd`, of Arbel et al. (2018), also needs the real images."""
 
 
 def make_loss(
     name: str, *, lambda_: float | None = None, joint: bool = False
 ) -> MMDLoss | ScaledMMDLoss | SingleScoreLoss:
-    """Return the loss of a name.
+    """Return the loss with a name.
 
     Args:
         name: one of `NAMES`.
-        lambda_: weight of the repulsion between real scores (Eq. 5) of an MMD loss; None is what the name stands for.
-        joint: whether an MMD loss is that of the joint batch of all processes. The other losses are means over images,
-            so that averaged gradients are the joint batch's anyway.
+        lambda_: lambda of Eq. 5, for an MMD loss; None for its default.
+        joint: whether to compute an MMD loss on the joint batch of all processes. The other losses are means over
+            images, so that the averaged gradients are those of the joint batch anyway.
     """
-    # Like the authors, and Eq. S2 of the paper, leave out the pairs of a real and a fake image of the same index.
+    # As in the authors' code and in Eq. S2, pairs of a real and a fake image with the same index are left out.
     if name == "smmd":
         return ScaledMMDLoss(estimator="u_statistic", global_batch=joint)
     if name in MMD:
@@ -85,12 +85,12 @@ def make_loss(
 
 
 def penalised(loss: Tensor, steepness: Tensor, weight: float) -> Tensor:
-    r"""Return the discriminator's loss, divided by what grows with the gradients at the real images.
+    r"""Return the discriminator's loss divided by a factor that grows with its gradient at the real images.
 
     .. math:: \frac{L_D - 1}{1 + w \, E \lVert \nabla D(x) \rVert_F^2}
 
-    The numerator is not positive, so that the discriminator lowers the loss and the gradients alike. The formula is
-    Arbel et al.'s, without the term for the size of the kernel; the authors use a weight of 0.1, one score per image
-    and no spectral normalisation. The steepness is `gradient_penalty(D(x), x, target=0.0)`.
+    The numerator is not positive, so that the discriminator lowers both its loss and its gradient. The formula is that
+    of Arbel et al. without the term for the kernel's values. Wang et al. use it with a weight of 0.1, one score per
+    image and no spectral normalisation. The steepness is `gradient_penalty(D(x), x, target=0.0)`.
     """
     return (loss - 1) / (1 + weight * steepness)

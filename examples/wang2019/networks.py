@@ -1,12 +1,12 @@
 """The DCGAN of Tables S1 (32 and 48 pixels) and S2 (64 pixels) of Wang et al. (2019).
 
-The tables leave open, and the authors' code decides: the slope of LeakyReLU (0.1), the constants of batch
-normalisation, no bias before it, and the initial weights. Where the code differs from the tables, the tables hold:
+The tables do not specify the slope of LeakyReLU, the constants of batch normalisation, the bias before it and the
+initial weights; these follow the authors' code. Where the code contradicts the tables, the tables are followed:
 
-* the authors' STL-10 script has batch normalisation and ReLU after the generator's dense layer; Table S1 has neither.
+* The authors' STL-10 script has batch normalisation and ReLU after the generator's dense layer; Table S1 has neither.
 
-One entry of Table S2 cannot be meant: the discriminator's dense layer gets 4 x 4 x 1024 numbers, as in the code, since
-the layer before it has 1024 channels, and not 4 x 4 x 512.
+Table S2 has one error: the discriminator's dense layer gets 4 x 4 x 1024 numbers, as in the code, and not 4 x 4 x 512,
+since the layer before it has 1024 channels.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ Activation = Literal["relu", "leaky_relu", "linear", "tanh"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 NOISE = 128  # dimension of the noise, which is standard normal
-SCALINGS = {32: 3, 48: 3, 64: 4}  # how often the networks halve or double an image, by its size
-SLOPE = 0.1  # of every LeakyReLU below zero
+SCALINGS = {32: 3, 48: 3, 64: 4}  # number of layers that halve or double the size, by the size of the images
+SLOPE = 0.1  # negative slope of every LeakyReLU
 BIAS_STD = 1e-5
-# TensorFlow's defaults for batch normalisation: momentum 0.99 of the old value is 0.01 of the new one here.
+# TensorFlow's defaults for batch normalisation; its momentum of 0.99 is 0.01 in PyTorch.
 EPS, MOMENTUM = 1e-3, 0.01
 
 
 def make_generator(size: int, *, noise: int = NOISE, channels: int = 3, width: int = 64) -> nn.Sequential:
     """Return a network that maps noise `(n, noise)` to images `(n, channels, size, size)` in [-1, 1].
 
-    The width is the number of channels of the largest feature maps; a smaller one reduces the whole network.
+    `width` is the number of channels of the largest feature maps; the channels of all other layers are proportional.
     """
     side, widest = _coarsest(size, width)
     dense = initialised(nn.Linear(noise, widest * side * side), "linear")
     layers: list[nn.Module] = [dense, nn.Unflatten(1, (widest, side, side))]
     for halvings in range(1, SCALINGS[size] + 1):
         wide, narrow = widest >> halvings - 1, widest >> halvings
-        # Batch normalisation takes the mean away, so a bias before it would do nothing.
+        # Batch normalisation subtracts the mean, so a bias before it would have no effect.
         doubling = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
         layers += [initialised(doubling, "relu"), nn.BatchNorm2d(narrow, EPS, MOMENTUM), nn.ReLU()]
     return nn.Sequential(*layers, initialised(nn.Conv2d(width, channels, 3, padding=1), "tanh"), nn.Tanh())
@@ -53,13 +53,13 @@ def make_discriminator(
 
     Args:
         size: height and width of the images: 32, 48 or 64.
-        scores: numbers per image: in the paper 16 for the MMD losses and 1 for the others.
+        scores: scores per image: in the paper 16 for the MMD losses and 1 for the others.
         channels: 3 for colour images, 1 for grey ones.
-        width: channels of the largest feature maps; a smaller number reduces the whole network.
-        method: how to find the spectral norm of every layer, dense one included: a method of `conv_spectral_norm`
-            (`"pico"` and `"matrix"` for the paper's PICO and PIM); `"none"` leaves the layers as they are.
-        scale: the constant C, by which every normalised weight is multiplied. The paper does not name it; the
-            authors' notes on the paper's experiments say 1 / 0.55, and their scripts have 64 ** (1 / layers).
+        width: channels of the largest feature maps; the channels of all other layers are proportional.
+        method: method of `conv_spectral_norm` for all layers, including the dense one: `"pico"` and `"matrix"` are the
+            paper's PICO and PIM; `"none"` leaves the layers without a norm.
+        scale: the constant C, by which every normalised weight is multiplied. The paper does not state it. The
+            authors' notes on the paper's experiments have 1 / 0.55, and their scripts 64 ** (1 / layers).
     """
     side, widest = _coarsest(size, width)
     layers: list[nn.Module] = [*_convolution(channels, width, 3, stride=1)]
@@ -71,15 +71,15 @@ def make_discriminator(
     if method != "none":
         options: dict[str, Any] = {"method": method, "scale": scale}
         conv_spectral_norm(network, **options)
-        # The norm of a convolution depends on the size of its input, which every layer sees now, so that the first step
-        # is like all others; in eval mode nothing else comes of it.
+        # The norm of a convolution depends on the size of its input. A forward pass in eval mode shows that size to
+        # every layer and changes nothing else, so that the first step of a training is like all others.
         with torch.no_grad():
             network.eval()(torch.zeros(1, channels, size, size))
     return network.train()
 
 
 def normalised_layers(size: int) -> int:
-    """Return how many layers the discriminator has, K in C^K: 8 for 32 and 48 pixels, 10 for 64."""
+    """Return the number of layers of the discriminator, K in C^K: 8 for 32 and 48 pixels, 10 for 64."""
     return 2 * SCALINGS[size] + 2
 
 
@@ -96,16 +96,16 @@ def _convolution(channels_in: int, channels_out: int, kernel: int, *, stride: in
 
 
 def initialised(layer: Layer, activation: Activation) -> Layer:
-    """Draw the weight, and the bias if there is one, of a layer that `activation` follows; return the layer.
+    """Draw the weight and the bias, if any, of a layer that is followed by `activation`; return the layer.
 
-    Before (leaky) rectifiers the weight is a normal of variance 2 / ((1 + slope²) fan-in), cut at two standard
-    deviations; before the others it is Glorot's uniform.
+    Before (leaky) ReLU, the weight is normal with variance 2 / ((1 + slope²) fan-in), truncated at two standard
+    deviations. Before the other activations, it is Glorot-uniform.
     """
     if activation in ("relu", "leaky_relu"):
         gain = 2 / (1 + SLOPE**2) if activation == "leaky_relu" else 2.0
-        # TensorFlow versions differ in whether the variance is that before the cut or after it (0.77 times as much).
-        # It is of no consequence: all these layers are followed by a normalisation or are normalised themselves.
-        # A transposed convolution has its inputs first. The authors count the outputs there, as PyTorch does.
+        # Versions of TensorFlow differ in whether this is the variance before the truncation or after it (0.77 of it).
+        # This does not matter, since all these layers are normalised or followed by a normalisation. The weight of a
+        # transposed convolution has the inputs first, so fan-in counts the outputs there, as in the authors' code.
         _truncated_normal(layer.weight, math.sqrt(gain / layer.weight[0].numel()))
     else:
         nn.init.xavier_uniform_(layer.weight)

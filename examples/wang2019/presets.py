@@ -1,6 +1,6 @@
 """The settings of Wang et al.'s experiments.
 
-Of the 16 pairs of learning rates that the paper tried, each data set has the one in the authors' script of it.
+The paper tried 16 pairs of learning rates; each preset has the pair of the authors' script for its data set.
 """
 
 from __future__ import annotations
@@ -23,35 +23,36 @@ DataSet = Literal["cifar10", "stl10", "celeba", "lsun", "fashion-mnist", "folder
 class Wang2019(Settings):
     """The defaults are those of the paper's experiments with CIFAR-10."""
 
-    dataset: DataSet = "cifar10"  # images to learn from
-    size: Literal[32, 48, 64] = 32  # height and width of the images
+    dataset: DataSet = "cifar10"  # training images; folder reads all images below --data-root, fake generates images
+    size: Literal[32, 48, 64] = 32  # height and width of the images in pixels
     width: int = 64  # channels of the largest feature maps
     noise: int = NOISE  # dimension of the noise
     one_step_width: int | None = None
-    """the generator of examples/one_step with so many channels in its largest feature maps and batch normalisation, in
-    place of the paper's"""
+    """replace the generator by that of examples/one_step with batch normalisation and this width"""
     loss: Literal[NAMES] = "mmd-rep-b"  # type: ignore[valid-type]
-    """one of Table 1, or scaled MMD"""
+    """loss of both networks; minimax, wasserstein and smmd (scaled MMD) are not in the paper"""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
-    """weight of the repulsion of real scores; by default the loss's own"""
-    scores: int | None = None  # numbers per image from the discriminator; by default 16 for MMD losses, else 1
-    gradient_penalty: float = 0.0  # weight of the gradient penalty (Appendix D.1: 0.1); 0 is none
+    """lambda of L_D,lambda (Eq. 5), for MMD losses; by default 1 for mmd-rep and mmd-rep-b, -1 for the others"""
+    scores: int | None = None  # scores per image from the discriminator; by default 16 for MMD losses, otherwise 1
+    gradient_penalty: float = 0.0  # weight of the gradient penalty of Appendix D.1, where it is 0.1; 0 for none
     normalisation: Literal["auto", "pico", "conv", "matrix", "none"] = "auto"
-    """spectral norm of the discriminator's layers: pico (the paper's), conv (follows the same norm more closely),
-    matrix (PIM) or none; auto is pico, or none with a penalty or smmd"""
-    scale: float | None = None  # factor C of every normalised layer; by default 1 / 0.55
-    total_scale: float | None = None  # C^K of all K layers in place of C (the authors' 16 to 256)
-    updates: Literal["simultaneous", "alternating"] = "simultaneous"  # both networks from one forward, or by turns
+    """spectral norm of the discriminator's layers: pico (PICO, as in the paper), matrix (PIM), none,
+    or conv (the norm of pico, estimated more closely); auto is none with a gradient penalty or smmd,
+    otherwise pico"""
+    scale: float | None = None  # constant C, the norm of every normalised layer; by default 1 / 0.55
+    total_scale: float | None = None  # C^K for all K layers, in place of --scale; the authors tried 16 to 256
+    updates: Literal["simultaneous", "alternating"] = "simultaneous"
+    """update both networks from one forward pass of the discriminator, or the discriminator first"""
     lr_discriminator: float = 5e-4  # learning rate of the discriminator
     lr_generator: float = 2e-4  # learning rate of the generator
-    batch_size: int = 64  # real, and also generated, images in one step, of all processes together
+    batch_size: int = 64  # number of real images in one step of all processes, and of generated images
     across: Literal["global", "blocks"] = "global"
-    """MMD loss of several processes: of the joint batch, or the mean of their own"""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # of forwards and backwards
-    channels_last: bool = False  # lay images out by pixels, as tensor cores prefer
+    """with several processes: MMD loss of the joint batch, or mean of the losses of each process's own images"""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # precision of forward and backward passes
+    channels_last: bool = False  # store images in channels-last layout, which tensor cores prefer
     compile: bool = False  # compile both networks by torch.compile
     cpu_seconds: float | None = None
-    """stop when the iterations have taken so many seconds of all CPU cores and processes together"""
+    """stop the training after this CPU time in seconds, of all cores and processes together"""
 
     FREE: ClassVar[frozenset[str]] = Settings.FREE | {"cpu_seconds"}
 
@@ -63,33 +64,33 @@ class Wang2019(Settings):
         check(self, "scale", "total_scale", "lr_discriminator", "lr_generator", "cpu_seconds", above=0)
         check(self, "lambda_")
         if self.lambda_ is not None and self.loss not in MMD:
-            raise ValueError(f"lambda: expected none for {self.loss!r}, which knows no repulsion; got {self.lambda_}")
+            raise ValueError(f"lambda: expected none for {self.loss!r}, which is not an MMD loss; got {self.lambda_}")
         if self.loss in SINGLE_SCORE and self.scores not in (None, 1):
             raise ValueError(f"scores: expected 1 for {self.loss}, got {self.scores}")
         if self.scale is not None and self.total_scale is not None:
-            raise ValueError(f"total_scale: expected none beside scale, got {self.total_scale} and {self.scale}")
-        # The penalty is meant for a loss of at most 1: large gradients would lower a larger one.
+            raise ValueError(f"total_scale: expected none with scale, got {self.total_scale} and {self.scale}")
+        # The penalty needs a loss of at most 1: the discriminator would lower a larger one by a larger gradient.
         bounded = self.loss in ("mmd-rep", "mmd-rep-b") and 0 <= (self.repulsion or 0) <= 1
         if self.gradient_penalty and not bounded:
             expected = "mmd-rep or mmd-rep-b, with lambda between 0 and 1"
             raise ValueError(f"gradient_penalty: expected {expected}; got {self.loss} with lambda {self.repulsion}")
-        if self.is_held and self.compile:
-            raise ValueError("compile: expected none beside a gradient penalty or smmd, which PyTorch cannot compile")
+        if self.differentiates_twice and self.compile:
+            raise ValueError("compile: expected none with a gradient penalty or smmd, which PyTorch cannot compile")
 
     @property
     def repulsion(self) -> float | None:
-        """The weight lambda, which only MMD losses have."""
+        """The value of lambda, which only MMD losses have."""
         return MMD[self.loss][1] if self.lambda_ is None and self.loss in MMD else self.lambda_
 
     @property
-    def is_held(self) -> bool:
-        """Whether the loss holds the discriminator's gradient, which is what the spectral norms are for."""
+    def differentiates_twice(self) -> bool:
+        """Whether the loss contains the discriminator's gradient, which it then bounds without spectral norms."""
         return bool(self.gradient_penalty) or self.loss == "smmd"
 
 
 def resolved(settings: Wang2019) -> Wang2019:
-    """Put in what None stands for, so that a run is saved with all that decides it."""
-    usual: Literal["none", "pico"] = "none" if settings.is_held else "pico"
+    """Replace None by the values that follow from the other settings, so that the saved settings are complete."""
+    usual: Literal["none", "pico"] = "none" if settings.differentiates_twice else "pico"
     scale = settings.scale or 1 / 0.55
     if settings.total_scale is not None:
         scale = settings.total_scale ** (1 / normalised_layers(settings.size))
@@ -112,7 +113,7 @@ PRESETS: Mapping[str, Wang2019] = {
     "stl10": _preset("stl10", size=48, lr_discriminator=2e-4),
     "celeba": _preset("celeba", size=64, lr_discriminator=1e-4, workers=8),
     "lsun": _preset("lsun", size=64, lr_discriminator=2e-4, lr_generator=1e-4, workers=8),
-    # Reduced so that one CPU core takes ten minutes.
+    # Reduced to ten minutes on one CPU core.
     "fashion-mnist": _preset(
         "fashion-mnist",
         channels=1,
@@ -124,7 +125,7 @@ PRESETS: Mapping[str, Wang2019] = {
         sample_every=500,
         checkpoint_every=500,
     ),
-    # Learns nothing, but runs through everything in seconds.
+    # Learns nothing, but runs every step of a training within seconds.
     "fake": _preset("fake", width=2, batch_size=4, iterations=20, log_every=5, sample_every=10, checkpoint_every=10),
 }
 """The paper's experiments, and two small ones."""

@@ -1,4 +1,4 @@
-"""How to draw from a generator of Wang et al. (2019)."""
+"""Generators of Wang et al. (2019) for the evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wang2019.presets import Wang2019
 
 
 def generator_of(settings: Wang2019) -> nn.Sequential:
-    """Return the generator of settings, with initial weights."""
+    """Return the generator that the settings describe, with initial weights."""
     shape: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
     if settings.one_step_width:
         return one_step.make_generator(inputs=settings.noise, width=settings.one_step_width, norm="batch", **shape)
@@ -25,7 +25,7 @@ def generator_of(settings: Wang2019) -> nn.Sequential:
 
 
 def sampler(configuration: Mapping[str, Any]) -> Sampler:
-    """Return how to draw from a generator, by the settings in its checkpoint; bad ones raise an error."""
+    """Return a sampler for the settings in a checkpoint; settings that cannot be used raise an error."""
     chosen = Wang2019(out=Path(), **dict(configuration))
     shape = {"size": chosen.size, "channels": chosen.channels}
     return Sampler(

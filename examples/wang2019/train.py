@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # started as a file, not from the scripts beside this folder
+if __name__ == "__main__":  # so that this file can also be started itself
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    import training  # noqa: F401  # names all packages that are missing
+    import training  # noqa: F401  # before other imports, so that all missing packages are named at once
 
 import torch
 from lightning_fabric import Fabric
@@ -33,13 +33,13 @@ from wang2019.presets import PRESETS, Wang2019, resolved
 from wang2019.sampling import generator_of
 
 BETAS = (0.5, 0.999)
-"""The paper's, of Adam. TensorFlow's adds epsilon, 1e-8 too, before the correction of the bias, and not after it."""
+"""Of Adam, as in the paper. TensorFlow adds epsilon (also 1e-8) before the bias correction, PyTorch after it."""
 
 ADVICE = (
     "lower learning rates (--lr-discriminator, --lr-generator), a smaller --scale or --total-scale, the bounded kernel "
     "(--loss mmd-rep-b), --precision 32-true, or another --seed"
 )
-"""What may help if a number is not finite."""
+"""Options to try if a number is not finite."""
 
 
 def main(arguments: Sequence[str] | None = None, description: str = str(__doc__)) -> Path:
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None, description: str = str(__doc__)
 
 
 def train(fabric: Fabric, settings: Wang2019) -> None:
-    """Train from the start, or from a checkpoint, to the end or until a signal."""
-    # The number of scores is an option, and the log has the share of saturated pairs.
+    """Train from the start or a checkpoint, to the end or until a signal."""
+    # Users choose the number of scores, and the log has the share of saturated pairs.
     warnings.filterwarnings("ignore", "MMDLoss: expected (several scores|kernel values)", UsageWarning)
     randomness = Randomness(fabric, settings.seed)
     shape: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
@@ -69,14 +69,14 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         network.to(fabric.device, memory_format=layout)  # type: ignore[call-overload]
     average = MovingAverage(generator, settings.ema_decay)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
-        # It does not run on CPUs, where each process normalises its own images.
+        # SyncBatchNorm does not run on CPUs, where each process normalises its own images.
         generator = nn.SyncBatchNorm.convert_sync_batchnorm(generator)
     adam_d = torch.optim.Adam(discriminator.parameters(), settings.lr_discriminator, BETAS)
     adam_g = torch.optim.Adam(generator.parameters(), settings.lr_generator, BETAS)
     if settings.compile:
         generator.compile(dynamic=False)
         discriminator.compile(dynamic=False)
-    # Calls go through these; the state names the networks themselves.
+    # Forward passes go through these wrappers; checkpoints hold the networks themselves.
     D, step_d = fabric.setup(discriminator, adam_d)
     G, step_g = fabric.setup(generator, adam_g)
     of_d, of_g = list(discriminator.parameters()), list(generator.parameters())
@@ -101,15 +101,15 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         return G(randomness.normal(settings.batch_size, settings.noise))
 
     def play(real: Tensor, fake: Tensor) -> tuple[Losses, Tensor, Tensor]:
-        """Return both losses and the scores from one forward of the discriminator."""
-        if settings.is_held:
+        """Return both losses and the scores from one forward pass of the discriminator."""
+        if settings.differentiates_twice:
             real = real.detach().requires_grad_()
         scores_real, scores_fake = D(torch.cat([real, fake]).contiguous(memory_format=layout)).chunk(2)
         extra = {"inputs": real} if isinstance(loss, ScaledMMDLoss) else {}
         losses = loss.both(real=scores_real, fake=scores_fake, **extra)
         if settings.gradient_penalty:
             steepness = gradient_penalty(scores_real, real, target=0.0)
-            if joint:  # the value is that of the joint batch, and the mean of the processes' gradients its gradient
+            if joint:  # take the value of the joint batch; DDP averages the gradients
                 mean: Any = fabric.all_reduce(steepness.detach())
                 steepness = steepness + (mean - steepness).detach()
             critical = penalised(losses.discriminator, steepness, settings.gradient_penalty)
@@ -118,7 +118,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
 
     with Run(fabric, settings, paper="wang2019", images=len(images)) as run:  # type: ignore[arg-type]
         run.resume(state)
-        adam_d.param_groups[0]["lr"] = settings.lr_discriminator  # which --force may have changed
+        adam_d.param_groups[0]["lr"] = settings.lr_discriminator  # --force may have changed them
         adam_g.param_groups[0]["lr"] = settings.lr_generator
         iteration = state["iteration"]
         reals = batches(
@@ -131,7 +131,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
             clock.start()
             real = centred(next(reals))
             if settings.updates == "simultaneous":
-                # One forward for both: the generator's gradient is that of the discriminator before its step.
+                # One forward pass for both, so the generator's gradient comes from the discriminator before its step.
                 losses, scores_real, scores_fake = play(real, generate())
                 step_d.zero_grad()
                 fabric.backward(losses.discriminator, inputs=of_d, retain_graph=True)
@@ -152,7 +152,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                 step_g.step()
             average.update_parameters(generator)
             iteration = state["iteration"] = iteration + 1
-            if settings.cpu_seconds:  # which takes a word between processes
+            if settings.cpu_seconds:  # only then, since it needs communication between processes
                 clock.stop()
             run.advance()
 
@@ -179,13 +179,13 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
 
 
 def norm(parameters: Sequence[Tensor]) -> Tensor:
-    """Return the norm of the gradient of parameters."""
+    """Return the joint norm of the parameters' gradients."""
     return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 def terms(loss: object, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """Return the mean kernel values of scores, for a loss that has a kernel."""
-    if isinstance(loss, ScaledMMDLoss):  # whose own terms need the images
+    """Return the mean kernel values of scores, if the loss has a kernel."""
+    if isinstance(loss, ScaledMMDLoss):  # its own terms would need the images
         loss = MMDLoss(loss.kernel, lambda_=-1.0, global_batch=loss.global_batch)
     return loss.terms(real=real.detach(), fake=fake.detach())._asdict() if isinstance(loss, MMDLoss) else {}
 

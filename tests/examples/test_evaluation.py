@@ -277,7 +277,7 @@ def test_metrics_that_the_features_do_not_have_are_refused_and_few_images_warned
     evaluate.main([*words, "--images", "48"])
     shown = capsys.readouterr().err
     assert "48 images do not determine the covariance of 48 features" in shown
-    assert "KID is usually of subsets of 1,000 images; here each has all 48, so that kid_std says nothing" in shown
+    assert "KID usually has subsets of 1,000 images; here each has all 48, so kid_std is meaningless" in shown
     result = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert list(result["metrics"]) == ["fid", "kid_mean", "kid_std"]
     evaluate.main([*words, "--images", "64", "--kid-subset-size", "32", "--overwrite"])
@@ -364,7 +364,7 @@ def test_published_numbers_stand_below_ours(tmp_path: Path, capsys: pytest.Captu
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "has results"), ("{", "x.json"), ("{}", "x.json")])
+@pytest.mark.parametrize(("content", "message"), [(None, "a run that has results"), ("{", "x.json"), ("{}", "x.json")])
 def test_a_table_of_nothing_is_refused(content: str | None, message: str, tmp_path: Path):
     (tmp_path / "evaluations").mkdir()
     if content is not None:

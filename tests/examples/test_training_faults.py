@@ -103,8 +103,8 @@ def change(**parts: object) -> Callable[[Path, dict[str, Any]], None]:
         (truncate, "cannot be read: it is damaged or of another kind: "),
         (change(iteration=-2), "expected an iteration >= 0, got -2"),
         (change(iteration="two"), "expected an iteration >= 0, got 'two'"),
-        (lambda path, state: torch.save([1], path), "is no checkpoint of these scripts"),
-        (lambda path, state: torch.save({"model": torch.zeros(1)}, path), "is no checkpoint of these scripts"),
+        (lambda path, state: torch.save([1], path), "is not a checkpoint of these scripts"),
+        (lambda path, state: torch.save({"model": torch.zeros(1)}, path), "is not a checkpoint of these scripts"),
         (lambda path, state: torch.save({"code": Path("x")}, path), "cannot be read"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_missing_part_of_a_checkpoint_and_another_paper_are_named(run: Path, c
 def test_a_folder_of_damaged_checkpoints_is_refused(run: Path, capsys: pytest.CaptureFixture[str]):
     for path in checkpoints.newest_first(run / "checkpoints"):
         path.write_bytes(b"")
-    assert "can be read; move it away to start anew" in refusal(capsys, lambda: train(run, *GO_ON))
+    assert "can be read; move this folder away to start anew" in refusal(capsys, lambda: train(run, *GO_ON))
 
 
 def test_checkpoints_of_an_abandoned_run_and_nothing_else_are_deleted(tmp_path: Path):

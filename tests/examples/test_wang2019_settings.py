@@ -76,15 +76,15 @@ def test_what_is_not_chosen_follows_from_the_rest(settings: dict[str, object], e
     [
         ({"dataset": "stl10"}, "stl10 has images of size 48 with 3 channels, but size and channels are 32 and 3"),
         ({"channels": 1}, "cifar10 has images of size 32 with 3 channels, but size and channels are 32 and 1"),
-        *(({"loss": n, "lambda_": 1.0}, f"lambda: expected none for '{n}', which knows no") for n in ("hinge", "smmd")),
+        *(({"loss": n, "lambda_": 1.0}, f"lambda: expected none for '{n}', which is not") for n in ("hinge", "smmd")),
         ({"loss": "hinge", "scores": 16}, "scores: expected 1 for hinge, got 16"),
         ({"loss": "hinge", "gradient_penalty": 0.1}, "gradient_penalty: expected mmd-rep or mmd-rep-b"),
         ({"loss": "mmd-rbf", "gradient_penalty": 0.1}, "gradient_penalty: expected mmd-rep or mmd-rep-b"),
         ({"lambda_": 2.0, "gradient_penalty": 0.1}, "with lambda between 0 and 1; got mmd-rep-b with lambda 2"),
         ({"lambda_": -1.0, "gradient_penalty": 0.1}, "with lambda between 0 and 1; got mmd-rep-b with lambda -1"),
-        ({"gradient_penalty": 0.1, "compile": True}, "compile: expected none beside a gradient penalty"),
-        ({"loss": "smmd", "compile": True}, "compile: expected none beside a gradient penalty or smmd"),
-        ({"scale": 1.5, "total_scale": 64.0}, "total_scale: expected none beside scale, got 64.0 and 1.5"),
+        ({"gradient_penalty": 0.1, "compile": True}, "compile: expected none with a gradient penalty"),
+        ({"loss": "smmd", "compile": True}, "compile: expected none with a gradient penalty or smmd"),
+        ({"scale": 1.5, "total_scale": 64.0}, "total_scale: expected none with scale, got 64.0 and 1.5"),
         ({"batch_size": 1}, "batch_size: expected a number >= 2, got 1"),
         ({"lr_generator": 0.0}, "lr_generator: expected a number > 0, got 0.0"),
         ({"ema_decay": 1.0}, "ema_decay: expected a number >= 0 and < 1, got 1.0"),
@@ -117,9 +117,9 @@ def test_every_setting_has_an_option_and_the_help_explains_it(capsys: pytest.Cap
     for field in dataclasses.fields(Wang2019):
         assert f"--{field.name.rstrip('_').replace('_', '-')}" in shown
     for meaning in (
-        "decides all that is random",
+        "seed of all random numbers",
         "learning rate of the generator",
-        "C^K of all K layers in place of C",
+        "C^K for all K layers, in place of --scale",
     ):
         assert meaning in shown
 
