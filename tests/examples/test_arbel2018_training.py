@@ -484,12 +484,27 @@ def test_a_changed_method_is_refused(finished: Path, capsys: pytest.CaptureFixtu
     assert "normalisation was 'matrix' and is 'none'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("every", [("--log-every", "1"), ("--spectrum-every", "1", "--log-every", "100")])
-def test_training_that_breaks_down_stops_with_advice(
-    every: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_training_that_breaks_down_stops_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="1"):
-        run(tmp_path / "run", "--lr-discriminator", "1e37", "--clip-norm", "0", *every, preset="fake-wgan-gp")
+        run(tmp_path / "run", "--lr-discriminator", "1e37", "--clip-norm", "0", preset="fake-wgan-gp")
     said = capsys.readouterr().err
     assert "Stopped at iteration " in said
     assert all(word in said for word in (", where ", " Try ", "--gradient-penalty", "--seed"))
+
+
+def test_weights_that_are_lost_between_lines_of_the_log_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    update, updated = train.update, []
+
+    def losing(adam: torch.optim.Optimizer, network: nn.Module, *args: Any, **options: Any) -> None:
+        update(adam, network, *args, **options)
+        updated.append(network)
+        if len(updated) == 4:  # the first update of the critic in the second iteration
+            next(network.parameters()).data.fill_(math.nan)
+
+    monkeypatch.setattr(train, "update", losing)
+    with pytest.raises(SystemExit, match="1"):
+        run(tmp_path / "run", "--spectrum-every", "1", "--log-every", "100", preset="fake-wgan-gp")
+    said = capsys.readouterr().err
+    assert "Stopped at iteration 2, where weights of the discriminator are not finite. Try lower learning" in said

@@ -256,6 +256,7 @@ def test_the_floor_compares_real_images(
         (["--floor", "fake", "--features", "x.pt"], "expected inception or the path of a file, got x.pt"),
         ([".", "--metrics", "fid", "beauty"], "beauty"),
         ([".", "--images", "1"], "images: expected a number >= 2, got 1"),
+        (["--floor", "fake", "--device", "cuda"], "device: expected cpu, since PyTorch finds no CUDA device; got cuda"),
         (["--floor", "lsun", "--data-root", "."], "There is no bedroom_train_lmdb"),
         (["--floor", "fake", "--features", "N", "--images", "999"], "images: expected at most 128, the number of"),
         (["--floor", "fake", "--features", "N", "--kid-subset-size", "129"], "kid_subset_size: expected at most 128"),
@@ -265,6 +266,7 @@ def test_wrong_options_are_explained(
     words: list[str], message: str, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert message in refusal(capsys, *(str(network) if word == "N" else word for word in words))
 
 
