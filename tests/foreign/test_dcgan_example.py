@@ -49,6 +49,12 @@ def test_a_flattened_output_is_warned_of():
         train(images[:64], unflattened_discriminator(), epochs=1)
 
 
+def test_a_sigmoid_at_the_end_is_warned_of():
+    images, _ = digits.halves()
+    with pytest.warns(UsageWarning, match="expected scores without a sigmoid"):
+        train(images[:64], make(dcgan_example.SigmoidDiscriminator), epochs=1)
+
+
 def test_a_last_batch_of_one_sample_is_refused():
     images, _ = digits.halves()
     with pytest.raises(ValueError, match="if the last batch has a single sample, use drop_last=True"):

@@ -1,4 +1,4 @@
-"""Warnings of mistakes in the first calls of a loss: one score per sample, dead losses, saturated kernels."""
+"""Warnings of mistakes in the first calls of a loss: one score per sample, sigmoids, dead losses, saturated kernels."""
 
 import copy
 import pickle
@@ -75,6 +75,104 @@ def test_scaled_losses_have_one_score():
     inputs = torch.randn(8, 3, requires_grad=True)
     loss, critic = ScaledMMDLoss(), nn.Linear(3, 1)
     assert not called(loss, "discriminator", real=critic(inputs), fake=critic(torch.randn(8, 3)), inputs=inputs)
+
+
+# A sigmoid at the end of the discriminator.
+
+
+class Doubled(torch.autograd.Function):
+    """A function between sigmoid and loss of which nothing is known."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+@pytest.mark.parametrize(
+    "rearranged",
+    [
+        lambda x: x,
+        lambda x: x.flatten(1),
+        lambda x: x.view(12, -1),
+        lambda x: x.squeeze(),
+        lambda x: x.squeeze((2, 3)),
+        lambda x: x.squeeze(2).squeeze(2),
+        lambda x: x.clone().reshape(12, -1),
+        lambda x: x.chunk(2)[0],
+        lambda x: x.split([5, 7])[1],
+        lambda x: x.unbind(2)[0],
+        lambda x: x[:6],
+        lambda x: x.select(2, 0),
+        lambda x: x.permute(2, 3, 0, 1).reshape(12, 16),
+        lambda x: x.movedim(1, -1).flatten(1),
+        lambda x: x.flatten(1).t().t().unsqueeze(1),
+        lambda x: x.transpose(2, 3),
+        lambda x: x.transpose(0, 1).reshape(12, 16),
+        lambda x: x.bfloat16().float(),
+    ],
+)
+@pytest.mark.parametrize("method", ["discriminator", "both"])
+def test_a_sigmoid_is_warned_of(method, rearranged):
+    scores = {"real": rearranged(near()[..., None, None].sigmoid()), "fake": rearranged(near()[..., None, None])}
+    (message,) = called(MMDLoss(), method, **scores)
+    assert message.startswith("MMDLoss: expected scores without a sigmoid, got real scores from a sigmoid")
+    assert "Remove the sigmoid from the discriminator" in message
+
+
+@pytest.mark.parametrize(
+    "activated",
+    [
+        lambda x: x,
+        lambda x: x.detach().sigmoid(),
+        lambda x: x.sigmoid().detach(),
+        lambda x: x.tanh(),  # Binkowski et al. take kernels of tanh as well
+        lambda x: x.sigmoid() * 2 - 1,
+        lambda x: torch.where(x > 0, x, x.sigmoid()),
+        lambda x: torch.cat([x.sigmoid(), x]),
+        lambda x: Doubled.apply(x.sigmoid()),
+        lambda x: x.softmax(1),
+        lambda x: nn.functional.logsigmoid(x),
+        lambda x: nn.functional.silu(x),
+    ],
+)
+def test_other_scores_are_not_taken_for_those_of_a_sigmoid(activated):
+    assert not called(MMDLoss(), real=activated(near()), fake=near())
+
+
+@pytest.mark.parametrize("method", ["generator", "forward", "terms"])
+def test_samples_of_a_generator_may_come_from_a_sigmoid(method):
+    # Moment matching without a discriminator, and features or codes in (0, 1).
+    assert not called(MMDLoss(), method, real=near(), fake=near().sigmoid())
+    assert not called(MMDLoss(), method, real=near().sigmoid(), fake=near().sigmoid())
+
+
+@pytest.mark.parametrize(("method", "count"), [("discriminator", 1), ("both", 1), ("generator", 0), ("terms", 0)])
+def test_a_sigmoid_before_a_scaled_loss_is_warned_of(method, count):
+    inputs = torch.randn(8, 3, requires_grad=True)
+    critic = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid())
+    scores = {"real": critic(inputs), "fake": critic(torch.randn(8, 3)), "inputs": inputs}
+    messages = called(ScaledMMDLoss(), method, **scores)
+    assert len(messages) == count
+    assert all(message.startswith("ScaledMMDLoss: expected scores without a sigmoid") for message in messages)
+
+
+@pytest.mark.slow
+def test_a_compiled_sigmoid_is_not_seen():
+    sigmoid = torch.compile(torch.sigmoid, backend="aot_eager")
+    assert not called(MMDLoss(), real=sigmoid(near()), fake=sigmoid(near()))
+
+
+def test_an_unchanged_discriminator_of_bce_is_warned_of_twice():
+    critic = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid(), nn.Flatten(0))
+    messages = called(MMDLoss(), real=critic(torch.randn(8, 3)), fake=critic(torch.randn(8, 3)))
+    assert [message.split(",")[0] for message in messages] == [
+        "MMDLoss: expected several scores per sample for lambda_ >= 0 (the papers use 16)",
+        "MMDLoss: expected scores without a sigmoid",
+    ]
 
 
 # Dead losses.

@@ -18,7 +18,7 @@ from torch_mmd_losses.losses import first_calls
 from torch_mmd_losses.losses.remembered import Remembered
 from torch_mmd_losses.pairs.batch import LOCAL
 from torch_mmd_losses.pairs.distributed import GlobalBatch, refuse
-from torch_mmd_losses.pairs.objective import Objective
+from torch_mmd_losses.pairs.objective import GENERATOR, Objective
 from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.pairs.terms import mean_values
 from torch_mmd_losses.precision import full_precision
@@ -75,7 +75,7 @@ class BatchLoss(LoadedAsAWhole):
             objective_values, real, fake, objectives=objectives, tile_size=self.tile_size
         )
         if not torch.compiler.is_compiling() and self._first_calls.losses:
-            self._examine(real, fake)
+            self._examine(real, fake, of_discriminator=objectives != (GENERATOR,))
         return losses
 
     @torch.no_grad()
@@ -88,10 +88,12 @@ class BatchLoss(LoadedAsAWhole):
             first_calls.warn_of_saturation(type(self).__name__, self.kernel, real, fake, terms.saturated)
         return terms
 
-    def _examine(self, real: Tensor, fake: Tensor) -> None:
+    def _examine(self, real: Tensor, fake: Tensor, *, of_discriminator: bool) -> None:
         """Warn of mistakes in the first calls. Only the scores of this process are examined."""
         self._first_calls.losses -= 1
         self._warn_of_scores(real)
+        if of_discriminator:  # a generator without a discriminator may end in a sigmoid
+            first_calls.warn_of_sigmoid(type(self).__name__, real)
         real, fake = checks.same_space("real", real, "fake", fake)
         first_calls.warn_of_dead_loss(type(self).__name__, self.kernel, real, fake)
 

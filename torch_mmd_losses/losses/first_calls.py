@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor
 
 from torch_mmd_losses import usage_warnings
@@ -13,6 +15,12 @@ FIRST = 3
 
 MANY = 0.99
 """Share of saturated pairs above which there is hardly a gradient."""
+
+REARRANGING = re.compile(
+    "(Clone|Permute|ReshapeAlias|Select|Slice|Split|SplitWithSizes|Squeeze|T|ToCopy|Transpose|Unbind|UnsafeView"
+    "|Unsqueeze|View)Backward[0-9]"
+)
+"""Names of the autograd nodes of operations that do not change values."""
 
 
 class FirstCalls:
@@ -31,6 +39,20 @@ def warn_of_one_score(name: str, real: Tensor) -> None:
             f"{name}: expected several scores per sample for lambda_ >= 0 (the papers use 16), got scores of shape "
             f"{tuple(real.shape)}, one per sample. If the discriminator outputs more, end it with flatten(1): "
             ".view(-1) and .squeeze() turn the scores of a sample into samples",
+        )
+
+
+def warn_of_sigmoid(name: str, real: Tensor) -> None:
+    """Warn if the autograd graph shows that the real scores are the output of a sigmoid."""
+    node = real.grad_fn
+    while node is not None and REARRANGING.fullmatch(node.name()):
+        node = node.next_functions[0][0]
+    if node is not None and node.name() == "SigmoidBackward0":
+        usage_warnings.warn(
+            "sigmoid",
+            f"{name}: expected scores without a sigmoid, got real scores from a sigmoid, which are within (0, 1) at "
+            "any scale= of conv_spectral_norm. Remove the sigmoid from the discriminator: its scores are not "
+            "probabilities, as in BCELoss",
         )
 
 

@@ -75,9 +75,11 @@ class MMDLoss(BatchLoss):
         ValueError: if `lambda_` is not finite, the estimator is unknown, or `tile_size` is below 1.
 
     Warns:
-        UsageWarning: in the first three calls of an object: if there is one score per sample and `lambda_ >= 0`, or if
-            all gradients are exactly zero, because the kernel does not reach from any score to another. In the first
-            three calls of :meth:`terms`: if more than 99 % of the pairs are saturated. Later calls are not examined.
+        UsageWarning: in the first three calls of an object: if there is one score per sample and `lambda_ >= 0`; if all
+            gradients are exactly zero, because the kernel does not reach from any score to another; or if the real
+            scores of :meth:`discriminator` or :meth:`both` are the output of a sigmoid. The autograd graph shows the
+            sigmoid, so a compiled discriminator is not examined. In the first three calls of :meth:`terms`: if more
+            than 99 % of the pairs are saturated. Later calls are not examined.
 
     Example:
         >>> loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)
