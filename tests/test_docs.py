@@ -30,6 +30,14 @@ def test_python_blocks_run(page):
         exec(compile(block, ROOT / page, "exec"), namespace)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_of_code_fit_the_column(page):
+    """`docs/check_site.py` finds them too, but only on the built site, which is without the README."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```[^`\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    assert not [line for line in code.splitlines() if len(line) > 84]
+
+
 class Discriminator(nn.Sequential):
     def __init__(self, outputs, sigmoid=False):
         assert not sigmoid
