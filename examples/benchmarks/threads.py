@@ -376,8 +376,8 @@ def table(records: list[Record]) -> str:
         parts.append(f"The model, from {shared} for the start and end with two threads and {small} for an operator:")
         parts.append(markdown([*header, "modelled speed-up of `mmd2`", "of plain"], rows))
     parts += [
-        f"Beside {r['busy']} busy processes, `mmd2` takes {r['ours'] / r['plain']:.2f} of the time of plain autograd, "
-        f"both with {r['threads']} threads, at ({r['n']}, {r['d']}), {r['kernel']}."
+        f"With {r['busy']} other busy processes, `mmd2` takes {r['ours'] / r['plain']:.2f} of the time of plain "
+        f"autograd, both with {r['threads']} threads, at ({r['n']}, {r['d']}), {r['kernel']}."
         for r in records
         if "busy" in r
     ]

@@ -34,7 +34,7 @@ def of_tile(sq_dist: Tensor, tile: Tile, points: Tensor, samples: Tensor, functi
         tile: its place.
         points: `(g, p, d)`.
         samples: `(g, n, d)`.
-        function: what the distances are for.
+        function: the function of the distances that will be evaluated.
     """
 
     def on(ranges: Sequence[ColumnRange]) -> PairDistances:

@@ -1,4 +1,4 @@
-"""The options of the loss of drifting models, and what its evaluations have in common."""
+"""The options of the loss of drifting models, and quantities that its evaluations share."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class _Recorder(TorchFunctionMode):
                 self.outside[id(tensor)] = tensor
         result = func(*args, **kwargs)
         for tensor in _tensors((result,)):
-            # In-place operations and properties, such as `.data` of a leaf, may return what came from outside.
+            # In-place operations and properties, such as `.data` of a leaf, may return a tensor from outside.
             if id(tensor) not in self.outside:
                 self.inside[id(tensor)] = tensor
         return result

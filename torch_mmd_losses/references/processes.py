@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
         Args:
             name: the argument or arguments that a shard does not take.
-            purpose: what needs a whole reference.
+            purpose: the rest of the phrase "a whole reference ...", such as "for drmmd2".
         """
         if self.world > 1:
             raise ValueError(f"{name}: expected a whole reference {purpose}, got the shard {self.rank} of {self.world}")

@@ -90,7 +90,7 @@ class Strip:
         self._values = torch.empty(shape, dtype=self._left.dtype, device=self._left.device)
 
     def write(self, j: int, other: slice, tile: Tensor) -> Tensor | float:
-        """Write values of the `j`-th kernel in some columns, and return the sum of squares of what integers lose."""
+        """Write values of the `j`-th kernel in some columns, and return the sum of squared rounding errors."""
         place = self._values[j, :, other.start - self._start : other.stop - self._start]
         if place.dtype != torch.int8:
             place.copy_(tile)
