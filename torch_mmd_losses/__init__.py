@@ -1,4 +1,4 @@
-"""MMD losses and regularisers for GANs in PyTorch."""
+"""Losses, kernels and tests of the maximum mean discrepancy (MMD) in PyTorch."""
 
 from torch_mmd_losses.estimators.blocks import mmd2_blocks
 from torch_mmd_losses.estimators.fourier import mmd2_fourier
