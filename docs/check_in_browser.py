@@ -2,7 +2,8 @@
 
 Each page is opened at the widths of a desktop and of a telephone, light and dark, and reported if it asks for an address
 that is not a file of the site, has errors, shows a formula that MathJax did not set or a picture that did not load, is
-wider than the window, or cuts a block of code on the desktop. `--pictures FOLDER` keeps what was seen.
+wider than the window, cuts a block of code on the desktop, or makes a reader scroll a table of two columns on a telephone.
+`--pictures FOLDER` keeps the pictures.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ _TOO_WIDE = """() => document.documentElement.scrollWidth > window.innerWidth
         .slice(0, 1).map(e => e.tagName.toLowerCase() + ": " + e.textContent.trim().slice(0, 60))
         .concat(document.documentElement.scrollWidth + " pixels").slice(0, 1)
     : []"""
+# A formula has no breaks, and tables of more columns may scroll.
+_SCROLLED_TABLE = """() => [...document.querySelectorAll("article table.docutils")]
+    .filter(e => Math.max(...[...e.rows].map(row => row.cells.length)) <= 2 && !e.querySelector("mjx-container"))
+    .filter(e => e.parentElement.scrollWidth > e.parentElement.clientWidth + 1)
+    .map(e => e.textContent.trim().replace(/\\s+/g, " ").slice(0, 60))"""
 _CUT_CODE = """() => [...document.querySelectorAll("article pre")]
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 60))"""
 
@@ -83,6 +89,8 @@ def faults_in(page: Page, path: Path, width: int) -> list[str]:
     }
     if width == DESKTOP:
         checks["cut code"] = _CUT_CODE
+    if width == TELEPHONE:
+        checks["scrolled table of two columns"] = _SCROLLED_TABLE
     return [f"{path.name}: {fault}: {found}" for fault, script in checks.items() for found in page.evaluate(script)]
 
 

@@ -1,6 +1,7 @@
 """The check in a browser finds what a reader would see as broken. It needs Chromium and the extra `browser`."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,14 @@ FAULTS = {
 }
 
 
+WIDE = "x" * 200
+TABLES = {
+    f"<tr><td><code>{WIDE}</code></td><td>right</td></tr>": True,
+    f"<tr><td><code>{WIDE}</code></td><td>middle</td><td>right</td></tr>": False,
+    "<tr><td><code>short</code></td><td>right</td></tr>": False,
+}
+
+
 @pytest.fixture(scope="module")
 def browser():
     with chromium() as started:
@@ -34,6 +43,27 @@ def test_a_fault_is_found(html, faults, browser, tmp_path):
     found = list(look(browser, tmp_path, [page]))
     for fault in faults:
         assert [line for line in found if line.startswith("1400 light: ") and fault in line], found
+
+
+@pytest.mark.parametrize(("rows", "is_fault"), TABLES.items(), ids=["two columns", "three columns", "narrow"])
+def test_a_table_of_two_columns_that_scrolls_is_found(rows, is_fault, browser, tmp_path):
+    page = tmp_path / "index.html"
+    table = f"<div style='overflow-x: auto'><table class='docutils'>{rows}</table></div>"
+    page.write_text(SOUND.replace("</article>", table + "</article>"), encoding="utf-8")
+    found = [line for line in look(browser, tmp_path, [page]) if "scrolled table of two columns" in line]
+    assert [line.partition(":")[0] for line in found] == (["390 light", "390 dark"] if is_fault else [])
+
+
+def test_the_style_of_the_site_breaks_code_in_tables_of_two_columns(browser, tmp_path):
+    page, styles = tmp_path / "index.html", Path(__file__).parents[2] / "docs" / "_static" / "site.css"
+    # Sphinx has the first rule.
+    style = f"<style>span.pre {{ white-space: nowrap; }} {styles.read_text(encoding='utf-8')}</style>"
+    code = f"<code><span class='pre'>{WIDE}</span></code>"
+    table = (
+        f"<div style='overflow-x: auto'><table class='docutils'><tr><td>{code}</td><td>right</td></tr></table></div>"
+    )
+    page.write_text(style + SOUND.replace("</article>", table + "</article>"), encoding="utf-8")
+    assert not list(look(browser, tmp_path, [page]))
 
 
 def test_a_page_without_faults(browser, tmp_path):
