@@ -1,4 +1,4 @@
-"""Run the study on Fashion-MNIST, keep its raw logs, and report what they say."""
+"""Run the study of losses on Fashion-MNIST, and write the tables and pictures of its report."""
 
 from __future__ import annotations
 
@@ -10,61 +10,56 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before tyro, so that all packages that are missing are named at once
+if __name__ == "__main__":  # before tyro, so that all missing packages are named at once
     import training  # noqa: F401
 
 import tyro
 from studies import pictures, protocol
-from studies.logs import Raw
+from studies.logs import Grid
 from studies.tables import COSTS, FLOOR, TABLES
 from sweeps.runs import EXAMPLES, Pair, Recipe, Run, status
 from sweeps.tables import counted
 from training.errors import RefusedError
-from training.files import replacing, write_text
+from training.files import write_text
 
 BLOCK = re.compile(r"(?<=<!-- table of the study -->\n\n).*?(?=\n<!-- its end -->)", re.DOTALL)
-"""Where the table of losses stands in the README."""
+"""The table of losses in the README."""
 
 
 @dataclass
 class Study:
-    """What all commands need."""
+    """The options of all commands."""
 
-    raw: Path = EXAMPLES / "studies" / "fashion_mnist"
-    """Folder of the raw logs."""
+    raw: Path = EXAMPLES / "studies" / "fashion_mnist"  # folder of the raw logs
 
     @property
-    def logs(self) -> Raw:
+    def logs(self) -> Grid:
         """The raw logs."""
-        return Raw(self.raw, protocol.PAIRS, protocol.SEEDS)
+        return Grid(self.raw, protocol.PAIRS, protocol.SEEDS)
 
     @property
     def best(self) -> dict[str, Pair]:
-        """The best pair of each loss in the table of losses, as far as they are known."""
+        """The best pairs of the losses whose grids are complete."""
         found = {each[0][1]: self.logs.best_pair(each) for each in protocol.QUESTIONS["losses"].settings}
         return {loss: pair for loss, pair in found.items() if pair}
 
     @property
     def waiting(self) -> list[Run]:
-        """The runs without a raw log, as far as they are decided: whoever has the repository repeats none of them."""
+        """The planned runs without a raw log, so that nobody with the logs of the repository repeats a run."""
         return [run for run in protocol.planned(self.best) if not self.logs.log(run).exists()]
 
 
 @dataclass
 class Train(Study):
-    """Do what is not done yet, and write its raw logs; may be stopped at any moment and given again."""
+    """Run the remaining trainings and write their raw logs. The same command continues an interrupted study."""
 
-    out: Path = Path("runs/study")
-    """Folder of the runs."""
-    data_root: Path = Path("data")
-    """Folder of the data sets."""
-    features: Path = Path("runs/classifiers/fashion-mnist.pt")
-    """Network that examples/classifier.py made."""
-    jobs: int = 2
-    """Runs side by side, of one thread each."""
+    out: Path = Path("runs/study")  # folder of the runs
+    data_root: Path = Path("data")  # folder of the data sets
+    features: Path = Path("runs/classifiers/fashion-mnist.pt")  # network that examples/classifier.py trained
+    jobs: int = 2  # number of runs at a time, with one thread each
 
     def do(self) -> int:
-        """Bring all runs to their end: first what decides the best learning rates, then what needs them."""
+        """Run the grid that decides the best learning rates, then the runs that use these."""
         if not self.features.is_file():
             raise RefusedError(f"--features: there is no {self.features}; examples/classifier.py makes it")
         from sweeps import tuning
@@ -88,26 +83,25 @@ class Train(Study):
                     print(f"exported {run.name}", flush=True)
         for loss, pair in self.best.items():
             run = Run(protocol.setting(loss), pair, protocol.SEEDS[0])
-            source = self.out / run.name / "samples" / f"iteration-{protocol.ITERATIONS:08d}.png"
-            # Whoever has only the raw logs of others has no samples to copy.
-            if source.exists() and not self.logs.sheet(run).exists():
-                with replacing(self.logs.sheet(run)) as partial:
-                    partial.write_bytes(source.read_bytes())
+            samples = self.out / run.name / "samples" / f"iteration-{protocol.ITERATIONS:08d}.png"
+            # With raw logs of other people, there are no samples to copy.
+            if samples.exists() and not self.logs.sheet(run).exists():
+                self.logs.keep(run, samples)
         return ended
 
 
 @dataclass
 class List(Study):
-    """List the runs that are decided, and how far they are."""
+    """List the planned runs and their progress."""
 
-    out: Path = Path("runs/study")
-    """Folder of the runs."""
+    out: Path = Path("runs/study")  # folder of the runs
 
     def do(self) -> int:
-        """Print a line for each."""
+        """Print a line for each run."""
         runs = protocol.planned(self.best)
-        known = {each.run: "diverged" if each.diverged else "finished" for each in self.logs.known(runs)}
-        statuses = {run: known.get(run) or status(self.out / run.name) for run in runs}
+        known = self.logs.known(runs)
+        ended = {run: "diverged" if outcome.diverged else "finished" for run, outcome in known.items()}
+        statuses = {run: ended.get(run) or status(self.out / run.name) for run in runs}
         for run, found in statuses.items():
             print(f"{found:11} {run.name}")
         print(counted(statuses.values()))
@@ -116,15 +110,13 @@ class List(Study):
 
 @dataclass
 class Report(Study):
-    """Make all tables and pictures of the documentation of the raw logs alone."""
+    """Write all tables and pictures of the documentation, and the table in the README, from the raw logs alone."""
 
-    root: Path = EXAMPLES.parent
-    """Where README.md and docs are."""
-    partial: bool = False
-    """Report on what there is if raw logs are missing."""
+    root: Path = EXAMPLES.parent  # folder of README.md and docs/
+    partial: bool = False  # write the report even if raw logs are missing
 
     def do(self) -> int:
-        """Write them, unless raw logs are missing and the user does not know that."""
+        """Write the report, unless raw logs are missing without --partial."""
         readme = self.root / "README.md"
         if not any(self.raw.glob("loss=*.jsonl")):
             raise RefusedError(f"--raw: there are no raw logs of runs in {self.raw}")
@@ -134,9 +126,8 @@ class Report(Study):
         missing = [path.name for path in needed if not path.exists()]
         if missing and not self.partial:
             names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise RefusedError(
-                f"--raw: {len(missing)} files are missing in {self.raw}: {names}; --partial goes without"
-            )
+            advice = "--partial writes the report without them"
+            raise RefusedError(f"--raw: {len(missing)} files are missing in {self.raw}: {names}; {advice}")
         found = {name: table(self.logs) for name, table in TABLES.items()}
         text, places = BLOCK.subn(lambda _: found["losses"], readme.read_text(encoding="utf-8"))
         if places != 1:
@@ -144,18 +135,13 @@ class Report(Study):
         for name, table in found.items():
             write_text(self.root / "docs" / "_study" / f"{name}.md", table)
         write_text(readme, text)
-        try:
-            pictures.save(pictures.PICTURES, self.logs, self.root / "docs" / "_static", "study")
-        except ModuleNotFoundError as error:
-            raise RefusedError(
-                f"the tables are written, but the pictures need matplotlib and Pillow: {error}"
-            ) from error
-        print(f"Tables and pictures are written below {self.root / 'docs'}, and the table of losses into {readme}")
+        print(f"Tables: {self.root / 'docs' / '_study'}, and the table of losses in {readme}")
+        pictures.save(pictures.PICTURES, self.logs, self.root / "docs" / "_static", "study")
         return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says, and return the exit status."""
+    """Run the command in the arguments, and return the exit status."""
     commands: dict[str, Any] = {"run": Train, "list": List, "report": Report}
     try:
         return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments).do()

@@ -1,4 +1,4 @@
-"""Run the study of trainings without a discriminator, keep its raw logs, and report what they say."""
+"""Run the study of trainings without a discriminator, and write the tables and pictures of its report."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before tyro, so that all packages that are missing are named at once
+if __name__ == "__main__":  # before tyro, so that all missing packages are named at once
     import training  # noqa: F401
 
 import tyro
 from filelock import FileLock, Timeout
 from studies import one_step as plan
-from studies import one_step_pictures, one_step_tables, pictures
-from studies.logs import rounded
+from studies import one_step_pictures, pictures
+from studies.logs import Raw, rounded
 from studies.one_step import Trial
-from studies.one_step_tables import FLOOR, Raw
+from studies.one_step_tables import FLOOR, TABLES
 from training import checkpoints
 from training.errors import RefusedError, StoppedError
-from training.files import read_json, read_lines, replacing, write_lines, write_text
+from training.files import read_json, read_lines, write_lines, write_text
 
 EXAMPLES = Path(__file__).parent
 SIGNAL = 128
-"""Above it are the exit statuses of trainings that a signal has stopped."""
+"""Exit statuses above this one are of trainings that a signal ended."""
 
 
 @dataclass
 class Study:
-    """What all commands need."""
+    """The options of all commands."""
 
-    raw: Path = EXAMPLES / "studies" / "one_step"
-    """Folder of the raw logs."""
+    raw: Path = EXAMPLES / "studies" / "one_step"  # folder of the raw logs
 
     @property
     def logs(self) -> Raw:
@@ -44,32 +43,28 @@ class Study:
 
     @property
     def waiting(self) -> list[Trial]:
-        """The runs without a raw log, in their order."""
+        """The planned runs without a raw log, in their order."""
         return [trial for trial in plan.planned() if not self.logs.log(trial).exists()]
 
 
 @dataclass
 class Train(Study):
-    """Do what is not done yet, one run after the other; may be stopped at any moment and given again.
+    """Run the remaining trainings one after the other, and write their raw logs.
 
-    Several may run at the same time: each takes runs that no other has.
+    The same command continues an interrupted study. Several commands may run at the same time: each takes runs that no
+    other command is running.
     """
 
-    out: Path = Path("runs/study-one-step")
-    """Folder of the runs."""
-    data_root: Path = Path("data")
-    """Folder of the data sets."""
+    out: Path = Path("runs/study-one-step")  # folder of the runs
+    data_root: Path = Path("data")  # folder of the data sets
     unseen: Path = Path("runs/classifiers/unseen.pt")
-    """Network that examples/classifier.py made, and that no loss has seen."""
-    arms: tuple[str, ...] = ()
-    """By default all."""
-    seeds: tuple[int, ...] = ()
-    """By default those of the plan; others are for a pilot, with another --raw and --out."""
-    seconds: float | None = None
-    """CPU seconds of each run of a pilot; by default those of the plan."""
+    """classifier that measures the samples, trained by examples/classifier.py and not used in any loss"""
+    arms: tuple[str, ...] = ()  # settings to run; by default all
+    seeds: tuple[int, ...] = ()  # seeds to run, by default 0 1 2; choose others with another --raw and --out
+    seconds: float | None = None  # CPU seconds of each run; by default those of the study
 
     def do(self) -> int:
-        """Bring the runs to their end, and write the raw log of each; return 1 if some failed or others have them."""
+        """Run the trainings; return 1 if some failed or are running elsewhere."""
         import torch
         from studies.measures import Judge
 
@@ -90,10 +85,10 @@ class Train(Study):
                 with FileLock(self.locked(trial.name), timeout=0):
                     if not self.logs.log(trial).exists():
                         print(f"{trial.name}, {number} of {len(runs)}", flush=True)
-                        self.bring_to_its_end(trial, judge)
+                        self.complete(trial, judge)
             except Timeout:
                 left += 1
-            except (Exception, SystemExit) as error:  # of any kind: the other runs need not wait for a person
+            except (Exception, SystemExit) as error:  # of any kind, so that the other runs go on
                 if isinstance(error, SystemExit) and int(error.code or 0) > SIGNAL:
                     raise
                 traceback.print_exc()
@@ -102,13 +97,13 @@ class Train(Study):
         return int(left > 0)
 
     def locked(self, name: str) -> Path:
-        """Return the file that whoever does something holds."""
+        """Return the path of a lock in the folder of the runs."""
         folder = self.out / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{name}.lock"
 
-    def bring_to_its_end(self, trial: Trial, judge: Any) -> None:  # noqa: ANN401
-        """Train and measure a run, from where it is, and write its raw log."""
+    def complete(self, trial: Trial, judge: Any) -> None:  # noqa: ANN401
+        """Train and measure a run from its last checkpoint on, and write its raw log."""
         folder, status, message = self.out / trial.name, "finished", ""
         for seconds in (self.seconds,) if self.seconds else plan.ARMS[trial.arm].seconds:
             if any(line["cpu_seconds"] >= seconds for line in measured(folder)):
@@ -118,7 +113,7 @@ class Train(Study):
             except StoppedError as error:
                 status, message = "diverged", str(error)
                 break
-            # Before the training goes on, and does not keep this checkpoint.
+            # A training that continues deletes this checkpoint, so it is measured first.
             self.measure(folder, checkpoints.newest_first(folder / "checkpoints")[0], judge, whole=True)
         for path in checkpoints.newest_first(folder / "checkpoints"):
             if checkpoints.iteration_of(path) in plan.MEASURED:
@@ -131,11 +126,10 @@ class Train(Study):
         write_lines(self.logs.log(trial), [portable(rounded(line)) for line in lines])
         if trial.seed == plan.SEEDS[0]:
             for path in sorted((folder / "samples").glob("*.png"))[-1:]:
-                with replacing(self.logs.sheet(trial)) as partial:
-                    partial.write_bytes(path.read_bytes())
+                self.logs.keep(trial, path)
 
     def measure(self, folder: Path, path: Path, judge: Any, *, whole: bool) -> None:  # noqa: ANN401
-        """Write the measures of a checkpoint, unless they are there."""
+        """Measure a checkpoint unless its measures exist."""
         to = folder / "measured" / f"{path.stem}.jsonl"
         if not to.exists():
             write_lines(to, [judge.checkpoint(path, whole=whole)])
@@ -143,10 +137,10 @@ class Train(Study):
 
 @dataclass
 class List(Study):
-    """List the runs, and which are done."""
+    """List the planned runs, and which of them have a raw log."""
 
     def do(self) -> int:
-        """Print a line for each."""
+        """Print a line for each run."""
         waiting = self.waiting
         for trial in plan.planned():
             print(f"{'missing' if trial in waiting else 'done':8} {trial.name}")
@@ -156,36 +150,29 @@ class List(Study):
 
 @dataclass
 class Report(Study):
-    """Make all tables and pictures of the documentation of the raw logs alone, however many there are."""
+    """Write all tables and pictures of the documentation from the raw logs alone; some of them may be missing."""
 
-    root: Path = EXAMPLES.parent
-    """Where docs is."""
+    root: Path = EXAMPLES.parent  # folder of docs/
 
     def do(self) -> int:
-        """Write them."""
+        """Write the report."""
         if not any(self.raw.glob("*,seed=*.jsonl")):
             raise RefusedError(f"--raw: there are no raw logs of runs in {self.raw}")
-        found = {name: table(self.logs) for name, table in one_step_tables.TABLES.items()}
+        found = {name: table(self.logs) for name, table in TABLES.items()}
         for name, table in found.items():
             write_text(self.root / "docs" / "_study_one_step" / f"{name}.md", table)
-        try:
-            pictures.save(
-                one_step_pictures.PICTURES, self.logs, self.root / "docs" / "_static", one_step_pictures.PREFIX
-            )
-        except ModuleNotFoundError as error:
-            raise RefusedError(
-                f"the tables are written, but the pictures need matplotlib and Pillow: {error}"
-            ) from error
-        print(f"Tables and pictures of {len(plan.planned()) - len(self.waiting)} runs are written below {self.root}")
+        runs = len(plan.planned())
+        print(f"Tables of {runs - len(self.waiting)} of {runs} runs: {self.root / 'docs' / '_study_one_step'}")
+        pictures.save(one_step_pictures.PICTURES, self.logs, self.root / "docs" / "_static", "one-step-study")
         return 0
 
 
 def train(trial: Trial, words: list[str]) -> None:
-    """Train in this process, which saves the time of the imports.
+    """Train in this process, which saves the time of imports.
 
     Raises:
-        StoppedError: if a number is not finite any more.
-        SystemExit: if a signal has ended the training, or it was refused.
+        StoppedError: if a number is not finite.
+        SystemExit: if a signal ended the training, or the script refused it.
     """
     try:
         import_module(f"{plan.ARMS[trial.arm].script}.train").main(words)
@@ -196,13 +183,13 @@ def train(trial: Trial, words: list[str]) -> None:
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """Return what is known of the checkpoints of a run, in their order."""
+    """Return the measures of the checkpoints of a run, in their order."""
     paths = sorted((folder / "measured").glob("*.jsonl"))
     return [line for path in paths for line in read_lines(path, iteration=int, cpu_seconds=float, metrics=dict)]
 
 
 def portable(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of a raw log with paths relative to the current folder, which says nothing to other people."""
+    """Return a line of a raw log with paths relative to the current folder."""
     here = json.dumps(f"{Path.cwd()}/")[1:-1]
     found: dict[str, Any] = json.loads(json.dumps(line).replace(here, ""))
     return found
@@ -216,7 +203,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says, and return the exit status."""
+    """Run the command in the arguments, and return the exit status."""
     commands: dict[str, Any] = {"run": Train, "list": List, "report": Report}
     try:
         return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments).do()

@@ -1,4 +1,4 @@
-"""What the samples of a checkpoint are worth, by a classifier that no loss has seen and by an encoder of the losses."""
+"""Measures of the samples of a checkpoint, by a classifier that is not used in any loss and by an encoder that is."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from training import checkpoints
 from training.batches import centred
 
 BATCH, SEED = 500, 0
-"""Images that go through a network at once; the seed of noise, real images and subsets."""
+"""Number of images that go through a network at once; seed of noise, real images and subsets."""
 FAKE = 256
-"""Number of generated images that stand for real ones in a rehearsal."""
+"""Number of images in the data set `fake`, which rehearsals use in place of real images."""
 
 
 class Real(NamedTuple):
-    """Real images of the test split, as the networks see them."""
+    """Features and shares of classes of real images of the test split."""
 
     features: Tensor
     shares: Tensor
@@ -31,12 +31,12 @@ class Real(NamedTuple):
 
 
 class Judge:
-    """Measures images against those of the test split; the CPU time of a training does not count it.
+    """Compares images with those of the test split, outside the CPU time of a training.
 
     Args:
-        path: a network that examples/classifier.py made and no loss has seen.
-        encoder: one that losses have, by its name in `one_step.encoders`.
-        images: how many of either kind are compared.
+        path: a network that examples/classifier.py trained and that is not used in any loss.
+        encoder: name of an encoder in `one_step.encoders` that losses use.
+        images: number of generated images, and of real images.
         data_root: folder of the data sets.
     """
 
@@ -51,7 +51,7 @@ class Judge:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What decides the numbers."""
+        """All that determines the numbers."""
         return {
             "unseen": self._unseen.provenance,
             "encoder": {"name": self._encoder.name, "sha256": provenance.digest_of_network(self._encoder)},
@@ -61,15 +61,15 @@ class Judge:
         }
 
     def checkpoint(self, path: Path, *, whole: bool) -> dict[str, Any]:
-        """Return the line of a raw log that says how good a checkpoint is.
+        """Return the line of a raw log with the measures of a checkpoint.
 
         Args:
             path: the checkpoint.
-            whole: also compute what takes longer.
+            whole: add the measures that take longer, KID and the Frechet distance by the encoder.
         """
         compared = evaluate.generated(self._options(run=path), path)
         state = checkpoints.read(path)
-        # The same noise as that of the images, which has the classes in it.
+        # The noise of the images, which contains their classes.
         settings = compared.origin["configuration"]
         asked = None
         if settings.get("conditional"):
@@ -80,11 +80,11 @@ class Judge:
         return at | self._measured(compared.measured(self._images), compared.real, asked, whole)
 
     def floor(self, dataset: str) -> dict[str, Any]:
-        """Return what training images of a data set have in place of generated ones."""
+        """Return the measures of training images in place of generated images."""
         compared = evaluate.floor(self._options(floor=dataset), dataset)
         pixels = compared.measured(self._images)
         classes = classes_of(dataset, self._root, FAKE)
-        # They are taken by `evaluate.Shuffled`, of the same seed.
+        # `evaluate.Shuffled` takes the images in this order.
         order = evaluate.Shuffled(range(len(classes)), SEED).order[: self._images]  # type: ignore[arg-type]
         return self._measured(pixels, compared.real, classes[torch.from_numpy(order).sort().values], True)
 

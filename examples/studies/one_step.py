@@ -1,6 +1,6 @@
-"""The study of trainings without a discriminator as plain data: every run of it, chosen before the first one.
+"""All runs of the study of trainings without a discriminator, as plain data that was chosen before the first run.
 
-An arm says what differs from `COMMON`, or for the GANs from `GAN`; it is run with all seeds.
+An arm is a setting that is run with all seeds. It lists its differences from `COMMON`, or those of a GAN from `GAN`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from typing import NamedTuple
 Value = bool | int | float | str | list[str] | tuple[float, ...]
 Options = Mapping[str, Value]
 
-NAME = "one-step"
 PRESET = "fashion-mnist"
 SECONDS = 90.0
-"""CPU seconds of the iterations of each run, at which all are compared."""
+"""CPU seconds of iterations after which all runs are compared."""
 LONGER = 180.0
-"""Those of the exact reference, which is compared at equal iterations too and takes longest for one."""
+"""CPU seconds of the exact reference, so that it reaches the iterations at which all are compared too."""
 SEEDS = (0, 1, 2)
 MEASURED = (150, 300, 600, 1200)
-"""Iterations after which a run is measured besides its end."""
+"""Iterations after which a run is measured, in addition to its end."""
 IMAGES = 10_000
-"""Generated images that are measured, and real ones that they are compared with."""
+"""Number of generated images that are measured, and of real images that they are compared with."""
 ENCODER = "random:0"
-"""What all arms learn from, unless they say otherwise."""
+"""The encoder of all arms without an encoder of their own."""
 LEARNT = 20_000
-"""Images that are learnt from, of 59,000 that are not held out: an exact reference of all takes three times as long."""
+"""Number of training images. With all 59,000 that are not held out, the exact reference takes three times as long."""
 
 WRITTEN: Options = {
     "iterations": 1_000_000,
@@ -36,7 +35,7 @@ WRITTEN: Options = {
     "sample-every": 1_000_000,
     "device": "cpu",
 }
-"""Of all runs: as many iterations as there is time for, and checkpoints to be measured."""
+"""Options of all runs. CPU seconds end a run long before its iterations, and checkpoints are kept for the measures."""
 COMMON: Options = {
     **WRITTEN,
     "conditional": False,
@@ -47,17 +46,17 @@ COMMON: Options = {
     "micro-batch": 4096,
     "real-batch": 256,
 }
-"""Of the trainings without a discriminator, beside what the preset has: generator, rates of Adam, held-out images."""
+"""Options of the trainings without a discriminator. Generator, rates and held-out images are those of the preset."""
 GAN: Options = {**WRITTEN, "one-step-width": 16, "noise": 32, "width": 8, "channels-last": True}
-"""Of the GANs, beside what the preset has. Width 8 is that of the study of losses, whose best rates they have."""
+"""Options of the GANs. Width 8 and the learning rates are those of the study of losses."""
 
 
 class Arm(NamedTuple):
-    """One way to train."""
+    """A setting of the study."""
 
     options: Options
     seconds: tuple[float, ...] = (SECONDS,)
-    """CPU seconds after which the run is measured; the last ends it."""
+    """CPU seconds after which the run is measured; the last number ends it."""
     script: str = "one_step"
 
 
@@ -70,7 +69,7 @@ QUARTER: Options = {"factor": 0.25}
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
 
 ARMS: Mapping[str, Arm] = {
-    # 1. What stands for the data, with the width of the kernel at the median distance and at a quarter of it.
+    # 1. References for the data, with sigma at the median distance and at a quarter of it.
     "exact": Arm(EXACT, (SECONDS, LONGER)),
     "nystroem-1024": Arm(NYSTROEM),
     "nystroem-256": Arm({**NYSTROEM, "landmarks": 256}),
@@ -81,18 +80,18 @@ ARMS: Mapping[str, Arm] = {
     "nystroem-1024-quarter": Arm({**NYSTROEM, **QUARTER}),
     "nystroem-256-quarter": Arm({**NYSTROEM, **QUARTER, "landmarks": 256}),
     "resampled-quarter": Arm({**RESAMPLED, **QUARTER}),
-    # 4. GANs, with the best rates of the study of losses.
+    # 4. GANs, with the best learning rates of the study of losses.
     "mmd-rep": Arm({**GAN, "loss": "mmd-rep", "lr-discriminator": 5e-4, "lr-generator": 2e-3}, script="wang2019"),
     "hinge": Arm({**GAN, "loss": "hinge", "lr-discriminator": 2e-3, "lr-generator": 2e-3}, script="wang2019"),
-    # As the preset has it, but for the classes: encoders, widths, real images.
+    # Encoders, widths and batches of the preset, without classes.
     "tuned": Arm(
         {**RESAMPLED, "encoder": [ENCODER, "pixels:16"], "factor": WIDTHS, "batch-size": 250, "real-batch": 500}
     ),
-    # 2. The batch; nystroem-1024 is that of 256.
+    # 2. The batch size, which is 256 in nystroem-1024.
     "batch-64": Arm({**NYSTROEM, "batch-size": 64}),
     "batch-1024": Arm({**NYSTROEM, "batch-size": 1024}),
     "batch-4096": Arm({**NYSTROEM, "batch-size": 4096}),
-    # 3. Encoders, the estimator and the kernel; each differs from `resampled` in one thing.
+    # 3. Encoders, the estimator and the kernel; each arm differs from `resampled` in one option.
     "three-encoders": Arm({**RESAMPLED, "encoder": [ENCODER, "random:1", "pixels:16"]}),
     "unbiased": Arm({**RESAMPLED, "estimator": "unbiased"}),
     "laplace": Arm({**RESAMPLED, "kernel": "laplace"}),
@@ -103,11 +102,11 @@ ARMS: Mapping[str, Arm] = {
     "guidance-1.5": Arm({**CONDITIONAL, "guidance": 1.5}),
     "guidance-2": Arm({**CONDITIONAL, "guidance": 2.0}),
 }
-"""In the order in which they are run with each seed."""
+"""In the order of the runs with each seed."""
 
 
 class Trial(NamedTuple):
-    """A run: an arm with a seed."""
+    """A run, which is an arm with a seed."""
 
     arm: str
     seed: int
@@ -119,18 +118,18 @@ class Trial(NamedTuple):
 
 
 def planned() -> list[Trial]:
-    """Return all runs: all arms with a seed before the next one, so that what is done at any time is comparable."""
+    """Return all runs. All arms with a seed come before the next seed, so that finished runs can always be compared."""
     return [Trial(arm, seed) for seed in SEEDS for arm in ARMS]
 
 
 def options(trial: Trial) -> dict[str, Value]:
-    """Return the options of the script of a run."""
+    """Return the options of a run."""
     arm = ARMS[trial.arm]
     return {**(COMMON if arm.script == "one_step" else {}), **arm.options, "seed": trial.seed}
 
 
 def words(trial: Trial, seconds: float, *, out: Path, data_root: Path) -> list[str]:
-    """Return the command line of the script that trains a run for CPU seconds in all."""
+    """Return the arguments of the script that trains a run up to a total of CPU seconds."""
     where = {"data-root": str(data_root), "out": str(out), "resume": "auto"}
     found = [PRESET, "--quiet"]
     for name, value in {**options(trial), "cpu-seconds": seconds, **where}.items():

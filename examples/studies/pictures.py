@@ -1,4 +1,4 @@
-"""The pictures of the study, each drawn of the raw logs alone; an entry of `PICTURES` has its size in inches."""
+"""The pictures of the study on Fashion-MNIST, drawn from its raw logs, and the parts that both studies share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from studies import protocol, tables
-from studies.logs import Raw
+from studies.logs import Grid
 from studies.protocol import NORMS, SCALES, SCORES, normed, setting
 from sweeps.runs import Group, Run, Status
 from sweeps.tables import Row, draw, spread
+from training import need
 from training.files import replacing
+from wang2019.losses import MMD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 STYLES = {
@@ -30,25 +33,24 @@ STYLES = {
     "mmd-rep-b": ("#d55e00", "-"),
     "smmd": ("#cc79a7", "-."),
 }
-"""Colours, which people see apart who do not see all, and dashes of the losses."""
+"""Dashes and colours of the losses; people with colour blindness can tell the colours apart."""
 MEANS = {
     "k_rr": ("real with real", "#0072b2"),
     "k_rf": ("real with generated", "#7f7f7f"),
     "k_ff": ("generated with generated", "#d55e00"),
 }
-"""Numbers of the log, with their labels and colours."""
+"""Numbers of the training log, with their labels and colours."""
 COLUMNS, SIDE = 12, 32 + 2 * 2
-"""Images of each loss, and pixels of an image on a sheet of samples with what is around it."""
-
+"""Number of images of each loss, and pixels of an image on a sheet of samples with its border."""
 
 Size = tuple[float, float]
-"""Of a picture, in inches."""
+"""Width and height in inches."""
 
 
 def plot(
     axes: Axes, runs: Iterable[Mapping[int, float]], unit: float = 1.0, *, label: str, colour: str, dashes: str = "-"
 ) -> None:
-    """Draw the mean of some seeds by iteration, of `unit` each, and a band from the lowest to the highest."""
+    """Draw the mean over runs against iterations times `unit`, and a band from the lowest value to the highest."""
     found: dict[int, list[float]] = {}
     for iteration, value in sorted(item for run in runs for item in run.items()):
         found.setdefault(iteration, []).append(value)
@@ -62,7 +64,8 @@ def plot(
 def save(
     pictures: Mapping[str, tuple[Callable[[Figure, Any], None], Size]], raw: object, to: Path, prefix: str
 ) -> None:
-    """Draw pictures into a folder, as PNGs of few colours that say nothing of when they were made."""
+    """Save pictures in a folder, as PNGs of few colours without metadata."""
+    need("matplotlib")
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -76,38 +79,44 @@ def save(
 
 
 def tidy(*all_axes: Axes, which: Literal["major", "both"] = "major") -> None:
-    """Draw the grid, and no frame above and to the right."""
+    """Show the grid, and hide the frame above and to the right."""
     for axes in all_axes:
         axes.grid(which=which, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def curves(figure: Figure, raw: Raw) -> None:
-    """Draw FID against iterations and against time, each loss at its best pair of learning rates."""
+def plain(*logarithmic: Axis) -> None:
+    """Label logarithmic axes at 1, 2 and 5 times powers of ten, by plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+    for axis in logarithmic:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(NullFormatter())
+
+
+def curves(figure: Figure, raw: Grid) -> None:
+    """Draw the FID of each loss at its best pair of learning rates, against iterations and against time."""
     costs = tables.milliseconds(raw)
     by_iteration, by_time = figure.subplots(1, 2, sharey=True)
     for loss, (colour, dashes) in STYLES.items():
         found = raw.over_seeds(setting(loss))
-        runs = [{iteration: metrics["fid"] for iteration, metrics in each.evaluations.items()} for each in found]
+        runs = [{at: line["metrics"]["fid"] for at, line in each.evaluations.items()} for each in found]
         plot(by_iteration, runs, label=loss, colour=colour, dashes=dashes)
         if setting(loss) in costs:
             plot(by_time, runs, costs[setting(loss)][0] / 1000, label=loss, colour=colour, dashes=dashes)
     by_iteration.set(xlabel="iterations", ylabel="FID", yscale="log")
-    by_iteration.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    by_iteration.yaxis.set_major_formatter(ScalarFormatter())
-    by_iteration.yaxis.set_minor_formatter(NullFormatter())
+    plain(by_iteration.yaxis)
     by_time.set(xlabel="CPU seconds")
     tidy(by_iteration, by_time, which="both")
     legend = by_iteration.get_legend_handles_labels()
     figure.legend(*legend, loc="outside right center", frameon=False, fontsize=9)
 
 
-def kernel_means(figure: Figure, raw: Raw) -> None:
-    """Draw the mean kernel values of pairs of scores over the training, a panel for each loss that has a kernel."""
+def kernel_means(figure: Figure, raw: Grid) -> None:
+    """Draw the mean kernel values of pairs of scores during training, with a panel for each loss that has a kernel."""
     panels = figure.subplots(2, 3, sharex=True)
-    for loss, axes in zip((*protocol.MMD, "smmd"), panels.flat, strict=True):
+    for loss, axes in zip((*MMD, "smmd"), panels.flat, strict=True):
         found = raw.over_seeds(setting(loss))
         for name, (label, colour) in MEANS.items():
             runs = [{line["iteration"]: line[name] for line in each.training} for each in found]
@@ -119,13 +128,13 @@ def kernel_means(figure: Figure, raw: Raw) -> None:
         if axes in panels[:, 0]:
             axes.set_ylabel("mean kernel value")
     tidy(*panels.flat)
-    # Any panel that has lines has all of them.
+    # A panel has all lines or none.
     legends = [axes.get_legend_handles_labels() for axes in panels.flat]
     figure.legend(*max(legends, key=lambda legend: len(legend[1])), loc="outside lower center", ncols=3, frameon=False)
 
 
-def lambdas(figure: Figure, raw: Raw) -> None:
-    """Draw a bar for each lambda and pair of learning rates, with both kernels, as in Figure 3 of the paper."""
+def lambdas(figure: Figure, raw: Grid) -> None:
+    """Draw a bar for each lambda and pair of learning rates with both kernels, as in Figure 3 of the paper."""
     rows = []
     for (kernel, lambda_), by_pair in tables.repulsions(raw).items():
         for pair in raw.pairs:
@@ -135,8 +144,8 @@ def lambdas(figure: Figure, raw: Raw) -> None:
     draw(figure, rows, ("lambda",), "fid", protocol.COLLAPSED)
 
 
-def samples(figure: Figure, raw: Raw) -> None:
-    """Draw a row of samples of each loss at its best pair, of the first seed."""
+def samples(figure: Figure, raw: Grid) -> None:
+    """Draw a row of samples of each loss at its best pair with the first seed."""
     sheets: dict[str, Path | None] = {}
     for loss in protocol.LOSSES:
         pair = raw.best_pair(setting(loss))
@@ -145,7 +154,7 @@ def samples(figure: Figure, raw: Raw) -> None:
 
 
 def draw_rows(figure: Figure, sheets: Mapping[str, Path | None], columns: int, font: float | None = None) -> Axes:
-    """Draw a row of the first images of each sheet, or nothing where a sheet is missing, with its label."""
+    """Draw the first images of each sheet as a row with its label; the row of a missing sheet is white."""
     import numpy as np
     from PIL import Image
 
@@ -166,8 +175,8 @@ def draw_rows(figure: Figure, sheets: Mapping[str, Path | None], columns: int, f
     return axes
 
 
-def choices(figure: Figure, raw: Raw) -> None:
-    """Draw FID by the number of scores, and by the constant C with both norms, over seeds that did not diverge."""
+def choices(figure: Figure, raw: Grid) -> None:
+    """Draw the FID of seeds that did not diverge, by the number of scores, and by the constant C with both norms."""
 
     def line(axes: Axes, settings: Mapping[float, Group], label: str, colour: str) -> None:
         fids = [[each.fid for each in raw.over_seeds(of) if not each.diverged] for of in settings.values()]
@@ -183,7 +192,7 @@ def choices(figure: Figure, raw: Raw) -> None:
     by_scores.set_xticks(SCORES, map(str, SCORES))
     by_scores.set(xlabel="scores per image", ylabel="FID")
     by_scores.set_ylim(bottom=0)
-    # A constant that is too large is worse by far more than the others differ.
+    # A constant that is too large raises the FID by far more than the other choices.
     by_scale.set(xlabel="C", ylabel="FID", yscale="log")
     by_scale.set_xticks(SCALES, [f"{scale:.3g}" for scale in SCALES])
     by_scale.set_yticks([3, 5, 10, 20, 40, 80], ["3", "5", "10", "20", "40", "80"])
@@ -192,7 +201,7 @@ def choices(figure: Figure, raw: Raw) -> None:
     by_scale.legend(frameon=False)
 
 
-PICTURES: Mapping[str, tuple[Callable[[Figure, Raw], None], Size]] = {
+PICTURES: Mapping[str, tuple[Callable[[Figure, Grid], None], Size]] = {
     "curves": (curves, (10.0, 4.2)),
     "kernel-means": (kernel_means, (10.0, 5.2)),
     "lambda": (lambdas, (10.0, 5.4)),

@@ -1,6 +1,6 @@
-"""The study on Fashion-MNIST as plain data: every run of it, chosen before the first one was started.
+"""All runs of the study on Fashion-MNIST, as plain data that was chosen before the first run.
 
-Networks, data and budget are the same for all runs; settings name what differs from that.
+Networks, data and budget are the same for all runs; settings name the differences from the defaults.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sweeps.runs import Group, Pair, Run, Value, text
+from wang2019.losses import MMD
 
 NAME = "fashion-mnist"
 SCRIPT = "dcgan_fashion_mnist"
@@ -22,36 +23,28 @@ OPTIONS = (
     "--sample-every=1000",
     "--keep-every=400",
 )
-"""Of all trainings. Width 8 takes 0.06 s for an iteration on one core beside another run, and width 16 0.14 s."""
+"""Options of all trainings. While another run is active, an iteration takes 0.06 s at width 8 and 0.14 s at 16."""
 EVALUATION = ("--split=test", "--images=10000", "--all")
-"""Of all evaluations, beside the features."""
+"""Options of all evaluations, in addition to the features."""
 RATES = (5e-4, 2e-3)
-"""Learning rates of D and of G, all four pairs of which are tried."""
+"""Learning rates of D and of G; the study tries all four pairs."""
 SEEDS = (0, 1, 2)
-"""The first one chooses the best pair of learning rates; all are run with it."""
+"""The first seed chooses the best pair of learning rates, with which all seeds are run."""
 COLLAPSED = 40.0
-"""An FID that a training which learns has behind it; a run that ends above it is counted with the diverged."""
+"""An FID above those of all generators that learn; a run that ends above it counts as failed, as if it diverged."""
 LOSSES = ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b", "smmd")
 LAMBDAS = (-1, -0.5, 0, 0.5, 1, 2)
 KERNELS = {"RBF": "mmd-rep", "RBF-B": "mmd-rep-b"}
-"""The losses that lambda is varied of, by their kernels."""
+"""The losses with which lambda varies, by their kernels."""
 SCORES = (1, 4, 16, 64)
 SCALES = (1, 1 / 0.55, 3)
 NORMS = {"PICO": "pico", "PIM": "matrix"}
-"""The normalisations by the names that the paper has for them; PIM is that of the reshaped matrix."""
-MMD = {
-    "mmd-rbf": ("RBFMix", -1),
-    "mmd-rq": ("RationalQuadraticMix", -1),
-    "mmd-rbf-b": ("RBFBKernel", -1),
-    "mmd-rep": ("RBFKernel", 1),
-    "mmd-rep-b": ("RBFBKernel", 1),
-}
-"""Kernel and lambda of the MMD losses. A copy, so that a report needs no PyTorch; a test compares it."""
+"""The normalisations by their names in the paper; PIM is that of the reshaped matrix."""
 PAIRS: tuple[Pair, ...] = tuple((text(d), text(g)) for d, g in itertools.product(RATES, repeat=2))
 
 
 class Question(NamedTuple):
-    """Settings that are compared for one claim."""
+    """Settings that are compared to answer one question."""
 
     settings: list[Group]
     of_grid: bool = False
@@ -60,7 +53,7 @@ class Question(NamedTuple):
     """Whether every setting has all seeds at the pair that is best for its loss in the table of losses."""
 
     def runs(self, best: Mapping[str, Pair]) -> list[Run]:
-        """Return the runs at all pairs, one pair after the other, and those at the best pair of each loss if known."""
+        """Return the runs at all pairs, pair after pair, then those at the best pairs of losses if these are known."""
         pairs = PAIRS if self.of_grid else ()
         grid = [Run(each, pair, SEEDS[0]) for pair in pairs for each in self.settings]
         seeds, known = SEEDS if self.seeds else (), [each for each in self.settings if each[0][1] in best]
@@ -68,9 +61,9 @@ class Question(NamedTuple):
 
 
 def setting(loss: str, **options: Value) -> Group:
-    """Return a setting by its options, of which those are left out that say what goes without saying."""
+    """Return the setting of a loss, without options that have their usual value."""
     if loss in MMD:
-        # The same kernel with the lambda of another loss is that loss: by two names it would be trained twice.
+        # A kernel with the lambda of another loss is that loss. With two names, it would be trained twice.
         same = (MMD[loss][0], options.get("lambda"))
         loss = next((name for name, definition in MMD.items() if definition == same), loss)
     usual: dict[str, Value] = {"scores": 16, "normalisation": "pico", "scale": 1 / 0.55, "updates": "simultaneous"}
@@ -102,9 +95,9 @@ QUESTIONS: Mapping[str, Question] = {
     # PICO and the norm of the reshaped matrix, with three constants C.
     "norms": Question([normed(name, scale) for name in NORMS for scale in SCALES]),
 }
-"""In the order in which they are run."""
+"""In the order of the runs."""
 
 
 def planned(best: Mapping[str, Pair]) -> list[Run]:
-    """Return all runs in the order of the questions, each once, as far as the best pairs of losses are known."""
+    """Return all runs in the order of the questions, each once; runs with an unknown best pair are left out."""
     return list(dict.fromkeys(run for each in QUESTIONS.values() for run in each.runs(best)))

@@ -1,14 +1,10 @@
-"""What the loss of a one-step generator costs on GPUs by a roofline, for each reference.
+"""The cost of the loss of a one-step generator on GPUs, for each reference, by a roofline model.
 
-The model is that of `examples/benchmarks/roofline.py`. An operator takes as long as its FLOP take at the peak of one
-H100 in float32, or as its bytes take to and from its memory, whichever is longer. Nothing is fused, and peaks are
-reached, which no real kernel does. Of a step, only the loss and its gradient by the features are counted. The
-generator, the encoders and what GPUs send each other are left out. Each GPU has its share of the reference's rows, or
-of the generated images.
-
-    python examples/study_one_step.py report
-
-writes the table.
+The model is that of `examples/benchmarks/roofline.py`. An operator takes the time of its FLOP at the peak of one H100
+in float32, or the time of moving its bytes to and from memory, whichever is longer. No operators are fused, and peaks
+are reached, which no real kernel does. Only the loss and its gradient by the features are counted: the generator, the
+encoders and the communication between GPUs are left out. Each GPU has its share of the reference's rows, or of the
+generated images. `python examples/study_one_step.py report` writes the table.
 """
 
 from __future__ import annotations
@@ -19,36 +15,36 @@ from typing import NamedTuple
 from sweeps.tables import markdown
 
 PEAK, BANDWIDTH = 67e12, 3.35e12
-"""FLOP and bytes in a second, in float32. A copy of those of roofline.py; a test compares them."""
+"""FLOP and bytes per second in float32, as in roofline.py; a test compares them."""
 FLOAT = 4
-"""Bytes of a number."""
+"""Bytes per number."""
 GPUS = (1, 8)
 
 
 class Setting(NamedTuple):
-    """A training, as far as its loss is concerned."""
+    """The numbers of a training that determine the cost of its loss."""
 
     batch: int
     rows: int
     encoders: int
     dimensions: int
-    """Of all encoders together."""
+    """Number of features of all encoders together."""
     landmarks: int
     steps: int
 
 
 SETTINGS: Mapping[str, Setting] = {
-    # Representation Distribution Matching (arXiv 2607.02375), its configuration of ImageNet-256: ten encoders.
+    # ImageNet-256 in Representation Distribution Matching (arXiv 2607.02375), with ten encoders.
     "RDM, ImageNet-256": Setting(5120, 1_281_167, 10, 13_184, 4096, 4000),
-    # The preset cifar10 of one_step_cifar10.py without the 5,000 images held out, with DINOv2 ViT-B/14.
+    # The preset cifar10 of one_step_cifar10.py with DINOv2 ViT-B/14; 5,000 images are held out.
     "preset `cifar10`, DINOv2 ViT-B/14": Setting(4096, 45_000, 1, 768, 1024, 100_000),
 }
 
 
 def pairs(rows: float, columns: float, dimensions: float, encoders: int) -> float:
-    """Return the least seconds of the kernel of some rows with others, and of the gradient by the former.
+    """Return the least seconds of the kernel values between rows and columns, and of the gradient by the rows.
 
-    That is a product, the kernel of all its entries, which are read and written, and another product.
+    The count is one matrix product, kernel values of its entries, which are read and written, and a second product.
     """
     entries, samples = rows * columns * encoders, (rows + columns) * dimensions
     product = max(2 * rows * columns * dimensions / PEAK, FLOAT * (entries + samples) / BANDWIDTH)
@@ -65,13 +61,13 @@ def seconds(setting: Setting, reference: str, gpus: int) -> float:
 
 
 def gigabytes(setting: Setting, reference: str, gpus: int) -> float:
-    """Return what each GPU keeps of the data."""
+    """Return the gigabytes of reference data on each GPU."""
     rows = setting.landmarks if reference == "Nyström" else setting.rows / gpus
     return rows * setting.dimensions * FLOAT / 1e9
 
 
 def table() -> str:
-    """Return a line for each setting, reference and number of GPUs."""
+    """Return the table with a line for each setting, reference and number of GPUs."""
     rows = []
     for name, setting in SETTINGS.items():
         for reference in ("exact", "Nyström", "resampled"):

@@ -1,4 +1,4 @@
-"""The tables of the study, each made of the raw logs alone, however few there are."""
+"""The tables of the study on Fashion-MNIST, from its raw logs; logs may be missing."""
 
 from __future__ import annotations
 
@@ -8,53 +8,50 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from studies import protocol
-from studies.logs import Outcome, Raw
+from studies.logs import Grid, Outcome, seeds
 from studies.protocol import NORMS, QUESTIONS, SCALES, SCORES, normed, setting
 from sweeps.runs import Group, Pair
 from sweeps.tables import markdown, shown
 from training.files import read_json, read_lines
 
 COSTS, FLOOR = "costs.jsonl", "floor.json"
-"""What an iteration of each setting costs, and what `examples/evaluate.py --floor` found: files among the raw logs."""
+"""The cost of an iteration of each setting, and the result of `evaluate.py --floor`: files among the raw logs."""
 MEASURED = ("FID", "KID", "classes covered", "seeds")
 ERRORS = 2
-"""How many standard errors a difference has to be away from nothing."""
+"""Standard errors by which a difference has to exceed zero."""
 
 
-def measured(raw: Raw, found: Sequence[Outcome]) -> list[str]:
-    """Return the cells of what is measured of a setting over seeds."""
-    finished = [each.metrics for each in found if not each.diverged]
-    known = f"{len(found)}" if len(found) == len(raw.seeds) else f"{len(found)} of {len(raw.seeds)}"
-    diverged = f", {len(found) - len(finished)} diverged" if len(finished) < len(found) else ""
-    return [*metrics(finished), known + diverged]
+def measured(raw: Grid, found: Sequence[Outcome]) -> list[str]:
+    """Return the cells `MEASURED` of the outcomes of a setting."""
+    return [*metrics([each.metrics for each in found if not each.diverged]), seeds(found, raw.seeds)]
 
 
 def metrics(found: Sequence[Mapping[str, float]]) -> list[str]:
-    """Return the cells of metrics, the share of classes in per cent."""
+    """Return the cells of metrics, with covered classes in per cent."""
     covered = shown((100 * each["class_coverage"] for each in found), 0) + " %" * bool(found)
     return [shown(each["fid"] for each in found), shown(each["kid_mean"] for each in found), covered]
 
 
 def fid(value: float | None) -> str:
-    """Return the FID of a run, infinite if it diverged."""
+    """Return the cell of an FID, which is None if unknown and infinite if the run diverged."""
     return "-" if value is None else f"{value:.2f}" if math.isfinite(value) else "diverged"
 
 
 def share(number: int, known: int, planned: int) -> str:
-    """Return how many of the runs that are known are of a kind, and whether some are open."""
+    """Return the cell that counts runs of a kind among the known ones, and says whether others are missing."""
     return f"{number} of {known}{'' if known == planned else ' so far'}" if known else "-"
 
 
 def failed(found: Iterable[Outcome]) -> int:
-    """Return how many runs diverged, or ended with images that are none."""
+    """Count the runs that diverged or ended above the FID of a collapsed generator."""
     return sum(each.fid > protocol.COLLAPSED for each in found)
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
     """Return the difference of two means over seeds, and its standard error for variances that may differ (Welch).
 
-    It is None without two seeds each. It is None also if a run diverged, which has no place in a mean: to leave it out
-    would flatter.
+    The result is None if a side has fewer than two seeds or a run that diverged. Means without the diverged runs would
+    flatter their setting.
     """
     if min(len(first), len(second)) < 2 or not all(map(math.isfinite, (*first, *second))):
         return None
@@ -63,20 +60,20 @@ def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, 
 
 
 def verdict(found: tuple[float, float] | None, *, or_equal: bool = False) -> str:
-    """Return what a difference says of the claim that the first is lower, or not higher."""
+    """Return the verdict on the claim that the first mean is lower, or not higher."""
     if found is None or abs(found[0]) <= ERRORS * found[1]:
         return "not refuted" if found and or_equal else "cannot tell"
     return "holds" if found[0] < 0 else "does not hold"
 
 
 class Side(NamedTuple):
-    """One side of a claim: a name, and settings of which the one with the lowest mean FID stands for it."""
+    """One side of a claim: a name, and settings. The setting with the lowest mean FID represents the side."""
 
     name: str
     settings: Sequence[Group]
 
-    def outcomes(self, raw: Raw) -> list[Outcome]:
-        """Return the runs by seed; of several settings, none until all runs of all are known."""
+    def outcomes(self, raw: Grid) -> list[Outcome]:
+        """Return the outcomes of all seeds; with several settings, an empty list if a run is missing."""
         found = [raw.over_seeds(each) for each in self.settings]
         if len(found) > 1 and any(len(each) < len(raw.seeds) for each in found):
             return []
@@ -100,11 +97,11 @@ CLAIMS: Sequence[tuple[Side, str, Side, str]] = (
     *((SCORE[number], BETTER, SCORE[1], "5.2, of D.2") for number in SCORES if number > 1),
     (NORM["PICO"], BETTER, NORM["PIM"], "5.2, of C.3"),
 )
-"""What Wang et al. (2019) say of FIDs, in the order of the paper, and where they do."""
+"""Claims of Wang et al. (2019) about FIDs with their sections, in the order of the paper."""
 
 
-def claims(raw: Raw) -> str:
-    """Return the claims, each with its numbers and what the seeds say."""
+def claims(raw: Grid) -> str:
+    """Return the table of claims with their FIDs and verdicts."""
     rows = []
     for better, relation, worse, source in CLAIMS:
         sides = [side.outcomes(raw) for side in (better, worse)]
@@ -118,8 +115,8 @@ def claims(raw: Raw) -> str:
     return markdown(head, rows)
 
 
-def repulsions(raw: Raw) -> dict[tuple[str, str], dict[Pair, Outcome]]:
-    """Return what is known of each kernel and lambda, by pair of learning rates."""
+def repulsions(raw: Grid) -> dict[tuple[str, str], dict[Pair, Outcome]]:
+    """Return the outcomes of each kernel and lambda by pair of learning rates."""
     return {
         (kernel, str(lambda_)): raw.over_pairs(setting(loss, **{"lambda": lambda_}))
         for kernel, loss in protocol.KERNELS.items()
@@ -128,12 +125,12 @@ def repulsions(raw: Raw) -> dict[tuple[str, str], dict[Pair, Outcome]]:
 
 
 def lowest(found: Mapping[Pair, Outcome]) -> str:
-    """Return the lowest FID of all pairs."""
+    """Return the cell of the lowest FID of all pairs."""
     return fid(min((each.fid for each in found.values()), default=None))
 
 
-def lambdas(raw: Raw) -> str:
-    """Return Figure 3 in numbers: the FID of each pair for each lambda, with both kernels."""
+def lambdas(raw: Grid) -> str:
+    """Return the numbers of Figure 3: the FID of each pair for each lambda, with both kernels."""
     rows = []
     for names, found in repulsions(raw).items():
         fids = [fid(found[pair].fid if pair in found else None) for pair in raw.pairs]
@@ -142,8 +139,8 @@ def lambdas(raw: Raw) -> str:
     return markdown(["kernel", "lambda", *map(" / ".join, raw.pairs), "lowest", "diverged", "failed"], rows)
 
 
-def observations(raw: Raw) -> str:
-    """Return what the paper observes in Figure 3, beside the numbers of one seed."""
+def observations(raw: Grid) -> str:
+    """Return the paper's observations on Figure 3 with the numbers of one seed."""
     columns = []
     for kernel in protocol.KERNELS:
         of = {lambda_: found for (name, lambda_), found in repulsions(raw).items() if name == kernel}
@@ -162,8 +159,8 @@ def observations(raw: Raw) -> str:
     return markdown(["observation", *protocol.KERNELS], zip(said, *columns, strict=True))
 
 
-def losses(raw: Raw) -> str:
-    """Return the table of losses, each at its best pair, with the floor of the metrics, as Table 1 of the paper."""
+def losses(raw: Grid) -> str:
+    """Return the table of losses at their best pairs, like Table 1 of the paper, and the floor of the metrics."""
     rows = []
     for chosen in QUESTIONS["losses"].settings:
         tried, pair = raw.over_pairs(chosen), raw.best_pair(chosen)
@@ -174,20 +171,20 @@ def losses(raw: Raw) -> str:
     return markdown(["loss", "lr of D / G", *MEASURED, "pairs that failed"], rows)
 
 
-def choices(raw: Raw, head: Sequence[str], settings: Mapping[tuple[str, ...], Group]) -> str:
-    """Return what is measured of settings of the repulsive loss, by their first cells."""
+def choices(raw: Grid, head: Sequence[str], settings: Mapping[tuple[str, ...], Group]) -> str:
+    """Return the table of settings of the repulsive loss, by their first cells."""
     rows = ([*cells, *measured(raw, raw.over_seeds(chosen))] for cells, chosen in settings.items())
     return markdown([*head, *MEASURED], rows)
 
 
-def milliseconds(raw: Raw) -> Mapping[Group, tuple[float, float | None]]:
-    """Return the CPU time of an iteration by setting, and the share of it for the losses if that was measured."""
+def milliseconds(raw: Grid) -> Mapping[Group, tuple[float, float | None]]:
+    """Return the CPU time of an iteration by setting, and the share of the losses in it if that was measured."""
     lines = read_lines(raw.path / COSTS, settings=dict, milliseconds=float)
     return {tuple(line["settings"].items()): (line["milliseconds"], line["share_of_loss"]) for line in lines}
 
 
-def costs(raw: Raw) -> str:
-    """Return what an iteration costs with each loss, and how much of it is the loss."""
+def costs(raw: Grid) -> str:
+    """Return the table of the cost of an iteration with each loss, and of the share of the loss."""
     rows = []
     for chosen, (cost, of_loss) in milliseconds(raw).items():
         named = ", ".join([chosen[0][1], *map(" ".join, chosen[1:])])
@@ -195,31 +192,31 @@ def costs(raw: Raw) -> str:
     return markdown(["loss", "CPU ms an iteration", "share of the loss"], rows or [["-"] * 3])
 
 
-def updates(raw: Raw) -> str:
-    """Return simultaneous beside alternating updates, after as many iterations and after as much time."""
+def updates(raw: Grid) -> str:
+    """Return the table of simultaneous and alternating updates, after as many iterations and in equal time."""
     known, rows = {chosen: cost for chosen, (cost, _) in milliseconds(raw).items()}, []
     for chosen in QUESTIONS["updates"].settings:
         found = raw.over_seeds(chosen)
-        at_end, *_, seeds = measured(raw, found)
+        at_end, *_, known_seeds = measured(raw, found)
         cells = ["-", at_end, "-", "-"]
         if chosen in known:
-            # What the fastest needs for all its iterations is the time that all have.
+            # Equal time is the time that the faster kind of updates needs for all iterations.
             alike = [known[each] for each in QUESTIONS["updates"].settings if each[0] == chosen[0] and each in known]
             iterations = protocol.ITERATIONS * (min(alike) / known[chosen])
             in_time = shown(each.fid_at(iterations) for each in found if not each.diverged)
             cells = [f"{known[chosen]:.1f}", at_end, f"{iterations:,.0f}", in_time]
-        rows.append([chosen[0][1], dict(chosen).get("updates", "simultaneous"), *cells, seeds])
+        rows.append([chosen[0][1], dict(chosen).get("updates", "simultaneous"), *cells, known_seeds])
     head = ["loss", "updates", "CPU ms an iteration", f"FID after {protocol.ITERATIONS:,} iterations"]
     return markdown([*head, "iterations in equal time", "FID in equal time", "seeds"], rows)
 
 
-TABLES: Mapping[str, Callable[[Raw], str]] = {
+TABLES: Mapping[str, Callable[[Grid], str]] = {
     "losses": losses,
     "claims": claims,
     "lambda": lambdas,
     "observations": observations,
     "scores": lambda raw: choices(raw, ["scores"], {(str(each),): setting("mmd-rep", scores=each) for each in SCORES}),
-    # PICO beside the norm of the reshaped matrix, constant by constant.
+    # PICO and the norm of the reshaped matrix, with the same constants.
     "norms": lambda raw: choices(raw, ["C", "norm"], {(f"{c:.3g}", n): normed(n, c) for c in SCALES for n in NORMS}),
     "updates": updates,
     "costs": costs,

@@ -7,7 +7,6 @@ import math
 import re
 import shutil
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,18 +14,20 @@ from typing import Any
 
 import pytest
 import study
+import training
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from stubs import EVALUATE, TRAIN
 from studies import logs, pictures, protocol, tables
-from studies.logs import Raw
+from studies.logs import Grid
 from studies.protocol import Question, setting
 from sweeps.runs import Group, Recipe, Run
 from sweeps.runs import write as write_record
+from trained import refusal
 from training.settings import read
-from wang2019 import losses
+from wang2019.losses import MMD
 from wang2019.presets import PRESETS, resolved
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -59,12 +60,8 @@ def test_the_training_script_knows_all_runs_and_no_two_are_the_same_training():
     settings = [resolved(read(PRESETS, "x", ["fashion-mnist", *recipe.training(run)[2:]])) for run in runs]
     assert {each.iterations for each in settings} == {protocol.ITERATIONS}
     # What decides a training is the kernel and not the name of the loss.
-    trainings = {str({**asdict(each), "loss": protocol.MMD.get(each.loss, (each.loss,))[0]}) for each in settings}
+    trainings = {str({**asdict(each), "loss": MMD.get(each.loss, (each.loss,))[0]}) for each in settings}
     assert len(trainings) == len(runs) == 114
-
-
-def test_kernels_and_lambdas_are_those_of_the_losses():
-    assert {name: (kernel.__name__, lambda_) for name, (kernel, lambda_) in losses.MMD.items()} == protocol.MMD
 
 
 def test_a_setting_has_one_name_however_it_is_asked_for():
@@ -79,11 +76,11 @@ def test_a_setting_has_one_name_however_it_is_asked_for():
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Raw:
-    return Raw(tmp_path / "raw", protocol.PAIRS, protocol.SEEDS)
+def raw(tmp_path: Path) -> Grid:
+    return Grid(tmp_path / "raw", protocol.PAIRS, protocol.SEEDS)
 
 
-def write(raw: Raw, run: Run, fid: float, *, coverage: float = 1.0) -> None:
+def write(raw: Grid, run: Run, fid: float, *, coverage: float = 1.0) -> None:
     """Write the raw log of a run that has an FID at all checkpoints; it diverges if that is inf."""
     diverged, metrics = fid == math.inf, {"fid": fid, "kid_mean": fid / 100, "class_coverage": coverage}
     of_kernel = {} if run.group[0][1] in ("non-saturating", "hinge") else {"k_rr": 0.5, "k_rf": 0.2, "k_ff": 0.8}
@@ -96,19 +93,19 @@ def write(raw: Raw, run: Run, fid: float, *, coverage: float = 1.0) -> None:
     raw.log(run).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def write_grid(raw: Raw, chosen: Group, fids: Sequence[float]) -> None:
+def write_grid(raw: Grid, chosen: Group, fids: Sequence[float]) -> None:
     """Write the raw logs of the first seed for all pairs."""
     for pair, fid in zip(protocol.PAIRS, fids, strict=True):
         write(raw, Run(chosen, pair, 0), fid)
 
 
-def write_seeds(raw: Raw, chosen: Group, fids: Sequence[float], **more: float) -> None:
+def write_seeds(raw: Grid, chosen: Group, fids: Sequence[float], **more: float) -> None:
     """Write the raw logs of the seeds at the best pair, as many as there are."""
     for seed, fid in zip(protocol.SEEDS, fids, strict=False):
         write(raw, Run(chosen, BEST, seed), fid, **more)
 
 
-def write_loss(raw: Raw, loss: str, fids: Sequence[float]) -> None:
+def write_loss(raw: Grid, loss: str, fids: Sequence[float]) -> None:
     """Write the raw logs of a loss: at the best pair with some seeds, and at the other pairs."""
     write_grid(raw, setting(loss), [30.0] * 4)
     write_seeds(raw, setting(loss), fids)
@@ -133,7 +130,7 @@ def rows(table: str) -> list[list[str]]:
     ],
 )
 def test_a_raw_log_has_all_that_is_known_of_a_run_that_is_through_and_is_written_once(
-    ended: dict[str, str], exported: bool, raw: Raw, tmp_path: Path
+    ended: dict[str, str], exported: bool, raw: Grid, tmp_path: Path
 ):
     run, recipe = Run(setting("hinge"), BEST, 0), Recipe("s", tmp_path, Path("t.py"), evaluate="--all")
     folder, record = tmp_path / run.name, recipe.fresh(run) | {"iteration": 3} | ended
@@ -164,7 +161,7 @@ def test_a_raw_log_has_all_that_is_known_of_a_run_that_is_through_and_is_written
 def test_the_best_pair_is_that_of_the_first_seed_when_all_pairs_are_known(
     tmp_path_factory: pytest.TempPathFactory, fids: list[float]
 ):
-    raw, chosen = Raw(tmp_path_factory.mktemp("raw"), protocol.PAIRS, protocol.SEEDS), setting("hinge")
+    raw, chosen = Grid(tmp_path_factory.mktemp("raw"), protocol.PAIRS, protocol.SEEDS), setting("hinge")
     write_grid(raw, chosen, fids)
     best = protocol.PAIRS[fids.index(3.0)]
     assert raw.best_pair(chosen) == best
@@ -216,7 +213,7 @@ def test_the_claims_are_of_runs_of_the_study():
     assert len({(better[0], worse[0]) for better, _, worse, _ in tables.CLAIMS}) == len(tables.CLAIMS) == 13
 
 
-def test_the_table_of_claims_has_numbers_and_verdicts(raw: Raw):
+def test_the_table_of_claims_has_numbers_and_verdicts(raw: Grid):
     for loss, fids in {
         "mmd-rep": [3.0, 4.0, 5.0],
         "mmd-rbf": [6.0, 7.0, 8.0],
@@ -244,7 +241,7 @@ def test_the_table_of_claims_has_numbers_and_verdicts(raw: Raw):
     assert rows(tables.claims(raw))[-1][2:] == ["4.00 ± 1.00", "9.00 ± 1.00", "-5.00 ± 0.82", "holds"]
 
 
-def test_tables_say_what_failed_and_what_is_open(raw: Raw):
+def test_tables_say_what_failed_and_what_is_open(raw: Grid):
     write_grid(raw, setting("mmd-rep"), [math.inf, 3.0, 40.5, 39.0])
     write_seeds(raw, setting("mmd-rep"), [3.0, 4.0, 5.0], coverage=0.9)
     write(raw, Run(setting("hinge"), BEST, 0), 50.0)
@@ -272,14 +269,14 @@ def test_tables_say_what_failed_and_what_is_open(raw: Raw):
 # Pictures
 
 
-def drawn(name: str, raw: Raw) -> Any:
+def drawn(name: str, raw: Grid) -> Any:
     """Return the figure of a picture."""
     figure = pytest.importorskip("matplotlib.figure").Figure()
     pictures.PICTURES[name][0](figure, raw)
     return figure
 
 
-def test_curves_are_means_over_seeds_with_all_seeds_in_the_band(raw: Raw):
+def test_curves_are_means_over_seeds_with_all_seeds_in_the_band(raw: Grid):
     write_loss(raw, "hinge", [3.0, 4.0, 8.0])
     write_loss(raw, "smmd", [20.0, 6.0, math.inf])
     cost = {"settings": {"loss": "hinge"}, "milliseconds": 50.0, "share_of_loss": None}
@@ -301,7 +298,7 @@ def test_curves_are_means_over_seeds_with_all_seeds_in_the_band(raw: Raw):
     assert means == [pytest.approx([value] * 3) for value in (0.5, 0.2, 0.8)]
 
 
-def test_samples_are_the_first_images_of_each_sheet(raw: Raw):
+def test_samples_are_the_first_images_of_each_sheet(raw: Grid):
     write_loss(raw, "hinge", [3.0])
     path, side = raw.sheet(Run(setting("hinge"), BEST, 0)), pictures.SIDE
     path.parent.mkdir()
@@ -398,7 +395,7 @@ def test_a_report_is_refused_if_a_log_is_damaged_or_missing(
 
 
 def test_a_partial_report_can_be_made_of_few_logs_and_without_what_draws(
-    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    raw: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     write_loss(raw, "mmd-rep", [3.0])
     words = ["report", f"--raw={raw.path}", f"--root={tmp_path}", "--partial"]
@@ -410,9 +407,8 @@ def test_a_partial_report_can_be_made_of_few_logs_and_without_what_draws(
     (tmp_path / "README.md").write_text(PLACE, encoding="utf-8")
     assert study.main(words) == 0
     assert "| mmd-rep | 0.0005 / 0.002 | 3.00 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert study.main(words) == 2
-    assert "the tables are written, but the pictures need matplotlib and Pillow" in capsys.readouterr().err
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    assert refusal(capsys, lambda: study.main(words)).startswith("Not installed: matplotlib. ")
     assert study.main(["report", f"--raw={tmp_path}"]) == 2
     assert "--raw: there are no raw logs of runs in" in capsys.readouterr().err
 
