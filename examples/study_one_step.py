@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # before tyro, so that all missing packages are named at once
     import training  # noqa: F401
@@ -18,12 +17,15 @@ import tyro
 from filelock import FileLock, Timeout
 from studies import one_step as plan
 from studies import one_step_pictures, pictures
-from studies.logs import Raw, rounded
+from studies.logs import Raw, portable, rounded
 from studies.one_step import Trial
 from studies.one_step_tables import FLOOR, TABLES
 from training import checkpoints
 from training.errors import RefusedError, StoppedError
-from training.files import read_json, read_lines, write_lines, write_text
+from training.files import read_lines, write_lines, write_text
+
+if TYPE_CHECKING:
+    from studies.measures import Judge
 
 EXAMPLES = Path(__file__).parent
 SIGNAL = 128
@@ -60,7 +62,7 @@ class Train(Study):
     unseen: Path = Path("runs/classifiers/unseen.pt")
     """classifier that measures the samples, trained by examples/classifier.py and not used in any loss"""
     arms: tuple[str, ...] = ()  # settings to run; by default all
-    seeds: tuple[int, ...] = ()  # seeds to run, by default 0 1 2; choose others with another --raw and --out
+    seeds: tuple[int, ...] = ()  # seeds to run, by default 0 1 2; other seeds need another --raw and --out
     seconds: float | None = None  # CPU seconds of each run; by default those of the study
 
     def do(self) -> int:
@@ -76,7 +78,7 @@ class Train(Study):
         judge = Judge(self.unseen, plan.ENCODER, images=plan.IMAGES, data_root=self.data_root)
         with FileLock(self.locked(FLOOR)):
             if not (self.raw / FLOOR).exists():
-                found = judge.floor(plan.PRESET) | {"provenance": judge.provenance | circumstances()}
+                found = judge.floor(plan.PRESET) | {"provenance": judge.provenance}
                 write_lines(self.raw / FLOOR, [portable(rounded(found))])
         runs = [Trial(arm, seed) for seed in self.seeds or plan.SEEDS for arm in self.arms or plan.ARMS]
         left = 0
@@ -102,7 +104,7 @@ class Train(Study):
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{name}.lock"
 
-    def complete(self, trial: Trial, judge: Any) -> None:  # noqa: ANN401
+    def complete(self, trial: Trial, judge: Judge) -> None:
         """Train and measure a run from its last checkpoint on, and write its raw log."""
         folder, status, message = self.out / trial.name, "finished", ""
         for seconds in (self.seconds,) if self.seconds else plan.ARMS[trial.arm].seconds:
@@ -119,16 +121,13 @@ class Train(Study):
             if checkpoints.iteration_of(path) in plan.MEASURED:
                 self.measure(folder, path, judge, whole=False)
         about = {"arm": trial.arm, "seed": trial.seed, "status": status, "message": message}
-        origin = {"configuration": read_json(folder / "configuration.json"), **judge.provenance, **circumstances()}
-        lines = [{"kind": "run", **about, "settings": plan.options(trial), **origin}]
-        lines += [{"kind": "training", **line} for line in read_lines(folder / "log.jsonl", growing=True)]
-        lines += [{"kind": "evaluation", **line} for line in measured(folder)]
-        write_lines(self.logs.log(trial), [portable(rounded(line)) for line in lines])
+        about |= {"settings": plan.options(trial), **judge.provenance}
+        self.logs.write(trial, about, folder, map(rounded, measured(folder)))
         if trial.seed == plan.SEEDS[0]:
             for path in sorted((folder / "samples").glob("*.png"))[-1:]:
                 self.logs.keep(trial, path)
 
-    def measure(self, folder: Path, path: Path, judge: Any, *, whole: bool) -> None:  # noqa: ANN401
+    def measure(self, folder: Path, path: Path, judge: Judge, *, whole: bool) -> None:
         """Measure a checkpoint unless its measures exist."""
         to = folder / "measured" / f"{path.stem}.jsonl"
         if not to.exists():
@@ -186,20 +185,6 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     """Return the measures of the checkpoints of a run, in their order."""
     paths = sorted((folder / "measured").glob("*.jsonl"))
     return [line for path in paths for line in read_lines(path, iteration=int, cpu_seconds=float, metrics=dict)]
-
-
-def portable(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of a raw log with paths relative to the current folder."""
-    here = json.dumps(f"{Path.cwd()}/")[1:-1]
-    found: dict[str, Any] = json.loads(json.dumps(line).replace(here, ""))
-    return found
-
-
-def circumstances() -> dict[str, Any]:
-    """Return the versions, the machine, the date and the command."""
-    from evaluation import provenance
-
-    return provenance.circumstances("examples/study_one_step.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Run, list and collect the sweeps of Wang et al. (2019) over losses, lambda, the constant C and the scores."""
+"""Run a sweep of Wang et al. (2019), over losses, lambda, the constant C or the number of scores, and collect it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-if __name__ == "__main__":  # before tyro, so that all packages that are missing are named at once
+if __name__ == "__main__":  # before tyro, so that all missing packages are named at once
     import training  # noqa: F401
 
 import tyro
@@ -20,21 +20,22 @@ from training import need
 from training.errors import RefusedError
 from training.files import replacing, write_text
 
-EPILOG = """What follows -- goes to the training script as it is, for example -- --data-root data --iterations 50000.
-Exit status: 0 if all runs are done, 1 if some are not, 2 if this cannot be done, 3 if other processes have the rest."""
+EPILOG = """Arguments after -- are passed to the training script, for example: -- --data-root data --iterations 50000.
+Exit status: 0 if all runs are finished, 1 if some are not, 2 if the command cannot be carried out, 3 if other processes
+have the remaining runs."""
 OWN = {"out", "resume", "seed", "dry-run", *PAIR}
-"""Options of the training script that the sweep gives."""
+"""Options of the training script that the sweep sets."""
 
 
 @dataclass
 class Collect:
-    """Write a table, a summary and a figure of what there is."""
+    """Write a table, a summary and a figure of the results so far."""
 
-    study: tyro.conf.Positional[Literal["table1", "lambda", "constant", "scores"]]  # what is varied
+    study: tyro.conf.Positional[Literal["table1", "lambda", "constant", "scores"]]  # the sweep
     out: Path  # folder of the sweep
-    metric: Literal["fid", "kid_mean"] = "fid"  # what is best; lower is better
-    evaluations: str = "*.json"  # which files of a run's evaluations count; of several, the last by name
-    limit: float | None = None  # where the vertical axis of the figure ends
+    metric: Literal["fid", "kid_mean"] = "fid"  # metric that ranks runs; lower is better
+    evaluations: str = "*.json"  # names of the evaluations that count; of several, the last
+    limit: float | None = None  # upper end of the vertical axis of the figure
 
     def do(self) -> int:
         """Write the files and print the summary."""
@@ -45,74 +46,75 @@ class Collect:
         tables.write_csv(table, rows)
         summary = tables.summary(sweep.meaning, rows, self.metric)
         write_text(page, summary)
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise RefusedError(f"{table} and {page} are written, but the figure needs matplotlib: {error}") from error
+        print(f"{summary}\nRuns: {table}; summary: {page}", flush=True)
+        need("matplotlib")
+        from matplotlib.figure import Figure
+
         figure = Figure(layout="constrained")
         tables.draw(figure, rows, sweep.axis, self.metric, self.limit)
         figure.set_size_inches(11, max(3.9, 0.6 + 2.4 * len(figure.axes)))
         with replacing(picture) as partial:
             figure.savefig(partial, format="png")
-        print(f"{summary}\nRuns: {table}; summary: {page}; figure: {picture}")
+        print(f"Figure: {picture}")
         return 0
 
 
-@dataclass
-class Train:
-    """Train what is not done yet."""
+@dataclass(frozen=True)
+class Train(Recipe):
+    """Run the remaining trainings, and evaluate them if --evaluate is given."""
 
-    recipe: tyro.conf.OmitArgPrefixes[Recipe]
-    losses: str = ""  # in place of those of the sweep, with commas between them
+    losses: str = ""  # losses instead of those of the sweep, separated by commas
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """OPTION=VALUE,... of the training script, in place of the sweep's or besides; no values leave it to the script."""
+    """OPTION=VALUE,...: values of an option of the training script; OPTION= leaves it at the default of the script"""
     pairs: str = ""
-    """Learning rates D/G,... (the paper's 16); best: the pair of each setting that is best with its first seed."""
-    seeds: str = "0"  # with commas between them
-    share: str = "0/1"  # I/N does the I-th of N shares, counted from 0: for the array jobs of a scheduler
-    evaluations: str = "*.json"  # which files of a run's evaluations count; of several, the last by name
+    """learning rates D/G,...; by default the paper's 16 pairs; best: best pair of each setting with its first seed"""
+    seeds: str = "0"  # seeds, separated by commas
+    share: str = "0/1"  # I/N runs share I of N, counted from 0: for array jobs of a scheduler
+    evaluations: str = "*.json"  # names of the evaluations that count; of several, the last
 
     def do(self) -> int:
-        """Bring the chosen runs to their end."""
-        recipe, (runs, mine) = self.recipe, self.runs()
-        for path in (recipe.script, *([] if recipe.evaluate is None else [recipe.evaluator])):
+        """Run the remaining trainings among the chosen ones."""
+        runs, mine = self.runs()
+        for path in (self.script, *([] if self.evaluate is None else [self.evaluator])):
             if not path.is_file():
                 raise RefusedError(f"there is no {path}")
-        where = f"the Ray cluster {recipe.address}" if recipe.address else "this machine"
-        print(f"{count(recipe.out, mine)}; by {recipe.script.name} on {where}, in {recipe.out}", flush=True)
-        # Refuse what the script would refuse, before anything is started.
-        print(f"Asking {recipe.script.name} whether it takes the settings", flush=True)
+        where = f"the Ray cluster {self.address}" if self.address else "this machine"
+        print(f"{self.count(mine)}; by {self.script.name} on {where}, in {self.out}", flush=True)
+        # Settings that the script would refuse are refused before the first training. Runs differ in their options if a
+        # sweep has several grids.
+        print(f"Checking the settings with {self.script.name}", flush=True)
         for each in {tuple(run.settings): run for run in reversed(runs)}.values():
-            dry = subprocess.run(recipe.training(each, "--dry-run"), capture_output=True, text=True)
+            dry = subprocess.run(self.training(each, "--dry-run"), capture_output=True, text=True)
             if dry.returncode:
-                raise RefusedError(f"{recipe.script.name} refuses {each.name}: {dry.stderr.strip()}")
+                raise RefusedError(f"{self.script.name} refuses {each.name}: {dry.stderr.strip()}")
         for each in runs:
-            if record(recipe.out / each.name) is None:
-                write(recipe.out / each.name, recipe.fresh(each))
-        if all(map(recipe.is_done, mine)):
+            if record(self.out / each.name) is None:
+                write(self.out / each.name, self.fresh(each))
+        if all(map(self.is_done, mine)):
             return 0
         need("ray")
         print("Starting Ray, which can take a minute", flush=True)
         from sweeps import tuning
 
-        ended = tuning.do(recipe, mine)
-        print(f"{count(recipe.out, mine)}{'; the same command goes on with what is left' if ended else ''}", flush=True)
+        # Ray copies the recipe to its processes, which do not need the options of this script.
+        ended = tuning.do(Recipe(**{each.name: getattr(self, each.name) for each in fields(Recipe)}), mine)
+        print(f"{self.count(mine)}{'; the same command continues' if ended else ''}", flush=True)
         return ended
 
     def runs(self) -> tuple[list[Run], list[Run]]:
-        """Return the runs that all shares have together, and those of this one."""
-        if self.recipe.study not in SWEEPS:
-            raise RefusedError(f"expected one of {', '.join(SWEEPS)}, got {self.recipe.study}")
-        sweep, vary = SWEEPS[self.recipe.study], {}
+        """Return the runs of all shares, and the runs of this share."""
+        if self.study not in SWEEPS:
+            raise RefusedError(f"expected one of {', '.join(SWEEPS)}, got {self.study}")
+        sweep, vary = SWEEPS[self.study], {}
         for words in (*self.vary, *([f"loss={self.losses}"] if self.losses else [])):
             option, equals, values = words.partition("=")
             if not option or not equals:
                 raise RefusedError(f"--vary: expected OPTION=VALUE,..., got {words}")
             vary[option] = values.split(",") if values else []
-        given = {word.removeprefix("--").partition("=")[0] for word in self.recipe.options if word.startswith("--")}
+        given = {word.removeprefix("--").partition("=")[0] for word in self.options if word.startswith("--")}
         varied = {option for grid in (*sweep.grids, vary) for option in grid}
         if decided := OWN & {*vary, *given} | varied & given:
-            raise RefusedError(f"--{min(decided)} is given by the sweep; see --vary, --pairs and --seeds")
+            raise RefusedError(f"--{min(decided)} is set by the sweep; see --vary, --pairs and --seeds")
         if not re.fullmatch(r"\d+(,\d+)*", self.seeds):
             raise RefusedError(f"--seeds: expected whole numbers >= 0, got {self.seeds}")
         if not re.fullmatch(r"(best|[^/,]+/[^/,]+(,[^/,]+/[^/,]+)*)?", self.pairs):
@@ -126,11 +128,11 @@ class Train:
         return runs, runs[int(share[1]) :: int(share[2])]
 
     def best(self) -> dict[Group, Pair]:
-        """Return the best pair of each setting with a result for all pairs of its first seed."""
+        """Return the best pairs of the settings with results for all pairs of their first seed."""
         found = {}
-        for group, rows in tables.groups(tables.rows_of(self.recipe.study, self.recipe.out, self.evaluations)).items():
-            first, pair = tables.first_seed(rows), tables.best(rows, self.recipe.metric)
-            if pair and all(self.recipe.metric in row.metrics or row.status == "diverged" for row in first):
+        for group, rows in tables.groups(tables.rows_of(self.study, self.out, self.evaluations)).items():
+            first, pair = tables.first_seed(rows), tables.best(rows, self.metric)
+            if pair and all(self.metric in row.metrics or row.status == "diverged" for row in first):
                 found[group] = pair
             else:
                 settings = ",".join(map("=".join, group))
@@ -139,36 +141,35 @@ class Train:
             raise RefusedError("--pairs best: there are no settings with a result for all pairs of their first seed")
         return found
 
+    def count(self, runs: Sequence[Run]) -> str:
+        """Return the number of runs, and of those with each status."""
+        return f"{len(runs)} runs: {tables.counted(status(self.out / each.name) for each in runs)}"
+
 
 class List(Train):
-    """List the chosen runs, and how far they are."""
+    """List the chosen runs and their progress."""
 
     def do(self) -> int:
-        """Print a line for each."""
+        """Print a line for each run."""
         _, mine = self.runs()
         for each in mine:
-            folder = self.recipe.out / each.name
+            folder = self.out / each.name
             print(f"{status(folder):11} {last_line(folder)['iteration']:>9,}  {each.name}")
-        print(count(self.recipe.out, mine))
+        print(self.count(mine))
         return 0
 
 
-def count(out: Path, runs: Sequence[Run]) -> str:
-    """Say how many runs are how far."""
-    return f"{len(runs)} runs: {tables.counted(status(out / each.name) for each in runs)}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says, and return the exit status."""
+    """Run the command in the arguments, and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     end = words.index("--") if "--" in words else len(words)
     commands: dict[str, Any] = {"run": Train, "list": List, "collect": Collect}
     try:
         command = tyro.extras.subcommand_cli_from_dict(commands, args=words[:end], description=f"{__doc__}\n\n{EPILOG}")
         if isinstance(command, Train):
-            recipe, options = command.recipe, tuple(words[end + 1 :])
-            script = recipe.script if recipe.script.suffix == ".py" else EXAMPLES / f"{recipe.script}.py"
-            command.recipe = replace(recipe, out=recipe.out.absolute(), script=script.absolute(), options=options)
+            script = command.script if command.script.suffix == ".py" else EXAMPLES / f"{command.script}.py"
+            options = tuple(words[end + 1 :])
+            command = replace(command, out=command.out.absolute(), script=script.absolute(), options=options)
         return command.do()
     except (RefusedError, OSError) as error:
         print(f"sweep.py: error: {error}", file=sys.stderr)

@@ -6,13 +6,15 @@ A log has one line `run` (settings, end, configuration), lines `training` (those
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from studies.one_step import Trial
 from sweeps.runs import Group, Pair, Recipe, Run, record
 from training.errors import RefusedError
 from training.files import read_json, read_lines, replacing, write_lines
@@ -68,15 +70,7 @@ def read(path: Path) -> Outcome:
     return Outcome(diverged, found["training"], {line["iteration"]: line for line in found["evaluation"]})
 
 
-class Named(Protocol):
-    """A run with a name, which is that of its folder and of its raw log."""
-
-    @property
-    def name(self) -> str:
-        """The name."""
-
-
-N = TypeVar("N", bound=Named)
+R = TypeVar("R", Run, Trial)
 
 
 @dataclass(frozen=True)
@@ -85,19 +79,26 @@ class Raw:
 
     path: Path
 
-    def log(self, run: Named) -> Path:
+    def log(self, run: Run | Trial) -> Path:
         """Return the path of a run's log."""
         return self.path / f"{run.name}.jsonl"
 
-    def sheet(self, run: Named) -> Path:
+    def sheet(self, run: Run | Trial) -> Path:
         """Return the path of a run's samples."""
         return self.path / "sheets" / f"{run.name}.png"
 
-    def known(self, runs: Iterable[N]) -> dict[N, Outcome]:
+    def known(self, runs: Iterable[R]) -> dict[R, Outcome]:
         """Return the outcomes of the runs that have a log."""
         return {run: read(self.log(run)) for run in runs if self.log(run).exists()}
 
-    def keep(self, run: Named, samples: Path) -> None:
+    def write(self, run: Run | Trial, about: Line, folder: Path, evaluations: Iterable[Line]) -> None:
+        """Write the log of a run with the folder of its training."""
+        about = portable({**about, "configuration": read_json(folder / "configuration.json")})
+        training = read_lines(folder / "log.jsonl", growing=True, iteration=int)
+        of_kind = {"run": [about], "training": map(rounded, training), "evaluation": evaluations}
+        write_lines(self.log(run), [{"kind": kind, **line} for kind, lines in of_kind.items() for line in lines])
+
+    def keep(self, run: Run | Trial, samples: Path) -> None:
         """Copy a sheet of samples."""
         with replacing(self.sheet(run)) as partial:
             partial.write_bytes(samples.read_bytes())
@@ -131,18 +132,15 @@ class Grid(Raw):
         folder, found = recipe.out / run.name, record(recipe.out / run.name)
         if self.log(run).exists() or found is None or not recipe.is_done(run):
             return False
-        configuration = read_json(folder / "configuration.json")
-        lines = [{"kind": "run", **{name: found[name] for name in OF_RUN}, "configuration": configuration}]
-        log = read_lines(folder / "log.jsonl", growing=True, iteration=int)
-        lines += [{"kind": "training", **rounded(line)} for line in log]
+        evaluations: list[dict[str, Any]] = []
         for path in sorted((folder / "evaluations").glob("*.json")):
             result = read_json(path, metrics=dict, provenance=dict, class_shares=dict)
             origin, shares = result["provenance"], result["class_shares"]["measured"]
-            at = {"kind": "evaluation", "iteration": origin["checkpoint"]["iteration"]}
-            lines.append({**at, "metrics": result["metrics"], "class_shares": shares})
-        if lines[-1]["kind"] == "evaluation":  # the provenance of all evaluations is equal, except for the checkpoint
-            lines[-1]["provenance"] = {name: origin[name] for name in ORIGIN}
-        write_lines(self.log(run), lines)
+            at = origin["checkpoint"]["iteration"]
+            evaluations.append({"iteration": at, "metrics": result["metrics"], "class_shares": shares})
+        if evaluations:  # the provenance of all evaluations is equal, except for the checkpoint
+            evaluations[-1]["provenance"] = {name: origin[name] for name in ORIGIN}
+        self.write(run, {name: found[name] for name in OF_RUN}, folder, evaluations)
         return True
 
 
@@ -151,6 +149,13 @@ def seeds(found: Sequence[Outcome], planned: Sequence[int]) -> str:
     diverged = sum(each.diverged for each in found)
     known = f"{len(found)}" if len(found) == len(planned) else f"{len(found)} of {len(planned)}"
     return known + (f", {diverged} diverged" if diverged else "")
+
+
+def portable(line: Line) -> dict[str, Any]:
+    """Return a line of a raw log with paths relative to the current folder."""
+    here = json.dumps(f"{Path.cwd()}/")[1:-1]
+    found: dict[str, Any] = json.loads(json.dumps(line).replace(here, ""))
+    return found
 
 
 def rounded(value: Any) -> Any:  # noqa: ANN401

@@ -51,13 +51,14 @@ class Judge:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """All that determines the numbers."""
+        """All that determines the numbers, with versions, machine, date and command."""
         return {
             "unseen": self._unseen.provenance,
             "encoder": {"name": self._encoder.name, "sha256": provenance.digest_of_network(self._encoder)},
             "images": {"measured": self._images, "real": self._images, "split": "test"},
             "seed_of_measures": SEED,
             "kid": {"subsets": metrics.SUBSETS, "subset_size": min(metrics.SUBSET_SIZE, self._images)},
+            **provenance.circumstances("examples/study_one_step.py"),
         }
 
     def checkpoint(self, path: Path, *, whole: bool) -> dict[str, Any]:

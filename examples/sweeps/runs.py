@@ -1,4 +1,4 @@
-"""Which runs a sweep has, how they are done, and how far each is by what lies in its folder; nothing here needs Ray."""
+"""The runs of a sweep, the commands that do them, and the progress of each by the files in its folder; without Ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 from training.errors import RefusedError
@@ -22,34 +22,34 @@ EXAMPLES = Path(__file__).parents[1]
 Value = str | int | float
 Grid = Mapping[str, tuple[Value, ...]]
 Group = tuple[tuple[str, str], ...]
-"""Options of a training script with their values, without learning rates and seed."""
+"""Options of a training script with their values, except learning rates and seed."""
 Pair = tuple[str, str]
 """Learning rates of D and of G."""
 PAIR = ("lr-discriminator", "lr-generator")
 Status = Literal["missing", "interrupted", "running", "finished", "diverged", "stopped", "failed"]
-"""How far a run is; `stopped` by the scheduler, which had seen better ones. Records have `missing` before the end."""
+"""The progress of a run. `stopped` is due to the scheduler. The record of a run has `missing` until the run ends."""
 Record = dict[str, Any]
-"""What is noted of a run: `study`, `script`, `settings`, `options`, `status`, `message`, `iteration`, `evaluated`."""
+"""The record of a run: `study`, `script`, `settings`, `options`, `status`, `message`, `iteration`, `evaluated`."""
 
 DIVERGED = re.compile(r"^Stopped at iteration ([\d,]+), where .*", re.MULTILINE)
-"""How a training script says that a number is not finite any more, and ends with status 1."""
+"""The message of a training script that ends with status 1 since a number is not finite."""
 INTERRUPTED = (129, 130, 143)
-"""Exit statuses of a training that SIGHUP, SIGINT or SIGTERM has stopped, after it has saved."""
+"""Exit statuses of a training after SIGHUP, SIGINT or SIGTERM."""
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
-"""Of D and of G in Section 5.1 of Wang et al. (2019), 16 pairs in all."""
+"""Learning rates of D and of G in Section 5.1 of Wang et al. (2019), 16 pairs in all."""
 TOTAL_SCALES = (16, 32, 64, 128, 256)
-"""C^K as the authors count the constant C of all K layers."""
+"""C^K, which the authors give for K layers with the constant C."""
 LOSSES: Grid = {"loss": ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b")}
 FOUR: Grid = {"loss": ("hinge", "mmd-rbf", "mmd-rep", "mmd-rep-b")}
 LAMBDAS: Grid = {"loss": ("mmd-rep", "mmd-rep-b"), "lambda": (-1, -0.5, 0, 0.5, 1, 2)}
 SCORES: Grid = {"loss": ("mmd-rep",), "total-scale": TOTAL_SCALES, "scores": (1, 4, 16, 64, 256)}
-# With the norm of the reshaped matrix (PIM) the authors ran one constant, and do not say which.
+# With the norm of the reshaped matrix (PIM), the authors ran a single constant, which they do not give.
 CONSTANTS = ({**FOUR, "normalisation": ("pico",), "total-scale": TOTAL_SCALES}, {**FOUR, "normalisation": ("matrix",)})
 
 
 class Sweep(NamedTuple):
-    """What a sweep varies besides the learning rates: all combinations of each grid, drawn along an axis."""
+    """A sweep over all combinations of each grid. Its figure has the options `axis` along the horizontal axis."""
 
     meaning: str
     grids: tuple[Grid, ...]
@@ -65,7 +65,7 @@ SWEEPS: Mapping[str, Sweep] = {
 
 
 class Run(NamedTuple):
-    """One training, told by the values of all options that the sweep decides."""
+    """One training, identified by the options that the sweep sets."""
 
     group: Group
     pair: Pair
@@ -78,18 +78,18 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of its folder, the same in every sweep with these settings."""
+        """The name of the folder, which depends on the settings only."""
         return ",".join(f"{option}={value}" for option, value in self.settings.items())
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> Run:
-        """Return the run of some settings."""
+        """Return the run with the given settings."""
         group = tuple(item for item in settings.items() if item[0] not in (*PAIR, "seed"))
         return cls(group, (settings[PAIR[0]], settings[PAIR[1]]), int(settings["seed"]))
 
 
 def text(value: Value) -> str:
-    """Return the same text for all ways to write a number; a word that cannot be in the name of a folder is refused."""
+    """Return one spelling of each number; refuse words that the name of a folder cannot contain."""
     try:
         number = float(value)
     except ValueError:
@@ -108,14 +108,14 @@ def plan(
     """Return the runs of a sweep, seed after seed.
 
     Args:
-        sweep: what to run.
-        vary: values in place of those of the sweep, or of more options; an option without any is left out.
-        pairs: learning rates for all settings (the paper's 16 if there are none), or by setting; others are left out.
-        seeds: seeds that everything is run with.
+        sweep: the sweep.
+        vary: values that replace those of the sweep, or of further options; an option without values is left out.
+        pairs: pairs for all settings, by default the paper's 16; or a pair by setting, without the other settings.
+        seeds: seeds of all settings.
     """
     runs: dict[Run, None] = {}
     for seed, grid in itertools.product(seeds, sweep.grids):
-        # Sorted, so that names do not depend on the order in which somebody thought of the options.
+        # Sorted, so that names do not depend on the order of the options.
         varied = {option: values for option, values in {**grid, **dict(sorted(vary.items()))}.items() if values}
         for values in itertools.product(*varied.values()):
             group = tuple((option, text(value)) for option, value in zip(varied, values, strict=True))
@@ -129,30 +129,31 @@ def plan(
 
 @dataclass(frozen=True)
 class Recipe:
-    """How and where the runs of a sweep are done, and from which records nothing is left to do."""
+    """How the runs are trained and evaluated."""
 
-    study: tyro.conf.Positional[str]  # what is varied: table1, lambda, constant or scores
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar=f"{{{','.join(SWEEPS)}}}")]  # the sweep
     out: Path  # folder of the sweep
-    script: Path = EXAMPLES / "dcgan_cifar10.py"  # training script; a name without .py is one of examples/
-    evaluate: str | None = None  # evaluate finished runs with these options, one string
+    script: Path = Path("dcgan_cifar10")  # training script: its name in examples/, or its path
+    evaluate: str | None = None
+    """evaluate finished runs by evaluate.py with these options, given as one string"""
     rungs: tuple[int, ...] = ()
-    """Evaluate runs after these iterations too, each three times the one before, and stop the worse two thirds."""
-    retry: bool = False  # train again what diverged or was stopped
-    jobs: int | None = None  # runs side by side; by default as many as there are cores and GPUs for
+    """iterations after which the worse two thirds of the runs are stopped, each three times the previous one"""
+    retry: bool = False  # train again the runs that diverged or were stopped
+    jobs: int | None = None  # number of runs at a time; by default as many as there are cores and GPUs for
     cpus: float = 1.0  # cores of each run
-    gpus: float | None = None  # GPUs of each run, may be a part of one; by default one if there are any
-    address: str | None = None  # of a Ray cluster, or auto; by default, this machine is one
-    metric: Literal["fid", "kid_mean"] = "fid"  # what is best; lower is better
-    options: tyro.conf.Suppress[tuple[str, ...]] = ()  # of the training script, the same for all runs
-    directory: tyro.conf.Suppress[Path] = field(default_factory=Path.cwd)  # where the commands run
+    gpus: float | None = None  # GPUs of each run, such as 0.5; by default 1 if there are GPUs
+    address: str | None = None  # address of a Ray cluster, or auto; by default one is started on this machine
+    metric: Literal["fid", "kid_mean"] = "fid"  # metric that ranks runs; lower is better
+    options: tyro.conf.Suppress[tuple[str, ...]] = ()  # of the training script, for all runs
+    directory: tyro.conf.Suppress[Path] = field(default_factory=Path.cwd)  # working directory of the commands
 
     @property
     def evaluator(self) -> Path:
-        """The script that evaluates, beside the one that trains."""
+        """The script that evaluates, in the folder of the script that trains."""
         return self.script.with_name("evaluate.py")
 
     def training(self, run: Run, *more: str) -> list[str]:
-        """Return the command that trains."""
+        """Return the command that trains a run."""
         settings = [f"--{option}={value}" for option, value in run.settings.items()]
         return [sys.executable, str(self.script), *self.options, *settings, *more]
 
@@ -166,17 +167,17 @@ class Recipe:
         found, again = record(self.out / run.name), ("missing", "failed", *("diverged", "stopped") * self.retry)
         if found is None or found["status"] in again:
             return None
-        # With other options than before, the script knows whether it can go on.
+        # With changed options, the script decides whether it can continue.
         return found if (found["script"], found["options"]) == (self.script.stem, [*self.options]) else None
 
     def is_done(self, run: Run) -> bool:
-        """Return whether a run has come to its end, and was evaluated if that is asked for."""
+        """Return whether a run has ended, and was evaluated if the recipe evaluates."""
         found = self.known(run)
         return found is not None and (found["status"] != "finished" or self.evaluate in (None, found.get("evaluated")))
 
 
 def record(folder: Path) -> Record | None:
-    """Return the record of the run in a folder, or None if there is none yet."""
+    """Return the record of the run in a folder, or None without a record."""
     path = folder / "run.json"
     if not path.exists():
         return None
@@ -192,12 +193,12 @@ def write(folder: Path, found: Record) -> None:
 
 
 def status(folder: Path) -> Status:
-    """Return how far the run in a folder is; it is running while a training holds its lock."""
+    """Return the status of the run in a folder, which is running while a training holds its lock."""
     lock = folder / "training.lock"
     if lock.exists():
         with lock.open("rb") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who look do not see each other
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, since another sweep may look too
             except BlockingIOError:
                 return "running"
     known = (record(folder) or {}).get("status", "missing")
@@ -205,7 +206,7 @@ def status(folder: Path) -> Status:
 
 
 def understood(fresh: Record, ended: int, output: str, iteration: int) -> Record:
-    """Return the record of a training by its exit status and its words; after a signal, it can go on."""
+    """Return the record of a training by its exit status and output; after a signal, the training can continue."""
     if ended in INTERRUPTED:
         return fresh
     if not ended:
@@ -216,17 +217,17 @@ def understood(fresh: Record, ended: int, output: str, iteration: int) -> Record
 
 
 def failure(what: str, ended: int, output: str) -> str:
-    """Say how something failed, with the last lines of its output."""
+    """Return the message about a failure, with the last lines of the output."""
     return "\n    ".join([f"{what} failed with status {ended}:", *output.splitlines()[-10:]])
 
 
 def last_line(folder: Path) -> dict[str, Any]:
-    """Return the last line of the log, which may be a little farther than the last checkpoint."""
+    """Return the last line of the log, which may be later than the last checkpoint."""
     return [{"iteration": 0}, *read_lines(folder / "log.jsonl", growing=True, iteration=int)][-1]
 
 
 def evaluation(folder: Path, iteration: int, pattern: str = "*.json") -> tuple[str, dict[str, float]]:
-    """Return name and finite metrics of the evaluation of an iteration, the last by name if there are several."""
+    """Return name and finite metrics of the evaluation of an iteration, the last name if there are several."""
     for path in sorted((folder / "evaluations").glob(pattern), reverse=True):
         found = read_json(path, metrics=dict, provenance=dict)
         if found["provenance"].get("checkpoint", {}).get("iteration", iteration) == iteration:

@@ -1,4 +1,4 @@
-"""What has come of the runs of a sweep: a row for each, each setting at its best pair of learning rates, and bars."""
+"""The results of a sweep: a row for each run, a summary of each setting at its best pair, and a figure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEADINGS = {"fid": "FID", "kid_mean": "KID", "inception_score_mean": "IS", "ms_ssim": "MS-SSIM"}
-"""What metrics are called, unless as they are."""
+"""Headings of metrics, by default their names."""
 MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
-"""Colours of bars by the learning rate of D; their shade is that of G."""
+"""Colours of bars by the learning rate of D, with shades by that of G."""
 SIGNS = {"x": "x: diverged", "^": "triangle: above the axis", ".": "dot: no result yet"}
 
 
 class Row(NamedTuple):
-    """A run and how far it is; it has the metrics of its last state if it is finished."""
+    """A run and its progress, with the metrics of its last state if it is finished."""
 
     run: Run
     status: Status
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def rows_of(study: str, out: Path, evaluations: str) -> list[Row]:
-    """Return all runs of a sweep in a folder, in the order of its values, then of learning rates and seeds."""
+    """Return all runs of a sweep in a folder, in the order of the sweep, then of learning rates and seeds."""
     rows, listed = [], [str(value) for grid in SWEEPS[study].grids for values in grid.values() for value in values]
     for folder in out.glob("*/"):
         found = record(folder)
@@ -57,13 +57,13 @@ def rows_of(study: str, out: Path, evaluations: str) -> list[Row]:
 
 
 def spread(values: Iterable[float]) -> tuple[float, float | None] | None:
-    """Return mean and standard deviation, which one value does not have; None of no values."""
+    """Return mean and standard deviation, which is None for one value; return None without values."""
     listed = list(values)
     return (statistics.fmean(listed), statistics.stdev(listed) if len(listed) > 1 else None) if listed else None
 
 
 def shown(values: Iterable[float], digits: int | None = None) -> str:
-    """Return the mean ± the standard deviation of values, with two digits after the point or, below 1, with four."""
+    """Return mean ± standard deviation with two digits after the point, or with four if the mean is below 1."""
     mean, deviation = spread(values) or (math.nan, None)
     digits = digits if digits is not None else 2 if abs(mean) >= 1 else 4
     end = "" if deviation is None else f" ± {deviation:.{digits}f}"
@@ -71,7 +71,7 @@ def shown(values: Iterable[float], digits: int | None = None) -> str:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown, by the cells of its lines."""
+    """Return a table in Markdown."""
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
@@ -89,18 +89,18 @@ def first_seed(rows: Sequence[Row]) -> list[Row]:
 
 
 def best(rows: Sequence[Row], metric: str) -> Pair | None:
-    """Return the pair of a setting that is best with its first seed: further seeds do not change the choice."""
+    """Return the best pair of a setting with its first seed, so that further seeds do not change the choice."""
     known = [row for row in first_seed(rows) if metric in row.metrics]
     return min(known, key=lambda row: row.metrics[metric]).run.pair if known else None
 
 
 def counted(statuses: Iterable[str]) -> str:
-    """Say how many runs are how far."""
+    """Return the number of runs with each status."""
     return ", ".join(f"{number} {status}" for status, number in Counter(statuses).items())
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write one line for each run."""
+    """Write a line for each run."""
     options = dict.fromkeys(option for row in rows for option in row.run.settings)
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
@@ -112,7 +112,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def summary(meaning: str, rows: Sequence[Row], metric: str) -> str:
-    """Return a page of Markdown with each setting at its best pair; lower is better."""
+    """Return a page of Markdown with each setting at its best pair."""
     counts = counted(row.status for row in rows)
     commands = dict.fromkeys(f"`{row.command}`" for row in rows)
     measured = dict.fromkeys(f"`{row.evaluation}`" for row in rows if row.evaluation)
@@ -136,15 +136,15 @@ def summary(meaning: str, rows: Sequence[Row], metric: str) -> str:
 
 Each setting is shown at the pair of learning rates with the lowest {HEADINGS[metric]} of its first seed: mean ±
 standard deviation over the seeds that finished at that pair. The last column counts the pairs that diverged with the
-first seed, of those that came to an end.
+first seed, among those that ended.
 
 {markdown(head, cells)}"""
 
 
 def draw(figure: Figure, rows: Sequence[Row], axis: Sequence[str], metric: str, limit: float | None) -> None:
-    """Draw means over seeds as in the paper's Figure 3: a bar for each pair of learning rates, grouped along the axis.
+    """Draw means over seeds like Figure 3 of the paper: a bar for each pair of learning rates, grouped along an axis.
 
-    There is a panel for each value of the other settings. The vertical axis ends at the limit.
+    Options that are not along the axis get a panel for each value. The vertical axis ends at the limit.
     """
     from matplotlib import colormaps
     from matplotlib.patches import Patch

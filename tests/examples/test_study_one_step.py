@@ -18,7 +18,7 @@ from one_step import presets as of_one_step
 from PIL import Image
 from studies import one_step as plan
 from studies import one_step_pictures, one_step_tables, reference_cost
-from studies.logs import Raw
+from studies.logs import Raw, portable
 from studies.logs import read as read_log
 from studies.one_step import Trial
 from training import clock
@@ -402,7 +402,7 @@ def test_paths_are_relative_to_the_current_folder(tmp_path, monkeypatch):
         "command": f"run --out {tmp_path}/runs --unseen /judge.pt",
     }
     expected = {"configuration": {"data_root": "data"}, "command": "run --out runs --unseen /judge.pt"}
-    assert study.portable(line) == expected
+    assert portable(line) == expected
 
 
 @pytest.mark.parametrize(
