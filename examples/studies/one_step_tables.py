@@ -27,11 +27,13 @@ def at_time(found: Outcome) -> Line | None:
     return min(late, key=lambda line: line["cpu_seconds"], default=None)
 
 
-Column = tuple[str, Callable[[Sequence[Line]], str]]
-"""A heading, and the function that returns its cell for evaluations of several seeds."""
+Cell = Callable[[Sequence[Line]], str]
+"""Returns the text of a cell for evaluations of several seeds."""
+Column = tuple[str, Cell]
+"""A heading and its cells."""
 
 
-def of(name: str, digits: int | None = None, scale: float = 1.0, unit: str = "") -> Callable[[Sequence[Line]], str]:
+def mean_of(name: str, digits: int | None = None, scale: float = 1.0, unit: str = "") -> Cell:
     """Return the function that shows mean and deviation of a metric."""
 
     def cell(lines: Sequence[Line]) -> str:
@@ -48,13 +50,13 @@ def classes(lines: Sequence[Line]) -> str:
 
 FD = f"FD after {SECONDS:.0f} s"
 MEASURES: Sequence[Column] = (
-    (FD, of("fid")),
-    ("KID", of("kid_mean", 4)),
-    ("FD of the encoder", of("fid_of_encoder")),
+    (FD, mean_of("fid")),
+    ("KID", mean_of("kid_mean", 4)),
+    ("FD of the encoder", mean_of("fid_of_encoder")),
     ("classes", classes),
-    ("entropy", of("class_entropy", 3)),
+    ("entropy", mean_of("class_entropy", 3)),
 )
-AGREEMENT: Column = ("of the class asked for", of("agreement", 1, 100, " %"))
+AGREEMENT: Column = ("of the class asked for", mean_of("agreement", 1, 100, " %"))
 
 
 def table(
