@@ -77,7 +77,7 @@ class Train(Recipe):
         runs, mine = self.runs()
         for path in (self.script, *([] if self.evaluate is None else [self.evaluator])):
             if not path.is_file():
-                raise RefusedError(f"there is no {path}")
+                raise RefusedError(f"--script: there is no {path}")
         where = f"the Ray cluster {self.address}" if self.address else "this machine"
         print(f"{self.count(mine)}; by {self.script.name} on {where}, in {self.out}", flush=True)
         # Settings that the script would refuse are refused before the first training. Runs differ in their options if a

@@ -208,7 +208,7 @@ def status(folder: Path) -> Status:
 def understood(fresh: Record, ended: int, output: str, iteration: int) -> Record:
     """Return the record of a training by its exit status and output; after a signal, the training can continue."""
     if ended in INTERRUPTED:
-        return fresh
+        return {**fresh, "iteration": iteration}
     if not ended:
         return {**fresh, "status": "finished", "iteration": iteration}
     if ended == 1 and (found := DIVERGED.search(output)):

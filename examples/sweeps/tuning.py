@@ -1,7 +1,7 @@
-"""Runs side by side by Ray Tune, each a process that goes on from what there is in the folder of its run.
+"""Parallel runs by Ray Tune, each a process that continues from the last checkpoint in the folder of its run.
 
-Tune's own state of an experiment is not restored: the folders know what is done, also after a change of the grid, on
-another machine, or without that state. What is done is not given to Tune again.
+Tune's own state of an experiment is not restored. The folders decide which runs are done, also after a change of the
+grid or on another machine, and Tune gets only the other runs.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from sweeps import runs as folders
 from sweeps.runs import Recipe, Record, Run, last_line, write
 
 REFUSED, BUSY = 2, 3
-"""Exit statuses: of a script that changed nothing, and of a sweep if other processes have the runs that are left."""
+"""Exit statuses of a script that changed nothing, and of a sweep whose remaining runs belong to other processes."""
 LOOK = 2.0
 """Seconds between two looks at a process."""
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a sweep as Ctrl-C does."""
 
 
 class Trial(tune.Trainable):
-    """A run from whatever there is of it to its end; a step waits until there is something to report."""
+    """A run, from its last checkpoint to its end. A step waits for the next report."""
 
     def setup(self, config: dict[str, Any], recipe: Recipe) -> None:
-        """Start nothing yet."""
+        """Prepare the run without starting a process."""
         self._run = Run.of(config["settings"])
         self._recipe, self._folder = recipe, recipe.out / self._run.name
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,9 +50,10 @@ class Trial(tune.Trainable):
         return next(self._reports)
 
     def cleanup(self) -> None:
-        """Let the process save its state, and wait for its end."""
+        """Let the process save a checkpoint, and wait for its end."""
         if self._process is not None:
-            self._process.terminate()
+            # A second SIGTERM would end a training without a checkpoint, and Slurm sends one to all processes of a job.
+            self._process.send_signal(signal.SIGINT)
             self._process.wait()
 
     def _work(self) -> Iterator[dict[str, Any]]:
@@ -60,7 +63,7 @@ class Trial(tune.Trainable):
         yield report | {"done": True}
 
     def _train(self) -> Generator[dict[str, Any], None, Record]:
-        """Train from rung to rung, and note how that ended, unless the script refused: then nothing has changed."""
+        """Train from rung to rung, and record the end unless the script refused, which changes nothing."""
         fresh = self._recipe.fresh(self._run)
         for rung in (*(rung for rung in self._recipe.rungs if rung > last_line(self._folder)["iteration"]), None):
             more = [f"--out={self._folder}", "--resume=auto", *([f"--iterations={rung}"] if rung else [])]
@@ -74,7 +77,7 @@ class Trial(tune.Trainable):
         return found
 
     def _evaluate(self, found: Record) -> Generator[dict[str, Any], None, dict[str, Any]]:
-        """Return the metrics of the newest checkpoint; that it was evaluated is noted of a run that has ended."""
+        """Return the metrics of the newest checkpoint; the record of a run that has ended gets the options."""
         command = [sys.executable, str(self._recipe.evaluator), str(self._folder), "--overwrite"]
         command += shlex.split(self._recipe.evaluate or "")
         ended, output = yield from self._watch(command, "evaluation.log")
@@ -85,15 +88,21 @@ class Trial(tune.Trainable):
         return folders.evaluation(self._folder, found["iteration"])[1]
 
     def _watch(self, command: Sequence[str], log: str) -> Generator[dict[str, Any], None, tuple[int, str]]:
-        """Report the last line of the log now and then, and return exit status and output in the end."""
+        """Report the last line of the log every few seconds; return exit status and output at the end."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / log).open("ab") as file:
             begin = file.tell()
-            # In a session of its own, Ctrl-C on the terminal reaches the sweep only, which then decides.
-            to: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
-            # Ray hides the GPUs of others from a run with some of its own, but none from a run without.
-            to["env"] = os.environ | ({} if ray.get_gpu_ids() else {"CUDA_VISIBLE_DEVICES": ""})
-            self._process = subprocess.Popen(command, cwd=self._recipe.directory, start_new_session=True, **to)
+            self._process = subprocess.Popen(
+                command,
+                cwd=self._recipe.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                # Ray hides the GPUs of others from a run with GPUs of its own, but not from a run without any.
+                env=os.environ | ({} if ray.get_gpu_ids() else {"CUDA_VISIBLE_DEVICES": ""}),
+                start_new_session=True,  # so that Ctrl-C on the terminal reaches the sweep only
+                preexec_fn=_heed_signals,
+            )
         while True:
             with suppress(subprocess.TimeoutExpired):
                 ended = self._process.wait(LOOK)
@@ -102,52 +111,61 @@ class Trial(tune.Trainable):
 
 
 class Reporter(tune.Callback):
-    """Says which runs start and what comes of each, and notes which runs the scheduler has stopped."""
+    """Prints the start and the end of each run, and records the runs that the scheduler stopped."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
-        """Say where the run starts."""
+        """Print the iteration at which the run starts."""
         run = Run.of(trial.config["settings"])
         print(f"{run.name}: starts at iteration {last_line(self._recipe.out / run.name)['iteration']:,}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
-        """Take note of the last report."""
+        """Print the last report of the run."""
         run, last = Run.of(trial.config["settings"]), trial.last_result
         if "status" not in last:
             last = {**self._recipe.fresh(run), "status": "stopped", "iteration": last.get("iteration", 0)}
             write(self._recipe.out / run.name, last)
+        status = "interrupted" if last["status"] == "missing" else last["status"]
         at, message = last.get("iteration", 0), last.get("message", "")
-        print(f"{run.name}: {last['status']} at iteration {at:,} {message}".rstrip(), flush=True)
+        print(f"{run.name}: {status} at iteration {at:,} {message}".rstrip(), flush=True)
 
 
 def start(jobs: int | None = None, cpus: float = 1.0, address: str | None = None, gpus: int | None = None) -> None:
-    """Connect to a cluster, or make this machine one, with the GPUs that it has or is said to have."""
+    """Connect to a Ray cluster, or start one on this machine with its own GPUs or the given number of them.
+
+    The processes of a new cluster inherit a mask that blocks `ENDING`. Supervisors send these signals to all processes
+    of a sweep, and without Ray's processes, the sweep would wait for them for a minute and could not save anything.
+    """
     path = os.pathsep.join([str(folders.EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ray.init(
-        address,
-        num_cpus=math.ceil(jobs * cpus) if jobs and not address else None,
-        num_gpus=gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
+    mask, handler = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING), signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address,
+            num_cpus=math.ceil(jobs * cpus) if jobs and not address else None,
+            num_gpus=gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+        )
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # since Ray sets its own
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def do(recipe: Recipe, runs: Sequence[Run]) -> int:
-    """Bring runs to their end; return 0 if all are there, 3 if other processes have the others, and else 1."""
+    """Complete runs; return 0 if all are done, 3 if other processes have the remaining ones, and else 1."""
     waiting = [run for run in runs if not recipe.is_done(run)]
     if waiting:
         ours = not ray.is_initialized()
-        # Tune heeds Ctrl-C while runs go on; before that, and at the second time, it is an error.
-        with _like_ctrl_c(signal.SIGTERM, signal.SIGHUP), suppress(KeyboardInterrupt):
+        # Tune handles the first Ctrl-C during the runs. Before the runs, and at the second time, it is an error.
+        with _like_ctrl_c(), suppress(KeyboardInterrupt):
             try:
                 if ours:
                     start(recipe.jobs, recipe.cpus, recipe.address)
-                with _like_ctrl_c(signal.SIGTERM):  # since Ray has a handler of its own
-                    _tune(recipe, waiting)
+                _tune(recipe, waiting)
             finally:
                 if ours:
                     ray.shutdown()
@@ -157,10 +175,17 @@ def do(recipe: Recipe, runs: Sequence[Run]) -> int:
 
 
 @contextmanager
-def _like_ctrl_c(*numbers: signal.Signals) -> Iterator[None]:
-    usual = {number: signal.getsignal(number) for number in numbers}
-    for number in (number for number in numbers if usual[number] is not signal.SIG_IGN):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+def _like_ctrl_c() -> Iterator[None]:
+    """Turn the first of the signals `ENDING` into Ctrl-C, and ignore the others: `timeout` sends two of them."""
+
+    def interrupt(*_: object) -> None:
+        for number in usual:
+            signal.signal(number, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGINT)
+
+    usual = {number: signal.getsignal(number) for number in ENDING}
+    for number in (number for number in usual if usual[number] is not signal.SIG_IGN):
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
@@ -168,12 +193,18 @@ def _like_ctrl_c(*numbers: signal.Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _heed_signals() -> None:
+    """Undo, in a new process, what it inherits from Ray's processes, and from shells that ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def _tune(recipe: Recipe, runs: Sequence[Run]) -> None:
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0)) if recipe.gpus is None else recipe.gpus
     by = {"time_attr": "iteration", "metric": recipe.metric, "mode": "min"}
     rungs = {"grace_period": min(recipe.rungs, default=1), "max_t": 3 * max(recipe.rungs, default=1)}
     asha = AsyncHyperBandScheduler(**by, **rungs, reduction_factor=3, stop_last_trials=False)
-    # After Ctrl-C, Tune gives trainings ten seconds to save.
+    # After Ctrl-C, Tune gives trainings ten seconds to save a checkpoint.
     tune.Tuner(
         tune.with_resources(tune.with_parameters(Trial, recipe=recipe), {"cpu": recipe.cpus, "gpu": gpus}),
         param_space={"settings": tune.grid_search([run.settings for run in runs])},

@@ -15,7 +15,8 @@ if "changed" in options:
 out, last = options["out"], int(options.get("iterations", 3))
 stopped = []
 # Like a training script, which the second signal ends without saving.
-signal.signal(signal.SIGTERM, lambda number, frame: (stopped.append(number), signal.signal(number, signal.SIG_DFL)))
+for each in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(each, lambda number, frame: (stopped.append(number), signal.signal(number, signal.SIG_DFL)))
 os.makedirs(out + "/checkpoints", exist_ok=True)
 lock = open(out + "/training.lock", "a")
 try:
@@ -33,7 +34,8 @@ first = max([int(name[10:-3]) for name in os.listdir(out + "/checkpoints")], def
 for iteration in range(first, last + 1):
     with open(out + "/trace", "a") as file:
         file.write(f"{iteration}\\n")
-    time.sleep(0.1 * os.path.exists(os.path.join(os.path.dirname(__file__), "slow")))
+    slow = os.path.exists(os.path.join(os.path.dirname(__file__), "slow"))
+    time.sleep(0.1 * slow)
     if options["loss"] == "hinge" and options["lr-generator"] == "0.001" and iteration == 2:
         print("Stopped at iteration 1,002, where loss_generator is nan. Try", file=sys.stderr)
         sys.exit(1)
@@ -42,6 +44,7 @@ for iteration in range(first, last + 1):
         raise RuntimeError("out of luck")
     with open(out + "/log.jsonl", "a") as file:
         file.write(json.dumps({"iteration": iteration}) + "\\n")
+    time.sleep(3 if slow and stopped else 0)  # the last checkpoint takes longer than the sweep needs to react
     open(out + f"/checkpoints/iteration-{iteration:08d}.pt", "w").close()
     if stopped:
         sys.exit(128 + stopped[0])

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sweep
@@ -51,8 +52,10 @@ class Stub:
         return sweep.main(self.words(*words))
 
     def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a sweep that leads a group of processes of its own."""
         command = [sys.executable, str(EXAMPLES / "sweep.py"), *self.words(*words)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        to: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+        return subprocess.Popen(command, **to)
 
     def traces(self) -> dict[str, list[int]]:
         """The iterations that were done in each run, in their order."""
@@ -214,7 +217,7 @@ def test_only_the_scripts_own_words_are_a_divergence(ended: int):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_training_that_a_signal_stopped_has_not_ended(number: int):
-    assert understood({"status": "missing"}, 128 + number, "Interrupted", 5) == {"status": "missing"}
+    assert understood({"status": "missing"}, 128 + number, "Interrupted", 5) == {"status": "missing", "iteration": 5}
 
 
 RUN = plan(SWEEPS["table1"], {"loss": ("hinge",)}, [(1, 2)])[0]
@@ -506,11 +509,24 @@ def test_a_sweep_on_two_workers_that_was_ended_is_finished_by_the_same_command(n
     slow.touch()
     ended = stub.start(*words)
     wait_for(lambda: sum(len(trace) > 2 for trace in stub.traces().values()) == 2)
-    ended.send_signal(number)
+    pids = [int(path.read_text()) for path in stub.out.glob("*/pid")]
+    assert len(pids) == 2
+    start = time.monotonic()
+    if number == signal.SIGKILL:
+        ended.kill()
+    else:
+        # Slurm sends a signal to all processes, and `timeout` to the program and then to its group.
+        os.killpg(ended.pid, number)
+        for pid in pids:
+            os.kill(pid, number)
+        time.sleep(0.5)
+        ended.terminate()
     shown = ended.communicate()[0]
     assert ended.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 1), shown
+    assert time.monotonic() - start < 30  # without Ray's processes, the sweep waits for them for a minute
     if number != signal.SIGKILL:
-        *before, one, other, last = shown.splitlines()
+        # Some trainings may have ended before the sweep ends them.
+        *before, one, other, last = (line for line in shown.splitlines() if ": interrupted at" not in line)
         assert before == [
             f"4 runs: 4 missing; by train.py on this machine, in {stub.out}",
             "Checking the settings with train.py",
@@ -519,8 +535,6 @@ def test_a_sweep_on_two_workers_that_was_ended_is_finished_by_the_same_command(n
         assert {one, other} == {f"{name}: starts at iteration 0" for name in stub.traces()}
         assert last == "4 runs: 2 interrupted, 2 missing; the same command continues"
     wait_for(lambda: "running" not in stub.statuses().values())
-    pids = [int(path.read_text()) for path in stub.out.glob("*/pid")]
-    assert len(pids) == 2
     assert not any(map(is_alive, pids))
     traces = stub.traces()
     if number == signal.SIGTERM:  # trainings have saved
