@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from studies import one_step as plan
 from studies import reference_cost
@@ -61,9 +62,9 @@ AGREEMENT: Column = ("of the class asked for", mean_of("agreement", 1, 100, " %"
 
 def table(
     raw: Raw,
+    *,
     head: Sequence[str],
     arms: Mapping[str, Sequence[str]],
-    *,
     columns: Sequence[Column] = MEASURES,
     after: Sequence[int] = (),
 ) -> str:
@@ -110,57 +111,51 @@ REFERENCES: Mapping[str, str] = {
 QUARTERS = ("exact", "nystroem-1024", "nystroem-256", "resampled")
 
 
-def references(raw: Raw) -> str:
-    """Return the table of references for the data, at equal time and after equally many steps."""
-    arms = {name: [label, "-" if name == "drift" else "median"] for name, label in REFERENCES.items()}
-    arms |= {f"{name}-quarter": [REFERENCES[name], "median / 4"] for name in QUARTERS}
-    return table(raw, ["reference", "sigma"], arms, after=plan.MEASURED[:2])
-
-
-def batches(raw: Raw) -> str:
-    """Return the table of batch sizes."""
-    arms = {64: "batch-64", 256: "nystroem-1024", 1024: "batch-1024", 4096: "batch-4096"}
-    return table(raw, ["batch"], {arm: [f"{size}"] for size, arm in arms.items()}, after=plan.MEASURED[:2])
-
-
-def choices(raw: Raw) -> str:
-    """Return the table of encoders, estimators and kernels."""
-    arms = {
-        "resampled": "one encoder, biased, Gaussian",
-        "three-encoders": "three encoders",
-        "unbiased": "unbiased",
-        "laplace": "Laplace",
-        "matern": "Matérn 3/2",
-        "energy": "energy",
-    }
-    return table(raw, ["choice"], {arm: [name] for arm, name in arms.items()}, after=plan.MEASURED[1:3])
-
-
-def adversaries(raw: Raw) -> str:
-    """Return the table of GANs, compared with trainings without a discriminator."""
-    arms = {
-        "mmd-rep": ["repulsive MMD-GAN", "64"],
-        "hinge": ["hinge GAN", "64"],
-        "tuned": ["MMD, resampled, two encoders, four widths", "250"],
-        "nystroem-1024": ["MMD, Nyström 1024", "256"],
-        "batch-64": ["MMD, Nyström 1024", "64"],
-        "resampled": ["MMD, resampled", "256"],
-        "three-encoders": ["MMD, resampled, three encoders", "256"],
-    }
-    return table(raw, ["training", "batch"], arms)
-
-
-def guidance(raw: Raw) -> str:
-    """Return the table of guidance by signed weights."""
-    arms = {"nystroem-1024": ["no classes"], "classes": ["1"], "guidance-1.5": ["1.5"], "guidance-2": ["2"]}
-    return table(raw, ["guidance"], arms, columns=(*MEASURES[:1], AGREEMENT, *MEASURES[1:]))
-
-
 TABLES: Mapping[str, Callable[[Raw], str]] = {
-    "references": references,
-    "batches": batches,
-    "choices": choices,
-    "adversaries": adversaries,
-    "guidance": guidance,
+    "references": partial(
+        table,
+        head=["reference", "sigma"],
+        arms={name: [label, "-" if name == "drift" else "median"] for name, label in REFERENCES.items()}
+        | {f"{name}-quarter": [REFERENCES[name], "median / 4"] for name in QUARTERS},
+        after=plan.MEASURED[:2],
+    ),
+    "batches": partial(
+        table,
+        head=["batch"],
+        arms={"batch-64": ["64"], "nystroem-1024": ["256"], "batch-1024": ["1024"], "batch-4096": ["4096"]},
+        after=plan.MEASURED[:2],
+    ),
+    "choices": partial(
+        table,
+        head=["choice"],
+        arms={
+            "resampled": ["one encoder, biased, Gaussian"],
+            "three-encoders": ["three encoders"],
+            "unbiased": ["unbiased"],
+            "laplace": ["Laplace"],
+            "matern": ["Matérn 3/2"],
+            "energy": ["energy"],
+        },
+        after=plan.MEASURED[1:3],
+    ),
+    "adversaries": partial(
+        table,
+        head=["training", "batch"],
+        arms={
+            "mmd-rep": ["repulsive MMD-GAN", "64"],
+            "hinge": ["hinge GAN", "64"],
+            "tuned": ["MMD, resampled, two encoders, four widths", "250"],
+            "nystroem-1024": ["MMD, Nyström 1024", "256"],
+            "batch-64": ["MMD, Nyström 1024", "64"],
+            "resampled": ["MMD, resampled", "256"],
+            "three-encoders": ["MMD, resampled, three encoders", "256"],
+        },
+    ),
+    "guidance": partial(
+        table,
+        head=["guidance"],
+        arms={"nystroem-1024": ["no classes"], "classes": ["1"], "guidance-1.5": ["1.5"], "guidance-2": ["2"]},
+        columns=(*MEASURES[:1], AGREEMENT, *MEASURES[1:]),
+    ),
     "gpus": lambda _: reference_cost.table(),
 }

@@ -128,16 +128,16 @@ def test_arms_are_compared_at_equal_time_and_after_equally_many_steps(raw: Raw):
     ends = [line(6.0, 150, 15.0, whole=0), line(5.0, 300, 30.0, whole=0), line(2.0, 1000, 90.0)]
     for seed in plan.SEEDS:
         write(raw, "resampled", seed, *ends[0 if seed else 1 :])
-    found = rows(one_step_tables.references(raw))
+    found = rows(one_step_tables.TABLES["references"](raw))
     exact, resampled = found["exact"], found["resampled, 256"]
     assert exact["FD after 90 s"] == "-"  # that of a quarter of the median, which comes last
-    first = one_step_tables.references(raw).splitlines()[2]
+    first = one_step_tables.TABLES["references"](raw).splitlines()[2]
     cells = [cell.strip() for cell in first.strip("|").split(" | ")]
     expected = ["exact", "median", "210 ± 0", "431 ± 0", "9.00 ± 1.41", "0.0900 ± 0.0141", "90.00 ± 14.14", "9.0 ± 0.0"]
     assert cells[:8] == expected
     assert cells[-3:] == ["20.00 ± 0.00", "-", "2 of 3"]
     assert resampled["seeds"] == "0 of 3"
-    fid_of_resampled = one_step_tables.references(raw).splitlines()[6]
+    fid_of_resampled = one_step_tables.TABLES["references"](raw).splitlines()[6]
     assert "2.00 ± 0.00" in fid_of_resampled
     assert "| 6.00 ± 0.00 (2 of 3) | 5.00 ± 0.00 | 3 |" in fid_of_resampled
 
@@ -145,7 +145,7 @@ def test_arms_are_compared_at_equal_time_and_after_equally_many_steps(raw: Raw):
 def test_tables_say_what_diverged_and_what_is_open_and_have_the_floor(raw: Raw):
     write(raw, "classes", 0, line(4.0, 900, 90.1, agreement=0.75))
     write(raw, "classes", 1)
-    found = rows(one_step_tables.guidance(raw))
+    found = rows(one_step_tables.TABLES["guidance"](raw))
     assert found["1"]["seeds"] == "2 of 3, 1 diverged"
     assert found["1"]["of the class asked for"] == "75.0 %"
     assert found["2"]["seeds"] == "0 of 3"
@@ -153,7 +153,7 @@ def test_tables_say_what_diverged_and_what_is_open_and_have_the_floor(raw: Raw):
     assert "real images" not in found
     floor = line(0.06, 0, 0.0, agreement=0.9) | {"provenance": {}}
     (raw.path / one_step_tables.FLOOR).write_text(json.dumps(floor) + "\n", encoding="utf-8")
-    real = rows(one_step_tables.guidance(raw))["real images"]
+    real = rows(one_step_tables.TABLES["guidance"](raw))["real images"]
     assert [real["FD after 90 s"], real["of the class asked for"], real["steps"]] == ["0.0600", "90.0 %", "-"]
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_log_is_refused_by_its_name(raw: Raw):
     path = raw.log(Trial("exact", 0))
     path.write_text(path.read_text()[:-9], encoding="utf-8")
     with pytest.raises(RefusedError, match="exact,seed=0.*: expected JSON"):
-        one_step_tables.references(raw)
+        one_step_tables.TABLES["references"](raw)
 
 
 # Pictures
