@@ -93,10 +93,11 @@ class Raw:
 
     def write(self, run: Run | Trial, about: Line, folder: Path, evaluations: Iterable[Line]) -> None:
         """Write the log of a run with the folder of its training."""
-        about = portable({**about, "configuration": read_json(folder / "configuration.json")})
+        about = {**about, "configuration": read_json(folder / "configuration.json")}
         training = read_lines(folder / "log.jsonl", growing=True, iteration=int)
         of_kind = {"run": [about], "training": map(rounded, training), "evaluation": evaluations}
-        write_lines(self.log(run), [{"kind": kind, **line} for kind, lines in of_kind.items() for line in lines])
+        lines = [{"kind": kind, **line} for kind, of in of_kind.items() for line in of]
+        write_lines(self.log(run), [portable(line) for line in lines])
 
     def keep(self, run: Run | Trial, samples: Path) -> None:
         """Copy a sheet of samples."""
