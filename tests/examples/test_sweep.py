@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -435,6 +436,17 @@ def test_the_figure_has_a_bar_or_a_mark_for_each_pair_and_a_panel_for_what_is_no
 
 
 # By Ray Tune
+
+
+@pytest.mark.paper
+def test_a_training_that_a_signal_stopped_is_called_interrupted(stub: Stub, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("ray")
+    from sweeps.tuning import Reporter
+
+    report = {"status": "missing", "iteration": 1005, "message": ""}
+    trial = SimpleNamespace(config={"settings": RUN.settings}, last_result=report)
+    Reporter(stub.recipe()).on_trial_complete(0, [], trial)
+    assert capsys.readouterr().out == f"{RUN.name}: interrupted at iteration 1,005\n"
 
 
 @pytest.mark.paper
