@@ -58,9 +58,9 @@ class OneStep(Settings):
     """of the distance of features; matern is that of order 3/2, imq the inverse multiquadric"""
     factor: tuple[float, ...] = (1.0,)
     """width of the kernel in units of the median distance; several make a sum of kernels"""
-    balance: Literal["none", "relative", "floors"] | None = None
+    balance: Literal["auto", "none", "relative", "floors"] = "auto"
     """how encoders are added: plainly, each divided by its own value, or also weighted by how far it is above the value
-    of held-out images; by default relative if there are several"""
+    of held-out images; auto is relative if there are several"""
     conditional: bool = False
     """generate images of given classes"""
     classes: tyro.conf.Fixed[int] = 0
@@ -122,9 +122,9 @@ class OneStep(Settings):
         if self.reference == "fourier" and (self.kernel != "gaussian" or self.conditional):
             got = f"{self.kernel} with --conditional" if self.conditional else self.kernel
             raise ValueError(f"reference: expected the gaussian kernel without classes with fourier, got {got}")
-        if self.estimator == "unbiased" and self.balance not in (None, "none"):
+        if self.estimator == "unbiased" and self.balance not in ("auto", "none"):
             raise ValueError(f"balance: expected none with --estimator unbiased, got {self.balance}")
-        if self.loss == "drift" and self.balance not in (None, "none"):
+        if self.loss == "drift" and self.balance not in ("auto", "none"):
             raise ValueError(f"balance: expected none with --loss drift, got {self.balance}")
         if self.guidance != 1 and not (self.conditional and self.reference in ("exact", "nystrom")):
             raise ValueError(
@@ -141,7 +141,8 @@ def resolved(settings: OneStep) -> OneStep:
     """Put in what None stands for, so that a run is saved with all that decides it."""
     encoder = settings.encoder or ENCODERS.get(settings.dataset, ("random:0",))
     several = len(encoder) > 1 and settings.loss == "mmd" and settings.estimator == "biased"
-    return replace(settings, encoder=encoder, balance=settings.balance or ("relative" if several else "none"))
+    usual: Literal["none", "relative"] = "relative" if several else "none"
+    return replace(settings, encoder=encoder, balance=usual if settings.balance == "auto" else settings.balance)
 
 
 def _preset(name: str, **options: object) -> OneStep:

@@ -110,7 +110,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
         def loss_of(features: dict[str, Tensor]) -> Tensor:
             generated.update({name: each.detach() for name, each in features.items()})
             values = [each.loss(features[each.name], randomness.generator) for each in objectives]
-            return total(values, floors, settings.balance or "none")
+            return total(values, floors, settings.balance)
 
         iteration, limit = state["iteration"], settings.cpu_seconds or math.inf
         goes_on = run.goes_on(iteration) and clock.seconds < limit

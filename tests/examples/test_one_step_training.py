@@ -18,6 +18,7 @@ from one_step import encoders, train
 from one_step.data import split
 from one_step.networks import make_generator
 from one_step.objectives import Rows, k_means
+from one_step.presets import OneStep, resolved
 from one_step.sampling import sampler
 from PIL import Image
 from processes import in_a_fork, start
@@ -273,6 +274,20 @@ def test_a_training_learns_from_as_many_images_as_it_is_told(tmp_path: Path, mon
     assert sizes == [40]
 
 
+def test_auto_is_relative_for_several_encoders_with_the_biased_mmd2(tmp_path: Path):
+    two = {"out": tmp_path, "encoder": ("random:0", "pixels:4")}
+    drift: Any = {"loss": "drift", "reference": "resampled"}
+    for options, expected in (
+        (two, "relative"),
+        (two | {"balance": "none"}, "none"),
+        (two | {"estimator": "unbiased"}, "none"),
+        (two | drift, "none"),
+        ({"out": tmp_path}, "none"),
+        ({"out": tmp_path, "balance": "floors"}, "floors"),
+    ):
+        assert resolved(OneStep(**options)).balance == expected
+
+
 def test_classes_of_a_folder_are_its_folders(tmp_path: Path):
     pytest.importorskip("torchvision")
     data = tmp_path / "data"
@@ -305,6 +320,7 @@ DRIFT = ("--loss", "drift", "--reference", "resampled")
         (("--reference", "fourier", "--conditional"), "reference: expected the gaussian kernel without classes"),
         (("--estimator", "unbiased", "--balance", "relative"), "balance: expected none with --estimator unbiased"),
         ((*DRIFT, "--balance", "relative"), "balance: expected none with --loss"),
+        (("--balance", "None"), "Expected one of ('auto', 'none', 'relative', 'floors')"),
         ((*DRIFT, "--estimator", "unbiased"), "estimator: expected biased"),
         (("--guidance", "2"), "guidance: expected --conditional and --reference exact or nystrom, got 2"),
         (("--betas", "0.5", "1"), "betas: expected two numbers >= 0 and < 1, got (0.5, 1.0)"),
