@@ -12,9 +12,6 @@ from training.settings import Settings, check
 
 from one_step.networks import doublings_of
 
-FORMATS = {"cifar10": (32, 3), "fashion-mnist": (32, 1)}
-"""Size and channels of the data sets; those of `folder` and `fake` are free."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class OneStep(Settings):
@@ -91,6 +88,7 @@ class OneStep(Settings):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """of forwards and backwards; kernels are computed in float32"""
 
+    FORMATS: ClassVar = {"cifar10": (32, 3), "fashion-mnist": (32, 1)}
     FREE: ClassVar[frozenset[str]] = Settings.FREE | {"cpu_seconds", "micro_batch", "on_host"}
 
     def __post_init__(self) -> None:
@@ -100,12 +98,6 @@ class OneStep(Settings):
         check(self, "batch_size", "real_batch", "held_out", "learnt", "self_rows", least=2)
         check(self, "lr", "clip", "cpu_seconds", "class_width", above=0)
         check(self, "guidance", least=1)
-        expected = FORMATS.get(self.dataset, (self.size, self.channels))
-        if (self.size, self.channels) != expected:
-            raise ValueError(
-                f"dataset: {self.dataset} has images of size {expected[0]} with {expected[1]} channels, "
-                f"but size and channels are {self.size} and {self.channels}"
-            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: expected two numbers >= 0 and < 1, got {self.betas}")
         if not self.factor or min(self.factor) <= 0:
