@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from training.averaging import MovingAverage
 from training.batches import batches
 from training.errors import RefusedError, StoppedError
 from training.launch import launch
+from training.processes import averaged
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
 from training.settings import read
@@ -183,16 +184,6 @@ def update(adam: torch.optim.Optimizer, network: nn.Module, loss: Tensor, *, fab
         if clip_norm:
             parameter.grad = gradient * (clip_norm / torch.linalg.vector_norm(gradient).clamp(min=clip_norm))
     adam.step()
-
-
-def averaged(fabric: Fabric, tensors: Iterable[Tensor]) -> None:
-    """Replace the numbers of each process by their mean over the processes, in place, by one communication for all."""
-    chosen = [tensor for tensor in tensors if tensor.is_floating_point()]
-    if fabric.world_size > 1 and chosen:
-        joint = torch.cat([tensor.flatten() for tensor in chosen])
-        fabric.all_reduce(joint)
-        for tensor, mean in zip(chosen, joint.split([tensor.numel() for tensor in chosen]), strict=True):
-            tensor.copy_(mean.view_as(tensor))
 
 
 def norm(network: nn.Module) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from training.batches import centred
+from training.batches import centred, collated
 from training.errors import RefusedError
 from training.images import fashion_mnist_data, files, torchvision
 
@@ -65,7 +65,7 @@ def features_of(
         images,
         batch_sampler=[part.tolist() for part in own.split(chunk)],
         num_workers=workers,
-        collate_fn=_collated,
+        collate_fn=collated,
         generator=torch.Generator(),
     ):
         pixels = centred(batch.to(fabric.device))
@@ -76,7 +76,3 @@ def features_of(
                 features = gathered.transpose(0, 1).flatten(0, 1)  # type: ignore[union-attr]
             found.append(features.cpu())
     return [torch.cat(found)[: len(numbers)] for found in parts]
-
-
-def _collated(found: Tensor | list[Tensor]) -> Tensor:
-    return found if isinstance(found, Tensor) else torch.stack(found)

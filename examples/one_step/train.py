@@ -26,6 +26,7 @@ from training.clock import Clock
 from training.errors import InterruptedBySignalError, RefusedError
 from training.images import load as load_images
 from training.launch import everywhere, launch
+from training.processes import averaged
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
 from training.settings import read
@@ -124,7 +125,8 @@ def train(fabric: Fabric, settings: OneStep) -> None:
                 loss = loss_of(encode(chunks[0]))
                 loss.backward()
             gradients = [each.grad for each in generator.parameters() if each.grad is not None]
-            average_over_processes(fabric, gradients)
+            # Fabric's DDP wrapper would average too, but allows `fabric.backward` only, not `cached_backward`.
+            averaged(fabric, gradients)
             norm = torch.nn.utils.get_total_norm(gradients)
             if settings.clip:
                 torch.nn.utils.clip_grads_with_norm_(generator.parameters(), settings.clip, norm)
@@ -219,17 +221,6 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
 def held_out_of(settings: OneStep, images: int) -> int:
     """Return the number of images that are not learnt from."""
     return settings.held_out or min(max(2, images // 10), 5000)
-
-
-def average_over_processes(fabric: Fabric, gradients: Sequence[Tensor]) -> None:
-    """Replace gradients by their means over the processes.
-
-    Fabric's wrapper of a network does this too, but lets only Fabric go backward, and not `cached_backward`.
-    """
-    if fabric.world_size > 1:
-        means: Any = fabric.all_reduce(torch.cat([each.flatten() for each in gradients]), reduce_op="mean")
-        for each, mean in zip(gradients, means.split([each.numel() for each in gradients]), strict=True):
-            each.copy_(mean.view_as(each))
 
 
 def generator_of(settings: OneStep) -> torch.nn.Sequential:

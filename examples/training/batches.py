@@ -50,7 +50,7 @@ def batches(
         batch_sampler=positions(count, batch_size, seed=seed, start=start, **share),
         num_workers=workers,
         pin_memory=fabric.device.type == "cuda",
-        collate_fn=_collated,
+        collate_fn=collated,
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # otherwise the loader would draw from the global one
     )
@@ -68,7 +68,8 @@ def to_pixels(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _collated(found: Tensor | list[Tensor]) -> Tensor:
+def collated(found: Tensor | list[Tensor]) -> Tensor:
+    """Return a batch from the images that a data set returns, one by one or as a batch."""
     return found if isinstance(found, Tensor) else torch.stack(found)
 
 
