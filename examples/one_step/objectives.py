@@ -7,6 +7,7 @@ of the features and one of the classes, so that the joint distribution is compar
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -17,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
+from training.errors import RefusedError
 
 from one_step.presets import OneStep
 from torch_mmd_losses import (
@@ -28,6 +30,7 @@ from torch_mmd_losses import (
     MMDLoss,
     MMDReference,
     RBFKernel,
+    UsageWarning,
     drift_loss,
     median_distance,
     relative,
@@ -190,9 +193,16 @@ class Objective:
         return joined(rows.features[chosen], one_hot(rows.classes[chosen], rows.count))
 
     def floor(self, count: int) -> float:
-        """Return the biased MMD^2 that as many real images as that have on average, from those held out."""
+        """Return the average biased MMD^2 of `count` real images, estimated from the held-out images.
+
+        The estimate may be too small, or negative, if few images are held out.
+        """
         attraction, repulsion = self._held_out
-        return self._self_term - 2 * attraction + repulsion + (self._peak - repulsion) / count
+        return self._self_term - 2 * attraction + repulsion + self.least_floor(count)
+
+    def least_floor(self, count: int) -> float:
+        """Return the floor of real images from exactly the distribution of the reference, which no floor is below."""
+        return (self._peak - self._held_out[1]) / count
 
     @torch.no_grad()
     def terms(self, fake: Tensor, fabric: Fabric) -> dict[str, float]:
@@ -218,6 +228,28 @@ class Objective:
         count = len(samples) * reference.world
         both = value - self._self_term + 2 * float(attraction)
         return float(attraction), (count * both - self._peak) / (count - 1)
+
+
+def check_floors(objectives: Sequence[Objective], settings: OneStep) -> None:
+    """Warn if floors are too small to be true, or refuse them if the training divides by them.
+
+    Raises:
+        RefusedError: if a floor is not above zero with `--balance floors`.
+    """
+    count = settings.batch_size
+    floors = {each.name: (each.floor(count), each.least_floor(count)) for each in objectives}
+    # The estimate of the distance to the distribution is negative then, and so mostly noise.
+    wrong = {name: floor for name, floor in floors.items() if floor[0] < floor[1] / 2}
+    if not wrong:
+        return
+    got = ", ".join(f"{floor:.2g} instead of at least {least:.2g} ({name})" for name, (floor, least) in wrong.items())
+    message = (
+        f"held_out: expected enough images to estimate MMD^2 of {count} real images, got {got}. Raise --held-out (or "
+        f"--self-rows, if there are more than {settings.self_rows} training images) or lower --batch-size"
+    )
+    if settings.balance == "floors" and any(floor <= 0 for floor, _ in wrong.values()):
+        raise RefusedError(f"{message}, or choose another --balance.")
+    warnings.warn(f"{message}. Until then, ratio_to_real in the log is meaningless.", UsageWarning, stacklevel=2)
 
 
 def total(losses: Sequence[Tensor], floors: Sequence[float], balance: str) -> Tensor:

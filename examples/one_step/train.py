@@ -25,7 +25,7 @@ from training.averaging import MovingAverage
 from training.clock import Clock
 from training.errors import InterruptedBySignalError, RefusedError
 from training.images import load as load_images
-from training.launch import everywhere, launch
+from training.launch import agreed, everywhere, launch
 from training.processes import averaged
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
@@ -34,7 +34,7 @@ from training.settings import read
 from one_step import encoders
 from one_step.data import classes_of, features_of, split
 from one_step.networks import make_generator
-from one_step.objectives import Objective, Rows, joined, one_hot, total
+from one_step.objectives import Objective, Rows, check_floors, joined, one_hot, total
 from one_step.presets import PRESETS, OneStep, resolved
 from torch_mmd_losses import UsageWarning, cached_backward
 
@@ -94,6 +94,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
 
     with Run(fabric, settings, paper="one_step", images=found) as run:
         objectives = prepare(fabric, settings, networks, images, classes)
+        agreed(fabric, lambda: check_floors(objectives, settings))
         run.resume(state)
         if state["iteration"] == 0:
             for objective in objectives:
@@ -203,9 +204,10 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
             f"micro_batch: expected at least the batch of {settings.batch_size} images, which --norm batch is over, "
             f"got {settings.micro_batch}"
         )
-    if held_out_of(settings, images) > images - 2:
-        raise RefusedError(f"held_out: expected at most {images - 2} of {images} images, got {settings.held_out}")
-    left = images - held_out_of(settings, images)
+    held_out = held_out_of(settings, images)
+    left = images - held_out
+    if left < 2:
+        raise RefusedError(f"held_out: expected at most {images - 2} of {images} images, got {held_out}")
     if settings.learnt and settings.learnt > left:
         raise RefusedError(f"learnt: expected at most the {left} images that are not held out, got {settings.learnt}")
     for name in ("batch_size", "real_batch"):

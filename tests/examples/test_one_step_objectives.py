@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from one_step.objectives import Objective, Rows, k_means, make_kernel, shares, total
+from one_step.objectives import Objective, Rows, check_floors, k_means, make_kernel, shares, total
 from one_step.presets import OneStep
 from torch import Tensor
 from torch.testing import assert_close
+from training.errors import RefusedError
 
 from torch_mmd_losses import (
     EnergyKernel,
@@ -37,9 +38,9 @@ def settings(**options: Any) -> OneStep:
     return OneStep(out=Path(), **options)
 
 
-def objective(held_out: Tensor = HELD_OUT, **options: Any) -> Objective:
+def objective(held_out: Tensor = HELD_OUT, name: str = "it", **options: Any) -> Objective:
     return Objective(
-        "it", Rows(ROWS, None, 0), held_out, settings=settings(**options), fabric=Fabric(accelerator="cpu")
+        name, Rows(ROWS, None, 0), held_out, settings=settings(**options), fabric=Fabric(accelerator="cpu")
     )
 
 
@@ -64,6 +65,24 @@ def test_the_floor_of_fewer_images_is_the_mean_over_all_choices_of_those_held_ou
     found = objective(held_out=HELD_OUT[:8])
     values = [found.reference.mmd2(HELD_OUT[list(chosen)]).item() for chosen in combinations(range(8), 3)]
     assert found.floor(3) == pytest.approx(sum(values) / len(values), rel=1e-5)
+
+
+def test_floors_that_are_too_small_to_be_true_are_warned_of_once_or_refused():
+    # Two images far from each other, but near to many rows.
+    apart = 1.5 * torch.eye(6)[:1] * torch.tensor([[1.0], [-1.0]])
+    few, others, enough = objective(apart), objective(apart, "others"), objective(name="enough")
+    assert few.floor(1024) < 0
+    message = r"estimate MMD\^2 of 1024 real images, got -0\S* instead of at least 0\S* \(it\).*\. Raise --held-out"
+    with pytest.warns(UsageWarning, match=message) as caught:
+        check_floors([few, others, enough], settings(batch_size=1024))
+    assert [str(each.message).count("instead of") for each in caught] == [2]
+    with pytest.raises(RefusedError, match=message):
+        check_floors([few], settings(batch_size=1024, balance="floors"))
+    # Above zero, the shares of the encoders are defined, but the floor is still too small.
+    small = next(count for count in range(1024, 1, -1) if few.floor(count) > 0)
+    with pytest.warns(UsageWarning, match=f"estimate MMD.2 of {small} real images"):
+        check_floors([few], settings(batch_size=small, balance="floors"))
+    check_floors([enough], settings(batch_size=40, balance="floors"))
 
 
 @pytest.mark.parametrize(

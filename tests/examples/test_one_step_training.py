@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from lightning_fabric import Fabric
 from one_step import encoders, train
 from one_step.data import split
 from one_step.networks import make_generator
@@ -33,12 +34,13 @@ from training.files import read_lines
 from training.images import fake
 from training.sampling import averaged
 
-from torch_mmd_losses import MMDReference, RBFKernel, drift_loss, median_distance
+from torch_mmd_losses import MMDReference, RBFKernel, UsageWarning, drift_loss, median_distance
 
 pytestmark = pytest.mark.xdist_group("processes")
 
 SMALL = ("--size", "8", "--device", "cpu", "--quiet", "--factor", "0.5", "--log-every", "1")
 ONCE = ("--iterations", "1", "--betas", "0.5", "0.99")
+FEW = ("--held-out", "2", "--batch-size", "1024", "--seed", "1")
 
 
 def run(folder: Path, *options: str) -> Path:
@@ -274,6 +276,20 @@ def test_a_training_learns_from_as_many_images_as_it_is_told(tmp_path: Path, mon
     assert sizes == [40]
 
 
+def test_a_run_warns_once_of_too_few_held_out_images_and_goes_on(tmp_path: Path):
+    options = (*FEW, "--encoder", "random:0", "--encoder", "random:1")
+    with pytest.warns(UsageWarning, match="Until then, ratio_to_real in the log is meaningless") as caught:
+        folder = run(tmp_path / "run", "--iterations", "1", "--micro-batch", "1024", *options)
+    assert [each.category for each in caught] == [UsageWarning]
+    assert log(folder)[-1]["iteration"] == 1
+
+
+def test_too_few_images_to_hold_some_out_are_refused(tmp_path: Path):
+    settings = OneStep(out=tmp_path)
+    with pytest.raises(RefusedError, match="held_out: expected at most 1 of 3 images, got 2"):
+        train.check(Fabric(accelerator="cpu"), settings, 3)
+
+
 def test_auto_is_relative_for_several_encoders_with_the_biased_mmd2(tmp_path: Path):
     two = {"out": tmp_path, "encoder": ("random:0", "pixels:4")}
     drift: Any = {"loss": "drift", "reference": "resampled"}
@@ -321,6 +337,7 @@ DRIFT = ("--loss", "drift", "--reference", "resampled")
         (("--estimator", "unbiased", "--balance", "relative"), "balance: expected none with --estimator unbiased"),
         ((*DRIFT, "--balance", "relative"), "balance: expected none with --loss"),
         (("--balance", "None"), "Expected one of ('auto', 'none', 'relative', 'floors')"),
+        (("--balance", "floors", *FEW), "held_out: expected enough images to estimate MMD^2 of 1024 real"),
         ((*DRIFT, "--estimator", "unbiased"), "estimator: expected biased"),
         (("--guidance", "2"), "guidance: expected --conditional and --reference exact or nystrom, got 2"),
         (("--betas", "0.5", "1"), "betas: expected two numbers >= 0 and < 1, got (0.5, 1.0)"),
