@@ -212,7 +212,7 @@ def _export(path: str, _: str, __: int) -> nn.Module:
 
 def _dinov2(which: str, weights: str, _: int) -> nn.Module:
     folder, name = which.rpartition(":")[::2]
-    network = torch.hub.load(folder, name, source="local", pretrained=False)
+    network = torch.hub.load(str(Path(folder).expanduser()), name, source="local", pretrained=False)
     _put_in(network, weights)
     return Resized(network, network, 224, IMAGENET)
 
@@ -260,9 +260,10 @@ def _put_in(network: nn.Module, weights: str) -> None:
 
 
 def _file(path: str) -> Path:
-    if not Path(path).is_file():
+    file = Path(path).expanduser()  # the shell leaves a ~ within an option as it is
+    if not file.is_file():
         raise RefusedError(f"encoder: there is no file {path or 'of weights; name it by =PATH'}")
-    return Path(path)
+    return file
 
 
 _LOADERS: dict[str, Callable[[str, str, int], nn.Module]] = {

@@ -101,7 +101,7 @@ def test_a_function_that_needs_an_argument_is_refused(monkeypatch: pytest.Monkey
     assert isinstance(encoders.load("my_networks:optional", channels=1).network, Small)
 
 
-def test_dinov2_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_dinov2_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "hubconf.py").write_text(HUB, encoding="utf-8")
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 14, 14), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -114,6 +114,10 @@ def test_dinov2_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     encoder(images).sum().backward()
     assert images.grad is not None
     assert (images.grad != 0).all()
+    monkeypatch.setenv("HOME", str(tmp_path.parent))  # the shell leaves these as they are
+    home = f"~/{tmp_path.name}"
+    same = encoders.load(f"dinov2:{home}:small={home}/weights.pt", channels=1)
+    assert torch.equal(same(levels), encoder(levels))
 
 
 def test_clip_by_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
