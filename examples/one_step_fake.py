@@ -1,4 +1,4 @@
-"""Run through a whole training without a discriminator in seconds, on generated images."""
+"""Run a whole training of a one-step generator in seconds, on random images."""
 
 import sys
 

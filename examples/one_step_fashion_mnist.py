@@ -1,4 +1,4 @@
-"""Train a small one-step generator on Fashion-MNIST, without a discriminator: minutes on a CPU, and no download."""
+"""Train a small one-step generator on Fashion-MNIST, without a discriminator, in minutes on a CPU."""
 
 import sys
 

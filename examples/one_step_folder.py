@@ -1,4 +1,4 @@
-"""Train a one-step generator on the images in a folder, --data-root, without a discriminator."""
+"""Train a one-step generator on the images in the folder --data-root, without a discriminator."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The images that are learnt from, their classes, and their features."""
+"""The classes of the images, their split into training and held-out images, and their features."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FAKE_CLASSES = 4
 
 
 def classes_of(dataset: str, root: Path, count: int) -> Tensor:
-    """Return the class of each training image, `(n,)`, numbered from 0 without gaps.
+    """Return the class of each image, `(n,)`, as integers from 0 without gaps.
 
-    Those of a folder are the folders in it, by name.
+    The classes of a folder are its subfolders in alphabetical order.
 
     Raises:
-        RefusedError: if images of a folder are in no folder of a class.
+        RefusedError: if an image of a folder is not in a subfolder.
     """
     if dataset == "fake":
         return torch.arange(count) % FAKE_CLASSES
@@ -32,7 +32,7 @@ def classes_of(dataset: str, root: Path, count: int) -> Tensor:
         names = [path.relative_to(root).parts[0] for path in files(root)]
         alone = next((path for path in files(root) if path.parent == root), None)
         if alone is not None:
-            raise RefusedError(f"conditional: expected each image in a folder of its class below {root}, got {alone}")
+            raise RefusedError(f"conditional: expected each image in a subfolder of {root} for its class, got {alone}")
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         return torch.tensor([numbers[name] for name in names])
     if dataset == "fashion-mnist":
@@ -41,9 +41,9 @@ def classes_of(dataset: str, root: Path, count: int) -> Tensor:
 
 
 def split(count: int, held_out: int, seed: int, learnt: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the images that are learnt from, and those of images that are held out, at random.
+    """Return the indices of the training images and of the held-out images, split at random.
 
-    All that are not held out are learnt from, unless `learnt` says how many.
+    The training images are all others, or as many of them as `learnt`.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[held_out:][:learnt].sort().values, order[:held_out]
@@ -53,12 +53,12 @@ def split(count: int, held_out: int, seed: int, learnt: int | None = None) -> tu
 def features_of(
     images: Dataset[Tensor], numbers: Tensor, encoders: Sequence[Encoder], *, fabric: Fabric, chunk: int, workers: int
 ) -> list[Tensor]:
-    """Return the features `(n, d)` of images by each encoder, on the CPU, the same in all processes.
+    """Return the features `(n, d)` of the images with the given indices by each encoder, on the CPU.
 
-    Each process encodes its share of the images.
+    Each process encodes its share of the images and returns the features of all.
     """
     world, rank = fabric.world_size, fabric.global_rank
-    # All have equally many: the last may have one twice.
+    # All shares have the same length, so the last image may be encoded twice.
     own = numbers[(torch.arange(-(-len(numbers) // world)) * world + rank).clamp(max=len(numbers) - 1)]
     parts: list[list[Tensor]] = [[] for _ in encoders]
     for batch in DataLoader(
@@ -71,7 +71,7 @@ def features_of(
         pixels = centred(batch.to(fabric.device))
         for encoder, found in zip(encoders, parts, strict=True):
             features = encoder(pixels)
-            if world > 1:  # back into the order of the images: those of the processes take turns
+            if world > 1:  # in the order of the images, which alternates between the processes
                 gathered = fabric.all_gather(features)
                 features = gathered.transpose(0, 1).flatten(0, 1)  # type: ignore[union-attr]
             found.append(features.cpu())

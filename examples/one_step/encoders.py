@@ -1,4 +1,4 @@
-"""The frozen networks whose features are compared: made here, or read from files by the loaders of their projects."""
+"""The frozen networks whose features are compared: built here, or loaded from files by their projects' own loaders."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from one_step.networks import RandomFeatures
 KINDS = """
 random:SEED               convolutional network with random weights
 pixels:SIZE               the image itself, reduced to SIZE x SIZE pixels
-classifier:PATH           last hidden layer of a network that examples/classifier.py trained
-classifier-maps:PATH      the same beside means of its feature maps
+classifier:PATH           last hidden layer of a network trained by examples/classifier.py
+classifier-maps:PATH      the same layer, and averages of the network's feature maps
 jit:PATH                  network saved by torch.jit.save
 export:PATH               network saved by torch.export.save
 dinov2:FOLDER:NAME=PATH   DINOv2: clone of its repository, name of the model, weights
 clip:NAME=PATH            CLIP by open_clip: name of the model, weights
 inception=PATH            Inception of the FID by torch-fidelity: weights
-MODULE:FUNCTION[=PATH]    what a function of yours returns; weights are loaded into it
+MODULE:FUNCTION[=PATH]    network returned by your function, with weights from a file
 """
-"""What an encoder can be. Networks of users get images in [-1, 1] and return features `(n, d)`."""
+"""Encoders that can be named. Networks of users get images in [-1, 1] and return features `(n, d)`."""
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation of the images that the networks were trained on."""
+"""Mean and standard deviation by which the networks expect the colours of images in [0, 1] to be normalised."""
 
 
 class Encoder(nn.Module):
-    """A frozen network with what it needs before and after it: gradients go through to the images.
+    """A frozen network with standardised features. Gradients flow to the images.
 
     Args:
-        name: says which, in logs.
-        network: the network.
+        name: name in logs.
+        network: the network, whose weights are frozen.
     """
 
     mean: Tensor
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
     def __init__(self, name: str, network: nn.Module) -> None:
         super().__init__()
         self.name = name
-        with suppress(NotImplementedError):  # an exported network is as it was exported
+        with suppress(NotImplementedError):  # an exported network has no modes
             network.eval()
         for weight in network.parameters():  # a ScriptModule has no requires_grad_
             weight.requires_grad_(False)
@@ -63,10 +63,10 @@ class Encoder(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features `(n, d)`, at least in float32, of images `(n, channels, h, w)` in [-1, 1].
+        """Return features `(n, d)` in float32 or float64 of images `(n, channels, h, w)` in [-1, 1].
 
         Raises:
-            RefusedError: if the network returns anything else.
+            RefusedError: if the network fails, or returns anything but features.
         """
         try:
             features = self.network(images)
@@ -79,9 +79,12 @@ class Encoder(nn.Module):
         return self._standardised(features.to(torch.promote_types(features.dtype, torch.float32)))
 
     def standardise_by(self, features: Tensor) -> Callable[[Tensor], Tensor]:
-        """Give each feature mean 0 and standard deviation 1 over features `(n, d)`, from now on; return how.
+        """Standardise all later features by the mean and the standard deviation of features `(n, d)`.
 
-        Features that are the same for all images are only moved.
+        Features that are the same for all images are only shifted.
+
+        Returns:
+            The function that standardises features.
         """
         deviation, mean = torch.std_mean(features.double(), 0)
         varies = deviation > 1e-6 * deviation.max()
@@ -94,7 +97,7 @@ class Encoder(nn.Module):
 
 
 class Resized(nn.Module):
-    """Fits images in [-1, 1] to a network that was trained on colour images of one size with a mean and a deviation."""
+    """Resizes and normalises images in [-1, 1] for a network that expects colour images of one size."""
 
     mean: Tensor
     deviation: Tensor
@@ -115,7 +118,7 @@ class Resized(nn.Module):
 
 
 class Maps(nn.Module):
-    """Features of a classifier beside the means of its feature maps over four parts of the image."""
+    """Features of a classifier, and its feature maps averaged over the four quarters of the image."""
 
     def __init__(self, features: nn.Sequential) -> None:
         super().__init__()
@@ -132,17 +135,17 @@ class Maps(nn.Module):
 
 
 class Inception(nn.Module):
-    """The 2048 features of the FID, differentiably: torch-fidelity's own `forward` takes bytes only."""
+    """The 2048 features of the FID with gradients; torch-fidelity's own `forward` only takes bytes."""
 
     def __init__(self, network: nn.Module, resize: Callable[..., Tensor]) -> None:
         super().__init__()
         self.network, self._resize = network, resize
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the output of the last pooling: the layers before it follow each other in the order of their names."""
+        """Return the output of the last pooling layer, `(n, 2048)`."""
         outputs = self._resize(coloured(images) * 127.5 + 127.5, size=(299, 299), align_corners=False)
         outputs = (outputs - 128) / 128
-        for name, layer in self.network.named_children():
+        for name, layer in self.network.named_children():  # in the order in which they are applied
             if name != "fc":
                 outputs = layer(outputs)
         return outputs.flatten(1)
@@ -154,14 +157,14 @@ def coloured(images: Tensor) -> Tensor:
 
 
 def load(choice: str, *, channels: int) -> Encoder:
-    """Return the encoder that an option names, on the CPU.
+    """Return the encoder named by an option, on the CPU.
 
     Args:
         choice: see `KINDS`.
-        channels: of the images, which a random network has to know.
+        channels: number of channels of the images, for random networks.
 
     Raises:
-        RefusedError: if it cannot be loaded.
+        RefusedError: if the encoder cannot be loaded.
     """
     head, _, path = choice.partition("=")
     kind, _, rest = head.partition(":")
@@ -174,7 +177,7 @@ def load(choice: str, *, channels: int) -> Encoder:
             raise ValueError(f"expected one of{KINDS}")
     except RefusedError:
         raise
-    except Exception as error:  # of any kind, since files and functions may be anything
+    except Exception as error:  # of any kind, since files and functions of users may raise any
         reason = str(error) or type(error).__name__
         raise RefusedError(f"encoder: {choice} cannot be loaded: {reason}") from error
     return Encoder(choice, network)
@@ -197,7 +200,7 @@ def _classifier_maps(path: str, _: str, __: int) -> nn.Module:
 
 
 def _trained_features(path: str) -> nn.Sequential:
-    from classifier import restore  # which takes packages that no other encoder needs
+    from classifier import restore  # needs packages that no other encoder needs
 
     return restore(_file(path))[0].features
 
@@ -234,10 +237,10 @@ def _inception(_: str, weights: str, __: int) -> nn.Module:
 
 
 def _of_function(module: str, function: str, weights: str) -> nn.Module:
-    if "" not in sys.path:  # as for `python -m`: a module beside the caller is found
+    if "" not in sys.path:  # as for `python -m`: finds modules in the current folder
         sys.path.append("")
     make = getattr(importlib.import_module(module), function)
-    with suppress(ValueError):  # of functions that are not written in Python
+    with suppress(ValueError):  # raised for functions that are not written in Python
         needed = [name for name, each in inspect.signature(make).parameters.items() if _is_needed(each)]
         if needed:
             raise TypeError(f"{function} is called without arguments, but needs {', '.join(needed)}")

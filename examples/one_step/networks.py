@@ -1,4 +1,4 @@
-"""A small convolutional generator, and a convolutional network whose random weights never change."""
+"""A small convolutional generator, and a convolutional network with fixed random weights."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def make_generator(size: int, *, inputs: int, channels: int, width: int, norm: s
 
     Args:
         size: height and width of the images: 8, 16, 32, and so on.
-        inputs: dimension of the noise, and of the class where there are classes.
+        inputs: dimension of the noise, plus the number of classes if there are classes.
         channels: 3 for colour images, 1 for grey ones.
-        width: channels of the largest feature maps, half as high and wide as the images; each halving doubles them.
-        norm: `"layer"` normalises the maps of each image alone; `"batch"` normalises each map over the images that are
-            computed together.
+        width: channels of the largest feature maps, which are half as high and wide as the images. Feature maps of
+            half the size have twice the channels.
+        norm: `"layer"` normalises all feature maps of one image together; `"batch"` is batch normalisation.
 
     Raises:
         ValueError: if the size is not 4 times a power of 2.
@@ -37,7 +37,7 @@ def make_generator(size: int, *, inputs: int, channels: int, width: int, norm: s
 
 
 class Blur(nn.Module):
-    """A fixed binomial filter: transposed convolutions leave the pattern of a chessboard, which it takes away."""
+    """A fixed binomial filter, which removes the checkerboard pattern of transposed convolutions."""
 
     kernel: Tensor
 
@@ -53,7 +53,7 @@ class Blur(nn.Module):
 
 
 def doublings_of(size: int) -> int:
-    """Return how often the smallest feature maps are doubled to get images of a size, or raise `ValueError`."""
+    """Return how often the size of the smallest feature maps doubles to reach `size`, or raise `ValueError`."""
     doublings = round(math.log2(max(size, 1) / COARSEST))
     if doublings < 1 or COARSEST << doublings != size:
         raise ValueError(f"size: expected {COARSEST} times a power of 2, such as 32 or 64, got {size}")
@@ -61,15 +61,15 @@ def doublings_of(size: int) -> int:
 
 
 class RandomFeatures(nn.Module):
-    """Features of a convolutional network with random weights: means over parts of the image, of maps of all scales.
+    """Features of a convolutional network with random weights: feature maps of all scales, averaged over a grid.
 
-    Random filters respond to edges and textures of all orientations, so their means say where in the image what is.
+    Random filters respond to edges and textures of all orientations. Their averages describe each cell of the grid.
 
     Args:
-        channels: of the images.
-        seed: decides the weights.
-        widths: channels of the maps, each half as high and wide as the maps before.
-        parts: number of parts of the image in each direction.
+        channels: number of channels of the images.
+        seed: seed of the random weights.
+        widths: channels of the feature maps; each layer halves height and width.
+        parts: number of cells of the grid in each direction.
     """
 
     def __init__(self, channels: int, seed: int, *, widths: tuple[int, ...] = (8, 16, 32), parts: int = 4) -> None:

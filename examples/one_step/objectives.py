@@ -1,7 +1,7 @@
-"""How generated features are compared with those of the data: kernels, references, floors and the balance of encoders.
+"""The comparison of generated and real features: kernels, references, floors, and the sum over encoders.
 
-Of class-conditional features, the last columns are the class as a one-hot vector. The kernel is then a product of one
-of the features and one of the classes, so that the joint distribution is compared.
+With classes, the last columns of the features are the class as a one-hot vector. The kernel is then the product of a
+kernel on the features and a kernel on the classes, so it compares the joint distributions.
 """
 
 from __future__ import annotations
@@ -45,16 +45,15 @@ OF_WIDTH: Mapping[str, Callable[[float], Kernel]] = {
 """The kernels that have a width."""
 
 BUDGET = 10.0
-"""What encoders above their floor share, as in Representation Distribution Matching."""
-
+"""Sum of the weights of all encoders above their floors, as in Representation Distribution Matching."""
 
 PER_CENTRE = 20
-"""Rows of which each centre of a cluster is found."""
+"""Rows per centre that k-means uses."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The features of the images that are learnt from.
+    """The features of the training images.
 
     Args:
         features: `(n, d)`.
@@ -67,19 +66,19 @@ class Rows:
     count: int
 
     def joint(self) -> Tensor:
-        """Return the features with the classes beside them."""
+        """Return the features, followed by the classes as one-hot columns."""
         return joined(self.features, None if self.classes is None else one_hot(self.classes, self.count))
 
     def weights(self) -> Tensor | None:
-        """Return weights that make all classes equally frequent, as they are among generated images."""
+        """Return weights that give all classes the same total, since equally many images of each are generated."""
         if self.classes is None:
             return None
         return 1 / (self.count * self.classes.bincount(minlength=self.count)[self.classes].double())
 
     def guided(self, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Return rows and weights of `strength` times the data minus the rest times data of all classes.
+        """Return rows and weights of the guided reference.
 
-        The latter are the same images with classes drawn at random.
+        This is `strength` times the data minus `strength - 1` times the same images with random classes.
         """
         rows, weights = self.joint(), self.weights()
         if strength == 1 or weights is None:
@@ -95,12 +94,12 @@ def one_hot(classes: Tensor, count: int) -> Tensor:
 
 
 def joined(features: Tensor, classes: Tensor | None) -> Tensor:
-    """Return features with classes `(n, count)` beside them, if there are any."""
+    """Return features, followed by the columns of the classes `(n, count)` if there are any."""
     return features if classes is None else torch.cat([features, classes.to(features)], 1)
 
 
 def make_kernel(settings: OneStep, rows: Rows, generator: torch.Generator) -> Kernel:
-    """Return the kernel of features, a sum over widths in units of the median distance."""
+    """Return the kernel: a sum over the widths in units of the median distance, times a kernel on the classes."""
     if settings.kernel == "energy":
         return EnergyKernel()
     median = median_distance(rows.features, generator=generator)
@@ -108,18 +107,18 @@ def make_kernel(settings: OneStep, rows: Rows, generator: torch.Generator) -> Ke
     if rows.classes is None:
         return of_features
     d = rows.features.shape[1]
-    # The product of a sum takes a fifth of the time of the sum of products, which is the same.
+    # The sum of products has the same values but takes five times as long.
     return of_features.on(slice(0, d)) * RBFKernel(settings.class_width).on(slice(d, d + rows.count))
 
 
 class Objective:
-    """The loss of the features of one encoder, and the numbers that say how good they are.
+    """The loss of one encoder's features, and the logged numbers that measure their distance from real features.
 
     Args:
-        name: of the encoder.
-        rows: features of the images that are learnt from.
-        held_out: features of others `(m, d)`, with their classes beside them.
-        settings: those of the training.
+        name: name of the encoder.
+        rows: features of the training images.
+        held_out: features of the held-out images `(m, d)`, with the columns of their classes.
+        settings: settings of the training.
         fabric: the processes.
     """
 
@@ -153,11 +152,11 @@ class Objective:
         return MMDReference(rows, self.kernel, weights=weights, **options).to(self._rows.features.device)
 
     def loss(self, fake: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the loss of features `(n, d)` of this process's images, of which the joint batch has the MMD.
+        """Return the loss of the joint batch of all processes, differentiable by the features of this process.
 
         Args:
-            fake: features, with classes beside them.
-            generator: draws real samples, the same in all processes.
+            fake: features `(n, d)` of this process's images, with the columns of their classes.
+            generator: draws the same real samples in all processes.
         """
         settings = self._settings
         if settings.loss == "drift":
@@ -168,16 +167,16 @@ class Objective:
         return self.reference.mmd2(fake, estimator=settings.estimator)
 
     def _drift(self, fake: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the loss of drifting models, in which classes are groups."""
+        """Return the loss of drifting models, with one group for each class."""
         settings, d = self._settings, self._rows.features.shape[1]
         real = self._draw(settings.real_batch or settings.batch_size, generator)
         groups = self._rows.count if self._rows.classes is not None else 1
-        # The classes of generated images take turns; those of real ones follow each other.
+        # Generated images are ordered 0, 1, 2, ..., 0, 1, 2, ... by class; real ones 0, 0, ..., 1, 1, ...
         generated = fake[:, :d].unflatten(0, (-1, groups)).transpose(0, 1)
         return drift_loss(generated, real[:, :d].to(fake).unflatten(0, (groups, -1))).mean()
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return real samples, equally many of each class, class after class."""
+        """Return `count` real samples, ordered by class, with equally many of each class."""
 
         def some(found: int) -> Callable[[int], Tensor]:
             return lambda size: torch.randint(found, (size,), generator=generator, device=generator.device)
@@ -206,10 +205,10 @@ class Objective:
 
     @torch.no_grad()
     def terms(self, fake: Tensor, fabric: Fabric) -> dict[str, float]:
-        """Return what the biased MMD^2 of the features of the joint batch is made of, and its ratio to its floor."""
+        """Return the biased MMD^2 of the features of the joint batch, its parts, and its ratio to the floor."""
         attraction, repulsion = self._parts(self.reference, fake, fabric)
         count = len(fake) * self._world
-        diagonal = (self._peak - repulsion) / count  # the mean over all pairs exceeds that over different ones by it
+        diagonal = (self._peak - repulsion) / count  # mean over all pairs minus mean over different ones
         value = self._self_term - 2 * attraction + repulsion + diagonal
         return {
             "mmd2": value,
@@ -220,7 +219,7 @@ class Objective:
         }
 
     def _parts(self, reference: MMDReference, samples: Tensor, fabric: Fabric | None) -> tuple[float, float]:
-        """Return the mean kernel value of samples with the reference, and of two different samples."""
+        """Return the mean kernel value of a sample and the reference, and that of two different samples."""
         value = float(reference.mmd2(samples))
         attraction = reference.attraction(samples).double().mean()
         if fabric is not None:
@@ -256,10 +255,10 @@ def total(losses: Sequence[Tensor], floors: Sequence[float], balance: str) -> Te
     """Return the loss of several encoders.
 
     Args:
-        losses: of each encoder.
-        floors: what real images have in their place.
-        balance: `"none"` adds the losses; `"relative"` divides each by its own value; `"floors"` gives those that are
-            above their floors shares of a budget, the more the further above, and none to the others.
+        losses: loss of each encoder.
+        floors: MMD^2 of as many real images, for each encoder.
+        balance: `"none"` adds the losses. `"relative"` divides each loss by its own value. `"floors"` does so too, and
+            weights the encoders by :func:`shares`.
     """
     if balance == "none":
         return torch.stack(list(losses)).sum()
@@ -268,10 +267,11 @@ def total(losses: Sequence[Tensor], floors: Sequence[float], balance: str) -> Te
 
 
 def shares(losses: Sequence[Tensor], floors: Sequence[float]) -> Tensor:
-    """Return the shares of the budget, `(encoders,)`; all are alike if none is above its floor.
+    """Return the weights of the encoders, `(encoders,)`, which add up to `BUDGET`.
 
-    Representation Distribution Matching takes the excess over the floor itself. Here it is in units of the floor, since
-    encoders differ by orders of magnitude.
+    An encoder at or below its floor has weight zero; the others have the larger weights, the further they are above
+    it. If none is above its floor, all have the same weight. Representation Distribution Matching uses the difference
+    of loss and floor. Here this difference is divided by the floor, because encoders differ by orders of magnitude.
     """
     excess = torch.stack([loss.detach().double() / floor - 1 for loss, floor in zip(losses, floors, strict=True)])
     above = excess > 0
@@ -281,9 +281,9 @@ def shares(losses: Sequence[Tensor], floors: Sequence[float]) -> Tensor:
 
 
 def k_means(rows: Tensor, count: int, generator: torch.Generator, iterations: int = 10) -> Tensor:
-    """Return centres of clusters, `(count, d)`; one that has lost all rows starts anew from a random row.
+    """Return the centres of k-means, `(count, d)`. A centre without rows restarts at a random row.
 
-    Of many rows, random ones are clustered: `PER_CENTRE` for each centre.
+    At most `PER_CENTRE * count` random rows are clustered.
     """
 
     def some(size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The settings of trainings without a discriminator."""
+"""The settings of trainings without a discriminator, and their presets."""
 
 from __future__ import annotations
 
@@ -17,76 +17,93 @@ from one_step.networks import doublings_of
 class OneStep(Settings):
     """The defaults suit colour images of 32 pixels."""
 
+    data_root: Path = Path("data")
+    """folder of the data sets; of --dataset folder, the folder of the images"""
     dataset: Literal["cifar10", "fashion-mnist", "folder", "fake"] = "cifar10"
-    """images to learn from; a folder is --data-root itself"""
+    """real images; folder reads the images in --data-root and in its subfolders"""
     size: int = 32
-    """height and width of the images, 4 times a power of 2"""
+    """height and width of the images in pixels, 4 times a power of 2"""
     channels: Literal[1, 3] = 3
-    """3 for colours, 1 for grey"""
+    """3 for colour images, 1 for grey images"""
     held_out: int | None = None
-    """images that are kept from the training, for the floors and ratios; by default a tenth, at most 5000"""
+    """real images that are not trained on, for ratio_to_real and --balance floors; by default a tenth, at most 5000"""
     learnt: int | None = None
-    """images that are learnt from, at random; by default all that are not held out"""
-    encoder: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """frozen network, to be repeated for several: random:SEED, pixels:SIZE, classifier:PATH, classifier-maps:PATH,
-    jit:PATH, export:PATH, dinov2:FOLDER:NAME=PATH, clip:NAME=PATH, inception=PATH, or MODULE:FUNCTION[=PATH]; by
-    default random:0, and for fashion-mnist pixels:16 beside it"""
+    """training images, chosen at random; by default all that are not held out"""
+    encoder: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(
+            help="frozen network whose features are compared; repeat the option for several networks: random:SEED, "
+            "pixels:SIZE, classifier:PATH, classifier-maps:PATH, jit:PATH, export:PATH, dinov2:FOLDER:NAME=PATH, "
+            "clip:NAME=PATH, inception=PATH, or MODULE:FUNCTION[=PATH]; by default random:0, and also pixels:16 for "
+            "fashion-mnist"
+        ),
+    ] = ()
     standardise: bool = False
-    """divide each feature by its standard deviation over the data"""
+    """shift and scale each feature to mean 0 and standard deviation 1 over the training images"""
     loss: Literal["mmd", "drift"] = "mmd"
-    """MMD^2, or the loss of drifting models, which takes --reference resampled"""
+    """MMD^2, or the loss of drifting models, which needs --reference resampled"""
     reference: Literal["exact", "nystrom", "fourier", "resampled"] = "exact"
-    """all images, landmarks, random frequencies, or other real images in each step"""
+    """real features in the loss: all, landmarks, random Fourier features, or a random batch in each step"""
     landmarks: int = 1024
-    """landmarks of nystrom"""
+    """number of landmarks for nystrom"""
     centres: bool = True
-    """landmarks are centres of clusters, not random images"""
+    """use the centres of k-means as landmarks, not random images"""
     frequencies: int = 4096
-    """frequencies of fourier"""
+    """number of random frequencies for fourier"""
     real_batch: int | None = None
-    """real images in a step of resampled; by default as many as generated ones"""
+    """real images per step for resampled; by default as many as generated images"""
     on_host: bool = False
-    """keep the features of the data in the memory of the host, not of the GPU"""
+    """keep the features of the training images in host memory, not on the GPU"""
     self_rows: int = 10_000
-    """images from which the part of MMD^2 is estimated that the generator has no influence on"""
+    """training images that estimate the self term of MMD^2, which has no gradient but is part of logged values"""
     estimator: Literal["biased", "unbiased"] = "biased"
-    """with or without the pairs of an image and itself"""
+    """with or without the pairs of a generated image and itself"""
     kernel: Literal["gaussian", "laplace", "matern", "energy", "imq"] = "gaussian"
-    """of the distance of features; matern is that of order 3/2, imq the inverse multiquadric"""
+    """kernel of features; matern has order 3/2, imq is the inverse multiquadric"""
     factor: tuple[float, ...] = (1.0,)
-    """width of the kernel in units of the median distance; several make a sum of kernels"""
-    balance: Literal["auto", "none", "relative", "floors"] = "auto"
-    """how encoders are added: plainly, each divided by its own value, or also weighted by how far it is above the value
-    of held-out images; auto is relative if there are several"""
+    """width of the kernel in units of the median distance; several widths give a sum of kernels"""
+    balance: Annotated[
+        Literal["auto", "none", "relative", "floors"],
+        tyro.conf.arg(
+            help="sum over encoders: none adds the losses, relative divides each loss by its own value, and floors "
+            "also weights it by its excess over the value of held-out images; auto is relative for several encoders "
+            "with the biased MMD^2, else none"
+        ),
+    ] = "auto"
     conditional: bool = False
-    """generate images of given classes"""
+    """generate images of given classes; those of a folder are its subfolders"""
     classes: tyro.conf.Fixed[int] = 0
-    """number of classes that were found, 0 without --conditional"""
+    """number of classes in the data, 0 without --conditional"""
     class_width: float = 0.3
     """width of the Gaussian kernel of classes, which are one-hot vectors"""
     guidance: float = 1.0
-    """strength by which classes are moved away from all images, for conditional; 1 is none"""
+    """strength of the guidance away from images of all classes, with --conditional; 1 is no guidance"""
     noise: int = 64
     """dimension of the noise"""
     width: int = 16
     """channels of the generator's largest feature maps, which are half as high and wide as the images"""
-    norm: Literal["layer", "batch"] = "layer"
-    """what the generator's feature maps are normalised over: each image alone, or the images of the batch, which takes
-    one process and --micro-batch of at least --batch-size"""
+    norm: Annotated[
+        Literal["layer", "batch"],
+        tyro.conf.arg(
+            help="normalisation of the generator's feature maps over each image or over the batch; batch needs one "
+            "process and --micro-batch of at least --batch-size"
+        ),
+    ] = "layer"
     batch_size: int = 1024
-    """generated images in one step, of all processes together"""
+    """generated images per step, in all processes together"""
     micro_batch: int = 256
-    """images of which a process keeps the activations at a time"""
+    """images whose activations a process keeps in memory at a time"""
     lr: float = 1e-3
     """learning rate of Adam"""
     betas: tuple[float, float] = (0.9, 0.95)
-    """decays of Adam's averages; by default those of Representation Distribution Matching"""
+    """decay rates of Adam's two averages"""
     clip: float | None = None
-    """largest norm of the gradient"""
+    """largest norm of the gradient; by default the gradient is not clipped"""
     cpu_seconds: float | None = None
-    """stop when the steps have taken so many seconds of all CPU cores and processes together"""
+    """stop when the steps have taken so many CPU seconds, summed over all cores and processes"""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """of forwards and backwards; kernels are computed in float32"""
+    """precision of the networks; kernels are computed in float32"""
 
     FORMATS: ClassVar = {"cifar10": (32, 3), "fashion-mnist": (32, 1)}
     FREE: ClassVar[frozenset[str]] = Settings.FREE | {"cpu_seconds", "micro_batch", "on_host"}
@@ -106,31 +123,31 @@ class OneStep(Settings):
             raise ValueError(f"reference: expected resampled with --loss drift, got {self.reference}")
         if self.loss == "drift" and self.estimator == "unbiased":
             raise ValueError(
-                "estimator: expected biased with --loss drift, which leaves out an image and itself anyway"
+                "estimator: expected biased with --loss drift, which never pairs an image with itself, got unbiased"
             )
         if self.kernel == "energy" and (self.reference == "nystrom" or self.conditional):
             other = "--conditional" if self.conditional else "--reference nystrom"
-            raise ValueError(f"kernel: expected a positive definite one with {other}, got energy")
-        if self.reference == "fourier" and (self.kernel != "gaussian" or self.conditional):
-            got = f"{self.kernel} with --conditional" if self.conditional else self.kernel
-            raise ValueError(f"reference: expected the gaussian kernel without classes with fourier, got {got}")
-        if self.estimator == "unbiased" and self.balance not in ("auto", "none"):
-            raise ValueError(f"balance: expected none with --estimator unbiased, got {self.balance}")
-        if self.loss == "drift" and self.balance not in ("auto", "none"):
-            raise ValueError(f"balance: expected none with --loss drift, got {self.balance}")
+            raise ValueError(f"kernel: expected a positive definite kernel with {other}, got energy")
+        if self.reference == "fourier" and self.kernel != "gaussian":
+            raise ValueError(f"kernel: expected gaussian with --reference fourier, got {self.kernel}")
+        if self.reference == "fourier" and self.conditional:
+            raise ValueError("reference: expected exact, nystrom or resampled with --conditional, got fourier")
+        if self.balance not in ("auto", "none") and (self.loss == "drift" or self.estimator == "unbiased"):
+            other = "--loss drift" if self.loss == "drift" else "--estimator unbiased"
+            raise ValueError(f"balance: expected auto or none with {other}, got {self.balance}")
         if self.guidance != 1 and not (self.conditional and self.reference in ("exact", "nystrom")):
             raise ValueError(
-                f"guidance: expected --conditional and --reference exact or nystrom, got {self.guidance:g} with "
-                f"conditional {self.conditional} and {self.reference}"
+                "guidance: expected 1 unless --conditional is used with --reference exact or nystrom, "
+                f"got {self.guidance:g} with conditional {self.conditional} and reference {self.reference}"
             )
 
 
 ENCODERS: Mapping[str, tuple[str, ...]] = {"fashion-mnist": ("random:0", "pixels:16")}
-"""What None stands for, where it is not the random network alone."""
+"""Default encoders of data sets for which they are not `random:0` alone."""
 
 
 def resolved(settings: OneStep) -> OneStep:
-    """Put in what None stands for, so that a run is saved with all that decides it."""
+    """Replace the defaults of `encoder` and `balance` by explicit values, so that the saved settings are complete."""
     encoder = settings.encoder or ENCODERS.get(settings.dataset, ("random:0",))
     several = len(encoder) > 1 and settings.loss == "mmd" and settings.estimator == "biased"
     usual: Literal["none", "relative"] = "relative" if several else "none"
@@ -142,8 +159,8 @@ def _preset(name: str, **options: object) -> OneStep:
 
 
 PRESETS: Mapping[str, OneStep] = {
-    # What makes clothes in minutes on two CPU cores: cheap steps, batch normalisation, classes, and kernels of widths
-    # that reach far and near.
+    # Draws recognisable clothes after minutes on two CPU cores: cheap steps, batch normalisation, classes, and a sum of
+    # narrow and wide kernels.
     "fashion-mnist": _preset(
         "fashion-mnist",
         channels=1,
@@ -168,7 +185,7 @@ PRESETS: Mapping[str, OneStep] = {
     ),
     "cifar10": _preset("cifar10", width=64, batch_size=4096),
     "folder": _preset("folder", size=64, width=32, batch_size=2048),
-    # Learns nothing, but runs through everything in seconds.
+    # Random images, to run all parts of a training in seconds.
     "fake": _preset(
         "fake",
         width=2,
@@ -180,4 +197,4 @@ PRESETS: Mapping[str, OneStep] = {
         checkpoint_every=5,
     ),
 }
-"""One for each data set."""
+"""The presets, one for each data set."""

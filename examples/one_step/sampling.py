@@ -1,4 +1,4 @@
-"""How to draw from a generator that was trained in one step."""
+"""Samples from a trained one-step generator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from training.images import load
 from training.sampling import Sampler
 
@@ -17,9 +17,9 @@ from one_step.presets import OneStep
 
 
 def sampler(configuration: Mapping[str, Any]) -> Sampler:
-    """Return how to draw from a generator, by the settings in its checkpoint.
+    """Return the sampler of a generator with the settings in its checkpoint.
 
-    Classes are drawn with equal probability.
+    All classes have the same probability.
 
     Raises:
         TypeError: if a setting is unknown.
@@ -36,8 +36,14 @@ def sampler(configuration: Mapping[str, Any]) -> Sampler:
         return joined(drawn, one_hot(classes, chosen.classes))
 
     return Sampler(
-        make_generator(inputs=chosen.noise + chosen.classes, width=chosen.width, norm=chosen.norm, **shape),
+        generator_of(chosen),
         noise,
         lambda images: images,
         lambda root, split: load(chosen.dataset, root, split=split, **shape),
     )
+
+
+def generator_of(settings: OneStep) -> nn.Sequential:
+    """Return the generator of the settings, with initial weights."""
+    inputs, shape = settings.noise + settings.classes, {"channels": settings.channels, "width": settings.width}
+    return make_generator(settings.size, inputs=inputs, norm=settings.norm, **shape)

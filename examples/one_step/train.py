@@ -1,6 +1,7 @@
 """Train a one-step generator by MMD on the features of frozen encoders, without a discriminator.
 
-This is Representation Distribution Matching (arXiv 2607.02375) in small, with the choices that it leaves open.
+This is Representation Distribution Matching (arXiv 2607.02375) at small scale. The options offer other kernels, losses
+and representations of the real features.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # started as a file, not from the scripts beside this folder
+if __name__ == "__main__":  # run as a script itself, not through one of the scripts in examples/
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import training  # noqa: F401  # names all packages that are missing
 
@@ -33,13 +34,13 @@ from training.settings import read
 
 from one_step import encoders
 from one_step.data import classes_of, features_of, split
-from one_step.networks import make_generator
 from one_step.objectives import Objective, Rows, check_floors, joined, one_hot, total
 from one_step.presets import PRESETS, OneStep, resolved
+from one_step.sampling import generator_of
 from torch_mmd_losses import UsageWarning, cached_backward
 
 ADVICE = "a lower --lr, a --clip of the gradient, a larger --factor, --precision 32-true, or another --seed"
-"""What may help if a number is not finite."""
+"""Suggestions for a run that stops because a number is not finite."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
@@ -60,7 +61,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
     settings = replace(settings, classes=0 if classes is None else int(classes.max()) + 1)
     check(fabric, settings, found)
 
-    # Made on the CPU, so that a seed gives the same weights on all devices; laid out as convolutions are faster.
+    # Made on the CPU, so that a seed gives the same weights on all devices; channels_last is faster.
     generator = generator_of(settings)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator.to(fabric.device)
@@ -82,7 +83,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
     in_turns = torch.arange(settings.batch_size, device=fabric.device)[own]
 
     def inputs() -> Tensor:
-        """Return noise for this process's share of a batch; the classes take turns."""
+        """Return the inputs of this process's share of a batch, whose classes are 0, 1, 2, ... in turn."""
         return with_classes(randomness.normal(settings.batch_size, settings.noise), in_turns, settings)
 
     def encode(noise: Tensor) -> dict[str, Tensor]:
@@ -101,7 +102,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
                 about = {"encoder": objective.name, "floor": objective.floor(settings.batch_size)}
                 run.append("encoders", {"iteration": 0, "kernel": repr(objective.kernel), **about})
         for group in adam.param_groups:
-            group["lr"] = settings.lr  # which --force may have changed
+            group["lr"] = settings.lr  # may differ from the checkpoint with --force
         shown = torch.randn(SAMPLES, settings.noise, generator=torch.Generator().manual_seed(settings.seed))
         shown = with_classes(shown, torch.arange(SAMPLES), settings)
         if state["iteration"] == 0:
@@ -140,14 +141,14 @@ def train(fabric: Fabric, settings: OneStep) -> None:
 
             has_time = clock.seconds < limit
             if run.is_due(settings.log_every, iteration) or not has_time:
-                numbers = {"loss": loss.item(), "gradient_norm": norm.item()}
                 terms = {each.name: each.terms(generated[each.name], fabric) for each in objectives}
                 ratio = sum(each["ratio_to_real"] for each in terms.values()) / len(terms)
                 named = {f"{name} {what}": number for name, each in terms.items() for what, number in each.items()}
                 line = {
                     "iteration": iteration,
                     "cpu_seconds": round(clock.seconds, 2),
-                    **numbers,
+                    "loss": loss.item(),
+                    "gradient_norm": norm.item(),
                     "ratio_to_real": ratio,
                 }
                 run.log(line | named, advice=ADVICE, shown=("ratio_to_real", "cpu_seconds"))
@@ -159,7 +160,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
         try:
             run.finish(state)
         except InterruptedBySignalError as error:
-            if error.signal:  # else the CPU seconds are spent
+            if error.signal:  # else --cpu-seconds ended the run
                 raise
 
 
@@ -196,12 +197,12 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
     if settings.batch_size % world:
         raise RefusedError(f"batch_size: expected a multiple of the {world} processes, got {settings.batch_size}")
     if settings.loss == "drift" and world > 1:
-        raise RefusedError(f"loss: drift is for one process, got {world}")
+        raise RefusedError(f"loss: expected mmd with {world} processes, got drift")
     if settings.norm == "batch" and world > 1:
-        raise RefusedError(f"norm: batch is for one process, got {world}")
+        raise RefusedError(f"norm: expected layer with {world} processes, got batch")
     if settings.norm == "batch" and settings.micro_batch < settings.batch_size:
         raise RefusedError(
-            f"micro_batch: expected at least the batch of {settings.batch_size} images, which --norm batch is over, "
+            f"micro_batch: expected at least the --batch-size of {settings.batch_size} with --norm batch, "
             f"got {settings.micro_batch}"
         )
     held_out = held_out_of(settings, images)
@@ -221,18 +222,12 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
 
 
 def held_out_of(settings: OneStep, images: int) -> int:
-    """Return the number of images that are not learnt from."""
+    """Return the number of held-out images."""
     return settings.held_out or min(max(2, images // 10), 5000)
 
 
-def generator_of(settings: OneStep) -> torch.nn.Sequential:
-    """Return the generator of settings, with initial weights."""
-    inputs, shape = settings.noise + settings.classes, {"channels": settings.channels, "width": settings.width}
-    return make_generator(settings.size, inputs=inputs, norm=settings.norm, **shape)
-
-
 def with_classes(noise: Tensor, numbers: Tensor, settings: OneStep) -> Tensor:
-    """Return noise with a class beside it, by the number of the image, if there are classes."""
+    """Return noise, followed by the one-hot class of each image number if there are classes."""
     return joined(noise, one_hot(numbers % settings.classes, settings.classes) if settings.classes else None)
 
 
