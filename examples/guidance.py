@@ -1,13 +1,13 @@
-"""Guidance without a discriminator: a generator of one class is pushed away from all others by negative weights.
+"""Guide a generator of one class away from the other classes by negative weights, without a discriminator.
 
-The samples of a class overlap with those of other classes. A generator that matches the distribution p of its class
-therefore makes samples that might belong to another one. With guidance alpha > 1 it matches alpha p - (alpha - 1) u
-instead, for the distribution u of all classes. That is one `MMDReference` whose samples have weights of both signs. As
-with guidance elsewhere, the price is variety.
+The samples of the classes overlap. A generator that matches the distribution p of its class therefore also generates
+samples that could belong to another class. With guidance alpha > 1, it matches alpha p - (alpha - 1) u instead, where u
+is the distribution of all classes. This takes one `MMDReference` with weights of both signs. As with other forms of
+guidance, the samples vary less.
+
+The following command takes a quarter of a minute on a CPU:
 
     python examples/guidance.py --out guidance.png
-
-takes a quarter of a minute on a CPU.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def guided_reference(samples: Tensor, alpha: float) -> MMDReference:
 
     Args:
         samples: `(classes, count, 2)`.
-        alpha: guidance, >= 1; 1 is none.
+        alpha: strength of the guidance, >= 1; 1 means no guidance.
     """
     count = samples.shape[1]
     of_class = torch.full((count,), alpha / count)
@@ -67,7 +67,7 @@ def train(reference: MMDReference, steps: int, generator: torch.Generator) -> nn
 
 
 def accuracy(samples: Tensor) -> float:
-    """Return the share of samples `(n, 2)` that are nearest to the centre of the first class."""
+    """Return the share of samples `(n, 2)` whose nearest centre is that of the first class."""
     return float((torch.cdist(samples, centres()).argmin(1) == 0).float().mean())
 
 
@@ -86,12 +86,12 @@ def draw(samples: Tensor, found: dict[float, Tensor], out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> dict[float, float]:
-    """Train a generator for each guidance, draw its samples, and return how many are nearest to their class."""
+    """Train a generator for each guidance, draw its samples, and return the share that is nearest to its class."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=700, help="number of samples of each class")
-    parser.add_argument("--steps", type=int, default=600, help="number of steps of each training")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("guidance.png"), help="where to save the picture")
+    parser.add_argument("--steps", type=int, default=600, help="number of training steps of each generator")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    parser.add_argument("--out", type=Path, default=Path("guidance.png"), help="file of the picture")
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)

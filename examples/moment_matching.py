@@ -1,21 +1,21 @@
-"""A generator in one step, by Inductive Moment Matching, on a mixture of Gaussians in the plane.
+"""Train a one-step generator by Inductive Moment Matching on a mixture of Gaussians in the plane.
 
-A network carries noisy samples from a time t to an earlier time s. Its samples are to have the distribution that the
-same network reaches from a time r between s and t, where it starts from less noise (Zhou et al., 2025). Each step of
-the training has many pairs of times, each with a group of samples. `grouped_mmd2` compares all groups in one call, each
-with a scale of its own.
+A network maps noisy samples at a time t to samples at an earlier time s. It is trained so that the result has the
+distribution that the same network reaches from samples at a time r between s and t, which have less noise (Zhou et al.,
+2025). Each training step has many pairs of times, each with a group of samples. `grouped_mmd2` compares all groups in
+one call, each with its own scale.
 
-Departures from the paper, which makes images:
+Differences from the paper, which generates images:
 
-- s is mostly early, not uniform, because few other samples in the plane would tell the modes apart.
-- The scale of the kernel is t - s, for the paper's D |c_out(s, t)| with D = 2 values.
-- r is earlier than t by 2^-5 of the range of noise-to-signal ratios, not 2^-12 to 2^-15 (k of the paper).
-- The weights of the times have b = 5 and a = 1, which the paper has too, and are divided by their mean.
-- A group has 32 samples, not 4, and there is no floor of distances.
+- s is mostly early instead of uniform, because the modes are only separate at early times.
+- The scale of the kernel is t - s instead of the paper's D |c_out(s, t)|, where D = 2 is the dimension.
+- r is earlier than t by 2^-5 of the range of noise-to-signal ratios, instead of 2^-12 to 2^-15 (k of the paper).
+- The weights of the times have b = 5 and a = 1, one of the paper's choices, but are divided by their mean.
+- A group has 32 samples instead of 4, and distances have no floor.
+
+The following command takes half a minute on a CPU:
 
     python examples/moment_matching.py --out moment_matching.png
-
-takes half a minute on a CPU.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ FIRST, LAST = 0.006, 0.994
 """Range of the times. At time t a sample is `(1 - t) data + t noise`."""
 
 LOG_HALVINGS = 5
-"""r is earlier than t by this power of two of the range of noise-to-signal ratios (k of the paper, which has 12)."""
+"""r is earlier than t by the range of noise-to-signal ratios divided by two to this power (k of the paper, 12)."""
 
 SHIFT = 5.0
-"""b of the paper: how much the weights of the times favour noisy samples."""
+"""b of the paper. A larger value gives noisy samples more weight."""
 
 MODES = 8
 
@@ -53,7 +53,7 @@ class Times(NamedTuple):
 
     @staticmethod
     def draw(groups: int, generator: torch.Generator) -> Times:
-        """Draw t uniformly and s mostly early, where the modes of the data are apart, and derive r."""
+        """Draw t uniformly and s mostly early, where the modes of the data are separate, and compute r."""
         t = FIRST + (LAST - FIRST) * torch.rand(groups, generator=generator)
         s = FIRST + (t - FIRST) * torch.rand(groups, generator=generator) ** 3
         ratio = t / (1 - t) - (LAST / (1 - LAST) - FIRST / (1 - FIRST)) / 2**LOG_HALVINGS
@@ -68,7 +68,7 @@ class Times(NamedTuple):
 
 
 class Jump(nn.Module):
-    """Carries samples from time t to time s: `x - (t - s) v(x, s, t)`."""
+    """A network that maps samples at time t to samples at time s: `x - (t - s) v(x, s, t)`."""
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Jump(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """Return the samples `(..., 2)` at the times `s`, given samples at the times `t`, both `(..., 1)`."""
+        """Return samples `(..., 2)` at the times `s` from samples `(..., 2)` at the times `t`, both `(..., 1)`."""
         times = torch.cat([s, t, torch.log(s / (1 - s)) / 5, torch.log(t / (1 - t)) / 5], -1)
         return x - (t - s) * self.velocity(torch.cat([x, times.expand(*x.shape[:-1], 4)], -1))
 
@@ -95,7 +95,7 @@ def loss(jump: Jump, times: Times, clean: Tensor, noise: Tensor) -> Tensor:
     fake = jump((1 - t) * clean + t * noise, s, t)
     with torch.no_grad():
         real = jump((1 - r) * clean + r * noise, s, r)
-    # A jump over a longer time changes samples more, so it is judged on a wider scale.
+    # A jump over a longer time changes samples more, so its scale is wider.
     values = grouped_mmd2(real, fake, LaplaceKernel(), scale=times.t - times.s, estimator="biased")
     return (times.weights() * values).mean()
 
@@ -116,7 +116,7 @@ def train(jump: Jump, groups: int, m: int, steps: int, generator: torch.Generato
 
 @torch.no_grad()
 def sample(jump: Jump, count: int, stops: tuple[float, ...], generator: torch.Generator) -> Tensor:
-    """Return samples `(count, 2)`, from noise over the given times to the first time."""
+    """Return samples `(count, 2)` at the first time, starting from noise, with the given times in between."""
     x, t = torch.randn(count, 2, generator=generator), torch.tensor([[LAST]])
     for stop in (*stops, FIRST):
         s = torch.tensor([[stop]])
@@ -140,14 +140,14 @@ def draw(panels: dict[str, Tensor], found: dict[str, float], losses: list[float]
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Train the network, draw its samples, and return the MMD^2 of each panel to other samples of the data."""
+    """Train the network, draw its samples, and return MMD^2 between each panel and held-out samples of the data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=int, default=64, help="number of pairs of times in a step")
+    parser.add_argument("--groups", type=int, default=64, help="number of pairs of times per step")
     parser.add_argument("--group-size", type=int, default=32, help="number of samples that share a pair of times")
-    parser.add_argument("--steps", type=int, default=1500, help="number of steps of the training")
-    parser.add_argument("--samples", type=int, default=2000, help="number of samples that are drawn and judged")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("moment_matching.png"), help="where to save the picture")
+    parser.add_argument("--steps", type=int, default=1500, help="number of training steps")
+    parser.add_argument("--samples", type=int, default=2000, help="number of samples in the picture and in MMD^2")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    parser.add_argument("--out", type=Path, default=Path("moment_matching.png"), help="file of the picture")
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)

@@ -1,13 +1,13 @@
-"""Particles move from one shape to another: by flows of MMD^2 and DrMMD and by drifts, with their fields drawn.
+"""Move particles from one shape to another by flows of MMD^2 and DrMMD and by drifts, and draw their fields.
 
-Each row of the picture is a way to move. The flow of MMD^2 follows the gradient of the witness function at points that
-are disturbed by noise, which dies out (Arbel et al., 2019). The flow of the (de)-regularised MMD weighs directions in
-which the target varies little more, and has no noise here (Chen et al., 2024). The drifts divide attraction and
-repulsion by sums of kernel values, so that particles far from the target move too.
+Each row of the picture shows one method. The flow of MMD^2 follows the gradient of the witness function, evaluated at
+the particles plus noise that decreases to zero (Arbel et al., 2019). The flow of the (de)-regularised MMD gives more
+weight to directions in which the target varies little, and has no noise here (Chen et al., 2024). The drifts divide
+attraction and repulsion by sums of kernel values, so particles far from the target move as well.
+
+The following command takes half a minute on a CPU:
 
     python examples/particles.py --out particles.png
-
-takes half a minute on a CPU.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ LAMBDA = 0.1
 """The regularisation of DrMMD."""
 
 JUDGE = RBFKernel(0.3)
-"""The kernel of the MMD^2 that is written above each panel: the same for all ways to move."""
+"""The kernel of the MMD^2 above each panel, the same for all methods."""
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """Returns the velocity at points, given the particles."""
 
 
 class Way(NamedTuple):
-    """A way to move particles."""
+    """A method to move particles."""
 
     name: str
     towards: Callable[[Tensor], Field]
-    """Returns the field of a target."""
+    """Returns the field for a target."""
     step: float
     noise: float = 0.0
-    """Standard deviation of the disturbance of the points at the start. It falls linearly to zero."""
+    """Initial standard deviation of the noise, which falls linearly to zero over the first half of the steps."""
 
 
 def mmd_flow(target: Tensor) -> Field:
@@ -70,13 +70,13 @@ def drmmd_flow(target: Tensor) -> Field:
 
 
 def drift_by_rows(target: Tensor) -> Field:
-    """Return the drift whose attraction and repulsion are divided by their sums of kernel values."""
+    """Return the drift in which attraction and repulsion are divided by their sums of kernel values."""
     kernel = LaplaceKernel(0.3)
     return lambda points, particles: drift(points, target, negatives=particles, kernel=kernel, normalise="rows")
 
 
 def drift_by_rows_and_columns(target: Tensor) -> Field:
-    """Return the drift that is divided by the sums over particles, too."""
+    """Return the drift that is also divided by the sums over particles."""
     kernel = LaplaceKernel(0.3)
     return lambda points, particles: drift(
         points, target, negatives=particles, kernel=kernel, normalise="rows_and_columns"
@@ -92,7 +92,7 @@ WAYS = (
 
 
 def start(count: int, generator: torch.Generator) -> Tensor:
-    """Return particles `(count, 2)` in a disc beside the target."""
+    """Return particles `(count, 2)` in a disc to the left of the target."""
     angles = torch.rand(count, generator=generator) * 2 * math.pi
     radii = 0.35 * torch.rand(count, generator=generator).sqrt()
     return torch.stack([radii * angles.cos() - 1.6, radii * angles.sin() - 0.9], 1)
@@ -117,7 +117,7 @@ def trajectory(way: Way, particles: Tensor, target: Tensor, steps: int, generato
 
 
 def draw(paths: dict[str, list[Tensor]], target: Tensor, out: Path) -> None:
-    """Draw particles, target and field at some times of each path."""
+    """Draw particles, target and field at a few steps of each path."""
     figure = Figure(figsize=(3 * len(SHOWN), 2.6 * len(paths)), dpi=80, layout="tight")
     axes = figure.subplots(len(paths), len(SHOWN), squeeze=False)
     grid = torch.cartesian_prod(torch.linspace(-2.2, 1.4, 19), torch.linspace(-1.6, 1.3, 16))
@@ -128,7 +128,7 @@ def draw(paths: dict[str, list[Tensor]], target: Tensor, out: Path) -> None:
             particles = path[step]
             field = towards(grid, particles)
             lengths = field.norm(dim=1, keepdim=True)
-            # Directions: lengths differ by orders of magnitude, so they are shown by the colour.
+            # Arrows show directions. Lengths differ by orders of magnitude, so the colour shows them.
             arrows = field / lengths.clamp_min(1e-12)
             axis.quiver(*grid.T, *arrows.T, lengths.log10().squeeze(1), cmap="Greys", width=0.004, scale=28)
             axis.scatter(*target.T, s=4, color="tab:blue", label="target")
@@ -143,12 +143,12 @@ def draw(paths: dict[str, list[Tensor]], target: Tensor, out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Move the particles in each way, draw them, and return the MMD^2 that each way ends with."""
+    """Move the particles by each method, draw them, and return the final MMD^2 of each method."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--particles", type=int, default=300, help="number of particles and of samples of the target")
+    parser.add_argument("--particles", type=int, default=300, help="number of particles, and of samples of the target")
     parser.add_argument("--steps", type=int, default=1000, help="number of steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("particles.png"), help="where to save the picture")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    parser.add_argument("--out", type=Path, default=Path("particles.png"), help="file of the picture")
     options = parser.parse_args(arguments)
     generator = torch.Generator().manual_seed(options.seed)
     target, particles = goal(options.particles, generator), start(options.particles, generator)

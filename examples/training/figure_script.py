@@ -1,11 +1,11 @@
-"""What the scripts of figures share: claims of a paper that are checked, a command line and a picture.
+"""Common code of the scripts of figures: checks of a paper's claims, a command line and a picture.
 
 A figure is a module with two functions:
 
-* `claims() -> list[Claim]` computes what the paper says about the figure;
-* `draw(figure: Figure) -> None` draws it. Only this needs matplotlib.
+* `claims() -> list[Claim]` checks the paper's claims about the figure;
+* `draw(figure: Figure) -> None` draws it. Only this function needs matplotlib.
 
-It ends with `main(sys.modules[__name__])`.
+Its last line is `main(sys.modules[__name__])`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
 
 class Claim(NamedTuple):
-    """Something that can be said about a figure, and what is found."""
+    """A statement about a figure, and the result of checking it."""
 
     what: str
+    """Subject of the statement."""
     paper: str
-    """What the paper says."""
+    """The statement of the paper."""
     here: str
-    """What is found."""
+    """The result of the script."""
     holds: bool
     departs: bool = False
-    """Whether the script is known to find something else than the paper, as its docstring explains."""
+    """Whether the result is known to differ from the paper. The docstring of the script explains why."""
 
     def __str__(self) -> str:
         verdict = "holds" if self.holds else "DOES NOT HOLD"
@@ -44,12 +45,12 @@ class Claim(NamedTuple):
 
 
 def unexpected(claims: Sequence[Claim]) -> list[Claim]:
-    """Return the claims that fail, and those that hold although they are said not to."""
+    """Return the claims that fail unexpectedly or hold unexpectedly."""
     return [claim for claim in claims if claim.holds == claim.departs]
 
 
 def integer(low: int, high: float = math.inf) -> Callable[[str], int]:
-    """Return the reader of an integer from `low` to `high` on a command line."""
+    """Return an argparse type for integers from `low` to `high`."""
     limits = f"from {low} to {high}" if high < math.inf else f">= {low}"
 
     def read(text: str) -> int:
@@ -61,7 +62,7 @@ def integer(low: int, high: float = math.inf) -> Callable[[str], int]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Save a picture as a PNG of few colours, small enough for a web page."""
+    """Save a picture as a PNG of 128 colours, small enough for a web page."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,14 +72,14 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def reader(script: ModuleType) -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the parser of the options that all figures have."""
     width, height = script.SIZE
     parser = argparse.ArgumentParser(description=script.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     file = Path(str(script.__file__))
     default = Path("build/figures") / f"{file.parents[1].name}-{file.stem.replace('_', '-')}.png"
-    parser.add_argument("--out", type=Path, default=default, help="where to write the picture (%(default)s)")
-    parser.add_argument("--width", type=_positive, default=width, help="in inches (%(default)s)")
-    parser.add_argument("--height", type=_positive, default=height, help="in inches (%(default)s)")
+    parser.add_argument("--out", type=Path, default=default, help="file of the picture (%(default)s)")
+    parser.add_argument("--width", type=_positive, default=width, help="inches from left to right (%(default)s)")
+    parser.add_argument("--height", type=_positive, default=height, help="inches from top to bottom (%(default)s)")
     parser.add_argument("--dpi", type=_positive, default=100.0, help="pixels per inch (%(default)s)")
     return parser
 
@@ -90,15 +91,19 @@ def _positive(text: str) -> float:
 
 
 def main(script: ModuleType, words: Sequence[str] | None = None) -> None:
-    """Check the claims, draw the figure, and exit with an error if a claim came out otherwise than documented."""
-    from matplotlib.figure import Figure
-
+    """Check the claims and draw the figure."""
     options = reader(script).parse_args(words)
     torch.set_num_threads(1)
-    claims: list[Claim] = script.claims()
+    finish(options, script.claims(), script.draw)
+
+
+def finish(options: argparse.Namespace, claims: Sequence[Claim], draw: Callable[[Figure], None]) -> None:
+    """Print the claims, save the figure, and exit with an error if a claim came out otherwise than documented."""
+    from matplotlib.figure import Figure
+
     print(*claims, sep="\n")
     figure = Figure(figsize=(options.width, options.height), dpi=options.dpi, layout="constrained")
-    script.draw(figure)
+    draw(figure)
     save(figure, options.out)
     print(f"Picture: {options.out}")
     if surprises := unexpected(claims):

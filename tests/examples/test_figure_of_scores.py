@@ -116,9 +116,7 @@ def test_a_claim_about_scores_that_fails_ends_in_an_error(trained, tmp_path, mon
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(fig4, "plane", lambda scores, seed: scores[:, :2].double().numpy())
     monkeypatch.setattr(fig4.Scores, "agreement", lambda scores: 0.5)
-    with pytest.raises(
-        SystemExit, match="Not as in the paper: mmd-rbf, iteration 1: neighbours of the same class; mmd-"
-    ):
+    with pytest.raises(SystemExit, match="Not as documented: mmd-rbf, iteration 1: neighbours of the same class; mmd-"):
         fig4.main([*map(str, trained), "--out", str(tmp_path / "x.png"), "--count", "40"])
 
 
@@ -133,6 +131,12 @@ def test_runs_without_a_checkpoint_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         fig4.main([str(tmp_path)])
     assert "there is no checkpoint in" in capsys.readouterr().err
+
+
+def test_fewer_images_than_an_image_and_its_neighbours_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        fig4.main([str(tmp_path), "--count", "10"])
+    assert "expected an integer >= 11, got '10'" in capsys.readouterr().err
 
 
 def test_the_page_has_the_picture_of_scores_with_its_commands():

@@ -1,17 +1,17 @@
 r"""Fig. 1 of Arbel et al. (2018): a generator and a critic with one parameter each, for point masses.
 
-The data are a point mass at 0, the generator's samples one at theta, and the kernel is Gaussian on the feature psi x.
-The generator descends a distance along theta, the critic ascends it along psi:
+The data are a point mass at 0, and the generator's samples a point mass at theta. The kernel is Gaussian on the feature
+psi x. The generator descends a distance along theta, and the critic ascends it along psi:
 
 * MMD^2 = 2 (1 - exp(-psi^2 theta^2 / 2)), Eq. 3;
-* the same with a gradient penalty for the critic, `E (|eta'(t)| - 1)^2` for the witness eta and t uniform between 0 and
-  theta, as MMD-GAN-GP has it;
+* MMD^2 with a gradient penalty for the critic as in MMD-GAN-GP, `E (|eta'(t)| - 1)^2` for the witness eta and t uniform
+  between 0 and theta;
 * the scaled MMD with mu at the data, MMD^2 / (lambda + 1 + psi^2) by Proposition 5, with lambda = 1.
 
-Where |psi theta| is large, MMD^2 is as large as can be, and there is no gradient. The paper gives no coordinates for
-its points; here A = (2, 0.5) and B = (4, 2) as (theta, psi), and steps are those of simultaneous gradient descent and
-ascent with the learning rate 0.1. With the penalty psi does shrink from B until MMD^2 begins to fall, but there its
-gradient and that of the penalty cancel, and theta creeps.
+Where |psi theta| is large, MMD^2 is near its maximum and has almost no gradient. The paper gives no coordinates for its
+points. Here they are A = (2, 0.5) and B = (4, 2) as (theta, psi). Gradient steps are simultaneous, with the learning
+rate 0.1. With the penalty, psi shrinks from B until MMD^2 begins to fall. There the gradients of MMD^2 and of the
+penalty cancel, and theta hardly moves.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 SIZE = (10.0, 7.4)
 LAMBDA = 1.0
 REGION = (5.0, 4.0)
-"""The largest theta and psi that are drawn."""
+"""Largest theta and psi that are drawn."""
 GRID = (26, 21)
 A, B = (2.0, 0.5), (4.0, 2.0)
 STEPS = 1000
 RATE = 0.1
 ARRIVED = 0.01
-"""How close theta has to come to 0."""
+"""Distance of theta to 0 at which a path ends."""
 INTERPOLATES = 100
 FAR = 20.0
-"""The theta of the critics that are drawn."""
+"""Theta of the critics that are drawn."""
 
 
 def squared_mmd(theta: Tensor, psi: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def squared_mmd(theta: Tensor, psi: Tensor) -> Tensor:
 
 
 def scale(psi: Tensor) -> Tensor:
-    """Return the squared factor of the scaled MMD, Proposition 5: k(0, 0) = 1 and the feature has the slope psi."""
+    """Return the squared factor of the scaled MMD by Proposition 5, with k(0, 0) = 1 and a feature of slope psi."""
     return 1 / (LAMBDA + 1 + psi**2)
 
 
@@ -68,12 +68,12 @@ def squared_scaled_mmd(theta: Tensor, psi: Tensor) -> Tensor:
 
 
 def witness(t: Tensor, theta: Tensor | float, psi: Tensor | float) -> Tensor:
-    """Return the difference of the mean embeddings at t."""
+    """Return the witness function at t, the difference of the mean embeddings."""
     return torch.exp(-0.5 * (psi * t) ** 2) - torch.exp(-0.5 * (psi * (t - theta)) ** 2)
 
 
 def penalised(theta: Tensor, psi: Tensor) -> Tensor:
-    """Return MMD^2 minus the gradient penalty of the witness, what the critic ascends."""
+    """Return MMD^2 minus the gradient penalty of the witness, which the critic ascends."""
     t = theta * (torch.arange(INTERPOLATES, dtype=torch.float64) + 0.5) / INTERPOLATES
     slope = -(psi**2) * (
         t * torch.exp(-0.5 * (psi * t) ** 2) - (t - theta) * torch.exp(-0.5 * (psi * (t - theta)) ** 2)
@@ -88,7 +88,7 @@ PANELS: dict[str, tuple[Distance, Distance]] = {
     "MMD with gradient penalty": (squared_mmd, penalised),
     "scaled MMD": (squared_scaled_mmd, squared_scaled_mmd),
 }
-"""What the generator descends and the critic ascends."""
+"""The functions that the generator descends and the critic ascends."""
 
 
 def field(panel: str, points: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def best_psi(theta: float) -> float:
 
 
 def claims() -> list[Claim]:
-    """Check what Sections 2 and 3.2 say of the figure."""
+    """Check the claims of Sections 2 and 3.2 about the figure."""
     return [
         equation_3(),
         not_weak(),
@@ -138,7 +138,7 @@ def claims() -> list[Claim]:
 
 
 def equation_3() -> Claim:
-    """The library's MMD^2 of point masses is Eq. 3."""
+    """Claim that the library's MMD^2 of point masses is Eq. 3."""
     points = grid()
     by_library = [mmd2(p[:1] * 0, p[:1] * p[1], RBFKernel(), estimator="biased") for p in points]
     error = (torch.stack(by_library) - squared_mmd(*points.unbind(1))).abs().max().item()
@@ -146,7 +146,7 @@ def equation_3() -> Claim:
 
 
 def not_weak() -> Claim:
-    """The optimised MMD jumps from 0 to sqrt(2)."""
+    """Claim that the optimised MMD jumps from 0 to sqrt(2)."""
     found = [squared_mmd(torch.tensor(theta), torch.tensor(10 / theta)).sqrt().item() for theta in (1.0, 1e-2, 1e-4)]
     here = ", ".join(f"{value:.6f}" for value in found) + " at theta = 1, 0.01, 0.0001"
     holds = all(abs(value - math.sqrt(2)) < 1e-6 for value in found)
@@ -154,7 +154,7 @@ def not_weak() -> Claim:
 
 
 def weak() -> Claim:
-    """The optimised scaled MMD goes to zero with theta."""
+    """Claim that the optimised scaled MMD goes to zero with theta."""
     thetas = (1.0, 1e-2, 1e-4)
     found = [squared_scaled_mmd(torch.tensor(t), torch.tensor(best_psi(t))).sqrt().item() for t in thetas]
     here = ", ".join(f"{value:.2g}" for value in found) + " at theta = 1, 0.01, 0.0001"
@@ -162,7 +162,7 @@ def weak() -> Claim:
 
 
 def arrives(panel: str, start: tuple[float, float], paper: str, expected: bool) -> Claim:
-    """Whether gradient steps take theta to 0."""
+    """Claim that gradient steps take theta to 0, or that they do not."""
     places = path(panel, start)
     at, steps = places[-1], len(places) - 1
     speed = (places[1] - places[0]).norm().item() / RATE
@@ -172,7 +172,7 @@ def arrives(panel: str, start: tuple[float, float], paper: str, expected: bool) 
 
 
 def below_gradient_constrained() -> Claim:
-    """The scaled MMD is a lower bound of the gradient-constrained one."""
+    """Claim that the scaled MMD is a lower bound of the gradient-constrained MMD."""
     shares = torch.stack(
         [
             squared_scaled_mmd(*p)
@@ -182,11 +182,11 @@ def below_gradient_constrained() -> Claim:
         ]
     )
     here = f"{shares.min():.2f} to {shares.max():.2f} of the squares"
-    return Claim("scaled beside gradient-constrained MMD", "SMMD <= S", here, shares.max().item() <= 1)
+    return Claim("scaled and gradient-constrained MMD", "SMMD <= S", here, shares.max().item() <= 1)
 
 
 def critics() -> list[Claim]:
-    """How the critics of theta = 20 look from the generator's sample."""
+    """Check the slopes of the critics of theta = 20 at the generated sample."""
     at = torch.tensor(FAR, dtype=torch.float64)
     slopes = {label: abs(grad(critic)(at).item()) for label, critic in drawn_critics().items()}
     here = ", ".join(f"{slope:.1g} ({label})" for label, slope in slopes.items())

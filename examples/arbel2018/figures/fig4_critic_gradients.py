@@ -1,17 +1,17 @@
-r"""Fig. 4 of Arbel et al. (2018): critic gradients between two Gaussians, for two ways of limiting the gradient.
+r"""Fig. 4 of Arbel et al. (2018): critic gradients between two Gaussians, for two constraints on the gradient.
 
-P = N((-1, 0), I) on the left and Q = N((1, 0), I) on the right, and mu = (P + Q) / 2 in both cases:
+P = N((-1, 0), I) is on the left, Q = N((1, 0), I) on the right, and mu = (P + Q) / 2 for both critics:
 
-* The gradient-constrained MMD with a Gaussian kernel, sigma = 1 and lambda = 0.1, from low-discrepancy points of either
-  distribution. Its critic is g = D^-1 eta, Proposition 3. For a fixed mu, S^2 is the MMD^2 of another kernel, so that
-  g(t) is (S^2(Q, t) - S^2(P, t)) / 2 for a point mass at t, up to a constant.
-* The critic of Sobolev GAN, the solution of -div(mu grad u) = P - Q that vanishes on the border of the square
+* The gradient-constrained MMD with a Gaussian kernel, sigma = 1 and lambda = 0.1, is estimated from low-discrepancy
+  points of both distributions. Its critic is g = D^-1 eta, Proposition 3. For fixed mu, S^2 is the MMD^2 of another
+  kernel. Up to a constant, g(t) is therefore (S^2(Q, t) - S^2(P, t)) / 2 for a point mass at t.
+* The critic of Sobolev GAN is the solution of -div(mu grad u) = P - Q that vanishes on the border of the square
   [-6, 6]^2, by finite volumes.
 
-The paper gives neither means nor covariances nor the border. All of it is symmetric, so a quarter of the plane is
-enough: both critics are odd in x and even in y. Far out both critics go to zero, so that both point away from P on the
-right of Q: that of the RKHS within the reach of the kernel, that of Sobolev GAN within the last steps to the border,
-where mu has so little mass that steepness costs nothing.
+The paper gives neither the means, nor the covariances, nor the border. By symmetry, a quarter of the plane is enough:
+both critics are odd in x and even in y. Both go to zero at large distances, so to the right of Q both gradients point
+away from P. For the gradient-constrained critic, this happens within the reach of the kernel. For Sobolev GAN, it
+happens next to the border, where mu has so little mass that a steep critic costs almost nothing.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ CENTRE = 1.0
 LAMBDA = 0.1
 KERNEL = RBFKernel(sigma=1.0)
 POINTS = 64
-"""How many points stand for either distribution."""
+"""Number of points that represent each distribution."""
 BORDER = 6.0
 CELLS = 45
-"""Finite volumes from zero to the border."""
+"""Number of finite volumes from zero to the border."""
 EVERY = 3
-"""One in how many cells gets an arrow."""
+"""Distance between cells with an arrow, in cells."""
 
 
 class Field(NamedTuple):
@@ -65,7 +65,7 @@ def density(at: Tensor, centre: float) -> Tensor:
 
 
 def samples() -> tuple[Tensor, Tensor]:
-    """Return points of P and of Q, `(POINTS, 2)` each, symmetric as the distributions are."""
+    """Return points of P and of Q, `(POINTS, 2)` each, with the symmetry of the distributions."""
     uniform = torch.quasirandom.SobolEngine(2).draw(POINTS // 2 + 1, dtype=torch.float64)[1:]
     normal = torch.special.ndtri(uniform)
     fake = torch.cat([normal, normal * normal.new_tensor([1, -1])]) + normal.new_tensor([CENTRE, 0])
@@ -88,7 +88,7 @@ def gradient_constrained(at: Tensor) -> Tensor:
 
 @cache
 def sobolev() -> Field:
-    """Return the gradients of the Sobolev critic at the centres of some cells."""
+    """Return the gradients of the Sobolev critic at the centres of every `EVERY`-th cell."""
     width = BORDER / CELLS
     edges = torch.arange(CELLS + 1, dtype=torch.float64) * width
     centres = edges[:-1] + width / 2
@@ -98,7 +98,7 @@ def sobolev() -> Field:
         return (density(at, -CENTRE) + sign * density(at, CENTRE)) / 2
 
     across, along = on_grid(edges, centres, 1), on_grid(centres, edges, 1)  # mu at the faces of the cells
-    # Where the critic is zero, half a cell from a centre; and nothing passes y = 0.
+    # The critic vanishes on these borders, half a cell from the centres. There is no flux through y = 0.
     across[[0, -1]] *= 2
     along[:, -1] *= 2
     along[:, 0] = 0
@@ -107,7 +107,7 @@ def sobolev() -> Field:
     for flux, one, other in ((across[1:-1], index[1:], index[:-1]), (along[:, 1:-1], index[:, 1:], index[:, :-1])):
         matrix[one, other] = matrix[other, one] = -flux
     right = 2 * on_grid(centres, centres, -1).flatten() * width**2
-    # The density spans many orders of magnitude: cells are scaled to a unit diagonal.
+    # The density spans many orders of magnitude, so the matrix is scaled to a unit diagonal.
     root = matrix.diagonal().rsqrt()
     decomposition = torch.linalg.cholesky(root.unsqueeze(1) * matrix * root)
     critic = root * torch.cholesky_solve((root * right).unsqueeze(1), decomposition).squeeze(1)
@@ -125,18 +125,18 @@ def constrained() -> Field:
 
 
 def mass(at: Tensor) -> Tensor:
-    """Return which points have at least a tenth of the largest density of mu."""
+    """Return a mask of the points with at least a tenth of the largest density of mu."""
     mu = density(at, CENTRE) + density(at, -CENTRE)
     return mu >= 0.1 * mu.max()
 
 
 def beyond(at: Tensor) -> Tensor:
-    """Return which points lie on the right of Q, outside of its mass and close to the axis."""
+    """Return a mask of the points to the right of Q, outside of its mass and close to the axis."""
     return (at[:, 0] > CENTRE + 3) & (at[:, 1] < 1)
 
 
 def claims() -> list[Claim]:
-    """Check what Appendix B says of the figure."""
+    """Check the claims of Appendix B about the figure."""
     return [
         magnitudes("Sobolev", sobolev(), "magnitudes higher on the right than in areas of high density", True),
         magnitudes("gradient-constrained", constrained(), "not the case", False),
@@ -148,7 +148,7 @@ def claims() -> list[Claim]:
 
 
 def magnitudes(name: str, field: Field, paper: str, expected: bool) -> Claim:
-    """Whether gradients on the right of Q are several times those where mu has its mass."""
+    """Claim that gradients to the right of Q are more than three times those in the mass of mu, or not."""
     lengths = field.gradients.norm(dim=1)
     outside, inside = lengths[beyond(field.at)].max().item(), lengths[mass(field.at)].max().item()
     here = f"up to {outside:.2g} on the right, up to {inside:.2g} in areas of high density"
@@ -156,7 +156,7 @@ def magnitudes(name: str, field: Field, paper: str, expected: bool) -> Claim:
 
 
 def direction(name: str, field: Field, paper: str) -> Claim:
-    """Where the longest gradient on the right of Q leads."""
+    """Claim that the longest gradient to the right of Q points away from P."""
     outside = beyond(field.at)
     longest = field.gradients[outside].norm(dim=1).argmax()
     x, slope = field.at[outside][longest, 0].item(), field.gradients[outside][longest, 0].item()
@@ -165,7 +165,7 @@ def direction(name: str, field: Field, paper: str) -> Claim:
 
 
 def where_the_mass_is(name: str, field: Field) -> Claim:
-    """Whether gradients lead from Q to P where there is mass between their means."""
+    """Claim that gradients point from Q to P where there is mass between their means."""
     path = mass(field.at) & (field.at[:, 0] < CENTRE)
     share = (field.gradients[path, 0] < 0).double().mean().item()
     return Claim(f"{name}: between the means", "a plan to move the mass", f"{share:.0%} point to P", share == 1)
@@ -181,7 +181,7 @@ def draw(figure: Figure) -> None:
 
 
 def whole(field: Field) -> Field:
-    """Return the field on the whole square: critics are odd in x and even in y."""
+    """Return the field on the whole square, since critics are odd in x and even in y."""
     parts = []
     for x, y in product((1.0, -1.0), repeat=2):
         mirror = field.at.new_tensor([x, y])

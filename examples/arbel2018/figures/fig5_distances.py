@@ -5,11 +5,11 @@ scaled MMD are closed forms, since for x from N(a, s^2) and y from N(b, t^2)
 
     E k(x, y) = psi / sqrt(psi^2 + s^2 + t^2) exp(-(a - b)^2 / (2 (psi^2 + s^2 + t^2))).
 
-The gradient-constrained MMD is the library's, for equally many quantiles of both. "Optimised" distances are the largest
-over a grid of bandwidths. The paper gives no axes; here m and s go from 0 and 0.02 to 1.
+The gradient-constrained MMD is computed by the library from equally many quantiles of P and Q. "Optimised" distances
+are maxima over a grid of bandwidths. The paper gives no axes. Here m goes from 0 to 1, and s from 0.02 to 1.
 
-The paper says that optimising the MMD "would yield essentially one everywhere". It yields between 0 for Q = P and
-sqrt(2) for Q far away, and something near one for most of the Q between.
+According to the paper, optimising the MMD "would yield essentially one everywhere". In fact, the optimised MMD is 0 for
+Q = P, sqrt(2) for distant Q, and near one for most Q in between.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 SIZE = (8.0, 8.4)
 LAMBDA = 1.0
 SPREAD = 0.1
-"""The standard deviation of P."""
+"""Standard deviation of P."""
 BANDWIDTHS = (0.1, 10.0)
 SEARCHED = torch.logspace(-2, 1.5, 29, dtype=torch.float64).tolist()
-"""The bandwidths that are tried for optimised distances."""
+"""Bandwidths over which distances are optimised."""
 GRID = (24, 25)
-"""How many m and s."""
+"""Number of values of m and of s."""
 QUANTILES = 40
 
 
@@ -64,12 +64,12 @@ def squared_mmd(bandwidth: float) -> Tensor:
 
 
 def squared_scaled_mmd(bandwidth: float) -> Tensor:
-    """Return the squared scaled MMD: k(a, a) = 1, and its derivative by both arguments is 1 / psi^2."""
+    """Return the squared scaled MMD, since k(a, a) = 1 and its derivative by both arguments is 1 / psi^2."""
     return squared_mmd(bandwidth) / (LAMBDA + 1 + bandwidth**-2)
 
 
 def quantiles(means: Tensor, spreads: Tensor) -> Tensor:
-    """Return as many quantiles of each Gaussian, `(n, QUANTILES)`, with equal probability between them."""
+    """Return quantiles of each Gaussian, `(n, QUANTILES)`, at equidistant levels."""
     levels = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES
     return means.unsqueeze(1) + spreads.unsqueeze(1) * torch.special.ndtri(levels)
 
@@ -109,7 +109,7 @@ def alike(one: Tensor, other: Tensor) -> float:
 
 
 def claims() -> list[Claim]:
-    """Check what Appendix D.1 says of the figure."""
+    """Check the claims of Appendix D.1 about the figure."""
     mmd_low, mmd_high, limited_low, limited_high, scaled, limited = panels().values()
     return [
         discretisation(),
@@ -124,7 +124,7 @@ def claims() -> list[Claim]:
 
 
 def discretisation() -> Claim:
-    """Quantiles stand well for the Gaussians."""
+    """Claim that the MMD of the quantiles is near that of the Gaussians."""
     real, fakes = samples()
     worst = 0.0
     for bandwidth in BANDWIDTHS:
@@ -135,7 +135,7 @@ def discretisation() -> Claim:
 
 
 def similar(what: str, one: Tensor, other: Tensor) -> Claim:
-    """Claim that two distances behave alike: their logarithms are almost linear functions of each other."""
+    """Claim that the logarithms of two distances are strongly correlated."""
     correlation = alike(one, other)
     return Claim(what, "behave similarly", f"logarithms correlate by {correlation:.4f}", correlation > 0.9)
 
@@ -144,12 +144,12 @@ def bounded(what: str, scaled: Tensor, limited: Tensor) -> Claim:
     """Claim that the scaled MMD is a lower bound."""
     ratio = scaled / limited
     here = f"{ratio.min():.3f} to {ratio.max():.3f} of S"
-    # Up to the error of the quantiles, which only one of them has.
+    # The tolerance is for the error of the quantiles, which only the gradient-constrained MMD has.
     return Claim(f"{what}: scaled and gradient-constrained MMD", "SMMD <= S", here, ratio.max().item() <= 1.01)
 
 
 def optimised_mmd() -> Claim:
-    """Where the optimised MMD is close to one."""
+    """Claim that the optimised MMD is close to one everywhere."""
     best = torch.stack([squared_mmd(b) for b in SEARCHED]).amax(0).sqrt()
     near = ((best - 1).abs() < 0.3).double().mean().item()
     here = f"{best.min():.2f} to {best.max():.2f}, within 0.3 of one for {near:.0%} of the Q"

@@ -1,16 +1,17 @@
-r"""Fig. 6 of Arbel et al. (2018), Appendix D.2: GANs with the gradient-constrained MMD, on Fashion-MNIST in the small.
+r"""Fig. 6 of Arbel et al. (2018), Appendix D.2: small GANs with the gradient-constrained MMD, on Fashion-MNIST.
 
 The paper trains on MNIST for days, otherwise as in its Section 4: a critic with one output, a Gaussian kernel,
-lambda = 0.1, batches of 64 and Adam with (0.5, 0.9). So it is here, but with networks of a quarter of the width, two
-updates of the critic for one of the generator instead of five, ten times the learning rate, an average of the generator
-that draws the samples, and 1,500 iterations.
+lambda = 0.1, batches of 64, and Adam with betas (0.5, 0.9). This script has the same settings except for networks of a
+quarter of the width, two critic updates per generator update instead of five, ten times the learning rate, samples
+from a moving average of the generator, and 1,500 iterations.
 
-The paper's days go into the incomplete Cholesky decomposition of a matrix with M (1 + d) rows, here 65,600.
-`gradient_constrained_mmd2` gets the same number from M (1 + 1) = 128 rows, exactly or with a decomposition of those.
+The paper needs days because of the incomplete Cholesky decomposition of a matrix with M (1 + d) rows, here 65,600.
+`gradient_constrained_mmd2` computes the same number from M (1 + 1) = 128 rows, exactly or with a low-rank
+decomposition of these rows.
 
-All GANs start alike but for the spectral parametrisation, and see the same images and noise. KID is that of the
-features of a small classifier of the same data, as the paper's is that of an MNIST-trained network. A rank collapse
-would show in the stable rank of the critic's second layer, the one of the paper's Fig. 2b, and in KID.
+All GANs start from the same weights, except for the spectral parametrisation, and see the same images and noise. KID is
+computed on the features of a small classifier trained on the same data; the paper uses a network trained on MNIST. A
+rank collapse would show in KID and in the stable rank of the critic's second layer, the layer of the paper's Fig. 2b.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from lightning_fabric import Fabric
 from training.averaging import MovingAverage
 from training.batches import centred, positions
 from training.errors import RefusedError
-from training.figure_script import Claim, integer, reader, save, unexpected
+from training.figure_script import Claim, finish, integer, reader
 
 from torch_mmd_losses import PolynomialKernel, RBFKernel, ScaledMMDLoss, gradient_constrained_mmd2, mmd2
 
@@ -56,13 +57,13 @@ RANK = 16
 RATE = 1e-3
 CRITIC_STEPS = 2
 DECAY = 0.99
-"""Of the average of the generator."""
+"""Decay of the moving average of the generator."""
 MEASURED = 15
-"""How often KID and the critic's rank are measured after the start."""
+"""Number of measurements of KID and of the critic's rank after the start."""
 JUDGED_BY = 20_000
-"""Images that the classifier sees, once, whose features KID is taken of."""
+"""Training images of the classifier for KID, which sees each once."""
 LEARNT = 5
-"""By what factor KID has to fall."""
+"""Factor by which KID has to fall."""
 SHOWN = 6
 """Rows and columns of samples."""
 KID = PolynomialKernel()
@@ -70,11 +71,11 @@ NETWORKS = Arbel2018(out=Path(), dataset="fashion-mnist", family="dcgan", channe
 
 
 class GradientConstrainedLoss(nn.Module):
-    """The loss that scaled MMD bounds from below, with the estimator of Proposition 4.
+    """The gradient-constrained MMD with the estimator of Proposition 4. Scaled MMD is a lower bound of it.
 
     Args:
         lambda_: weight of the norm in the RKHS, 0.1 in the paper.
-        rank: rows of the incomplete Cholesky decomposition; None is exact.
+        rank: rank of the incomplete Cholesky decomposition; None means exact.
     """
 
     def __init__(self, lambda_: float = 0.1, *, rank: int | None = None) -> None:
@@ -82,20 +83,20 @@ class GradientConstrainedLoss(nn.Module):
         self.lambda_, self.rank, self.kernel = lambda_, rank, RBFKernel(sigma=1.0)
 
     def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the squared gradient-constrained MMD at the real images with a minus."""
+        """Return minus the squared gradient-constrained MMD, with mu at the real images."""
         return -self.generator_loss(critic, real, fake)
 
     def generator_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the squared gradient-constrained MMD, the estimate that averages over all pairs."""
+        """Return the squared gradient-constrained MMD, averaged over all pairs."""
         return gradient_constrained_mmd2(real, fake, self.kernel, lambda_=self.lambda_, features=critic, rank=self.rank)
 
 
 class Kind(NamedTuple):
-    """What a GAN is trained with."""
+    """The loss of a GAN and the normalisation of its critic."""
 
     loss: Callable[[], Loss | GradientConstrainedLoss]
     normalisation: Literal["none", "matrix"] = "none"
-    """Of the weights of the critic; `"matrix"` is the spectral parametrisation, with a learned norm."""
+    """Normalisation of the critic's weights. `"matrix"` is the spectral parametrisation with a learned norm."""
 
 
 KINDS = {
@@ -109,11 +110,11 @@ KINDS = {
 
 
 class Run(NamedTuple):
-    """A GAN after its training."""
+    """A trained GAN and its measurements."""
 
     gan: GAN
     losses: list[float]
-    """Of the generator, in each iteration."""
+    """Loss of the generator in each iteration."""
     kids: dict[int, float]
     """KID by iteration."""
     ranks: dict[int, float]
@@ -128,20 +129,20 @@ class Run(NamedTuple):
         return list(self.kids.values())[-1]
 
     def shrunk(self) -> float:
-        """Return how often the last KID is in the first."""
+        """Return the first KID divided by the last."""
         return self.kids[0] / self.final()
 
     def learned_ranks(self) -> list[float]:
-        """Return the stable ranks after the start, which is that of random weights."""
+        """Return the stable ranks after the start, where the weights are random."""
         return list(self.ranks.values())[1:]
 
     def mean_kid(self) -> float:
-        """Return the mean KID after the start, small if it falls early."""
+        """Return the mean KID after the start, which is small if KID falls early."""
         return float(np.mean(list(self.kids.values())[1:]))
 
 
 class Judge:
-    """KID of images to test images, in the features of a classifier."""
+    """KID between images and test images, on the features of a classifier."""
 
     def __init__(self, network: Classifier, real: Tensor) -> None:
         self.network = network
@@ -157,7 +158,7 @@ class Judge:
 
 
 class GAN:
-    """A generator and a critic in training, and an average of the generator, which draws the samples."""
+    """A generator and a critic in training, and a moving average of the generator, which draws the samples."""
 
     def __init__(self, kind: Kind, options: argparse.Namespace) -> None:
         torch.manual_seed(options.seed)
@@ -181,7 +182,7 @@ class GAN:
         return torch.cat([self.average(part) for part in noise.split(256)]) * 2 - 1
 
     def step(self, real: Callable[[], Tensor]) -> float:
-        """Update the critic twice and the generator once, each time on new images, and return the generator's loss."""
+        """Update the critic twice and the generator once, each on new images, and return the generator's loss."""
         for _ in range(CRITIC_STEPS):
             images = real()
             with torch.no_grad():
@@ -213,16 +214,16 @@ def train(kind: Kind, images: Tensor, judge: Judge, options: argparse.Namespace)
 
 
 def stable_rank(gan: GAN) -> float:
-    """Return the sum of the squared singular values of the critic's second layer by the largest of them."""
+    """Return the stable rank of the critic's second layer: sum of squared singular values by the largest of them."""
     values = list(singular_values(gan.discriminator).values())[1]
     return stable_rank_of(values)
 
 
 def claims(runs: dict[str, Run], real: Tensor) -> list[Claim]:
-    """Check what Appendix D.2 says.
+    """Check the claims of Appendix D.2.
 
     Args:
-        runs: by the names in `KINDS`.
+        runs: runs by their names in `KINDS`.
         real: a batch of real images in [0, 1].
     """
     constrained = [name for name in runs if "GCMMD" in name]
@@ -241,7 +242,7 @@ def claims(runs: dict[str, Run], real: Tensor) -> list[Claim]:
         Claim(
             f"last KID with {RANK} of the rows",
             "a good approximation",
-            f"{low.final():.3f} beside {exact.final():.3f}, which is asked to be within a factor of two",
+            f"{low.final():.3f}, and {exact.final():.3f} with all rows; the limit is a factor of two",
             max(low.final(), exact.final()) < 2 * min(low.final(), exact.final()),
         ),
         below(runs, real),
@@ -250,13 +251,13 @@ def claims(runs: dict[str, Run], real: Tensor) -> list[Claim]:
 
 
 def reasonable(name: str, run: Run) -> Claim:
-    """KID falls far; that the samples show garments is for the eye."""
+    """Claim that KID falls by a factor of `LEARNT`. Whether the samples show garments has to be seen."""
     here = f"KID {run.kids[0]:.2f} before training, {run.final():.3f} after it"
     return Claim(f"{name}: learning", "reasonable samples", here, run.shrunk() > LEARNT)
 
 
 def faster(scaled: str, constrained: str, runs: dict[str, Run]) -> Claim:
-    """Scaled MMD has the smaller KID on the way."""
+    """Claim that scaled MMD has the smaller mean KID during the training."""
     means = runs[scaled].mean_kid(), runs[constrained].mean_kid()
     return Claim(
         f"mean KID through training, {scaled} and {constrained}",
@@ -267,7 +268,7 @@ def faster(scaled: str, constrained: str, runs: dict[str, Run]) -> Claim:
 
 
 def few_rows(gan: GAN, real: Tensor) -> Claim:
-    """How many rows it takes to have the exact value within a hundredth."""
+    """Claim that a small rank gives the exact value up to one percent."""
     with torch.no_grad():
         fake = gan.generator(gan.noise(len(real)))
     estimate = partial(
@@ -282,7 +283,7 @@ def few_rows(gan: GAN, real: Tensor) -> Claim:
 
 
 def below(runs: dict[str, Run], real: Tensor) -> Claim:
-    """Scaled MMD is a lower bound, whatever the critic."""
+    """Claim that scaled MMD is a lower bound for all critics."""
     bound = ScaledMMDLoss(scale="exact", estimator="biased")
     shares = []
     for run in runs.values():
@@ -294,11 +295,11 @@ def below(runs: dict[str, Run], real: Tensor) -> Claim:
         whole = gradient_constrained_mmd2(real, fake, GradientConstrainedLoss().kernel, features=critic)
         shares.append((least / whole).item())
     here = ", ".join(f"{share:.2f} ({name})" for name, share in zip(runs, shares, strict=True)) + " of the square"
-    return Claim("scaled beside gradient-constrained MMD of the same critics", "SMMD <= S", here, max(shares) <= 1)
+    return Claim("scaled and gradient-constrained MMD of the same critics", "SMMD <= S", here, max(shares) <= 1)
 
 
 def collapse(runs: dict[str, Run]) -> Claim:
-    """Whether KID rises again, or the critic's rank falls."""
+    """Claim that KID does not rise again and the critic's rank does not fall."""
     rises = {name: run.final() / min(run.kids.values()) for name, run in runs.items()}
     falls = {name: max(run.learned_ranks()) / run.learned_ranks()[-1] for name, run in runs.items()}
     here = ", ".join(f"{rises[name]:.2f} and {falls[name]:.2f} ({name})" for name in runs)
@@ -311,7 +312,7 @@ def collapse(runs: dict[str, Run]) -> Claim:
 
 
 def draw(figure: Figure, runs: dict[str, Run]) -> None:
-    """Draw the samples, and below them the losses, KID and the rank of the critics."""
+    """Draw the samples, and below them the losses, KID and the ranks of the critics."""
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.3))[:, 0]
     for axes, (name, run) in zip(upper.subplots(1, len(runs)), runs.items(), strict=True):
         axes.imshow(sheet(run.samples).numpy(), cmap="gray", vmin=-1, vmax=1)
@@ -333,7 +334,7 @@ def draw(figure: Figure, runs: dict[str, Run]) -> None:
 
 
 def sheet(images: Tensor) -> Tensor:
-    """Lay out images `(SHOWN^2, 1, h, w)` in a square, as a matrix."""
+    """Return images `(SHOWN^2, 1, h, w)` as one matrix, in rows of `SHOWN`."""
     rows = images[:, 0].unflatten(0, (SHOWN, SHOWN))
     return rows.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
 
@@ -345,15 +346,15 @@ def _smoothed(axes: Axes, values: list[float], color: str, label: str) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train, check the claims, draw the figure, and exit with an error if a claim is otherwise than documented."""
+    """Train the GANs, check the claims and draw the figure."""
     parser = reader(sys.modules[__name__])
     add = parser.add_argument
     add("--data-root", type=Path, default=Path("data"), help="folder of the data sets (%(default)s)")
     add("--iterations", type=integer(1), default=1500, help="updates of each generator (%(default)s)")
-    add("--batch-size", type=integer(2), default=64, help="real, and also generated, images (%(default)s)")
+    add("--batch-size", type=integer(2), default=64, help="real images per step, and generated ones (%(default)s)")
     add("--filters", type=integer(1), default=16, help="channels of the largest feature maps (%(default)s)")
-    add("--count", type=integer(SHOWN**2), default=1000, help="images for KID (%(default)s)")
-    add("--seed", type=integer(0, 2**32 - 1), default=0, help="decides all that is random (%(default)s)")
+    add("--count", type=integer(SHOWN**2), default=1000, help="number of images for KID (%(default)s)")
+    add("--seed", type=integer(0, 2**32 - 1), default=0, help="seed of all random numbers (%(default)s)")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     try:
@@ -370,15 +371,7 @@ def main(words: Sequence[str] | None = None) -> None:
         runs[name] = run = train(kind, training.images, judge, options)
         print(f"{name}: KID {run.final():.3f}, {run.seconds * options.iterations:.0f} s of processor time", flush=True)
     made = claims(runs, test.images[: options.batch_size].float() / 255)
-    print(*made, sep="\n")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(options.width, options.height), dpi=options.dpi, layout="constrained")
-    draw(figure, runs)
-    save(figure, options.out)
-    print(f"Picture: {options.out}")
-    if surprises := unexpected(made):
-        sys.exit("Not as documented: " + "; ".join(claim.what for claim in surprises))
+    finish(options, made, partial(draw, runs=runs))
 
 
 if __name__ == "__main__":

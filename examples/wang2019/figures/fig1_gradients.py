@@ -1,12 +1,14 @@
-r"""Fig. 1 of Wang et al. (2019): where each loss pushes the scores, computed for scores that are free to move.
+r"""Fig. 1 of Wang et al. (2019): the directions in which each loss pushes scores that can move freely.
 
-The arrows are minus the gradients of a loss with respect to the scores of real (r) and generated (g) samples, apart for
-the mean kernel values that the loss makes larger (attraction) and those that it makes smaller (repulsion).
+The arrows are minus the gradients of a loss with respect to the scores of real (r) and generated (g) samples. There is
+one arrow for the mean kernel values that the loss increases (attraction) and one for those that it decreases
+(repulsion).
 
-In the layout of (a) real and generated scores stand side by side, as the attractive loss leaves them; in that of (b)
-and (c) the generated ones are together amidst the real ones, as the repulsive loss leaves them. The generator's loss is
-the same function whichever loss it is paired with, so its two parts agree in (c) because of the layout alone: at the
-layout of (a) they work against each other, and amidst real scores on a circle of radius below sqrt(2) sigma too.
+In panel (a), the real and generated scores are side by side, as the attractive loss leaves them. In (b) and (c), the
+generated scores are surrounded by the real ones, as the repulsive loss leaves them. The generator's loss is the same
+function for both discriminator losses. Its two parts therefore agree in (c) only because of the layout. They oppose
+each other in the layout of (a), and also if the surrounding real scores lie on a circle of radius below
+sqrt(2) sigma.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
 SIZE = (9.0, 3.8)
 KERNEL = RBFKernel(sigma=1.0)
 LONGEST = 0.5
-"""How long the longest arrow of a panel is drawn, in units of sigma."""
+"""Drawn length of the longest arrow of a panel, in units of sigma."""
 NODE = 0.13
-"""The radius of the circles that scores are drawn as."""
+"""Radius of the circle that is drawn for a score."""
 
 
 class Layout(NamedTuple):
@@ -53,7 +55,7 @@ class Weights(NamedTuple):
 
 
 class Forces(NamedTuple):
-    """Minus the gradient of a loss, in two parts, for all real scores and then all generated ones, `(12, 2)`."""
+    """The two parts of minus the gradient of a loss, `(12, 2)`: six real scores, then six generated ones."""
 
     attraction: Tensor
     repulsion: Tensor
@@ -64,15 +66,15 @@ class Forces(NamedTuple):
         return self.attraction + self.repulsion
 
     def of_fake(self) -> Forces:
-        """Return those on the generated scores, `(6, 2)`."""
+        """Return the forces on the generated scores, `(6, 2)`."""
         return Forces(*(part[len(part) // 2 :] for part in self))
 
     def cosines(self) -> Tensor:
-        """Return the cosine of the angle between both parts, one for each score."""
+        """Return the cosine of the angle between both parts, for each score."""
         return torch.cosine_similarity(self.attraction, self.repulsion)
 
     def kept(self) -> Tensor:
-        """Return which share of the lengths of both parts is left in their sum, one for each score."""
+        """Return the length of the sum of both parts divided by the sum of their lengths, for each score."""
         return self.total.norm(dim=1) / (self.attraction.norm(dim=1) + self.repulsion.norm(dim=1))
 
 
@@ -82,7 +84,7 @@ GENERATOR = Weights(real=1.0, cross=-2.0, fake=1.0)
 
 
 def forces(layout: Layout, weights: Weights) -> Forces:
-    """Return how a loss attracts and repels the scores."""
+    """Return the attraction and the repulsion of the scores by a loss."""
     scores = torch.cat(layout).requires_grad_()
     real, fake = scores.split([len(part) for part in layout])
     means = mean_within(real), KERNEL(real, fake).mean(), mean_within(fake)
@@ -103,7 +105,7 @@ def mean_within(scores: Tensor) -> Tensor:
 
 
 def ring(radius: float, turn: float) -> Tensor:
-    """Return six points `(6, 2)` on a circle around zero."""
+    """Return six equidistant points `(6, 2)` on a circle around zero."""
     angles = torch.arange(6, dtype=torch.float64) * math.tau / 6 + turn
     return radius * torch.stack([angles.cos(), angles.sin()], 1)
 
@@ -118,12 +120,12 @@ def block(x: float) -> Tensor:
 
 
 def side_by_side(distance: float = 1.8) -> Layout:
-    """Return both groups side by side, their centres at a distance."""
+    """Return both groups side by side, with the given distance between their centres."""
     return Layout(real=block(distance / 2), fake=block(-distance / 2))
 
 
 def amidst(radius: float = 1.8) -> Layout:
-    """Return the generated scores amidst the real ones, which are on a circle."""
+    """Return the generated scores inside a circle of real scores."""
     return Layout(real=ring(radius, 0.35), fake=ring(0.6, 0.1))
 
 
@@ -135,7 +137,7 @@ PANELS = {
 
 
 def by_library(layout: Layout, lambda_: float | None) -> Tensor:
-    """Return minus the gradient `(12, 2)` of the discriminator's loss of this library, or for None the generator's."""
+    """Return minus the gradient `(12, 2)` of the library's discriminator loss, or of its generator loss for None."""
     real, fake = (part.clone().requires_grad_() for part in layout)
     loss = MMDLoss(KERNEL, 1.0 if lambda_ is None else lambda_)
     value = loss.generator(real, fake) if lambda_ is None else loss.discriminator(real, fake)
@@ -143,17 +145,17 @@ def by_library(layout: Layout, lambda_: float | None) -> Tensor:
 
 
 def towards(forces: Tensor, scores: Tensor, others: Tensor) -> Tensor:
-    """Return the parts of forces `(n, 2)` on scores `(n, 2)` that point to the mean of the others."""
+    """Return the components of forces `(n, 2)` on scores `(n, 2)` in the direction of the mean of `others`."""
     return torch.linalg.vecdot(forces, torch.nn.functional.normalize(others.mean(0) - scores))
 
 
 def claims() -> list[Claim]:
-    """Check what Section 3 says of the figure."""
+    """Check the claims of Section 3 about the figure."""
     return [*attractive(), *repulsive(), *generator(), same_gradients(), opposite_directions()]
 
 
 def attractive() -> list[Claim]:
-    """Panel (a)."""
+    """Check the claims about panel (a)."""
     layout = side_by_side()
     real, fake = layout
     found = forces(layout, ATTRACTIVE)
@@ -166,7 +168,7 @@ def attractive() -> list[Claim]:
 
 
 def repulsive() -> list[Claim]:
-    """Panel (b)."""
+    """Check the claims about panel (b)."""
     layout = amidst()
     real, fake = layout
     found = forces(layout, REPULSIVE)
@@ -187,7 +189,7 @@ def repulsive() -> list[Claim]:
 
 
 def generator() -> list[Claim]:
-    """Panel (c), and the forces on the generated scores beside the real ones."""
+    """Check the claims about panel (c), and the generator's loss in the layout of (a)."""
     real, fake = amidst()
     outwards = -towards(forces(amidst(), GENERATOR).of_fake().repulsion, fake, fake)
     real, fake = side_by_side()
@@ -200,13 +202,13 @@ def generator() -> list[Claim]:
 
 
 def all_positive(what: str, paper: str, parts: Tensor, direction: str) -> Claim:
-    """Claim that all of some forces have a part in a direction."""
+    """Claim that all forces have a positive component in a direction."""
     count = int((parts > 0).sum())
     return Claim(what, paper, f"{count} of {len(parts)} forces point {direction}", count == len(parts))
 
 
 def same_gradients() -> Claim:
-    """Both parts add up to the gradient of the library's loss, and those of L_G and L_D^att are opposite."""
+    """Claim that both parts add up to the gradient of the library's loss, and that L_G reverses that of L_D^att."""
     pairs = [(ATTRACTIVE, -1.0), (REPULSIVE, 1.0), (GENERATOR, None)]
     layouts = (side_by_side(), amidst())
     errors = [
@@ -220,7 +222,7 @@ def same_gradients() -> Claim:
 
 
 def opposite_directions() -> Claim:
-    """The parts of the gradient of L_G on generated scores work against each other in (a) but not in (c)."""
+    """Claim that both parts of the gradient of L_G on generated scores oppose each other in (a) but not in (c)."""
     side, middle = (forces(layout, GENERATOR).of_fake() for layout in (side_by_side(), amidst()))
     opposed, still_opposed = (int((found.cosines() < 0).sum()) for found in (side, middle))
     here = (
@@ -245,7 +247,7 @@ def _panel(axes: Axes, layout: Layout, found: Forces, *, fake_only: bool) -> Non
     for part, color, side in zip(found, ("tab:blue", "tab:orange"), (1, -1), strict=True):
         lengths = part.norm(dim=1, keepdim=True)
         directions = torch.nn.functional.normalize(part)
-        # Cube roots of the lengths, since what the figure is about is directions; both parts side by side.
+        # Lengths are cube roots, since the figure is about directions. Both arrows of a score are drawn side by side.
         arrows = (LONGEST * (lengths / longest).pow(1 / 3) * directions)[first:]
         aside = directions.flip(1) * torch.tensor([-side, side])
         starts = (scores + NODE * directions + 0.45 * NODE * aside)[first:]

@@ -1,17 +1,19 @@
 r"""Fig. 2 of Wang et al. (2019): Gaussian and rational quadratic kernels and their derivatives by the distance.
 
-A Gaussian kernel changes most at the distance sigma, by exp(-1/2) / sigma; a rational quadratic kernel at
-sqrt(2 alpha / (2 alpha + 1)), which is below 1 for all alpha. On both sides of that the derivative fades: the kernel is
-saturated. Where it is at least a tenth of its largest value is called the range of a kernel here.
+The slope of a Gaussian kernel is steepest at the distance sigma, where it is exp(-1/2) / sigma. That of a rational
+quadratic kernel is steepest at sqrt(2 alpha / (2 alpha + 1)), which is below 1 for all alpha. At much smaller and much
+larger distances, the derivative is almost zero: the kernel is saturated. The range of a kernel is defined here as the
+distances at which its derivative is at least a tenth of the largest one.
 
-Remarks on what the paper says:
+Remarks on the paper:
 
 * Its sums of five kernels appear in the figure as means, a fifth of the library's `RBFMix()` and
   `RationalQuadraticMix()`.
-* A mixture may alleviate saturation. That of Gaussian kernels has a wider range than any of them; that of rational
-  quadratic kernels has not, since small alpha alone have heavy tails and all alpha begin as 1 - e^2 / 2.
-* The rational quadratic kernel is the mixture of Gaussian kernels over a Gamma(alpha, rate alpha) law of 1 / sigma^2.
-  The paper says Gamma(alpha, 1), of 1 / sigma, which would give another kernel.
+* According to the paper, a mixture may alleviate saturation. The mixture of Gaussian kernels has a wider range than
+  each of its parts. The mixture of rational quadratic kernels has not: kernels with small alpha alone have heavy
+  tails, and near zero all are 1 - e^2 / 2 to second order.
+* The rational quadratic kernel is the mixture of Gaussian kernels in which 1 / sigma^2 has the distribution
+  Gamma(alpha, rate alpha). The paper says Gamma(alpha, 1) of 1 / sigma, which would be another kernel.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def derivative(kernel: Kernel, distance: Tensor) -> Tensor:
 
 
 def steepest(kernel: Kernel) -> tuple[float, float]:
-    """Return the distance where a kernel changes most, and its derivative there, on a fine grid."""
+    """Return the distance with the steepest slope of a kernel on a fine grid, and the slope."""
     grid = distances()
     slopes = derivative(kernel, grid)
     at = slopes.argmin()
@@ -87,19 +89,19 @@ def steepest(kernel: Kernel) -> tuple[float, float]:
 
 
 def rbf_steepest(sigma: float) -> tuple[float, float]:
-    """Return the same for a Gaussian kernel in closed form."""
+    """Return the result of `steepest` for a Gaussian kernel in closed form."""
     return sigma, -math.exp(-0.5) / sigma
 
 
 def rational_quadratic_steepest(alpha: float) -> tuple[float, float]:
-    """Return the same for a rational quadratic kernel in closed form."""
+    """Return the result of `steepest` for a rational quadratic kernel in closed form."""
     square = 2 * alpha / (2 * alpha + 1)
     return math.sqrt(square), -math.sqrt(square) * (1 + square / (2 * alpha)) ** (-alpha - 1)
 
 
 def active_range(kernel: Kernel, share: float = 0.1) -> tuple[float, float]:
-    """Return between which distances the derivative is at least a share of its largest."""
-    # Even spacing of logarithms: with heavy tails the range ends far out.
+    """Return the smallest and the largest distance at which the derivative is at least a share of its largest value."""
+    # Logarithmic, because heavy tails extend the range to large distances.
     grid = torch.logspace(-3, 3, 60001, dtype=torch.float64)
     slopes = -derivative(kernel, grid)
     inside = grid[slopes >= share * slopes.max()]
@@ -107,7 +109,7 @@ def active_range(kernel: Kernel, share: float = 0.1) -> tuple[float, float]:
 
 
 def claims() -> list[Claim]:
-    """Check what Section 4.1 says of the figure."""
+    """Check the claims of Section 4.1 about the figure."""
     return [
         maxima("Gaussian kernels", GAUSSIAN, [rbf_steepest(sigma) for sigma in SIGMAS]),
         maxima(
@@ -122,7 +124,7 @@ def claims() -> list[Claim]:
 
 
 def maxima(what: str, curves: Sequence[Curve], expected: Sequence[tuple[float, float]]) -> Claim:
-    """Claim that derivatives are largest where the closed forms say; the paper only draws this."""
+    """Claim that the steepest slopes are those of the closed forms. The paper only draws them."""
     found = [steepest(curve.kernel) for curve in curves[:-1]]
     spacing = END / (len(distances()) - 1)
     errors = [max(abs(e - x), abs(slope - y)) for (e, slope), (x, y) in zip(found, expected, strict=True)]
@@ -131,7 +133,7 @@ def maxima(what: str, curves: Sequence[Curve], expected: Sequence[tuple[float, f
 
 
 def saturation(what: str, curves: Sequence[Curve]) -> Claim:
-    """Claim that kernels are saturated at both ends: at distance zero, and beyond their range."""
+    """Claim that kernels are saturated at distance zero and at large distances."""
     at_zero = max(derivative(curve.kernel, torch.zeros(1, dtype=torch.float64)).abs().item() for curve in curves)
     ranges = [active_range(curve.kernel) for curve in curves]
     here = "; ".join(f"{low:.3f} to {high:.2f}" for low, high in ranges) + " (the last is the mean)"
@@ -144,7 +146,7 @@ def saturation(what: str, curves: Sequence[Curve]) -> Claim:
 
 
 def alleviation(what: str, curves: Sequence[Curve], *, departs: bool = False) -> Claim:
-    """Claim that the range of a mixture is wider, as a ratio, than that of any of its parts."""
+    """Claim that the range of a mixture, as the ratio of its ends, is wider than that of each of its parts."""
     *single, mixed = (high / low for low, high in (active_range(curve.kernel) for curve in curves))
     here = f"ends at {mixed:.0f} times the distance where it starts; single kernels: " + ", ".join(
         f"{ratio:.0f}" for ratio in single
@@ -153,7 +155,7 @@ def alleviation(what: str, curves: Sequence[Curve], *, departs: bool = False) ->
 
 
 def same_start() -> Claim:
-    """Claim that all rational quadratic kernels begin as 1 - e^2 / 2, so a mixture is no better at small distances."""
+    """Claim that all rational quadratic kernels are 1 - e^2 / 2 near zero, so a mixture does not help there."""
     tiny = torch.tensor([1e-3], dtype=torch.float64)
     slopes = [(derivative(curve.kernel, tiny) / tiny).item() for curve in RATIONAL_QUADRATIC]
     here = f"second derivatives at zero from {min(slopes):.4f} to {max(slopes):.4f}"
@@ -161,7 +163,7 @@ def same_start() -> Claim:
 
 
 def draw(figure: Figure) -> None:
-    """Draw kernels beside their derivatives, Gaussian ones above."""
+    """Draw the kernels on the left and their derivatives on the right, with the Gaussian ones above."""
     panels = figure.subplots(2, 2, sharex=True)
     letters = iter("abcd")
     for row, (name, curves) in zip(

@@ -1,16 +1,17 @@
-"""Fig. 4 of Wang et al. (2019): scores of real images after training, laid out in the plane by t-SNE.
+"""Fig. 4 of Wang et al. (2019): scores of real images after training, embedded in the plane by t-SNE.
 
-The paper shows 2,560 images of CIFAR-10 and says that MMD-rbf ignored their classes, while MMD-rep concentrated images
-of a class and separated classes to some extent. Here this is measured, in the scores themselves and not in the plane:
-of the ten nearest neighbours of an image, how many are of its class? Scores of an untrained network keep some of the
-classes too, so the first discriminator stands there before training as well: concentrating a class means more than
-that, and ignoring classes means less.
+The paper shows 2,560 images of CIFAR-10. According to it, MMD-rbf ignored their classes, while MMD-rep concentrated
+the images of a class and separated the classes to some extent. This script measures the share of the ten nearest
+neighbours of an image that belong to its class, in the space of the scores and not in the plane. The scores of an
+untrained network already preserve some of the classes. So the share before training is measured as well: a loss
+concentrates the classes if it increases the share, and ignores them if it decreases the share.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +27,7 @@ from training import checkpoints
 from training.batches import centred
 from training.checkpoints import State
 from training.errors import RefusedError
-from training.figure_script import Claim, reader, save
+from training.figure_script import Claim, finish, integer, reader
 from wang2019.networks import make_discriminator
 from wang2019.presets import Wang2019
 
@@ -45,46 +46,46 @@ CLASSES = {
     ),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
-"""The names of the classes of the data sets that have labels."""
+"""The class names of the data sets with labels."""
 
 
 class Scores(NamedTuple):
-    """The scores of real images by one discriminator."""
+    """The scores that one discriminator gives to real images."""
 
     title: str
     loss: str | None
-    """What it was trained with; None before training."""
+    """The loss that it was trained with; None before training."""
     scores: Tensor
     """Scores `(n, d)`."""
     classes: Tensor
     """The class of each image, `(n,)`."""
 
     def agreement(self) -> float:
-        """Return the share of the nearest neighbours of an image that are of its class, on average."""
+        """Return the average share of the nearest neighbours of an image that belong to its class."""
         return agreement(self.scores, self.classes)
 
     def chance(self) -> float:
-        """Return what the agreement would be if neighbours had nothing to do with classes."""
+        """Return the agreement of random neighbours."""
         shares = self.classes.bincount().double() / len(self.classes)
         return shares.square().sum().item()
 
 
 def along_a_line(points: Tensor) -> float:
-    """Return the share of the variance of points `(n, d)` that is along one line."""
+    """Return the share of the variance of points `(n, d)` along their first principal component."""
     centred = points.double() - points.double().mean(0)
     squares = torch.linalg.svdvals(centred).square()
     return (squares[0] / squares.sum()).item()
 
 
 def agreement(points: Tensor, classes: Tensor) -> float:
-    """Return the mean share of the nearest neighbours of points `(n, d)` that are of the same of the classes `(n,)`."""
+    """Return the average share of the nearest neighbours of points `(n, d)` with the same class `(n,)`."""
     distances = torch.cdist(points.double(), points.double()).fill_diagonal_(torch.inf)
     nearest = distances.topk(NEIGHBOURS, largest=False).indices
     return (classes[nearest] == classes[:, None]).double().mean().item()
 
 
 def discriminator(settings: Wang2019, state: State | None, seed: int) -> nn.Module:
-    """Return the discriminator of a checkpoint, or without a state that of the same run before training."""
+    """Return the discriminator of a checkpoint, or that of the run before training if there is no state."""
     torch.manual_seed(seed)
     network = make_discriminator(
         settings.size,
@@ -100,7 +101,7 @@ def discriminator(settings: Wang2019, state: State | None, seed: int) -> nn.Modu
 
 
 def find(run: Path) -> State:
-    """Return the checkpoint at a path, or the newest one of the run in a folder."""
+    """Return the checkpoint at a path, or the newest checkpoint of a run's folder."""
     paths = checkpoints.newest_first(run / "checkpoints") if run.is_dir() else [run]
     if not paths:
         raise RefusedError(f"runs: there is no checkpoint in {run / 'checkpoints'}")
@@ -109,7 +110,7 @@ def find(run: Path) -> State:
 
 @torch.no_grad()
 def read(states: Sequence[State], root: Path | None, *, split: str, count: int, seed: int) -> list[Scores]:
-    """Return the scores of the same real images by the first discriminator before training, and by all after it."""
+    """Return the scores of the same real images: of the first discriminator before training, then of all after it."""
     found: list[Scores] = []
     first, *others = settings = [Wang2019(out=Path(), **state["configuration"]) for state in states]
     for other in others:
@@ -129,7 +130,7 @@ def read(states: Sequence[State], root: Path | None, *, split: str, count: int, 
 
 
 def claims(found: Sequence[Scores]) -> list[Claim]:
-    """Check what the paper says, as far as there are runs for it."""
+    """Check the paper's claims about the losses of the given runs."""
     before, *after = found
     at_first = before.agreement()
     made = [_of_one(scores, at_first) for scores in after]
@@ -145,7 +146,7 @@ def claims(found: Sequence[Scores]) -> list[Claim]:
 
 
 def _of_one(scores: Scores, at_first: float) -> Claim:
-    """Claim what the paper says of the kind of a loss; of losses that the figure does not have, only the least."""
+    """Return the paper's claim about the kind of a loss. Other losses only have to be better than chance."""
     share, chance = scores.agreement(), scores.chance()
     paper, holds = "nothing", share > chance
     if scores.loss in REPULSIVE:
@@ -158,10 +159,10 @@ def _of_one(scores: Scores, at_first: float) -> Claim:
 
 
 def plane(scores: Tensor, seed: int) -> NDArray[np.float64]:
-    """Return the places `(n, 2)` that t-SNE gives to scores."""
+    """Return the embedding `(n, 2)` of scores by t-SNE."""
     from sklearn.manifold import TSNE
 
-    # A start from principal components keeps what is far apart more faithfully than a random one.
+    # Starting from principal components preserves large distances better than a random start.
     return TSNE(init="pca", random_state=seed).fit_transform(scores.double().numpy())
 
 
@@ -181,14 +182,14 @@ def draw(figure: Figure, found: Sequence[Scores], names: Sequence[str], seed: in
 
 
 def main(words: Sequence[str] | None = None) -> Path:
-    """Check the claims, draw the figure, and exit with an error if a claim does not hold."""
+    """Check the claims and draw the figure."""
     parser = reader(sys.modules[__name__])
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", help="folders of runs, whose newest checkpoints count, or checkpoints")
-    add("--data-root", type=Path, help="folder of the data sets (that of the first run)")
-    add("--split", choices=("train", "test"), default="test", help="of the real images (%(default)s)")
-    add("--count", type=int, default=2560, help="images (%(default)s)")
-    add("--seed", type=int, default=0, help="decides the images, the untrained network and t-SNE (%(default)s)")
+    add("runs", type=Path, nargs="+", help="folders of runs, whose newest checkpoints are used, or checkpoints")
+    add("--data-root", type=Path, help="folder of the data sets (default: that of the first run)")
+    add("--split", choices=("train", "test"), default="test", help="split of the real images (%(default)s)")
+    add("--count", type=integer(NEIGHBOURS + 1), default=2560, help="number of real images (%(default)s)")
+    add("--seed", type=integer(0, 2**32 - 1), default=0, help="seed of all random numbers (%(default)s)")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     try:
@@ -196,16 +197,8 @@ def main(words: Sequence[str] | None = None) -> Path:
         found = read(states, options.data_root, split=options.split, count=options.count, seed=options.seed)
     except (RefusedError, TypeError, ValueError) as error:
         parser.error(str(error))
-    made = claims(found)
-    print(*made, sep="\n")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(options.width, options.height), dpi=options.dpi, layout="constrained")
-    draw(figure, found, CLASSES[states[0]["configuration"]["dataset"]], options.seed)
-    save(figure, options.out)
-    print(f"Picture: {options.out}")
-    if failed := [claim.what for claim in made if not claim.holds]:
-        sys.exit("Not as in the paper: " + "; ".join(failed))
+    names = CLASSES[states[0]["configuration"]["dataset"]]
+    finish(options, claims(found), partial(draw, found=found, names=names, seed=options.seed))
     return options.out
 
 

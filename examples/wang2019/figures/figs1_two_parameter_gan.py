@@ -1,16 +1,17 @@
 r"""Fig. S1 of Wang et al. (2019): the flow of a GAN with two parameters, and its equilibria by quadrature.
 
-The generator is G(z) = w1 z with z ~ U(-1, 1), the discriminator D(x) = w2 x^2, the kernel Gaussian with sigma = 0.5.
-Both follow the gradients of their expected losses at once, dw1/dt = -dL_G/dw1 and dw2/dt = -dL_D/dw2, where
-MMD-rbf takes the attractive loss (lambda = -1) and MMD-rep the repulsive one (lambda = 1); P_X is U(-1, 1) or N(0, 1).
-Nothing is sampled: expectations are sums over the nodes of a quadrature rule, precise to more digits than are shown.
+The generator is G(z) = w1 z with z ~ U(-1, 1), the discriminator is D(x) = w2 x^2, and the kernel is Gaussian with
+sigma = 0.5. Both follow the gradients of their expected losses simultaneously: dw1/dt = -dL_G/dw1 and
+dw2/dt = -dL_D/dw2. MMD-rbf has the attractive loss (lambda = -1), MMD-rep the repulsive one (lambda = 1). P_X is
+U(-1, 1) or N(0, 1). Expectations are not sampled but computed by quadrature, to more digits than are shown.
 
-Where this differs from the paper (Appendix A.2 of its submission):
+Differences from the paper (Appendix A.2 of its submission):
 
-* Its equilibria are approximate, apparently found from samples. The exact ones are (1.4839, 0.7959) for MMD-rbf, beside
-  (1.55, 0.74), and (1.5536, 0.3071) for MMD-rep, beside (1.55, 0.32). Hence the two do not share a w1 of 1.55.
-* It says that a smaller learning rate of G shrinks the region from which MMD-rep comes to the trivial solution w2 = 0.
-  In the flow of the expected losses that region grows: the generator no longer arrives in time.
+* Its equilibria are approximate, apparently found from samples. For MMD-rbf, the exact one is (1.4839, 0.7959) and the
+  paper's is (1.55, 0.74). For MMD-rep, they are (1.5536, 0.3071) and (1.55, 0.32). So the two losses do not have the
+  same w1.
+* According to the paper, a smaller learning rate of G shrinks the region from which MMD-rep converges to the trivial
+  solution w2 = 0. In the flow of the expected losses this region grows, because the generator moves too slowly.
 """
 
 from __future__ import annotations
@@ -41,23 +42,23 @@ if TYPE_CHECKING:
 SIZE = (9.0, 6.6)
 KERNEL = RBFKernel(sigma=0.5)
 REGION = (3.0, 1.5)
-"""The largest w1 and w2 that are drawn; signs do not matter to either loss."""
+"""Largest w1 and w2 that are drawn. Neither loss depends on their signs."""
 PRECISE = 256
-"""Nodes of a rule that settles all digits shown."""
+"""Nodes of a rule that is exact in all digits shown."""
 NODES = 64
-"""Nodes that do for a picture."""
+"""Nodes of the rule for the picture."""
 GRID = (61, 41)
-"""Columns and rows of points where the flow of a picture is computed."""
+"""Columns and rows of the grid on which the flow is computed for the picture."""
 STARTS = (60, 30)
 """Columns and rows of starting points."""
 ON_THE_LINE = (0.25, 0.5, 0.75, 1.0, 1.25)
-"""Some w2 on the line of equilibria w1 = 1."""
+"""Values of w2 at which the line of equilibria w1 = 1 is checked."""
 GENERATOR_RATES = (0.1, 1.0, 10.0)
-"""Learning rates of the generator beside 1 for the discriminator."""
+"""Learning rates of the generator. That of the discriminator is 1."""
 
 
 class Rule(NamedTuple):
-    """A quadrature rule for the square of a symmetric random variable: both networks make use of nothing else."""
+    """A quadrature rule for the square of a symmetric random variable. Both networks depend on this square alone."""
 
     squares: Tensor
     weights: Tensor
@@ -70,7 +71,7 @@ def uniform(nodes: int) -> Rule:
 
 
 def normal(nodes: int, end: float = 9.0) -> Rule:
-    """Return a rule for N(0, 1): the trapezoidal rule on [0, end], of exponential order for an even function."""
+    """Return a rule for N(0, 1): the trapezoidal rule on [0, end], which converges exponentially here."""
     points = torch.linspace(0, end, nodes, dtype=torch.float64)
     weights = torch.exp(-points.square() / 2)
     weights[0] /= 2
@@ -84,7 +85,7 @@ class Case(NamedTuple):
     lambda_: float
     real: Callable[[int], Rule]
     paper: tuple[float, float] | None = None
-    """The equilibrium that the paper gives, if it is not the line w1 = 1."""
+    """The paper's equilibrium, unless it is the line w1 = 1."""
 
 
 CASES = (
@@ -125,7 +126,7 @@ def jacobian(w: Tensor, case: Case, nodes: int) -> Tensor:
 
 @cache
 def equilibrium(case: Case, nodes: int = PRECISE) -> Tensor:
-    """Return the equilibrium `(2,)` that Newton's method finds from the paper's."""
+    """Return the equilibrium `(2,)` by Newton's method, started at the paper's."""
     w = torch.tensor(case.paper, dtype=torch.float64)
     for _ in range(20):
         step = torch.linalg.solve(jacobian(w, case, nodes), flow(w, case, nodes))
@@ -136,7 +137,7 @@ def equilibrium(case: Case, nodes: int = PRECISE) -> Tensor:
 
 
 def growth_rate(w: Tensor, case: Case, nodes: int = PRECISE) -> float:
-    """Return the largest real part of the eigenvalues of the Jacobian: perturbations die out if it is below zero."""
+    """Return the largest real part of the Jacobian's eigenvalues. Perturbations decay if it is negative."""
     return torch.linalg.eigvals(jacobian(w, case, nodes)).real.max().item()
 
 
@@ -161,10 +162,10 @@ def field(case: Case) -> Field:
 
 
 def follow(field: Field, starts: Tensor, generator_rate: float, steps: int = 4000, step: float = 0.005) -> Tensor:
-    """Return where the flow takes `starts` `(n, 2)`; what would leave the region is held at its border.
+    """Return the ends `(n, 2)` of the paths from `starts` `(n, 2)`. Paths that leave the region stop at its border.
 
-    The flow is interpolated between the points of the grid. Its speed is changed, which leaves the paths as they are,
-    so that slow and fast parts of a path take a similar number of steps.
+    The flow is interpolated between the points of the grid. It is rescaled, so that slow and fast parts of a path take
+    a similar number of steps. This does not change the paths.
     """
     table = field.velocity.permute(2, 0, 1)[None]
     region = torch.tensor(REGION, dtype=torch.float64)
@@ -190,7 +191,7 @@ def starting_points() -> Tensor:
 
 @cache
 def trivial(case: Case, generator_rate: float = 1.0) -> Tensor:
-    """Return for each starting point whether it comes to w2 = 0, and not only past it on its way elsewhere."""
+    """Return for each starting point whether its path ends at w2 = 0 and stays there."""
     ends = follow(field(case), starting_points(), generator_rate)
     near_zero = torch.stack([ends[:, 0], torch.full_like(ends[:, 0], 0.01)], 1)
     growth = vmap(lambda w: flow(w, case, NODES), chunk_size=64)(near_zero)[:, 1]
@@ -198,9 +199,9 @@ def trivial(case: Case, generator_rate: float = 1.0) -> Tensor:
 
 
 def critical_w1(case: Case, nodes: int = PRECISE) -> float:
-    """Return the w1 beyond which the repulsive loss draws a small w2 to zero.
+    """Return the w1 above which the repulsive loss reduces a small w2 to zero.
 
-    To lowest order in w2 that loss is -4 w2^2 (Var x^2 - w1^4 Var z^2) / (2 sigma^2) + constant.
+    To lowest order in w2, the loss is -4 w2^2 (Var x^2 - w1^4 Var z^2) / (2 sigma^2) plus a constant.
     """
 
     def variance(rule: Rule) -> float:
@@ -211,7 +212,7 @@ def critical_w1(case: Case, nodes: int = PRECISE) -> float:
 
 
 def claims() -> list[Claim]:
-    """Check what Appendix A.2 says."""
+    """Check the claims of Appendix A.2."""
     realizable, others = CASES[:2], CASES[2:]
     return [
         *(line_of_equilibria(case) for case in realizable),
@@ -223,7 +224,7 @@ def claims() -> list[Claim]:
 
 
 def line_of_equilibria(case: Case) -> Claim:
-    """Equilibria are the line w1 = 1; it takes up what starts beside it, and nothing moves along it."""
+    """Claim that the line w1 = 1 consists of equilibria and attracts its neighbourhood."""
     points = [torch.tensor([1.0, w2], dtype=torch.float64) for w2 in ON_THE_LINE]
     residual = max(flow(w, case, PRECISE).abs().max().item() for w in points)
     eigenvalues = torch.stack([torch.linalg.eigvals(jacobian(w, case, PRECISE)).real.sort().values for w in points])
@@ -234,7 +235,7 @@ def line_of_equilibria(case: Case) -> Claim:
 
 
 def about_equilibrium(case: Case) -> list[Claim]:
-    """Where the equilibrium is, and that it is stable."""
+    """Check the position and the stability of the equilibrium."""
     assert case.paper is not None
     w = equilibrium(case)
     change = (w - equilibrium(case, PRECISE // 2)).abs().max().item()
@@ -250,7 +251,7 @@ def about_equilibrium(case: Case) -> list[Claim]:
 
 
 def same_w1(one: Case, other: Case) -> Claim:
-    """Whether both losses lead the generator to the same w1."""
+    """Claim that both losses have an equilibrium with the same w1."""
     w1, others_w1 = equilibrium(one)[0].item(), equilibrium(other)[0].item()
     here = f"{w1:.4f} and {others_w1:.4f}"
     same = abs(w1 - others_w1) < 0.005
@@ -258,7 +259,7 @@ def same_w1(one: Case, other: Case) -> Claim:
 
 
 def trivial_solutions(case: Case) -> Claim:
-    """Which starts lead to w2 = 0."""
+    """Measure the share of starting points that end at w2 = 0."""
     share = trivial(case).double().mean().item()
     repulsive = case.lambda_ == 1
     here = f"{share:.1%} of the starts in the region"
@@ -269,7 +270,7 @@ def trivial_solutions(case: Case) -> Claim:
 
 
 def smaller_rate(case: Case) -> Claim:
-    """Whether a smaller learning rate of G makes the region of trivial solutions smaller."""
+    """Claim that a smaller learning rate of G shrinks the region of trivial solutions."""
     shares = [trivial(case, rate).double().mean().item() for rate in GENERATOR_RATES]
     here = ", ".join(f"{share:.1%} at rate {rate:g}" for share, rate in zip(shares, GENERATOR_RATES, strict=True))
     shrinks = shares == sorted(shares)
