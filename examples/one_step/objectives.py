@@ -152,7 +152,7 @@ class Objective:
         return MMDReference(rows, self.kernel, weights=weights, **options).to(self._rows.features.device)
 
     def loss(self, fake: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the loss of the joint batch of all processes, differentiable by the features of this process.
+        """Return the loss of the joint batch of all processes, with a gradient for the features of this process.
 
         Args:
             fake: features `(n, d)` of this process's images, with the columns of their classes.
@@ -200,7 +200,7 @@ class Objective:
         return self._self_term - 2 * attraction + repulsion + self.least_floor(count)
 
     def least_floor(self, count: int) -> float:
-        """Return the floor of real images from exactly the distribution of the reference, which no floor is below."""
+        """Return the floor for a reference that is exactly the distribution. The true floor is at least this large."""
         return (self._peak - self._held_out[1]) / count
 
     @torch.no_grad()
@@ -237,7 +237,7 @@ def check_floors(objectives: Sequence[Objective], settings: OneStep) -> None:
     """
     count = settings.batch_size
     floors = {each.name: (each.floor(count), each.least_floor(count)) for each in objectives}
-    # The estimate of the distance to the distribution is negative then, and so mostly noise.
+    # MMD^2 between the reference and the distribution is not negative. If its estimate is, noise dominates it.
     wrong = {name: floor for name, floor in floors.items() if floor[0] < floor[1] / 2}
     if not wrong:
         return

@@ -83,13 +83,8 @@ class OneStep(Settings):
     """dimension of the noise"""
     width: int = 16
     """channels of the generator's largest feature maps, which are half as high and wide as the images"""
-    norm: Annotated[
-        Literal["layer", "batch"],
-        tyro.conf.arg(
-            help="normalisation of the generator's feature maps over each image or over the batch; batch needs one "
-            "process and --micro-batch of at least --batch-size"
-        ),
-    ] = "layer"
+    norm: Literal["layer", "batch"] = "layer"
+    """normalise over each image, or over the batch, which needs one process and --micro-batch >= --batch-size"""
     batch_size: int = 1024
     """generated images per step, in all processes together"""
     micro_batch: int = 256

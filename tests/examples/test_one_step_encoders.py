@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -118,6 +119,34 @@ def test_dinov2_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     home = f"~/{tmp_path.name}"
     same = encoders.load(f"dinov2:{home}:small={home}/weights.pt", channels=1)
     assert torch.equal(same(levels), encoder(levels))
+
+
+class Backbone(nn.Module):
+    """Has the interface of DINOv2 in transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 14, 14)
+
+    def forward(self, images: Tensor) -> SimpleNamespace:
+        assert images.shape[1:] == (3, 224, 224)
+        return SimpleNamespace(pooler_output=self.layer(images).mean((2, 3)))
+
+
+def test_dinov2_from_a_folder_of_hugging_face_as_on_the_page(monkeypatch: pytest.MonkeyPatch):
+    page = (Path(__file__).parents[2] / "docs" / "one_step.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(def dinov2\(\).*?)^```$", page, re.DOTALL | re.MULTILINE)
+    module, network = ModuleType("my_networks"), Backbone()
+    exec(code, vars(module))
+    read = {"dinov2-base": network}
+    model = SimpleNamespace(from_pretrained=lambda folder, *, local_files_only: local_files_only and read[folder])
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoModel=model))
+    encoder = encoders.load("my_networks:dinov2", channels=1)
+    mean, deviation = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in encoders.IMAGENET)
+    grey = (torch.full((2, 3, 224, 224), 0.5) - mean) / deviation
+    assert_close(encoder(torch.zeros(2, 1, 16, 16)), network.layer(grey).mean((2, 3)))
+    assert not any(weight.requires_grad for weight in network.parameters())
 
 
 def test_clip_by_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
