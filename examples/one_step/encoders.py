@@ -37,7 +37,7 @@ CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class Encoder(nn.Module):
-    """A frozen network with standardised features. Gradients flow to the images.
+    """A frozen network whose features can be standardised. Gradients flow to the images.
 
     Args:
         name: name in logs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import signal
 from collections.abc import Callable
@@ -210,6 +211,19 @@ def test_a_run_leaves_sheets_and_checkpoints_whose_average_draws(finished: Path)
     drawing.generator.load_state_dict(averaged(state))
     images = drawing.generator(drawing.noise(3, torch.Generator()))
     assert images.shape == drawing.real(Path(), "train")[:3].shape == (3, 3, 8, 8)  # type: ignore[index]
+
+
+def test_the_function_of_the_page_draws_by_the_average_of_the_newest_checkpoint(finished: Path):
+    page = (Path(__file__).parents[2] / "docs" / "one_step.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(def draw\(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    functions: dict[str, Any] = {"torch": torch}
+    exec(code, functions)
+    images = functions["draw"](finished, 3, seed=2)
+    state = state_of(finished)
+    drawing = sampler(state["configuration"])
+    drawing.generator.load_state_dict(averaged(state))
+    expected = drawing.generator.eval()(torch.randn(3, 64, generator=torch.Generator().manual_seed(2)))
+    assert_close(images, expected)
 
 
 @pytest.mark.parametrize(
