@@ -78,8 +78,8 @@ def reader(script: ModuleType) -> argparse.ArgumentParser:
     file = Path(str(script.__file__))
     default = Path("build/figures") / f"{file.parents[1].name}-{file.stem.replace('_', '-')}.png"
     parser.add_argument("--out", type=Path, default=default, help="file of the picture (%(default)s)")
-    parser.add_argument("--width", type=_positive, default=width, help="inches from left to right (%(default)s)")
-    parser.add_argument("--height", type=_positive, default=height, help="inches from top to bottom (%(default)s)")
+    parser.add_argument("--width", type=_positive, default=width, help="width in inches (%(default)s)")
+    parser.add_argument("--height", type=_positive, default=height, help="height in inches (%(default)s)")
     parser.add_argument("--dpi", type=_positive, default=100.0, help="pixels per inch (%(default)s)")
     return parser
 
