@@ -327,7 +327,7 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], color="tab:red", marker="o", linewidth=3, label="equilibria"),
         Line2D([], [], color="black", marker="x", linestyle="", markeredgewidth=2, label="the paper's"),
         Line2D([], [], color="tab:red", linestyle=":", linewidth=3, label="trivial equilibria, $w_2 = 0$"),
-        Patch(color="0.85", label="what leads to them"),
+        Patch(color="0.85", label="starting points that lead there"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
 
