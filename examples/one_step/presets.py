@@ -100,7 +100,6 @@ class OneStep(Settings):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """precision of the networks; kernels are computed in float32"""
 
-    FORMATS: ClassVar = {"cifar10": (32, 3), "fashion-mnist": (32, 1)}
     FREE: ClassVar[frozenset[str]] = Settings.FREE | {"cpu_seconds", "micro_batch", "on_host"}
 
     def __post_init__(self) -> None:

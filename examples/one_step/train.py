@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from training.averaging import MovingAverage
 from training.clock import Clock
-from training.errors import InterruptedBySignalError, RefusedError
+from training.errors import RefusedError
 from training.images import load as load_images
 from training.launch import agreed, everywhere, launch
 from training.processes import averaged
@@ -157,11 +157,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
                 run.draw(average, shown, iteration)
             if run.is_due_to_save(iteration):
                 run.save(state)
-        try:
-            run.finish(state)
-        except InterruptedBySignalError as error:
-            if error.signal:  # else --cpu-seconds ended the run
-                raise
+        run.finish(state)
 
 
 def prepare(
