@@ -243,8 +243,8 @@ def check_floors(objectives: Sequence[Objective], settings: OneStep) -> None:
         return
     got = ", ".join(f"{floor:.2g} instead of at least {least:.2g} ({name})" for name, (floor, least) in wrong.items())
     message = (
-        f"held_out: expected enough images to estimate MMD^2 of {count} real images, got {got}. Raise --held-out (or "
-        f"--self-rows, if there are more than {settings.self_rows} training images) or lower --batch-size"
+        f"held_out: expected enough images to estimate MMD^2 of {count} real images, got {got}. Raise --held-out or "
+        "lower --batch-size"
     )
     if settings.balance == "floors" and any(floor <= 0 for floor, _ in wrong.values()):
         raise RefusedError(f"{message}, or choose another --balance.")

@@ -207,6 +207,16 @@ def test_the_self_term_of_random_rows_is_unbiased():
     assert errors.mean().abs() < 3 * errors.std() / 400**0.5
 
 
+def test_the_self_term_of_an_indefinite_kernel_is_estimated_without_landmarks():
+    real = scores(200, 3, 1)
+    expected = MMDReference(real, EnergyKernel()).self_term
+    generator = torch.Generator().manual_seed(0)
+    found = [MMDReference(real, EnergyKernel(), self_rows=40, generator=generator).self_term for _ in range(100)]
+    errors = torch.stack(found) - expected
+    assert 0 < errors.std() < 0.1 * expected.abs()
+    assert errors.mean().abs() < 3 * errors.std() / 100**0.5
+
+
 def test_self_rows_beyond_the_rows_are_all_rows():
     real = scores(10, 3)
     assert MMDReference(real, RBFKernel(), self_rows=10).self_term == MMDReference(real, RBFKernel()).self_term

@@ -14,9 +14,13 @@ from torch_mmd_losses.references import deregularised
 from torch_mmd_losses.references.batches import Rows, ones_like_rows
 from torch_mmd_losses.references.form import Form
 from torch_mmd_losses.references.kernel_values import sum_between_different, weighted_sums, weighted_values
+from torch_mmd_losses.references.nystrom import Landmarks
 
 FACTORISED = 2**14
 """Largest number of rows whose kernel matrix is factorised: 2 GB in float64."""
+
+LANDMARKS = 1024
+"""Largest number of random rows for the exact part of an estimated self term."""
 
 
 class AllRows(Form):
@@ -25,7 +29,7 @@ class AllRows(Form):
     Args:
         kernel: the kernel.
         first: the first rows, which are not copied.
-        self_rows: number of random rows over whose pairs the self term is averaged; None means all rows.
+        self_rows: number of random rows from whose pairs the self term is estimated; None means all rows.
         seed: seed of their choice.
     """
 
@@ -69,13 +73,24 @@ class AllRows(Form):
     def sum_within(self) -> Tensor:
         """Return the sum over all pairs, or an unbiased estimate from the pairs of some rows."""
         rows, weights = self.rows, self._all_weights()
-        if self.self_rows is not None and self.self_rows < len(rows):
-            generator = torch.Generator().manual_seed(self.seed)
-            chosen = torch.randperm(len(rows), generator=generator)[: self.self_rows].to(rows.device)
-            count, some = len(rows), self.self_rows
-            found = sum_between_different(self.kernel, rows[chosen], weights[chosen])
-            return self.diagonal + found * (count * (count - 1) / (some * (some - 1)))
-        return self.diagonal + sum_between_different(self.kernel, rows, weights)
+        if self.self_rows is None or self.self_rows >= len(rows):
+            return self.diagonal + sum_between_different(self.kernel, rows, weights)
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(len(rows), generator=generator).to(rows.device)
+        # The landmarks and the rows that estimate the remainder have to be independent for an estimate without bias.
+        landmarks, chosen = order[: min(self.self_rows, LANDMARKS)], self.seed + 1
+        try:
+            form = Landmarks(self.kernel, rows[landmarks], rows, self_rows=self.self_rows, seed=chosen)
+        except ValueError:  # the kernel is not positive definite
+            return self._sum_of_pairs_of(order[: self.self_rows])
+        form.include(Rows(rows, weights))
+        form.prepare()
+        return form.sum_within()
+
+    def _sum_of_pairs_of(self, chosen: Tensor) -> Tensor:
+        count, some = len(self.rows), len(chosen)
+        found = sum_between_different(self.kernel, self.rows[chosen], self._all_weights()[chosen])
+        return self.diagonal + found * (count * (count - 1) / (some * (some - 1)))
 
     def error_bound(self, fake: Tensor) -> Tensor:
         """Return zero."""

@@ -76,9 +76,10 @@ class MMDReference(PointwiseReference, DeregularisedReference):
             4096.
         self_rows: for `"exact"` and `"nystrom"`, the largest number of rows over whose pairs the self term
             :math:`\sum_{ij} w_i w_j k(r_i, r_j)` is averaged. If there are more rows, this many of them are chosen at
-            random, and the estimate is unbiased. With landmarks, only the remainder that they leave out is estimated.
-            None means all rows for `"exact"`, at a cost of :math:`O(N^2 d)` when the self term is first needed, and
-            20,000 for `"nystrom"`. The self term does not affect gradients.
+            random, and the estimate is unbiased. Only the remainder that landmarks leave out is estimated; for
+            `"exact"`, the landmarks are up to 1,024 random rows, unless the kernel is not positive definite. None means
+            all rows for `"exact"`, at a cost of :math:`O(N^2 d)` when the self term is first needed, and 20,000 for
+            `"nystrom"`. The self term does not affect gradients.
         weights: weights `(m,)` of either sign, whose sum is not zero; for an iterable of batches, an iterable with one
             tensor for each batch. None gives all rows the same weight.
         generator: source of the random numbers for landmarks, frequencies and `self_rows`. None is PyTorch's default
