@@ -78,7 +78,8 @@ def test_operators_compute_what_the_layer_computes(kind, method, monkeypatch):
     assert_close(found, expected)
     assert_close(twin.state_dict(), layer.state_dict(), rtol=0, atol=0)
     for mine, theirs in zip(twin.parameters(), layer.parameters(), strict=True):
-        assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-5)  # the other way sums up in another order
+        # The other way sums up in another order. Gradients are up to 600, so that is their rounding error.
+        assert_close(mine.grad, theirs.grad, rtol=0, atol=2e-6 * float(theirs.grad.abs().max()))
 
 
 @pytest.mark.parametrize("method", METHODS)

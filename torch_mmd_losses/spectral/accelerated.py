@@ -115,10 +115,17 @@ class AcceleratedSpectralNorm(SpectralNorm):
         if self._cached is None or not self._cached.belongs_to(self.u, self.v):
             with torch.no_grad(), torch.inference_mode(False):
                 u, v = self.u.to(weight.dtype), self.v.to(weight.dtype, copy=True)
+                groups, values = self.operator.groups, weight.detach()
+                left, right = (singular_vectors.by_group(vector, groups) for vector in (u, v))
                 # The vectors in an average of several states are shorter than one.
-                lengths = torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v)
-                u = u / lengths.clamp_min(torch.finfo(u.dtype).tiny)
-                gradient = self.operator.weight_gradient(u, v, weight.detach())
+                lengths = torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)
+                u = (left / lengths.clamp_min(torch.finfo(u.dtype).tiny).unsqueeze(1)).view(u.shape)
+                gradient = self.operator.weight_gradient(u, v, values)
+                if groups > 1:  # only the largest group counts
+                    rows = singular_vectors.by_group(gradient, groups)
+                    norms = (rows * singular_vectors.by_group(values, groups)).sum(1).abs()
+                    is_largest = torch.arange(groups, device=norms.device) == norms.argmax()
+                    gradient = torch.where(is_largest.unsqueeze(1), rows, 0).view(gradient.shape)
                 found = normalisation.SigmaGradient(gradient, v)
                 self._cached = _CachedGradient(found, self.u, self.v, self.u._version, self.v._version)
         return self._cached.found

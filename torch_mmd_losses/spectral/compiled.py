@@ -108,7 +108,8 @@ def _normalise(
     """Return the normalised weight, and for its gradient sigma, `A v` and `v`, which later forward passes change."""
     with full_precision(weight.device):
         v = v.to(weight.dtype, copy=True).contiguous()
-        image = operator_from_integers(operator).apply(v, weight).contiguous()
+        linear = operator_from_integers(operator)
+        image, v = singular_vectors.in_largest_group(linear.apply(v, weight).contiguous(), v, linear.groups)
         sigma = singular_vectors.norm_ratio(image, v)
         return normalisation.normalise(weight, scale, sigma, eps), sigma, image, v
 

@@ -99,9 +99,9 @@ def conv_spectral_norm(
         method: `"conv"` and `"pico"` use the norm of the convolution itself, which depends on the input size.
             `"matrix"` uses the norm of the weight reshaped to (output channels) x (everything else), as Miyato et al.
             do, which is usually smaller. All three norms are the same for `Linear`. With groups, the norm is that of
-            the largest group. `"pico"` and `"matrix"` do plain power iterations :math:`v \leftarrow W^T * W * v`, one
-            for each change of the weight by default, as in the papers. `"conv"` follows the weight more closely, and
-            stores an additional tensor as large as the weight.
+            the largest group, and each group is followed by itself. `"pico"` and `"matrix"` do plain power iterations
+            :math:`v \leftarrow W^T * W * v`, one for each change of the weight by default, as in the papers. `"conv"`
+            follows the weight more closely, and stores an additional tensor as large as the weight.
         scale: the factor `C`, > 0. With `C = 1` the signal fades from layer to layer; the authors of Wang et
             al. recommend 1 / 0.55.
         learn_scale: make `scale` a parameter, initialised to the given number (the spectral parametrisation of Arbel

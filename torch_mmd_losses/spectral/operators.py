@@ -14,7 +14,14 @@ _PADDING_MODES = ("constant", "reflect", "replicate", "circular")
 
 
 class LinearOperator(Protocol):
-    """A linear map `A` that is defined by a weight, which is passed to each call."""
+    """A linear map `A` that is defined by a weight, which is passed to each call.
+
+    It is block-diagonal if it has groups: equal shares of the channels, and of the first dimension of the weight.
+    """
+
+    @property
+    def groups(self) -> int:
+        """The number of groups."""
 
     def vector_shape(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the vectors `v` in `A v` for a spatial input size of the layer."""

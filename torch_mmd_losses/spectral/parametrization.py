@@ -26,9 +26,10 @@ class SpectralNorm(nn.Module):
     """The parametrization `weight -> scale * weight / sigma(weight)`.
 
     The state is the right singular vector `v`, which is empty until the input size of the layer is known, and the
-    fingerprint of the weight for which `v` was last updated. Only :meth:`before_forward` iterates, once for each change
-    of the weight. All forward passes at one weight therefore use the same `v`, also those that activation checkpointing
-    repeats. Reading the weight evaluates `sigma = |A v|` for the current weight.
+    fingerprint of the weight for which `v` was last updated. For a convolution with groups, `v` holds a unit vector for
+    each group, and the group with the largest `|A v|` counts. Only :meth:`before_forward` iterates, once for each
+    change of the weight. All forward passes at one weight therefore use the same `v`, also those that activation
+    checkpointing repeats. Reading the weight evaluates `sigma = |A v|` for the current weight.
 
     A change is recognised by the value of the weight, because PyTorch's version counter misses changes by fused
     optimisers, sharded optimisers and writes to `.data`, and copies do not keep it.

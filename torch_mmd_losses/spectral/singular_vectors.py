@@ -1,4 +1,9 @@
-"""Find the top singular vectors of a linear operator, by Lanczos, power and locally optimal iteration."""
+"""Find the top singular vectors of a linear operator, by Lanczos, power and locally optimal iteration.
+
+The groups of an operator do not influence one another, so each has singular vectors of its own: a vector `v` holds one
+unit vector for each group. A single unit vector would lose its part in every group but the largest, and iteration could
+not find another group that becomes the largest later.
+"""
 
 from __future__ import annotations
 
@@ -40,20 +45,50 @@ def start_vector(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def unit_vector(x: Tensor, fallback: Tensor) -> Tensor:
-    """Return `x / |x|`, or `fallback` if `x` is zero, NaN or infinite.
+    """Return `x / |x|`, or `fallback` if `x` is zero, NaN or infinite."""
+    return unit_vectors(x.reshape(1, -1), fallback.reshape(1, -1)).view(x.shape)
 
-    The vector is first divided by its largest entry, because the squares of tiny and huge entries are beyond the range
-    of the dtype.
+
+def unit_vectors(rows: Tensor, fallback: Tensor) -> Tensor:
+    """Return the unit vector along each row `(..., n)`, or the row of `fallback` if it is zero, NaN or infinite.
+
+    The vectors are first divided by their largest entry, because the squares of tiny and huge entries are beyond the
+    range of the dtype.
     """
-    tiny = torch.finfo(x.dtype).tiny
-    scaled = x / x.abs().amax().clamp_min(tiny)
-    norm = torch.linalg.vector_norm(scaled)
+    tiny = torch.finfo(rows.dtype).tiny
+    scaled = rows / rows.abs().amax(-1, keepdim=True).clamp_min(tiny)
+    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
     return torch.where(norm > 0, scaled / norm.clamp_min(tiny), fallback)
 
 
+def by_group(x: Tensor, groups: int) -> Tensor:
+    """Return the vector `(channels, ...)` of an operator as one row for each group."""
+    return x.reshape(groups, -1)
+
+
+def in_largest_group(image: Tensor, v: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Return both vectors with zeros outside of the group in which `|image| / |v|` is largest."""
+    if groups == 1:
+        return image, v
+    with torch.no_grad():
+        images, vectors = by_group(image, groups), by_group(v, groups)
+        largest = images.abs().amax()
+        lengths = torch.linalg.vector_norm(images / torch.where(largest > 0, largest, 1), dim=1)
+        norms = torch.linalg.vector_norm(vectors, dim=1)
+        ratios = lengths / torch.where(norms > 0, norms, 1)
+        rows = torch.arange(groups, device=v.device).unsqueeze(1) == ratios.argmax()
+    return (
+        torch.where(rows, by_group(image, groups), 0).view(image.shape),
+        torch.where(rows, by_group(v, groups), 0).view(v.shape),
+    )
+
+
 def norm_along(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
-    """Return `|A v| / |v|`, a lower bound of the largest singular value that is differentiable in the weight."""
-    return norm_ratio(operator.apply(v, weight), v)
+    """Return `|A v| / |v|` of the group in which it is largest.
+
+    It is a lower bound of the largest singular value that is differentiable in the weight.
+    """
+    return norm_ratio(*in_largest_group(operator.apply(v, weight), v, operator.groups))
 
 
 def norm_ratio(image: Tensor, v: Tensor) -> Tensor:
@@ -75,14 +110,19 @@ def gram_product(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
 
 
 def power_iteration(operator: LinearOperator, weight: Tensor, v: Tensor, steps: int) -> Tensor:
-    """Return `v` after `steps` iterations `v <- A^T A v / |A^T A v|`, or unchanged if the operator is zero."""
+    """Return `v` after `steps` iterations `v <- A^T A v / |A^T A v|` in each group. A zero group does not change."""
+    rows = by_group(v, operator.groups)
     for _ in range(steps):
-        v = unit_vector(gram_product(operator, weight, v), fallback=v)
-    return v
+        product = gram_product(operator, weight, rows.view(v.shape))
+        rows = unit_vectors(by_group(product, operator.groups), fallback=rows)
+    return rows.view(v.shape)
 
 
 class SingularVectors(NamedTuple):
-    """Estimates of the top singular vectors, and the direction of the last step. Each is a unit vector or zero."""
+    """Estimates of the top singular vectors, and the direction of the last step.
+
+    Each is a unit vector or zero in each group.
+    """
 
     u: Tensor
     """The left singular vector, along `A v`."""
@@ -93,15 +133,16 @@ class SingularVectors(NamedTuple):
 
 
 def left_singular_vector(operator: LinearOperator, weight: Tensor, v: Tensor) -> Tensor:
-    """Return the unit vector along `A v`, or zero if the operator is zero."""
+    """Return the unit vector along `A v` in each group, or zero if the group is zero."""
     image = operator.apply(v, weight)
-    return unit_vector(image, fallback=torch.zeros_like(image))
+    rows = by_group(image, operator.groups)
+    return unit_vectors(rows, fallback=torch.zeros_like(rows)).view(image.shape)
 
 
 def locally_optimal_iteration(
     operator: LinearOperator, weight: Tensor, v: Tensor, direction: Tensor, steps: int
 ) -> SingularVectors:
-    """Return the vectors after `steps` locally optimal power iterations. A zero operator leaves `v` unchanged.
+    """Return the vectors after `steps` locally optimal power iterations in each group. A zero group does not change.
 
     Each step considers all linear combinations of `v`, `A^T A v` and the direction of the previous step, and takes the
     one with the largest `|A v| / |v|` (Knyazev 2001, with one vector). The result `A^T A v` of a plain power iteration
@@ -109,54 +150,60 @@ def locally_optimal_iteration(
     `v`, even if the weight has changed since the previous step. While the weight is constant, the direction makes the
     iteration as fast as conjugate gradients.
     """
-    shape = v.shape
-    v, direction = v.flatten(), direction.flatten()
+    shape, groups = v.shape, operator.groups
+    v, direction = by_group(v, groups), by_group(direction, groups)
     for _ in range(steps):
         image = operator.apply(v.view(shape), weight)
-        gradient = operator.apply_adjoint(
-            unit_vector(image, fallback=torch.zeros_like(image)), weight, v.view(shape)
-        ).flatten()
-        basis = v.unsqueeze(0)
-        for candidate in (unit_vector(gradient, fallback=torch.zeros_like(gradient)), direction):
-            basis = torch.cat([basis, _orthogonal_part(candidate, basis).unsqueeze(0)])
-        images = operator.apply_batch(basis[1:].view(2, *shape), weight).flatten(1)
-        images = torch.cat([image.reshape(1, -1), images])
+        image_shape, image = image.shape, by_group(image, groups)
+        left = unit_vectors(image, fallback=torch.zeros_like(image)).view(image_shape)
+        gradient = by_group(operator.apply_adjoint(left, weight, v.view(shape)), groups)
+        basis = v.unsqueeze(1)  # (groups, vectors, n)
+        for candidate in (unit_vectors(gradient, fallback=torch.zeros_like(gradient)), direction):
+            basis = torch.cat([basis, _orthogonal_part(candidate.unsqueeze(1), basis)], 1)
+        images = operator.apply_batch(basis[:, 1:].transpose(0, 1).reshape(2, *shape), weight)
+        images = images.reshape(2, groups, -1).transpose(0, 1)
+        images = torch.cat([image.unsqueeze(1), images], 1)
         best = _longest_combination(images)
-        direction = _unit_vector_unscaled(best[1:] @ basis[1:], fallback=direction)
-        v = _unit_vector_unscaled(best @ basis, fallback=v)
-        u = unit_vector(best @ images, fallback=torch.zeros_like(images[0]))
-    return SingularVectors(u.view(image.shape), v.view(shape), direction.view(shape))
+        direction = _unit_vectors_unscaled(torch.bmm(best[:, :, 1:], basis[:, 1:]).squeeze(1), fallback=direction)
+        v = _unit_vectors_unscaled(torch.bmm(best, basis).squeeze(1), fallback=v)
+        u = unit_vectors(torch.bmm(best, images).squeeze(1), fallback=torch.zeros_like(image))
+    return SingularVectors(u.view(image_shape), v.view(shape), direction.view(shape))
 
 
-def _unit_vector_unscaled(x: Tensor, fallback: Tensor) -> Tensor:
-    """Return `x / |x|` or `fallback` without the scaling of :func:`unit_vector`, for a vector of moderate length."""
-    norm = torch.linalg.vector_norm(x)
-    return torch.where(norm > 0, x / norm, fallback)
+def _unit_vectors_unscaled(rows: Tensor, fallback: Tensor) -> Tensor:
+    """Return :func:`unit_vectors` without its scaling, for vectors of moderate length."""
+    norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return torch.where(norm > 0, rows / norm, fallback)
 
 
 def _orthogonal_part(x: Tensor, basis: Tensor) -> Tensor:
-    """Return the unit vector along the part of `x` orthogonal to the rows of `basis`, or 0 if only rounding is left."""
+    """Return the unit vector along the part of `x` orthogonal to the rows of `basis`, or 0 if only rounding is left.
+
+    The vectors are `(groups, 1, n)`, and the rows of the basis are `(groups, k, n)`.
+    """
     for _ in range(2):
-        x = x - (basis @ x) @ basis
-    norm = torch.linalg.vector_norm(x)
+        x = torch.baddbmm(x, torch.bmm(x, basis.mT), basis, alpha=-1)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return torch.where(norm > _ROUNDING, x / norm, 0)
 
 
 def _longest_combination(images: Tensor) -> Tensor:
-    """Return the unit vector of coefficients for which the linear combination of the rows is longest.
+    """Return the unit vector of coefficients `(groups, 1, k)` for the longest linear combination of the rows.
 
-    It is the top eigenvector of the Gram matrix, found by repeated squaring, because eigenvalue routines make the host
-    wait for the device. Eigenvalues that the 4096th power cannot separate differ by 0.02 %.
+    The images are `(groups, k, n)`. The coefficients are the top eigenvector of the Gram matrix, found by repeated
+    squaring, because eigenvalue routines make the host wait for the device. Eigenvalues that the 4096th power cannot
+    separate differ by 0.02 %.
     """
     tiny = torch.finfo(images.dtype).tiny
-    rows = images / images.abs().amax().clamp_min(tiny)
-    gram = rows @ rows.mT
+    rows = images / images.abs().amax((1, 2), keepdim=True).clamp_min(tiny)
+    gram = torch.bmm(rows, rows.mT)
     for _ in range(4):
-        gram = gram / gram.abs().amax().clamp_min(tiny)
+        gram = gram / gram.abs().amax((1, 2), keepdim=True).clamp_min(tiny)
         for _ in range(3):  # the largest eigenvalue is between 1 and 3, so its eighth power does not overflow
-            gram = gram @ gram
-    longest = gram.index_select(1, gram.abs().sum(0).argmax().view(1)).squeeze(1)
-    return unit_vector(longest, fallback=longest)
+            gram = torch.bmm(gram, gram)
+    longest = gram.abs().sum(1).argmax(1).view(-1, 1, 1).expand(-1, 1, gram.shape[2])
+    found = gram.gather(1, longest)  # a row is as good as a column, because the matrix is symmetric
+    return unit_vectors(found, fallback=found)
 
 
 def top_singular_vector(operator: LinearOperator, weight: Tensor, shape: Sequence[int]) -> Tensor:
@@ -166,7 +213,8 @@ def top_singular_vector(operator: LinearOperator, weight: Tensor, shape: Sequenc
     of 40 vectors would take too much memory, the steps are divided into shorter runs, each of which starts from the
     result of the previous one.
     """
-    v = start_vector(shape, like=weight)
+    rows = by_group(start_vector(shape, like=weight), operator.groups)
+    v = unit_vectors(rows, fallback=rows).view(list(shape))
     steps = max(2, min(LANCZOS_STEPS, MAX_BASIS_NUMEL // v.numel()))
     for _ in range(math.ceil(LANCZOS_STEPS / steps)):
         v = lanczos(operator, weight, v, steps)
@@ -180,25 +228,30 @@ def lanczos(operator: LinearOperator, weight: Tensor, v: Tensor, steps: int) -> 
     orthogonalised twice against the full basis, because otherwise rounding reintroduces copies of the top vector. The
     cost is small, since the basis is short.
     """
-    steps = min(steps, v.numel())
-    basis = v.new_zeros(steps, v.numel())
-    basis[0] = v.flatten()
+    shape, rows = v.shape, by_group(v, operator.groups)
+    steps = min(steps, rows.shape[1])
+    basis = rows.new_zeros(len(rows), steps, rows.shape[1])
+    basis[:, 0] = rows
     diagonal, coupling = [], []
-    largest = v.new_zeros(())
+    largest = rows.new_zeros(len(rows))
     for step in range(steps):
-        product = gram_product(operator, weight, basis[step].view_as(v)).flatten()
-        diagonal.append(basis[step] @ product)
+        product = by_group(gram_product(operator, weight, basis[:, step].reshape(shape)), len(rows)).unsqueeze(1)
+        diagonal.append((basis[:, step : step + 1] @ product.mT).view(-1))
         largest = torch.maximum(largest, diagonal[-1])
+        found = basis[:, : step + 1]
         for _ in range(2):
-            product = product - (basis[: step + 1] @ product) @ basis[: step + 1]
+            product = product - (product @ found.mT) @ found
+        product = product.squeeze(1)
         # Once the Krylov space is the whole row space, the residual is only rounding and must not become a direction.
-        product = torch.where(torch.linalg.vector_norm(product) > _ROUNDING * largest, product, 0)
-        coupling.append(torch.linalg.vector_norm(product))
+        norm = torch.linalg.vector_norm(product, dim=1)
+        product = torch.where((norm > _ROUNDING * largest).unsqueeze(1), product, 0)
+        coupling.append(torch.linalg.vector_norm(product, dim=1))
         if step + 1 < steps:
-            basis[step + 1] = unit_vector(product, fallback=product)
-    beta = torch.stack(coupling)[:-1]
-    tridiagonal = torch.diag(torch.stack(diagonal)) + torch.diag(beta, 1) + torch.diag(beta, -1)
+            basis[:, step + 1] = unit_vectors(product, fallback=product)
+    beta = torch.stack(coupling, 1)[:, :-1]
+    tridiagonal = torch.diag_embed(torch.stack(diagonal, 1))
+    tridiagonal = tridiagonal + torch.diag_embed(beta, 1) + torch.diag_embed(beta, -1)
     # Apple's GPUs (MPS) have no implementation of eigh.
     local = tridiagonal.cpu() if v.device.type == "mps" else tridiagonal
-    weights = torch.linalg.eigh(local).eigenvectors[:, -1].to(v.device)
-    return unit_vector((weights @ basis).view_as(v), fallback=v)
+    weights = torch.linalg.eigh(local).eigenvectors[:, :, -1:].to(v.device)
+    return unit_vectors((weights.mT @ basis).squeeze(1), fallback=rows).view(shape)
