@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import peek_interpreter_stack
+from torch._C._functorch import get_dynamic_layer_stack_depth, peek_interpreter_stack
 from torch.autograd import forward_ad
 
 from torch_mmd_losses.precision import full_precision
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_COMPILER_SEES_TRANSFORMS = torch.__version__ >= "2.13"
+"""Whether the compiler can ask for function transforms."""
 
 
 def eager_only(function: Function) -> Function:
@@ -36,6 +39,17 @@ def reverse_mode_only(*tensors: Tensor) -> bool:
         and peek_interpreter_stack() is None
         and forward_ad._current_level < 0
     )
+
+
+def is_differentiated(*tensors: Tensor) -> bool:
+    """Return whether derivatives with respect to these tensors may be wanted, in reverse or in forward mode.
+
+    Tensors that carry forward-mode derivatives need not require gradients, also under :func:`torch.no_grad`.
+    """
+    if torch.is_grad_enabled() and any([tensor.requires_grad for tensor in tensors]):  # noqa: C419 (faster)
+        return True
+    is_unknown = torch.compiler.is_compiling() and not _COMPILER_SEES_TRANSFORMS
+    return is_unknown or get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0
 
 
 def in_function_transform() -> bool:

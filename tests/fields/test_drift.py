@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from sizes import Largest
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
@@ -381,6 +382,31 @@ def test_transforms_and_the_compiler_see_the_same_field(normalise):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(field(fake.float(), real.float()), expected.float())
     assert_close(field(fake.half(), real.half()), field(fake.half().float(), real.half().float()))
+
+
+@pytest.mark.parametrize("kernel", [KERNELS["laplace"], ON_COLUMNS["sum"]], ids=["plain", "columns"])
+@pytest.mark.parametrize("normalise", ["none", "rows", "rows_and_columns"])
+def test_forward_mode_gives_the_derivatives_of_reverse_mode(kernel, normalise):
+    # Tensors with forward-mode derivatives do not require gradients.
+    def field(*samples):
+        return drift(*samples, kernel=kernel, normalise=normalise)
+
+    samples, directions = (FAKE, REAL), (rows(6, 3, seed=5), rows(7, 3, seed=6))
+    jacobians = torch.autograd.functional.jacobian(field, samples)
+    expected = sum(torch.tensordot(*pair, dims=2) for pair in zip(jacobians, directions, strict=True))
+    assert_close(torch.func.jvp(field, samples, directions)[1], expected)
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = field(*map(forward_ad.make_dual, samples, directions))
+        assert_close(forward_ad.unpack_dual(dual).tangent, expected)
+
+
+def test_compiled_forward_mode_gives_the_same_derivatives():
+    def derivative(direction):
+        return torch.func.jvp(lambda fake: drift(fake, REAL, kernel=KERNELS["laplace"]), (FAKE,), (direction,))[1]
+
+    direction = rows(6, 3, seed=5)
+    compiled = torch.compile(derivative, backend="eager", fullgraph=True)
+    assert_close(compiled(direction), derivative(direction))
 
 
 def test_kernels_of_users_and_with_heavy_tails():

@@ -174,6 +174,19 @@ def test_transforms_autocast_and_half_precision():
     assert_close(halves, drift_loss(fake.half().float(), real.half().float()))
 
 
+def test_forward_mode_stops_where_reverse_mode_does():
+    fake, real, others = rows(2, 6, 4), rows(2, 7, 4, seed=1), rows(2, 3, 4, seed=2)
+    directions = rows(2, 6, 4, seed=3), rows(2, 7, 4, seed=4), rows(2, 3, 4, seed=5)
+
+    def loss(fake, real, others):
+        negatives = torch.cat([fake, others], 1)
+        return drift_loss(fake, real).sum() + drift_loss(fake, real, negatives=negatives, exclude_self=True).sum()
+
+    (gradient,) = torch.autograd.grad(loss(fake.requires_grad_(), real, others), fake)
+    fake = fake.detach()
+    assert_close(torch.func.jvp(loss, (fake, real, others), directions)[1], (gradient * directions[0]).sum())
+
+
 def test_negatives_that_take_the_place_of_fake_samples_are_warned_of():
     fake, real, others = torch.randn(6, 2), torch.randn(7, 2), torch.randn(5, 2)
     with pytest.warns(UsageWarning, match=r"nothing keeps fake samples apart. Pass negatives=torch.cat"):

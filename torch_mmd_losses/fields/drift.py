@@ -17,6 +17,7 @@ from torch_mmd_losses.fields.log_kernels import LogKernel, log_kernel
 from torch_mmd_losses.fields.sample_sets import SampleSet, sets_of_samples
 from torch_mmd_losses.fields.sharp_kernels import sharp_kernel
 from torch_mmd_losses.fields.visits import Visits
+from torch_mmd_losses.hand_written_gradients import is_differentiated
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.summands import by_kind
 from torch_mmd_losses.pairs.blind_kernels import NEVER, UNDERFLOW, warn_of_blind_groups
@@ -204,7 +205,7 @@ def _balanced(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, traced: bool
     of_rows = torch.logaddexp(each[0][0], each[1][0])
     # A column whose only pair is left out has no sum.
     of_columns = [columns.masked_fill(columns == -math.inf, 0) for _, columns in each]
-    follow = traced or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *sets[0][:2], *sets[1][:2])))
+    follow = traced or is_differentiated(x, *sets[0][:2], *sets[1][:2])
     found = []
     for (samples, weights, indices), columns, own in zip(sets, of_columns, visits, strict=True):
         if follow:  # the sums whose logarithms are constants to autograd are one, but not their derivatives

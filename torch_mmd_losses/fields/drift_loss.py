@@ -118,9 +118,10 @@ def drift_loss(
         checks.flag("per_group", per_group),
     )
     x, sets, groups = sets_of_samples(fake, real, negatives, real_weights, negative_weights, exclude_self, signed=False)
+    constant = x.detach()
     with torch.no_grad(), full_precision(x.device):
-        movement, unit = _normalised_drift(x.detach(), sets, options)
-    residual = (x - x.detach()) / unit.to(x.dtype) - movement.to(x.dtype)
+        movement, unit = _normalised_drift(constant, [each.detached(x, constant) for each in sets], options)
+    residual = (x - constant) / unit.to(x.dtype) - movement.to(x.dtype)
     return residual.square().mean((-2, -1)).reshape(groups)
 
 

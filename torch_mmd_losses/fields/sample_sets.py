@@ -55,3 +55,8 @@ class SampleSet(NamedTuple):
     def widened(self, x: Tensor, wide: Tensor) -> SampleSet:
         """Return this set in the dtype of `wide`, which is `x` in that dtype."""
         return self._replace(samples=wide if self.samples is x else self.samples.to(wide.dtype))
+
+    def detached(self, x: Tensor, constant: Tensor) -> SampleSet:
+        """Return this set as a constant to autograd, also in forward mode, given `x` as a constant."""
+        samples = constant if self.samples is x else self.samples.detach()
+        return self._replace(samples=samples, weights=self.weights.detach())
