@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,16 @@ def eager_only(function: Function) -> Function:
     decorator imports the compiler when the function is first called.
     """
     return torch._disable_dynamo(function)  # type: ignore[attr-defined, return-value]
+
+
+@contextmanager
+def kept_tensors() -> Iterator[None]:
+    """Compute tensors that a module keeps: without a graph, and for training even if this happens in inference mode.
+
+    Tensors that are made in inference mode cannot be used by autograd or changed in place later.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # the first one enables gradients
+        yield
 
 
 def reverse_mode_only(*tensors: Tensor) -> bool:

@@ -122,3 +122,51 @@ def test_cuda_equals_cpu_without_synchronisation(kind):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert_close([x.cpu() for x in found], expected)
+
+
+def everything(reference, fake):
+    """Return the sum of all that a reference computes from samples."""
+    values = [*results(reference, fake), reference.attraction(fake), reference.witness(fake, fake.detach())]
+    if reference.kind != "fourier":
+        values.append(reference.drmmd2(fake, lambda_=0.1))
+    return torch.stack([value.sum() for value in values]).sum()
+
+
+def seeded(kind):
+    return made(kind, 12, generator=torch.Generator().manual_seed(0))
+
+
+def loaded(reference):
+    other = made(reference.kind, 20)
+    other.load_state_dict(reference.state_dict())
+    return other
+
+
+def evaluated(reference):
+    everything(reference, scores(5, 2, 2))
+    return reference
+
+
+def updated(reference):
+    reference.update(scores(3, 2, 8))
+    return reference
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", ["made", loaded, evaluated, updated])
+def test_inference_mode_leaves_a_reference_that_can_be_trained_with(kind, step):
+    def gradients(reference):
+        fake, found = scores(5, 2, 2).requires_grad_(), []
+        for seed in (3, 4):
+            found += torch.autograd.grad(everything(reference, fake), fake)
+            reference.update(scores(4, 2, seed))
+        return found
+
+    def stepped(reference):
+        return seeded(kind) if step == "made" else step(reference)
+
+    expected = gradients(stepped(seeded(kind)))
+    outside = seeded(kind)
+    with torch.inference_mode():
+        inside = stepped(outside)
+    assert_close(gradients(inside), expected)

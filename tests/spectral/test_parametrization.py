@@ -228,6 +228,19 @@ def test_inference_mode_first():
     assert_close(model.eval()(images()), expected, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("method", ["conv", "pico", "matrix"])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_state_that_is_loaded_in_inference_mode_can_be_trained(method, is_known):
+    saved = conv_spectral_norm(network(), method=method, example_input=images()).state_dict()
+    model = conv_spectral_norm(network(), method=method, example_input=images() if is_known else None)
+    with torch.inference_mode():
+        model.load_state_dict(saved)
+    for _ in range(2):  # the second pass changes the vectors in place
+        change(model[0])
+        model(images()).sum().backward()
+    assert original(model[0]).grad.any()
+
+
 def test_learned_scale_is_a_parameter():
     layer = conv_spectral_norm(nn.Linear(4, 3), scale=2.0, learn_scale=True)
     scale = layer.parametrizations.weight[0].scale

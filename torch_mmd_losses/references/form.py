@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.devices import moved
-from torch_mmd_losses.hand_written_gradients import eager_only, in_function_transform
+from torch_mmd_losses.hand_written_gradients import eager_only, in_function_transform, kept_tensors
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.hyperparameters import LoadedAsAWhole
 from torch_mmd_losses.pairs.batch import Batch
@@ -126,7 +126,7 @@ class Form(LoadedAsAWhole, ABC):
             self._prepare_if_needed()
 
     @eager_only
-    @torch.no_grad()
+    @kept_tensors()
     def _prepare_if_needed(self) -> None:
         self.has_pairs = bool(self.weight**2 > self.squares)
         self.prepare()
@@ -144,7 +144,7 @@ class Form(LoadedAsAWhole, ABC):
         return (self.within - self.diagonal) / (self.weight**2 - self.squares)
 
     @eager_only
-    @torch.no_grad()
+    @kept_tensors()
     def _find_within(self) -> None:
         if in_function_transform():
             raise RuntimeError(
@@ -164,7 +164,7 @@ class Form(LoadedAsAWhole, ABC):
         return kept
 
     @eager_only
-    @torch.no_grad()
+    @kept_tensors()
     def _find_regularised(self, lambda_: float, device: torch.device) -> deregularised.Factor:
         if in_function_transform():
             raise RuntimeError(
@@ -213,7 +213,8 @@ class Form(LoadedAsAWhole, ABC):
         for name, kept in self.named_buffers(recurse=False):
             found = state_dict.get(prefix + name)
             if isinstance(found, Tensor):
-                self._buffers[name] = torch.empty(found.shape, dtype=found.dtype, device=kept.device)
+                with kept_tensors():
+                    self._buffers[name] = torch.empty(found.shape, dtype=found.dtype, device=kept.device)
         super()._load_from_state_dict(cast(Any, state_dict), prefix, *arguments)
         self._regularised = None
         self._is_ready = self._knows_within = False

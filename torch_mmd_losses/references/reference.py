@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks, usage_warnings
-from torch_mmd_losses.hand_written_gradients import eager_only
+from torch_mmd_losses.hand_written_gradients import eager_only, kept_tensors
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.batch import LOCAL
 from torch_mmd_losses.pairs.distributed import GlobalBatch, refuse
@@ -132,7 +132,7 @@ class MMDReference(PointwiseReference, DeregularisedReference):
         self.kind = kind
         self.part = Part(0, 1)
         options = Options(landmarks, frequencies, self_rows, generator)
-        with torch.no_grad():
+        with kept_tensors():
             self.form = built(kind, real, weights, kernel, options)
 
     @property
@@ -163,7 +163,7 @@ class MMDReference(PointwiseReference, DeregularisedReference):
         self.part.check_is_whole("batch", "to add rows to")
         rows = checked("batch", batch, "weights", weights)
         alike("real", self.form.like, "batch", rows.scores)
-        with torch.no_grad(), full_precision(rows.scores.device):
+        with kept_tensors(), full_precision(rows.scores.device):
             self.form.include(rows)
             self.form.ready()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_mmd_losses import checks
+from torch_mmd_losses.hand_written_gradients import kept_tensors
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.spectral import compiled, iteration, normalisation, operators, singular_vectors
 from torch_mmd_losses.spectral.fingerprint import NO_FINGERPRINT
@@ -217,10 +218,12 @@ class SpectralNorm(nn.Module):
         for name, vector in self.vectors():
             stored = state_dict.get(prefix + name, vector.new_empty(0))
             if stored.shape != vector.shape:
-                setattr(self, name, torch.empty_like(stored, device=vector.device))
+                with kept_tensors():
+                    setattr(self, name, torch.empty_like(stored, device=vector.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        for name, buffer in self.named_buffers(recurse=False):
-            setattr(self, name, buffer.clone())  # assign=True would share it with the checkpoint
+        with kept_tensors():
+            for name, buffer in self.named_buffers(recurse=False):
+                setattr(self, name, buffer.clone())  # assign=True would share it with the checkpoint
         padding = state_dict.get(prefix + "output_padding")
         self.set_output_padding(None if padding is None or padding.is_meta else padding.tolist())
 
