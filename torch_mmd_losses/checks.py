@@ -31,7 +31,7 @@ def finite_number(name: str, value: object) -> float:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number):
+    if not -math.inf < number < math.inf:  # the compiler cannot trace `isfinite` for a number that is a symbol
         raise ValueError(f"{name}: expected a finite number, got {described(value)}")
     return number
 

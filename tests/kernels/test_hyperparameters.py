@@ -29,6 +29,9 @@ from torch_mmd_losses import (
     RBFBKernel,
     RBFKernel,
     RBFMix,
+    drift_loss,
+    mmd2,
+    relative,
 )
 
 every_kernel = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -389,3 +392,21 @@ def test_a_new_hyperparameter_is_of_the_kind_of_the_one_before():
         with pytest.raises(error, match=message):
             setattr(owner, name, value)
         assert getattr(owner, name) == before
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda real, fake, number: mmd2(real, fake, RBFKernel(number)),
+        lambda real, fake, number: drift_loss(fake, real, temperatures=(number,)),
+        lambda real, fake, number: relative(9 + fake.square().mean(), eps=number),
+    ],
+    ids=["kernel", "temperature", "eps"],
+)
+def test_compiled_code_takes_another_number_in_each_call(function):
+    # From the second number on, the compiler traces it as a symbol.
+    torch.compiler.reset()
+    compiled = torch.compile(function, backend="eager", fullgraph=True)
+    real, fake = torch.randn(6, 3), torch.randn(5, 3)
+    for number in (0.5, 0.7, 1.1):
+        assert_close(compiled(real, fake, number), function(real, fake, number), rtol=1e-5, atol=1e-6)
