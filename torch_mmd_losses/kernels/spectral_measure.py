@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torch_mmd_losses import random_numbers
 from torch_mmd_losses.devices import moved
 from torch_mmd_losses.kernels.bounded import RBFBKernel
 from torch_mmd_losses.kernels.hyperparameters import Hyperparameters
@@ -93,7 +94,7 @@ def draw(
 
     ends = list(accumulate(part.weight for part in mixture))
     bounds = constant([end / ends[-1] for end in ends[:-1]])
-    within = torch.rand(frequencies, generator=generator, dtype=dtype, device=place)
+    within = random_numbers.uniform((frequencies,), dtype, place, generator)
     points = (torch.arange(frequencies, dtype=dtype, device=place) + within) / frequencies
     chosen = torch.bucketize(points, bounds, right=True)
     scales = constant([1 / part.sigma for part in mixture])[chosen]
@@ -105,6 +106,5 @@ def draw(
             gamma = torch.where(inverse, 1 / gamma, gamma)
         random = constant([float(part.alpha is not None) for part in mixture])[chosen] > 0
         scales = scales * torch.where(random, gamma, 1.0).sqrt()
-    # torch.randn cannot be compiled with a generator argument, even None, if the dimension is symbolic.
-    normal = torch.empty(frequencies, dimension, dtype=dtype, device=place).normal_(generator=generator)
+    normal = random_numbers.normal((frequencies, dimension), dtype, place, generator)
     return moved(normal * scales.unsqueeze(1), device)

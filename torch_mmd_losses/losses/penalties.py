@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks
+from torch_mmd_losses import checks, random_numbers
 from torch_mmd_losses.devices import moved
 from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
 from torch_mmd_losses.precision import total_dtype
@@ -117,7 +117,7 @@ def interpolation_points(real: Tensor, fake: Tensor, *, generator: torch.Generat
     for attribute in ("shape", "dtype", "device"):
         checks.same(attribute, "real", real, "fake", fake)
     device = real.device if generator is None else generator.device
-    u = moved(torch.rand(len(real), generator=generator, dtype=real.dtype, device=device), real.device)
+    u = moved(random_numbers.uniform((len(real),), real.dtype, device, generator), real.device)
     u = u.reshape(-1, *[1] * (real.dim() - 1))
     return (u * real.detach() + (1 - u) * fake.detach()).requires_grad_()
 

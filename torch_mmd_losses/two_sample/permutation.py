@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_mmd_losses import checks, usage_warnings
+from torch_mmd_losses import checks, random_numbers, usage_warnings
 from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
@@ -165,7 +165,8 @@ def mmd_test(
     real, fake = checks.same_space("real", real, "fake", fake)
     m, n = real.shape[0], fake.shape[0]
     checks.enough_samples({"real": real, "fake": fake}, least=2)
-    if kernels is not None and usage_warnings.is_first_call_from_place(wrappers=1):
+    is_traced = torch.compiler.is_compiling()
+    if kernels is not None and not is_traced and usage_warnings.is_first_call_from_place(wrappers=1):
         examined = None if features is None else EXAMINED
         warn_of_one_value("mmd_test", kernels, real[:examined], fake[:examined])
     by_default = kernels is None and not callable(features)
@@ -175,9 +176,8 @@ def mmd_test(
         checks.with_values({"real": real, "fake": fake}, "from which features are computed")
     device = real.device
     # In a random order, neither rounding nor the samples for the median depend on which samples are real.
-    order = torch.rand(
-        m + n, dtype=torch.float64, generator=generator, device=_random_device(generator, device)
-    ).argsort()
+    place = _random_device(generator, device)
+    order = random_numbers.uniform((m + n,), torch.float64, place, generator).argsort()
     pooled = torch.cat([real, fake])[order.to(device)]
     if by_default:
         # Scaling by a power of two is exact. Afterwards no distance is too large or too small to be squared.
@@ -280,7 +280,7 @@ def _divisions(m: int, n: int, count: int, generator: torch.Generator | None, de
     """Return random divisions as masks `(count, m + n)` of the samples that are called real, `m` in each division."""
     masks = torch.empty(count, m + n, dtype=torch.bool, device=_random_device(generator, device))
     for piece in masks.split(max(1, AT_ONCE // (m + n))):
-        keys = torch.rand(piece.shape, dtype=torch.float64, generator=generator, device=masks.device)
+        keys = random_numbers.uniform(piece.shape, torch.float64, masks.device, generator)
         piece.copy_(keys <= _mth_smallest(keys, m))
     return masks
 
