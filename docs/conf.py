@@ -25,6 +25,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     # our own, in _extensions
     "edit_links",
+    "line_breaks",
     "local_mathjax",
     "public_names",
 ]
