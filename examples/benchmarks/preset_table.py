@@ -1,4 +1,4 @@
-"""Write the tables of the papers' experiments into docs: the least time on one GPU, and the published numbers.
+"""Write the tables of the papers' experiments into docs: lower bounds of the time on one GPU, and published numbers.
 
     python examples/benchmarks/preset_table.py
 
@@ -22,7 +22,7 @@ EXPERIMENTS, WANG, ARBEL = "experiments.md", "wang2019.md", "arbel2018.md"
 PAGES = {roofline.WANG: WANG, roofline.ARBEL: ARBEL}
 DEFAULT_METHOD = {roofline.ARBEL: "sn-smmd"}
 """That of the scripts of a paper with several methods."""
-BOUNDS = {"roofline": "least time of a run", "with_launches": "with launches"}
+BOUNDS = {"roofline": "lower bound, not measured", "with_launches": "lower bound with launches, not measured"}
 """The two times of a record, and the heads of their columns."""
 HEADER = ["images", "script", "run in full here", *BOUNDS.values()]
 TIMES, PUBLISHED = "the presets", "published numbers"

@@ -64,7 +64,8 @@ QUESTIONS: tuple[ModuleType, ...] = (
 )
 
 DOCS = Path(__file__).parents[2] / "docs"
-MARK = "<!-- Everything below is written by examples/benchmarks/run_all.py. -->\n"
+MARK = "<!-- The tables are written by examples/benchmarks/run_all.py. -->\n"
+END = "<!-- Their end. -->\n"
 
 
 def conditions(run: Record, cores: str = "one") -> str:
@@ -110,7 +111,7 @@ def draw(question: ModuleType, records: list[Record], folder: Path) -> Path | No
 
 
 def page(results: Path, docs: Path) -> str:
-    """Draw the pictures and return the part of the page below its mark."""
+    """Draw the pictures and return the part of the page between its marks."""
     folder = docs / "_static"
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Target] = []
@@ -125,10 +126,10 @@ def page(results: Path, docs: Path) -> str:
 
 
 def write(results: Path, docs: Path) -> None:
-    """Replace the part of the page below its mark, or start a page."""
+    """Replace the part of the page between its marks, or start a page."""
     path = docs / "benchmarks.md"
-    head = path.read_text(encoding="utf-8").partition(MARK)[0] if path.exists() else "# Benchmarks\n\n"
-    path.write_text(f"{head}{MARK}\n{page(results, docs)}", encoding="utf-8")
+    head, _, rest = (path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n\n").partition(MARK)
+    path.write_text(f"{head}{MARK}\n{page(results, docs)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:

@@ -71,7 +71,7 @@ def measure(options: Options) -> list[Record]:
 
 def table(records: list[Record]) -> str:
     """Return a table with a line for each record."""
-    heads = ["kernel", "distributions", "real, fake, other", "rounds", "variance of MMD^2", "of the difference"]
+    heads = ["kernel", "distributions", "real, fake, other", "rounds", "variance of MMD²", "of the difference"]
     rows = [
         [
             r["kernel"],

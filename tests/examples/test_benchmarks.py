@@ -93,10 +93,12 @@ def test_writing_again_replaces_the_results_and_keeps_what_was_written_by_hand(
 ):
     monkeypatch.setattr(benchmarks.run_all, "draw", lambda *_: None)
     page = tmp_path / "benchmarks.md"
-    page.write_text(f"# By hand\n\n{benchmarks.run_all.MARK}old\n", encoding="utf-8")
+    mark, end = benchmarks.run_all.MARK, benchmarks.run_all.END
+    page.write_text(f"# By hand\n\n{mark}old\n{end}\n## Also by hand\n", encoding="utf-8")
     benchmarks.run_all.write(quick, tmp_path)
     once = page.read_text(encoding="utf-8")
-    assert once.startswith(f"# By hand\n\n{benchmarks.run_all.MARK}")
+    assert once.startswith(f"# By hand\n\n{mark}\n## Targets\n")
+    assert once.endswith(f"\n\n{end}\n## Also by hand\n")
     assert "old" not in once.splitlines()
     benchmarks.run_all.write(quick, tmp_path)
     assert page.read_text(encoding="utf-8") == once
@@ -185,8 +187,10 @@ def test_targets_are_met_at_their_limit_and_compared_the_right_way_round(benchma
     assert [target("", 1.0, x, least=True).met for x in (0.9, 1.0, 1.1, None)] == [False, True, True, None]
 
 
-def test_the_page_of_the_docs_has_the_mark(benchmarks):
-    assert (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").count(benchmarks.run_all.MARK) == 1
+def test_the_page_of_the_docs_has_the_marks(benchmarks):
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert page.count(benchmarks.run_all.MARK) == page.count(benchmarks.run_all.END) == 1
+    assert page.index(benchmarks.run_all.MARK) < page.index(benchmarks.run_all.END)
 
 
 @pytest.mark.parametrize("kernel", ["RBF", "5 RBF", "5 RQ"])
@@ -678,6 +682,10 @@ def test_the_tables_of_the_presets_are_those_of_the_last_records(benchmarks):
     _, records = benchmarks.common.read(benchmarks.roofline, benchmarks.common.RESULTS)
     assert [(r["paper"], r["experiment"], r["method"]) for r in records] == benchmarks.roofline.EXPERIMENTS
     tables = benchmarks.preset_table.tables(records)
+    headings = {page: table.partition("\n")[0] for (page, name), table in tables.items() if name == "the presets"}
+    bounds = {page: heading.count("lower bound") for page, heading in headings.items()}
+    assert bounds == {"experiments.md": 2, "wang2019.md": 2, "arbel2018.md": 4}
+    assert all(heading.count("not measured") == bounds[page] for page, heading in headings.items())
     lines = {page: len(table.splitlines()) for (page, name), table in tables.items() if name == "the presets"}
     assert lines == {"experiments.md": 2 + 4 + 3, "wang2019.md": 2 + 4, "arbel2018.md": 2 + 3}
     for (page, name), table in tables.items():
@@ -691,7 +699,8 @@ def test_the_page_of_arbel_has_the_times_of_the_default_method_beside_the_range(
     made = [{**one, "roofline": 0.5, "with_launches": 0.75}, {**other, "roofline": 1.0, "with_launches": 2.0}]
     made = [{**each, "iterations": 3600} for each in made]
     head, _, line = benchmarks.preset_table.times_of_paper("Arbel et al.", made).splitlines()
-    assert head.endswith("| `sn-smmd`: least time of a run | `sn-smmd`: with launches |")
+    bounds = ["lower bound, not measured", "lower bound with launches, not measured"]
+    assert head.endswith(" | ".join([*bounds, *(f"`sn-smmd`: {bound}" for bound in bounds)]) + " |")
     assert line.endswith("| 30 min to 1 h | 45 min to 2 h | 1 h | 2 h |")
 
 
