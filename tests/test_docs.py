@@ -30,6 +30,22 @@ def test_python_blocks_run(page):
         exec(compile(block, ROOT / page, "exec"), namespace)
 
 
+def test_the_entry_for_bibtex_is_that_of_the_citation_file():
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    entry = page.partition("```bibtex\n")[2].partition("```")[0]
+    fields = re.findall(r"(\w+) += \{+(.*?)\}+,?\n", entry, re.DOTALL)
+    own = (ROOT / "CITATION.cff").read_text(encoding="utf-8").partition("references:")[0]
+    cited = {name: text.strip('"') for name, text in re.findall(r"^(?:  - )?([\w-]+): (.+)$", own, re.MULTILINE)}
+    assert {name: " ".join(text.split()) for name, text in fields} == {
+        "author": cited["name"],
+        "title": cited["title"],
+        "version": torch_mmd_losses.__version__,
+        "year": cited["date-released"][:4],
+        "url": cited["repository-code"],
+    }
+    assert cited["version"] == torch_mmd_losses.__version__
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_lines_of_code_fit_the_column(page):
     """`docs/check_site.py` finds them too, but only on the built site, which is without the README."""
