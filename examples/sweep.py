@@ -87,7 +87,7 @@ class Train(Recipe):
             dry = subprocess.run(self.training(each, "--dry-run"), capture_output=True, text=True)
             if dry.returncode:
                 raise RefusedError(f"{self.script.name} refuses {each.name}: {dry.stderr.strip()}")
-        for each in runs:
+        for each in mine:  # folders of several shares can then be copied into one
             if record(self.out / each.name) is None:
                 write(self.out / each.name, self.fresh(each))
         if all(map(self.is_done, mine)):

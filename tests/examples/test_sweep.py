@@ -150,6 +150,13 @@ def test_the_shares_of_an_array_are_all_runs_each_once(stub: Stub, capsys: pytes
     assert not stub.out.exists()
 
 
+def test_a_share_leaves_no_records_of_the_runs_of_others(stub: Stub):
+    # Else copies of the folders of several machines would replace finished runs by missing ones.
+    words = stub.words("--pairs=1/2", "--losses=hinge", "--share=1/2")
+    assert sweep.main(words) == 0
+    assert stub.statuses() == {}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
