@@ -324,7 +324,9 @@ REFUSED = {
     "grouped_mmd2": [
         (lambda: grouped_mmd2(X, Y, RBFKernel), TypeError, "kernel: expected a Kernel such as ..., got the class RBFKernel, not an instance"),
         (lambda: grouped_mmd2(X[:, 0], Y, K), ValueError, "real: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got (8,)"),
-        (lambda: grouped_mmd2(X[:0, None], Y[:0, None], K), ValueError, "real: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got (0, 1, 3)"),
+        (lambda: grouped_mmd2(X[:0, None], Y[:0, None], K), ValueError, "real: expected scores of shape (*G, m, d) with at least one group, got (0, 1, 3)"),
+        (lambda: grouped_mmd2(X[None], Y.expand(0, 8, 3), K), ValueError, "fake: expected scores of shape (*G, m, d) with at least one group, got (0, 8, 3)"),
+        (lambda: grouped_mmd2(X[:0, None, :0], Y, K), ValueError, "real: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got (0, 1, 0)"),
         (lambda: grouped_mmd2(X, Y[None], K), ValueError, "real, fake: expected the same groups, got () and (1,) (shapes (8, 3) and (1, 8, 3))"),
         (lambda: grouped_mmd2(X, good(d=2), K), ValueError, "real, fake: expected the same score dimension d, got 3 and 2 (shapes (8, 3) and (8, 2))"),
         (lambda: grouped_mmd2(X, Y.double(), K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float64"),
@@ -408,6 +410,7 @@ REFUSED = {
         (lambda: distance_quantiles(X, generator=0), TypeError, "generator: expected a torch.Generator or None, got 0"),
         (lambda: distance_quantiles(X, grouped=1), TypeError, "grouped: expected True or False, got 1 of type int"),
         (lambda: distance_quantiles(X[:, 0], grouped=True), ValueError, "samples: expected scores of shape (*G, m, d) with m >= 1 and d >= 1 for grouped=True, got (8,)"),
+        (lambda: distance_quantiles(X[:0, None], grouped=True), ValueError, "samples: expected scores of shape (*G, m, d) with at least one group for grouped=True, got (0, 1, 3)"),
         (lambda: distance_quantiles([X], grouped=True), TypeError, "samples: expected a tensor of scores, got list of length 1"),
         (lambda: distance_quantiles(X.view(2, 4, 3), X.view(4, 2, 3), grouped=True), ValueError, "samples, other: expected the same groups, got (2,) and (4,)"),
     ],
@@ -537,6 +540,7 @@ REFUSED = {
     "kernel_sums": [
         (lambda: kernel_sums(X, Y, "rbf"), TypeError, "kernel: expected a Kernel such as ..., got 'rbf'"),
         (lambda: kernel_sums(X[:, 0], Y, K), ValueError, "points: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got (8,)"),
+        (lambda: kernel_sums(X[:0, None], Y[:0, None], K), ValueError, "points: expected scores of shape (*G, m, d) with at least one group, got (0, 1, 3)"),
         (lambda: kernel_sums(X, good(d=2), K), ValueError, "points, samples: expected the same score dimension d, got 3 and 2"),
         (lambda: kernel_sums(X, Y[None], K), ValueError, "points, samples: expected the same groups, got () and (1,) (shapes (8, 3) and (1, 8, 3))"),
         (lambda: kernel_sums(X, Y.double(), K), ValueError, "points, samples: expected the same dtype, got torch.float32 and torch.float64"),

@@ -123,6 +123,26 @@ def rows(name: str, value: object) -> Tensor:
     return matrix
 
 
+def grouped_rows(name: str, value: object, *, condition: str = "") -> Tensor:
+    """Return scores `(*G, m, d)` in their own dtype.
+
+    Args:
+        name: name of the argument.
+        value: the argument.
+        condition: the end of the expectation in an error, such as `" for grouped=True"`.
+    """
+    scores = dense(name, value, "scores")
+    if scores.dim() < 2 or 0 in scores.shape[-2:]:
+        expected = "m >= 1 and d >= 1"
+    elif not scores.numel():
+        expected = "at least one group"
+    else:
+        return scores
+    raise ValueError(
+        f"{name}: expected scores of shape (*G, m, d) with {expected}{condition}, got {tuple(scores.shape)}"
+    )
+
+
 def finite(name: str, sample: Tensor) -> None:
     """Raise if a matrix of scores has no values, or if some of them are not finite."""
     if sample.is_meta:

@@ -36,9 +36,7 @@ def grouped(name_a: str, a: object, name_b: str, b: object) -> tuple[Tensor, Ten
 
 
 def _rows(name: str, value: object) -> Tensor:
-    rows = checks.dense(name, value, "scores")
-    if rows.dim() < 2 or rows.numel() == 0:
-        raise ValueError(f"{name}: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got {tuple(rows.shape)}")
+    rows = checks.grouped_rows(name, value)
     return rows if rows.dtype in _PRECISE else rows.float()
 
 

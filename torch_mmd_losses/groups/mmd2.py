@@ -121,7 +121,7 @@ def grouped_mmd2(
 
 def _checked_groups(real: object, fake: object) -> tuple[Tensor, Tensor]:
     """Return both arguments in float64 if they are float64, else in float32, after checking that they match."""
-    a, b = _grouped_scores("real", real), _grouped_scores("fake", fake)
+    a, b = checks.grouped_rows("real", real), checks.grouped_rows("fake", fake)
     if a.shape[:-2] != b.shape[:-2]:
         raise ValueError(
             f"real, fake: expected the same groups, got {tuple(a.shape[:-2])} and {tuple(b.shape[:-2])} (shapes "
@@ -136,15 +136,6 @@ def _checked_groups(real: object, fake: object) -> tuple[Tensor, Tensor]:
     checks.same("device", "real", a, "fake", b)
     single = a.dtype not in (torch.float32, torch.float64)
     return (a.float(), b.float()) if single else (a, b)
-
-
-def _grouped_scores(name: str, value: object) -> Tensor:
-    scores = checks.dense(name, value, "scores")
-    if scores.dim() < 2 or not scores.numel():
-        raise ValueError(
-            f"{name}: expected scores of shape (*G, m, d) with m >= 1 and d >= 1, got {tuple(scores.shape)}"
-        )
-    return scores
 
 
 def _checked_scale(scale: object, kernel: Kernel, groups: tuple[int, ...], device: torch.device) -> Tensor:

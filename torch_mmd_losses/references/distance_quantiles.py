@@ -132,12 +132,7 @@ def _groups(samples: object, other: object) -> tuple[Tensor, torch.Size]:
 
 
 def _checked_groups(name: str, value: object) -> Tensor:
-    tensor = checks.dense(name, value, "scores")
-    if tensor.dim() < 2 or tensor.numel() == 0:
-        raise ValueError(
-            f"{name}: expected scores of shape (*G, m, d) with m >= 1 and d >= 1 for grouped=True, got "
-            f"{tuple(tensor.shape)}"
-        )
+    tensor = checks.grouped_rows(name, value, condition=" for grouped=True")
     checks.finite(name, tensor.reshape(-1, tensor.shape[-1]))
     return tensor
 
