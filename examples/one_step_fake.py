@@ -2,7 +2,7 @@
 
 import sys
 
-from one_step.train import main
+from one_step.command import main
 
 if __name__ == "__main__":
     main(["fake", *sys.argv[1:]])

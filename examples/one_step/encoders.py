@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from training.errors import RefusedError
+from training.modules import find_modules_here
 
 from one_step.networks import RandomFeatures
 
@@ -237,8 +237,7 @@ def _inception(_: str, weights: str, __: int) -> nn.Module:
 
 
 def _of_function(module: str, function: str, weights: str) -> nn.Module:
-    if "" not in sys.path:  # as for `python -m`: finds modules in the current folder
-        sys.path.append("")
+    find_modules_here()
     make = getattr(importlib.import_module(module), function)
     with suppress(ValueError):  # raised for functions that are not written in Python
         needed = [name for name, each in inspect.signature(make).parameters.items() if _is_needed(each)]

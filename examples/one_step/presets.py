@@ -78,7 +78,8 @@ class OneStep(Settings):
     class_width: float = 0.3
     """width of the Gaussian kernel of classes, which are one-hot vectors"""
     guidance: float = 1.0
-    """strength of the guidance away from images of all classes, with --conditional; 1 is no guidance"""
+    """strength of the guidance away from images of all classes, with --conditional and --reference exact or nystrom;
+    1 is no guidance, and --reference resampled and --loss drift have none"""
     noise: int = 64
     """dimension of the noise"""
     width: int = 16
@@ -129,6 +130,16 @@ class OneStep(Settings):
         if self.balance not in ("auto", "none") and (self.loss == "drift" or self.estimator == "unbiased"):
             other = "--loss drift" if self.loss == "drift" else "--estimator unbiased"
             raise ValueError(f"balance: expected auto or none with {other}, got {self.balance}")
+        if self.norm == "batch" and self.micro_batch < self.batch_size:
+            raise ValueError(
+                f"micro_batch: expected at least the --batch-size of {self.batch_size} with --norm batch, "
+                f"got {self.micro_batch}"
+            )
+        if len(set(self.encoder)) < len(self.encoder):
+            raise ValueError(f"encoder: expected different ones, got {', '.join(self.encoder)}")
+        if self.guidance != 1 and self.balance == "floors":
+            # The target is not the data, so the value of real images is no floor.
+            raise ValueError(f"balance: expected auto, none or relative with --guidance {self.guidance:g}, got floors")
         if self.guidance != 1 and not (self.conditional and self.reference in ("exact", "nystrom")):
             raise ValueError(
                 "guidance: expected 1 unless --conditional is used with --reference exact or nystrom, "

@@ -1,7 +1,6 @@
-"""Train a one-step generator by MMD on the features of frozen encoders, without a discriminator.
+"""The training of a one-step generator by MMD on the features of frozen encoders, without a discriminator.
 
-This is Representation Distribution Matching (arXiv 2607.02375) at small scale. The options offer other kernels, losses
-and representations of the real features.
+Run as a script, it trains the preset in its first argument.
 """
 
 from __future__ import annotations
@@ -16,7 +15,10 @@ from typing import Any
 
 if __name__ == "__main__":  # run as a script itself, not through one of the scripts in examples/
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    import training  # noqa: F401  # names all packages that are missing
+    from one_step.command import main
+
+    main()
+    sys.exit()
 
 import torch
 from lightning_fabric import Fabric
@@ -26,26 +28,21 @@ from training.averaging import MovingAverage
 from training.clock import Clock
 from training.errors import RefusedError
 from training.images import load as load_images
-from training.launch import agreed, everywhere, launch
+from training.launch import agreed, everywhere
 from training.processes import averaged
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
-from training.settings import read
 
 from one_step import encoders
+from one_step.command import main as main
 from one_step.data import classes_of, features_of, split
 from one_step.objectives import Objective, Rows, check_floors, joined, one_hot, total
-from one_step.presets import PRESETS, OneStep, resolved
+from one_step.presets import OneStep
 from one_step.sampling import generator_of
 from torch_mmd_losses import UsageWarning, cached_backward
 
 ADVICE = "a lower --lr, a --clip of the gradient, a larger --factor, --precision 32-true, or another --seed"
 """Suggestions for a run that stops because a number is not finite."""
-
-
-def main(arguments: Sequence[str] | None = None) -> Path:
-    """Train a preset with the options of a command line, and return the folder of the run."""
-    return launch(train, resolved(read(PRESETS, __doc__, arguments)))
 
 
 def train(fabric: Fabric, settings: OneStep) -> None:
@@ -171,10 +168,13 @@ def prepare(
     count: int = len(images)  # type: ignore[arg-type]
     learnt, held_out = split(count, held_out_of(settings, count), settings.seed, settings.learnt)
     options: dict[str, Any] = {"fabric": fabric, "chunk": settings.micro_batch, "workers": settings.workers}
+    names = ", ".join(settings.encoder)
+    say(fabric, settings, f"Encoding {len(learnt):,} training images and {len(held_out):,} held-out images by {names}")
     with fabric.autocast():
         of_learnt = features_of(images, learnt, networks, **options)
         of_held_out = features_of(images, held_out, networks, **options)
     device = torch.device("cpu") if settings.on_host else fabric.device
+    say(fabric, settings, "Preparing the kernel and the reference of each encoder")
     objectives = []
     for network, rows, others in zip(networks, of_learnt, of_held_out, strict=True):
         if settings.standardise:
@@ -196,11 +196,6 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
         raise RefusedError(f"loss: expected mmd with {world} processes, got drift")
     if settings.norm == "batch" and world > 1:
         raise RefusedError(f"norm: expected layer with {world} processes, got batch")
-    if settings.norm == "batch" and settings.micro_batch < settings.batch_size:
-        raise RefusedError(
-            f"micro_batch: expected at least the --batch-size of {settings.batch_size} with --norm batch, "
-            f"got {settings.micro_batch}"
-        )
     held_out = held_out_of(settings, images)
     left = images - held_out
     if left < 2:
@@ -213,8 +208,12 @@ def check(fabric: Fabric, settings: OneStep, images: int) -> None:
             raise RefusedError(
                 f"{name}: expected a multiple of the {settings.classes} classes with --loss drift, got {value}"
             )
-    if len(set(settings.encoder)) < len(settings.encoder):
-        raise RefusedError(f"encoder: expected different ones, got {', '.join(settings.encoder)}")
+
+
+def say(fabric: Fabric, settings: OneStep, text: str) -> None:
+    """Print a line in the first process, unless the training is quiet."""
+    if not settings.quiet:
+        fabric.print(text, flush=True)
 
 
 def held_out_of(settings: OneStep, images: int) -> int:
@@ -225,7 +224,3 @@ def held_out_of(settings: OneStep, images: int) -> int:
 def with_classes(noise: Tensor, numbers: Tensor, settings: OneStep) -> Tensor:
     """Return noise, followed by the one-hot class of each image number if there are classes."""
     return joined(noise, one_hot(numbers % settings.classes, settings.classes) if settings.classes else None)
-
-
-if __name__ == "__main__":
-    main()

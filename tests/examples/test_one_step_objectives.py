@@ -123,6 +123,26 @@ def test_classes_have_equal_weights_and_guidance_takes_away_images_of_any_class(
     assert_close(rows[:, 6:].sum(1), torch.ones(600))
 
 
+def test_with_guidance_generated_and_real_images_are_measured_from_the_guided_target():
+    """So images of the target are nearer to it than real images are, which are those of the data."""
+    rows, chosen = Rows(ROWS + 2 * torch.eye(6)[CLASSES], CLASSES, 3), {"conditional": True, "guidance": 3.0}
+    real = torch.cat([HELD_OUT[:39] + 2 * torch.eye(6)[CLASSES[:39]], torch.eye(3)[CLASSES[:39]]], 1)
+    found = Objective("it", rows, real, settings=settings(**chosen), fabric=Fabric(accelerator="cpu"))
+    target, weights = rows.guided(3.0, torch.Generator().manual_seed(0))
+    assert weights is not None
+    within = weights @ found.kernel(target, target).to(weights) @ weights
+
+    def distance(samples: Tensor) -> float:
+        """Return the biased MMD^2 of samples and the guided target."""
+        across = found.kernel(target, samples).to(weights).mean(1) @ weights
+        return float(within - 2 * across + found.kernel(samples, samples).mean())
+
+    farther = real + torch.cat([2 * torch.eye(6)[CLASSES[:39]], torch.zeros(39, 3)], 1)
+    terms = found.terms(farther, Fabric(accelerator="cpu"))
+    assert terms["ratio_to_real"] == pytest.approx(distance(farther) / distance(real), rel=1e-3)
+    assert terms["ratio_to_real"] < 0.9
+
+
 def test_encoders_above_their_floor_share_a_budget():
     losses = [torch.tensor(value) for value in (2.0, 30.0, 0.4)]
     found = shares(losses, [1.0, 10.0, 0.5])

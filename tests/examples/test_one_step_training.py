@@ -7,6 +7,8 @@ import os
 import re
 import runpy
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,7 @@ from torch_mmd_losses import MMDReference, RBFKernel, UsageWarning, drift_loss, 
 
 pytestmark = pytest.mark.xdist_group("processes")
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ("--size", "8", "--device", "cpu", "--quiet", "--factor", "0.5", "--log-every", "1")
 ONCE = ("--iterations", "1", "--betas", "0.5", "0.99")
 FEW = ("--held-out", "2", "--batch-size", "1024", "--seed", "1")
@@ -200,6 +203,20 @@ def test_the_log_has_the_terms_of_each_encoder_and_their_ratio_to_real_images(fi
     assert lines[-1]["ratio_to_real"] < lines[0]["ratio_to_real"]
 
 
+def test_a_run_says_what_it_does_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = [word for word in SMALL if word != "--quiet"]
+    two = ("--encoder", "random:0", "--encoder", "pixels:4")
+    train.main(["fake", "--out", str(tmp_path / "run"), *words, *two, "--iterations", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "Encoding 231 training images and 25 held-out images by random:0, pixels:4",
+        "Preparing the kernel and the reference of each encoder",
+    ]
+    assert lines[2].startswith("iteration 1 of 1: ")
+    run(tmp_path / "quiet", "--iterations", "1")
+    assert capsys.readouterr().out == ""
+
+
 def test_a_run_leaves_sheets_and_checkpoints_whose_average_draws(finished: Path):
     names = {path.name for folder in ("samples", "checkpoints") for path in (finished / folder).iterdir()}
     assert names == {
@@ -354,6 +371,10 @@ DRIFT = ("--loss", "drift", "--reference", "resampled")
         (("--balance", "floors", *FEW), "held_out: expected enough images to estimate MMD^2 of 1024 real"),
         ((*DRIFT, "--estimator", "unbiased"), "estimator: expected biased"),
         (("--guidance", "2"), "guidance: expected 1 unless --conditional is used with --reference exact or"),
+        (
+            ("--conditional", "--guidance", "2", "--balance", "floors"),
+            "balance: expected auto, none or relative with --guidance 2, got floors",
+        ),
         (("--betas", "0.5", "1"), "betas: expected two numbers >= 0 and < 1, got (0.5, 1.0)"),
         (("--norm", "batch"), "micro_batch: expected at least the --batch-size of 16 with --norm batch"),
         (("--guidance", "0.5"), "guidance: expected a number >= 1, got 0.5"),
@@ -373,6 +394,20 @@ def test_what_cannot_be_done_is_refused_by_the_name_of_the_option(
 ):
     said = refusal(capsys, lambda: run(tmp_path / "run", *options))
     assert message in " ".join(said.replace("│", " ").split())
+
+
+@pytest.mark.slow
+def test_wrong_options_are_refused_before_the_slow_imports():
+    code = """
+import sys
+from one_step import command
+try:
+    command.main(["folder", "--guidance", "2"])
+except SystemExit:
+    print("torch_mmd_losses" in sys.modules, "lightning_fabric" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLES, capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["False", "False"], ended.stderr
 
 
 # Several processes
