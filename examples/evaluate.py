@@ -58,7 +58,7 @@ class Options:
     weights: Literal["averaged", "current"] = "averaged"  # moving average of the generator, or the generator itself
     is_splits: int = 1  # number of splits for the Inception score; the paper has 1, other papers often 10
     kid_subset_size: int | None = None
-    """number of images in each of the 100 subsets of KID; by default 1,000, or all if there are fewer"""
+    """number of images in each of the 100 subsets of KID; by default 1,000, or half of the images if that is less"""
     data_root: Path | None = None  # folder of the data sets; by default that of the run, or data
     size: int = 32  # height and width of the images, for --floor folder and --floor fake
     channels: Literal[1, 3] = 3  # channels of the images, for --floor folder and --floor fake
@@ -159,7 +159,7 @@ def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | 
     if any(name in chosen and not usual[name] for name in ("is", "classes")):
         raise ValueError("metrics: is and classes need logits, and classes those of a classifier of the data set")
     count = options.images or min(PAPER, compared.available)
-    subset_size = options.kid_subset_size or min(metrics.SUBSET_SIZE, count)
+    subset_size = options.kid_subset_size or metrics.usual_subset_size(count)
     for name, asked, most in (("images", count, compared.available), ("kid_subset_size", subset_size, count)):
         if asked > most:
             raise ValueError(f"{name}: expected at most {most:,}, the number of images; got {asked:,}")
@@ -171,10 +171,11 @@ def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | 
     if "fid" in chosen and count <= about["dimension"]:
         problem = f"{count} images do not determine the covariance of {about['dimension']} features"
         print(f"Warning: {problem}; compare this FID only with FIDs of as many images", file=sys.stderr)
-    if "kid" in chosen and not options.kid_subset_size and subset_size < metrics.SUBSET_SIZE:
-        problem = f"KID usually has subsets of {metrics.SUBSET_SIZE:,} images; here each has all {count:,}"
-        print(f"Warning: {problem}, so kid_std is meaningless; take more --images", file=sys.stderr)
-    print(f"Comparing {count:,} images with as many of the {options.split} split of {dataset}")
+    if "kid" in chosen and subset_size == count:
+        problem = f"each of the {metrics.SUBSETS} subsets of KID has all {count:,} images, so kid_std is meaningless"
+        print(f"Warning: {problem}; take a smaller --kid-subset-size", file=sys.stderr)
+    of_subsets = f"; KID of {metrics.SUBSETS} subsets of {subset_size:,}" if "kid" in chosen else ""
+    print(f"Comparing {count:,} images with as many of the {options.split} split of {dataset}{of_subsets}")
 
     torch.manual_seed(options.seed)  # for the subsets of KID
     pixels, device = compared.measured(count), torch.device(options.device)

@@ -11,6 +11,7 @@ from classifier import restore
 from torch import Tensor, nn
 from training import need
 from training.batches import centred, to_pixels
+from training.modules import find_modules_here
 
 from evaluation.provenance import digest_of_file, digest_of_network
 
@@ -53,21 +54,20 @@ def load(choice: str, *, shape: tuple[int, ...], inception_weights: Path | None 
     """Return the network that a user chooses, for images of a shape; raise an error if it cannot be used.
 
     The choice is `"inception"`, with weights that torch-fidelity downloads by default; the path of a file that
-    `examples/classifier.py` wrote; or the path of a Python file with a function `load()` that returns a module.
+    `examples/classifier.py` wrote; or the path of a Python file for `of_python`.
     """
+    network: nn.Module
     path = Path(choice)
     about: dict[str, Any] = {"name": path.name, "resize": "none"}
     if choice == INCEPTION:
         need("torch_fidelity", "torchvision")
-        network: nn.Module = Inception(inception_weights)
+        network = Inception(inception_weights)
         about["name"] = "inception-v3-compat of torch-fidelity (2015-12-05)"
         about["resize"] = "to 299 x 299, bilinear as in TensorFlow 1"
     elif not path.is_file():
         raise ValueError(f"features: expected {INCEPTION} or the path of a file, got {choice}")
     elif path.suffix == ".py":
-        network = runpy.run_path(choice).get("load", object)()
-        if not isinstance(network, nn.Module):
-            raise ValueError(f"features: expected {path} to have a function load() that returns a torch.nn.Module")
+        network = of_python(path)
     else:
         network, about["origin"] = restore(path)
     network.eval().requires_grad_(False)
@@ -80,6 +80,18 @@ def load(choice: str, *, shape: tuple[int, ...], inception_weights: Path | None 
     about["sha256_of_weights"] = digest_of_network(network)
     about |= {"dimension": features.shape[1], "logits": logits.shape[1]}
     return Features(path.stem, network, about)
+
+
+def of_python(path: Path) -> nn.Module:
+    """Return the network that `load()` in a Python file returns; the file may import modules in the current folder."""
+    find_modules_here()
+    try:
+        network = runpy.run_path(str(path)).get("load", object)()
+    except Exception as error:  # of any kind, since the code of users may raise any
+        raise ValueError(f"features: {path} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"features: expected {path} to have a function load() that returns a torch.nn.Module")
+    return network
 
 
 def outputs(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:

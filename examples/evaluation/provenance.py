@@ -33,7 +33,13 @@ def digest_of_network(network: nn.Module) -> str:
 
 
 def circumstances(script: str, words: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return versions, machine, date and command of a script; by default with the arguments of this process."""
+    """Return versions, machine, date and command of a script.
+
+    Args:
+        script: path of the script in the repository.
+        words: arguments of the script, called by other code; None stands for the command line of this process.
+    """
+    line = sys.argv if words is None else [script, *words]
     installed = {each.name.replace("_", "-"): each.version for each in distributions()}
     info = Path("/proc/cpuinfo")  # which only Linux has
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
@@ -44,5 +50,5 @@ def circumstances(script: str, words: Sequence[str] | None = None) -> dict[str, 
         "versions": {"python": platform.python_version(), **{name: installed.get(name) for name in PACKAGES}},
         "machine": machine,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", script, *(sys.argv[1:] if words is None else words)]),
+        "command": shlex.join(["python", *line]),
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation import features, metrics
-from evaluation.provenance import digest_of_file, digest_of_network
+from evaluation.provenance import circumstances, digest_of_file, digest_of_network
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -125,9 +127,21 @@ def test_any_network_is_loaded_from_a_python_file(network: Path):
     assert found.provenance == {"name": network.name, "resize": "none", "dimension": 5, "logits": 4, **digests}
 
 
+def test_a_python_file_finds_modules_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "networks_of_the_user.py").write_text(NETWORK, encoding="utf-8")
+    (tmp_path / "judge.py").write_text("from networks_of_the_user import load", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != ""])
+    importlib.invalidate_caches()
+    assert features.load("judge.py", shape=(3, 32, 32)).provenance["dimension"] == 5
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("x.py", "import not_there", r"x.py cannot be loaded: ModuleNotFoundError: No module named 'not_there'"),
+        ("x.py", "def load(): raise KeyError('weights')", r"x.py cannot be loaded: KeyError: 'weights'"),
+        ("x.py", "nothing = 0", r"expected .*x.py to have a function load\(\)"),
         ("x.py", "def load(): return 3", r"expected .*x.py to have a function load\(\)"),
         ("x.pt", "no weights", "x.pt cannot be read"),
         ("x.py", NETWORK, r"x.py cannot take images of shape \(1, 32, 32\)"),
@@ -207,7 +221,7 @@ def test_a_result_has_numbers_and_their_origin(run: Path, network: Path, capsys:
     assert (origin["dataset"], origin["split"], origin["seed"]) == ("fake", "train", 0)
     assert origin["images"] == {"measured": 12, "real": 12, "real_available": 256}
     assert origin["extractor"]["sha256"] == digest_of_file(network)
-    assert origin["kid"]["subset_size"] == 12
+    assert origin["kid"]["subset_size"] == 6
     assert origin["command"].startswith(f"python examples/evaluate.py {run}")
     assert all((origin["versions"]["torchmetrics"], origin["machine"]["platform"], origin["date"]))
 
@@ -279,11 +293,24 @@ def test_metrics_that_the_features_do_not_have_are_refused_and_few_images_warned
     evaluate.main([*words, "--images", "48"])
     shown = capsys.readouterr().err
     assert "48 images do not determine the covariance of 48 features" in shown
-    assert "KID usually has subsets of 1,000 images; here each has all 48, so kid_std is meaningless" in shown
+    assert "KID" not in shown
     result = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert list(result["metrics"]) == ["fid", "kid_mean", "kid_std"]
-    evaluate.main([*words, "--images", "64", "--kid-subset-size", "32", "--overwrite"])
-    assert "KID" not in capsys.readouterr().err
+    assert result["metrics"]["kid_std"] > 0.01 * abs(result["metrics"]["kid_mean"])  # of subsets of 24
+    evaluate.main([*words, "--images", "64", "--kid-subset-size", "64", "--overwrite"])
+    shown = capsys.readouterr()
+    assert "each of the 100 subsets of KID has all 64 images, so kid_std is meaningless" in shown.err
+    assert "split of fake; KID of 100 subsets of 64" in shown.out
+
+
+def test_subsets_of_kid_have_a_thousand_images_or_half_of_few():
+    assert [metrics.usual_subset_size(count) for count in (2, 3, 12, 1000, 2000, 49_984)] == [2, 2, 6, 500, 1000, 1000]
+
+
+def test_the_command_of_a_number_is_the_command_line_or_that_of_the_given_arguments(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["../clone/examples/evaluate.py", "my run"])
+    assert circumstances("examples/evaluate.py")["command"] == "python ../clone/examples/evaluate.py 'my run'"
+    assert circumstances("examples/evaluate.py", ["x"])["command"] == "python examples/evaluate.py x"
 
 
 # Damaged files
