@@ -67,6 +67,15 @@ def gradients(folder: Path) -> list[Tensor]:
     return [2 * each["exp_avg"] for each in state_of(folder)["adam"]["state"].values()]
 
 
+def function_of_page(name: str) -> Callable[..., Any]:
+    page = (EXAMPLES.parent / "docs" / "one_step.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"^```python\n(def {name}\(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    functions: dict[str, Any] = {"torch": torch}
+    exec(code, functions)
+    function: Callable[..., Any] = functions[name]
+    return function
+
+
 # Gradients
 
 
@@ -231,16 +240,34 @@ def test_a_run_leaves_sheets_and_checkpoints_whose_average_draws(finished: Path)
 
 
 def test_the_function_of_the_page_draws_by_the_average_of_the_newest_checkpoint(finished: Path):
-    page = (Path(__file__).parents[2] / "docs" / "one_step.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(def draw\(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    functions: dict[str, Any] = {"torch": torch}
-    exec(code, functions)
-    images = functions["draw"](finished, 3, seed=2)
+    images = function_of_page("draw")(finished, 3, seed=2)
     state = state_of(finished)
     drawing = sampler(state["configuration"])
     drawing.generator.load_state_dict(averaged(state))
     expected = drawing.generator.eval()(torch.randn(3, 64, generator=torch.Generator().manual_seed(2)))
     assert_close(images, expected)
+
+
+def test_the_function_of_the_page_draws_images_of_one_class(tmp_path: Path):
+    folder = run(tmp_path / "run", *ONCE, "--conditional")
+    state = state_of(folder)
+    drawing = sampler(state["configuration"])
+    drawing.generator.load_state_dict(averaged(state))
+    noise = drawing.noise(3, torch.Generator().manual_seed(2))
+    noise[:, 64:] = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    expected = drawing.generator.eval()(noise)
+    assert_close(function_of_page("draw")(folder, 3, seed=2, of_class=2), expected)
+
+
+def test_the_function_of_the_page_reads_pictures(tmp_path: Path):
+    for number, name in enumerate(("b.jpg", "a/c.png")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (10 + number, 8), (255, 0, 51)).save(path, quality=100, subsampling=0)
+    images = function_of_page("pictures")(tmp_path, 8)
+    assert images.shape == (2, 3, 8, 8)
+    assert_close(images[0, :, 3, 4], torch.tensor([1.0, -1.0, -0.6]))
+    assert_close(images[1], images[0], rtol=0, atol=0.03)  # by the losses of JPEG
 
 
 @pytest.mark.parametrize(
