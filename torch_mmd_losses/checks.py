@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 
 import numpy as np
@@ -162,8 +162,9 @@ def dense(name: str, value: object, kind: str) -> Tensor:
         kind: the contents of the argument, in the plural.
     """
     if not isinstance(value, Tensor):
-        several = isinstance(value, (tuple, list, Mapping))
-        hint = f" of length {len(value)}; take the {kind} out of it" if several else ""  # type: ignore[arg-type]
+        hint = ""
+        if isinstance(value, (tuple, list, Mapping)):
+            hint = f" of length {len(value)}; take the {kind} out of it{_first_tensors(name, value)}"
         raise TypeError(f"{name}: expected a tensor of {kind}, got {type(value).__name__}{hint}")
     if type(value) not in _PLAIN:
         # The attribute is checked, because importing the type takes longer than importing this library.
@@ -187,6 +188,14 @@ def dense(name: str, value: object, kind: str) -> Tensor:
     if value.dtype is _PACKED:
         raise ValueError(f"{name}: expected {kind} with one number in each entry, got {value.dtype}, which packs two")
     return value
+
+
+def _first_tensors(name: str, values: Sequence[object] | Mapping[object, object]) -> str:
+    """Return the shapes of the first two of several outputs of a network, as the end of a sentence."""
+    if isinstance(values, Mapping) or not all(type(each) in _PLAIN and not each.is_nested for each in values):  # type: ignore[attr-defined]
+        return ""
+    shapes = [f"{name}[{i}] is {described(each)}" for i, each in enumerate(values[:2])]
+    return f": {', '.join(shapes)}" if shapes else ""
 
 
 def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,6 @@
-"""Warnings of mistakes in the first calls of a loss: one score per sample, sigmoids, dead losses, saturated kernels."""
+"""Warnings of mistakes in the first calls of a loss: one score per sample, probabilities, constant scores, dead losses,
+saturated kernels.
+"""
 
 import copy
 import pickle
@@ -77,7 +79,7 @@ def test_scaled_losses_have_one_score():
     assert not called(loss, "discriminator", real=critic(inputs), fake=critic(torch.randn(8, 3)), inputs=inputs)
 
 
-# A sigmoid at the end of the discriminator.
+# A sigmoid or a softmax at the end of the discriminator.
 
 
 class Doubled(torch.autograd.Function):
@@ -134,7 +136,9 @@ def test_a_sigmoid_is_warned_of(method, rearranged):
         lambda x: torch.where(x > 0, x, x.sigmoid()),
         lambda x: torch.cat([x.sigmoid(), x]),
         lambda x: Doubled.apply(x.sigmoid()),
-        lambda x: x.softmax(1),
+        lambda x: 2 * x.softmax(1),
+        lambda x: x.softmax(1).detach(),
+        lambda x: x.log_softmax(1),
         lambda x: nn.functional.logsigmoid(x),
         lambda x: nn.functional.silu(x),
     ],
@@ -143,11 +147,20 @@ def test_other_scores_are_not_taken_for_those_of_a_sigmoid(activated):
     assert not called(MMDLoss(), real=activated(near()), fake=near())
 
 
+@pytest.mark.parametrize("classified", [nn.Softmax(1), lambda x: x.flatten(1).softmax(-1), lambda x: x.softmax(1)[:6]])
+@pytest.mark.parametrize("method", ["discriminator", "both"])
+def test_class_probabilities_are_warned_of(method, classified):
+    (message,) = called(MMDLoss(), method, real=classified(near()), fake=classified(near()))
+    assert message.startswith("MMDLoss: expected scores without a softmax, got real scores from a softmax")
+    assert "pass the output of its other head, and end that head without a softmax" in message
+
+
 @pytest.mark.parametrize("method", ["generator", "forward", "terms"])
-def test_samples_of_a_generator_may_come_from_a_sigmoid(method):
-    # Moment matching without a discriminator, and features or codes in (0, 1).
-    assert not called(MMDLoss(), method, real=near(), fake=near().sigmoid())
-    assert not called(MMDLoss(), method, real=near().sigmoid(), fake=near().sigmoid())
+@pytest.mark.parametrize("activated", [torch.sigmoid, lambda x: (9 * x).softmax(1)])
+def test_samples_of_a_generator_may_be_probabilities(method, activated):
+    # Moment matching without a discriminator, features or codes in (0, 1), and domain adaptation by class probabilities.
+    assert not called(MMDLoss(), method, real=near(), fake=activated(near()))
+    assert not called(MMDLoss(), method, real=activated(near()), fake=activated(near()))
 
 
 @pytest.mark.parametrize(("method", "count"), [("discriminator", 1), ("both", 1), ("generator", 0), ("terms", 0)])
@@ -173,6 +186,81 @@ def test_an_unchanged_discriminator_of_bce_is_warned_of_twice():
         "MMDLoss: expected several scores per sample for lambda_ >= 0 (the papers use 16)",
         "MMDLoss: expected scores without a sigmoid",
     ]
+
+
+# Constant scores on one side of the discriminator's loss.
+
+LEARNS = "expected real and fake scores that require gradients in the discriminator's loss, got"
+
+
+def detached(side):
+    """Return scores of which one side has no gradient."""
+    scores = {"real": near(), "fake": near()}
+    return scores | {side: scores[side].detach()}
+
+
+@pytest.mark.parametrize("method", ["discriminator", "both"])
+@pytest.mark.parametrize(
+    ("side", "remedy"),
+    [
+        ("real", "The discriminator then learns from the fake scores only. Pass D(real), not scores that are detached"),
+        ("fake", "The discriminator then learns from the real scores only. Pass D(fake.detach()): detach the samples"),
+    ],
+)
+def test_scores_without_gradients_are_warned_of_at_the_second_time(method, side, remedy):
+    loss = MMDLoss()
+    assert not called(loss, method, **detached(side))
+    (message,) = called(loss, method, **detached(side))
+    assert message.startswith(f"MMDLoss: {LEARNS} {side} scores that do not, twice in a row. {remedy}")
+
+
+def test_constant_scores_are_found_in_a_loop_that_updates_the_generator_first():
+    D, G, loss = nn.Linear(3, 16), nn.Linear(2, 3), MMDLoss()
+    messages = []
+    for _ in range(2):
+        real_scores, fake = D(torch.randn(8, 3)).detach(), G(torch.randn(8, 2))
+        messages.append(called(loss, "generator", real=real_scores, fake=D(fake)))
+        messages.append(called(loss, "discriminator", real=real_scores, fake=D(fake.detach())))
+    assert [len(found) for found in messages] == [0, 0, 0, 1]
+
+
+def test_constant_fake_scores_of_a_scaled_loss_are_found():
+    inputs, critic, loss = torch.randn(8, 3, requires_grad=True), nn.Linear(3, 1), ScaledMMDLoss()
+    scores = {"real": critic(inputs), "fake": critic(torch.randn(8, 3)).detach(), "inputs": inputs}
+    assert [len(called(loss, **scores)) for _ in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize("sides", [("real", "fake"), ("fake", "real")])
+def test_two_losses_that_each_detach_the_other_side_are_right(sides):
+    loss = MMDLoss()
+    for _ in range(3):
+        assert not any(called(loss, "discriminator", **detached(side)) for side in sides)
+
+
+def test_constant_scores_in_between_are_right():
+    loss, both_constant = MMDLoss(), {"real": near().detach(), "fake": near().detach()}
+    for between in (detached("real") | {"real": near()}, both_constant):
+        assert not called(loss, **detached("real"))
+        assert not called(loss, **between)
+        loss._first_calls.discriminator = 3
+    assert not called(loss, **detached("real"))
+
+
+@pytest.mark.parametrize("method", ["generator", "forward", "terms"])
+def test_real_scores_of_the_generator_are_constant(method):
+    loss = MMDLoss()
+    assert not any(called(loss, method, **detached("real")) for _ in range(3))
+
+
+def test_calls_without_gradients_and_in_function_transforms_are_not_judged():
+    loss, real = MMDLoss(), near().detach()
+    with torch.no_grad():
+        assert not any(called(loss, **detached("real")) for _ in range(3))
+    for _ in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            torch.func.grad(lambda fake: loss.discriminator(real=real, fake=fake))(near().detach())
+    assert loss._first_calls.discriminator == 3
 
 
 # Dead losses.
@@ -372,5 +460,5 @@ def test_the_counters_are_no_state_and_survive_copies():
     loss.both(near(), near())
     loss.terms(near(), near())
     for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
-        assert vars(copied._first_calls) == {"losses": 2, "terms": 2}
+        assert vars(copied._first_calls) == {"losses": 2, "discriminator": 2, "terms": 2, "constant": None}
     assert set(loss.state_dict()) == {"kernel._extra_state"}

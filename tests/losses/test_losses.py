@@ -298,7 +298,7 @@ def test_the_generator_refuses_swapped_scores():
             method(real=real, fake=fake)
             method(real=trained, fake=fake.clone().requires_grad_())
         loss.both(real=trained, fake=fake)
-        loss.discriminator(real=trained, fake=fake)
+        loss.discriminator(real=trained, fake=fake.clone().requires_grad_())
         loss.terms(real=trained, fake=fake)
         expected = torch.autograd.grad(mmd2(trained, fake, loss.kernel), trained)[0]
         assert_close(torch.func.grad(lambda x, loss=loss: loss.generator(real=x, fake=fake))(real), expected)

@@ -74,7 +74,7 @@ class BatchLoss(LoadedAsAWhole):
         losses: tuple[Tensor, ...] = self._on_batch(
             objective_values, real, fake, objectives=objectives, tile_size=self.tile_size
         )
-        if not torch.compiler.is_compiling() and self._first_calls.losses:
+        if not torch.compiler.is_compiling():
             self._examine(real, fake, of_discriminator=objectives != (GENERATOR,))
         return losses
 
@@ -90,12 +90,18 @@ class BatchLoss(LoadedAsAWhole):
 
     def _examine(self, real: Tensor, fake: Tensor, *, of_discriminator: bool) -> None:
         """Warn of mistakes in the first calls. Only the scores of this process are examined."""
-        self._first_calls.losses -= 1
+        name, calls = type(self).__name__, self._first_calls
+        if of_discriminator and calls.discriminator and torch.is_grad_enabled() and not in_function_transform():
+            calls.discriminator -= 1
+            first_calls.warn_of_constant_scores(name, calls, real, fake)
+        if not calls.losses:
+            return
+        calls.losses -= 1
         self._warn_of_scores(real)
-        if of_discriminator:  # a generator without a discriminator may end in a sigmoid
-            first_calls.warn_of_sigmoid(type(self).__name__, real)
+        if of_discriminator:  # a generator without a discriminator may end in a sigmoid or a softmax
+            first_calls.warn_of_probabilities(name, real)
         real, fake = checks.same_space("real", real, "fake", fake)
-        first_calls.warn_of_dead_loss(type(self).__name__, self.kernel, real, fake)
+        first_calls.warn_of_dead_loss(name, self.kernel, real, fake)
 
     def _warn_of_scores(self, real: Tensor) -> None:
         """Warn of scores of a shape that is almost surely a mistake for this loss."""

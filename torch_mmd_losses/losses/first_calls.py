@@ -23,12 +23,18 @@ REARRANGING = re.compile(
 """Names of the autograd nodes of operations that do not change values."""
 
 
+OUTPUTS_OF_A_CLASSIFIER = {"SigmoidBackward0": "sigmoid", "SoftmaxBackward0": "softmax"}
+"""Names of the autograd nodes of functions that turn scores into probabilities, and names of these functions."""
+
+
 class FirstCalls:
-    """Counts how many calls of a loss object are still examined. `state_dict` does not contain the count."""
+    """Counts how many calls of a loss object are still examined. `state_dict` does not contain the counts."""
 
     def __init__(self) -> None:
         self.losses = FIRST
+        self.discriminator = FIRST
         self.terms = FIRST
+        self.constant: str | None = None  # the side that alone had no gradient in the last discriminator's loss
 
 
 def warn_of_one_score(name: str, real: Tensor) -> None:
@@ -42,18 +48,46 @@ def warn_of_one_score(name: str, real: Tensor) -> None:
         )
 
 
-def warn_of_sigmoid(name: str, real: Tensor) -> None:
-    """Warn if the autograd graph shows that the real scores are the output of a sigmoid."""
+def warn_of_probabilities(name: str, real: Tensor) -> None:
+    """Warn if the autograd graph shows that the real scores are the output of a sigmoid or of a softmax."""
     node = real.grad_fn
     while node is not None and REARRANGING.fullmatch(node.name()):
         node = node.next_functions[0][0]
-    if node is not None and node.name() == "SigmoidBackward0":
+    function = None if node is None else OUTPUTS_OF_A_CLASSIFIER.get(node.name())
+    if function is None:
+        return
+    remedy = {
+        "sigmoid": "Remove the sigmoid from the discriminator: its scores are not probabilities, as in BCELoss",
+        "softmax": "Class probabilities are not scores: if the discriminator also classifies, pass the output of its "
+        "other head, and end that head without a softmax",
+    }
+    usage_warnings.warn(
+        function,
+        f"{name}: expected scores without a {function}, got real scores from a {function}, which are within (0, 1) at "
+        f"any scale= of conv_spectral_norm. {remedy[function]}",
+    )
+
+
+def warn_of_constant_scores(name: str, calls: FirstCalls, real: Tensor, fake: Tensor) -> None:
+    """Warn if one side has gradients and the other has none, twice in a row.
+
+    Two discriminator's losses that each detach the other side have together the gradient of one loss, so a single call
+    does not show the mistake.
+    """
+    constant = None
+    if real.requires_grad != fake.requires_grad:
+        constant = "fake" if real.requires_grad else "real"
+    if constant is not None and constant == calls.constant:
+        other, remedy = {
+            "real": ("fake", "Pass D(real), not scores that are detached or those of the generator's step"),
+            "fake": ("real", "Pass D(fake.detach()): detach the samples, not their scores"),
+        }[constant]
         usage_warnings.warn(
-            "sigmoid",
-            f"{name}: expected scores without a sigmoid, got real scores from a sigmoid, which are within (0, 1) at "
-            "any scale= of conv_spectral_norm. Remove the sigmoid from the discriminator: its scores are not "
-            "probabilities, as in BCELoss",
+            "constant scores",
+            f"{name}: expected real and fake scores that require gradients in the discriminator's loss, got {constant} "
+            f"scores that do not, twice in a row. The discriminator then learns from the {other} scores only. {remedy}",
         )
+    calls.constant = constant
 
 
 def warn_of_dead_loss(name: str, kernel: Kernel, real: Tensor, fake: Tensor) -> None:

@@ -77,9 +77,11 @@ class MMDLoss(BatchLoss):
     Warns:
         UsageWarning: in the first three calls of an object: if there is one score per sample and `lambda_ >= 0`; if all
             gradients are exactly zero, because the kernel does not reach from any score to another; or if the real
-            scores of :meth:`discriminator` or :meth:`both` are the output of a sigmoid. The autograd graph shows the
-            sigmoid, so a compiled discriminator is not examined. In the first three calls of :meth:`terms`: if more
-            than 99 % of the pairs are saturated. Later calls are not examined.
+            scores of :meth:`discriminator` or :meth:`both` are the output of a sigmoid or a softmax. The autograd graph
+            shows these functions, so a compiled discriminator is not examined. In the first three calls of
+            :meth:`discriminator` and :meth:`both` with gradients enabled: if only the real or only the fake scores
+            require gradients, twice in a row. In the first three calls of :meth:`terms`: if more than 99 % of the pairs
+            are saturated. Later calls are not examined.
 
     Example:
         >>> loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)

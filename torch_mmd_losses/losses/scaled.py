@@ -257,8 +257,7 @@ class ScaledMMDLoss(BatchLoss):
         mmd_and_scale: tuple[Tensor, Tensor] = self._on_batch(
             self._mmd_and_scale_of_batch, real if create_graph else real.detach(), fake, squares=squares
         )
-        if self._first_calls.losses:
-            self._examine(real, fake, of_discriminator=create_graph)
+        self._examine(real, fake, of_discriminator=create_graph)
         return mmd_and_scale
 
     def _mmd_and_scale_of_batch(
