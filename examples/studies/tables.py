@@ -17,6 +17,9 @@ from training.files import read_json, read_lines
 COSTS, FLOOR = "costs.jsonl", "floor.json"
 """The cost of an iteration of each setting, and the result of `evaluate.py --floor`: files among the raw logs."""
 MEASURED = ("FID", "KID", "classes covered", "seeds")
+MEANS = ("k_rr", "k_rf", "k_ff")
+LOGGED = (1, 100, 400, 2000)
+"""Iterations in the table of mean kernel values."""
 ERRORS = 2
 """Standard errors by which a difference has to exceed zero."""
 
@@ -171,6 +174,28 @@ def losses(raw: Grid) -> str:
     return markdown(["loss", "lr of D / G", *MEASURED, "pairs that failed"], rows)
 
 
+def progress(raw: Grid) -> str:
+    """Return the table of the FID during the training, of each loss at its best pair."""
+    iterations = range(protocol.ITERATIONS // 5, protocol.ITERATIONS + 1, protocol.ITERATIONS // 5)
+    rows = []
+    for chosen in QUESTIONS["losses"].settings:
+        found = [each for each in raw.over_seeds(chosen) if not each.diverged]
+        rows.append([chosen[0][1], *(shown(each.fid_at(iteration) for each in found) for iteration in iterations)])
+    return markdown(["loss", *(f"FID at {iteration:,}" for iteration in iterations)], rows)
+
+
+def kernel_means(raw: Grid) -> str:
+    """Return the table of the mean kernel values during the training with the repulsive losses at their best pairs."""
+    rows = []
+    for loss in protocol.KERNELS.values():
+        found = raw.over_seeds(setting(loss))
+        for iteration in LOGGED:
+            lines = [line for each in found for line in each.training if line["iteration"] == iteration]
+            cells = (shown((line[name] for line in lines), 2) for name in MEANS)
+            rows.append([loss, f"{iteration:,}", *cells, shown((100 * line["saturated"] for line in lines), 0)])
+    return markdown(["loss", "iteration", *map("`{}`".format, MEANS), "saturated pairs, %"], rows)
+
+
 def choices(raw: Grid, head: Sequence[str], settings: Mapping[tuple[str, ...], Group]) -> str:
     """Return the table of settings of the repulsive loss, by their first cells."""
     rows = ([*cells, *measured(raw, raw.over_seeds(chosen))] for cells, chosen in settings.items())
@@ -212,6 +237,8 @@ def updates(raw: Grid) -> str:
 
 TABLES: Mapping[str, Callable[[Grid], str]] = {
     "losses": losses,
+    "progress": progress,
+    "kernel_means": kernel_means,
     "claims": claims,
     "lambda": lambdas,
     "observations": observations,

@@ -83,7 +83,7 @@ def raw(tmp_path: Path) -> Grid:
 def write(raw: Grid, run: Run, fid: float, *, coverage: float = 1.0) -> None:
     """Write the raw log of a run that has an FID at all checkpoints; it diverges if that is inf."""
     diverged, metrics = fid == math.inf, {"fid": fid, "kid_mean": fid / 100, "class_coverage": coverage}
-    of_kernel = {} if run.group[0][1] in ("non-saturating", "hinge") else {"k_rr": 0.5, "k_rf": 0.2, "k_ff": 0.8}
+    of_kernel = {} if run.group[0][1] in ("non-saturating", "hinge") else {"k_rr": 0.5, "k_rf": 0.2, "k_ff": 0.8, "saturated": 0.1}
     lines: list[dict[str, Any]] = [
         {"kind": "run", "settings": run.settings, "status": "diverged" if diverged else "finished"},
         *({"kind": "training", "iteration": iteration, **of_kernel} for iteration in (1, 100, 200)),
@@ -266,6 +266,26 @@ def test_tables_say_what_failed_and_what_is_open(raw: Grid):
     assert attractive[1:] == ["- at -1; - at -0.5", "4.00 at -1; - at -0.5"]
     assert failed[1] == "- at -1; - at -0.5; - at 0; - at 0.5; 2 at 1; - at 2"
     assert in_all[1:] == ["2 of 4 so far", "0 of 1 so far"]
+
+
+def test_tables_follow_the_training(raw: Grid):
+    write_loss(raw, "mmd-rep", [3.0, 4.0, math.inf])
+    write_loss(raw, "smmd", [5.0])
+    path = raw.log(Run(setting("smmd"), BEST, 0))
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        if line.get("iteration") in (400, 1200):
+            line["metrics"]["fid"] = 6000 / line["iteration"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    found = {loss: cells for loss, *cells in rows(tables.progress(raw))}
+    assert found["mmd-rep"] == ["3.50 ± 0.71"] * 5
+    assert found["smmd"] == ["15.00", "5.00", "5.00", "5.00", "5.00"]
+    assert found["hinge"] == ["-"] * 5
+    assert tables.progress(raw).startswith("| loss | FID at 400 | FID at 800 | FID at 1,200 |")
+    means = rows(tables.kernel_means(raw))
+    assert [row[:2] for row in means[:4]] == [["mmd-rep", each] for each in ("1", "100", "400", "2,000")]
+    assert means[1][2:] == ["0.50 ± 0.00", "0.20 ± 0.00", "0.80 ± 0.00", "10 ± 0"]
+    assert means[2][2:] == means[5][2:] == ["-"] * 4
 
 
 # Pictures
