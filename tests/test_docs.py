@@ -68,7 +68,7 @@ def test_the_code_after_the_smallest_change_runs(page):
     code = "\n".join(line[1:] for line in diff.splitlines() if not line.startswith("-"))
     generator, idle = nn.Sequential(nn.Linear(128, 64), nn.Unflatten(1, (1, 8, 8))), SimpleNamespace()
     idle.zero_grad = idle.step = lambda: None
-    namespace = {"torch": torch, "Discriminator": Discriminator, "loader": torch.randn(3, 6, 1, 8, 8)}
+    namespace = {"torch": torch, "nn": nn, "Discriminator": Discriminator, "loader": torch.randn(3, 6, 1, 8, 8)}
     namespace |= {"G": generator, "netG": generator, "nz": 128, "device": "cpu", "weights_init": lambda module: None}
     namespace |= dict.fromkeys(["opt_d", "opt_g", "optimizerD", "optimizerG"], idle)
     exec(code, namespace)
@@ -90,6 +90,13 @@ def source_of(target):
     """Pages of the gallery are made from scripts."""
     made = re.fullmatch(r"auto_gallery/(\w+)\.rst", target)
     return target if made is None else "gallery/" + ("README.rst" if made[1] == "index" else f"{made[1]}.py")
+
+
+def test_docstrings_link_to_pages_instead_of_naming_them():
+    pages = "|".join(path.stem for path in (ROOT / "docs").glob("*.md"))
+    for path in (ROOT / "torch_mmd_losses").rglob("*.py"):
+        text = re.sub(r":doc:`[^`]+`", "", path.read_text(encoding="utf-8"))
+        assert not re.findall(rf"\w+\.md\b|\b(?:{pages})\s+page", text), path
 
 
 def test_every_public_name_is_in_the_reference():

@@ -174,8 +174,16 @@ NO_SCORES = {
     "scalar": (lambda: good().sum(), ValueError, f"{SHAPED} ()"),
     "array": (lambda: good().numpy(), TypeError, f"{A_TENSOR} ndarray"),
     "list": (lambda: good().tolist(), TypeError, f"{A_TENSOR} list of length 8"),
-    "scores and features": (lambda: (good(), good()), TypeError, f"{A_TENSOR} tuple of length 2; take the scores out of it: ...[0] is a tensor of shape (8, 3), ...[1] is a"),
-    "two heads in lists": (lambda: [[good()], [good()]], TypeError, f"{A_TENSOR} list of length 2; take the scores out of it"),
+    "scores and features": (
+        lambda: (good(), good()),
+        TypeError,
+        f"{A_TENSOR} tuple of length 2; take the scores out of it: ...[0] is a tensor of shape (8, 3), ...[1] is a",
+    ),
+    "two heads in lists": (
+        lambda: [[good()], [good()]],
+        TypeError,
+        f"{A_TENSOR} list of length 2; take the scores out of it",
+    ),
     "output with names": (lambda: OrderedDict(logits=good()), TypeError, f"{A_TENSOR} OrderedDict of length 1; take"),
     "network": (lambda: nn.Sequential(linear()), TypeError, f"{A_TENSOR} Sequential"),
     "None": (lambda: None, TypeError, f"{A_TENSOR} NoneType"),

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = range(400, protocol.ITERATIONS + 1, 400)
 BEST = ("0.0005", "0.002")
+FOLDER = ROOT / "examples" / "studies" / "fashion_mnist"
 """The best pair in what follows."""
 
 
@@ -83,7 +84,11 @@ def raw(tmp_path: Path) -> Grid:
 def write(raw: Grid, run: Run, fid: float, *, coverage: float = 1.0) -> None:
     """Write the raw log of a run that has an FID at all checkpoints; it diverges if that is inf."""
     diverged, metrics = fid == math.inf, {"fid": fid, "kid_mean": fid / 100, "class_coverage": coverage}
-    of_kernel = {} if run.group[0][1] in ("non-saturating", "hinge") else {"k_rr": 0.5, "k_rf": 0.2, "k_ff": 0.8, "saturated": 0.1}
+    of_kernel = (
+        {}
+        if run.group[0][1] in ("non-saturating", "hinge")
+        else {"k_rr": 0.5, "k_rf": 0.2, "k_ff": 0.8, "saturated": 0.1}
+    )
     lines: list[dict[str, Any]] = [
         {"kind": "run", "settings": run.settings, "status": "diverged" if diverged else "finished"},
         *({"kind": "training", "iteration": iteration, **of_kernel} for iteration in (1, 100, 200)),
@@ -288,6 +293,30 @@ def test_tables_follow_the_training(raw: Grid):
     assert means[2][2:] == means[5][2:] == ["-"] * 4
 
 
+def test_the_kernel_values_of_good_runs_follow_the_rules_in_practice():
+    """The numbers of "What to log" and "Dead losses" in `docs/practice.md`, and the learning rates in `docs/gan.md`."""
+    logs_ = Grid(FOLDER, protocol.PAIRS, protocol.SEEDS)
+    runs = [run for loss in protocol.KERNELS.values() for run in logs_.over_seeds(setting(loss))]
+    assert len(runs) == 6
+    for run in runs:
+        first, *later = run.training
+        assert all(0.98 < first[name] <= 1 for name in tables.MEANS)
+        for line in later:
+            assert all(0.15 < line[name] < 0.8 for name in tables.MEANS)
+            assert line["saturated"] < 0.2
+            assert line["k_rr"] < line["k_rf"] < line["k_ff"]
+    for loss in ("mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b"):
+        assert logs_.best_pair(setting(loss)) == ("0.0005", "0.002")
+    ahead = {}
+    for loss in protocol.KERNELS.values():
+        found = logs_.over_pairs(setting(loss)).values()
+        at_100 = [(run, line) for run in found for line in run.training if line["iteration"] == 100]
+        ahead[loss] = [
+            run.fid > protocol.COLLAPSED for run, line in at_100 if line["k_ff"] > 0.97 and line["k_rf"] < 0.01
+        ]
+    assert ahead == {"mmd-rep": [True] * 3, "mmd-rep-b": [False]}
+
+
 # Pictures
 
 
@@ -339,7 +368,6 @@ def test_samples_are_the_first_images_of_each_sheet(raw: Grid):
 # The report
 
 PLACE = "# Name\n\n<!-- table of the study -->\n\n| old |\n<!-- its end -->\n\nMore.\n"
-FOLDER = ROOT / "examples" / "studies" / "fashion_mnist"
 LOG = "loss=mmd-rep,lr-discriminator=0.0005,lr-generator=0.002,seed=0.jsonl"
 
 

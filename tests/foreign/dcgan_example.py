@@ -1,10 +1,12 @@
 """A program in the shape of PyTorch's DCGAN example: `weights_init`, and a `forward` that flattens its output.
 
 `NaiveDiscriminator` and `criterion_step` are what remains of the example if only the loss and the spectral norm are
-replaced. `Discriminator` and `one_backward` are the right forms.
+replaced. `Discriminator` and `one_backward` are the right forms. `original` and `BinaryCrossEntropy` are the example
+itself.
 
-`python tests/foreign/dcgan_example.py` trains the right form and the naive forms that run without an error, three seeds
-each, and prints how far the generated digits are from real ones; first, for comparison, how far other images are.
+`python tests/foreign/dcgan_example.py` trains the example, the right form and the naive forms that run without an
+error, three seeds each, and prints how far the generated digits are from real ones. For comparison, it first prints how
+far other images are.
 """
 
 import torch
@@ -93,6 +95,28 @@ class SigmoidDiscriminator(Discriminator):
         return super().forward(x).sigmoid()
 
 
+class BinaryCrossEntropy:
+    """The losses of the example, with the interface of `MMDLoss`."""
+
+    def discriminator(self, real, fake):
+        targets = torch.ones_like(real), torch.zeros_like(fake)
+        return nn.functional.binary_cross_entropy(real, targets[0]) + nn.functional.binary_cross_entropy(
+            fake, targets[1]
+        )
+
+    def generator(self, real, fake):
+        return nn.functional.binary_cross_entropy(fake, torch.ones_like(fake))
+
+
+class OriginalDiscriminator(NormalisedDiscriminator):
+    def forward(self, x):
+        return super().forward(x).view(-1).sigmoid()
+
+
+def original():
+    return OriginalDiscriminator(outputs=1).apply(weights_init)
+
+
 def make(kind=Discriminator, outputs=16):
     netD = kind(outputs)
     netD.apply(weights_init)
@@ -136,10 +160,10 @@ def called_as_a_criterion(criterion, netD, real, fake):
     criterion(real=netD(real), fake=netD(fake.detach())).backward()
 
 
-def train(images, netD, update_d=one_backward, *, epochs, drop_last=True):
+def train(images, netD, update_d=one_backward, criterion=None, *, epochs, drop_last=True):
     netG = Generator()
     netG.apply(weights_init)
-    criterion = MMDLoss()
+    criterion = criterion or MMDLoss()
     dataloader = DataLoader(images, batch_size=64, shuffle=True, drop_last=drop_last)
     optimizerD = torch.optim.Adam(netD.parameters(), lr=2e-3, betas=(0.5, 0.999))
     optimizerG = torch.optim.Adam(netG.parameters(), lr=2e-3, betas=(0.5, 0.999))
@@ -158,6 +182,7 @@ def train(images, netD, update_d=one_backward, *, epochs, drop_last=True):
 
 
 FORMS = {
+    "the unchanged example": (original, one_backward, BinaryCrossEntropy()),
     "the right form": (make, one_backward),
     "a sigmoid at the end": (lambda: make(SigmoidDiscriminator), one_backward),
     "one score": (lambda: make(outputs=1), one_backward),
@@ -185,9 +210,9 @@ if __name__ == "__main__":
     }
     for name, samples in others.items():
         print(name, f"{digits.pooled_pixel_mmd2(samples):.3f}")
-    for name, (make_discriminator, update_d) in FORMS.items():
+    for name, (make_discriminator, *how) in FORMS.items():
         values = []
         for seed in range(3):
             torch.manual_seed(seed)
-            values.append(digits.judge(train(images, make_discriminator(), update_d, epochs=10), nz, 1, 1))
+            values.append(digits.judge(train(images, make_discriminator(), *how, epochs=10), nz, 1, 1))
         print(name, *(f"{value:.3f}" for value in values))

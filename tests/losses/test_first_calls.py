@@ -158,7 +158,7 @@ def test_class_probabilities_are_warned_of(method, classified):
 @pytest.mark.parametrize("method", ["generator", "forward", "terms"])
 @pytest.mark.parametrize("activated", [torch.sigmoid, lambda x: (9 * x).softmax(1)])
 def test_samples_of_a_generator_may_be_probabilities(method, activated):
-    # Moment matching without a discriminator, features or codes in (0, 1), and domain adaptation by class probabilities.
+    # Moment matching without a discriminator, features or codes in (0, 1), domain adaptation by class probabilities.
     assert not called(MMDLoss(), method, real=near(), fake=activated(near()))
     assert not called(MMDLoss(), method, real=activated(near()), fake=activated(near()))
 

@@ -65,7 +65,7 @@ def mmd2_fourier(
         \end{cases}
 
     For the biased estimator the variance given the scores is also at most :math:`4 k(0) \mathrm{MMD}_b^2 / F`, which is
-    far less if the distributions are close. The theory page derives both bounds.
+    far less if the distributions are close. The :doc:`theory page </theory>` derives both bounds.
 
     Each call draws new frequencies. To repeat them, pass a generator with the same seed. `torch.compile` does not
     support generators, so leave `generator` None in compiled code. With PyTorch 2.6, `torch.compile` does not support

@@ -33,9 +33,9 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     .. math:: variance = \max(\hat L, 0) + \hat S.
 
     The maximum keeps the estimate positive. If the distributions are equal, :math:`L` is zero, and the estimate is too
-    large on average: by 30 to 50 % in the simulations on the benchmarks page. Like :math:`\mathrm{MMD}^2`, the estimate
-    stays the same if a function of one sample is added to the kernel. For the linear kernel, for example, it does not
-    depend on the mean of the features.
+    large on average: by 30 to 50 % in the simulations on the :doc:`benchmarks page </benchmarks>`. Like
+    :math:`\mathrm{MMD}^2`, the estimate stays the same if a function of one sample is added to the kernel. For the
+    linear kernel, for example, it does not depend on the mean of the features.
 
     To maximise the power of a test, maximise :math:`value / \sqrt{variance}` over the parameters of the kernel, or of
     the network that computes the scores, on samples other than those of the test.

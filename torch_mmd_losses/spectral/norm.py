@@ -62,7 +62,8 @@ def conv_spectral_norm(
     held constant in the gradient. **The estimate is a lower bound**, so the Lipschitz constant of a layer in use is
     above `scale`. In our measurements, the estimate was 6 per cent too low in the median, and 29 per cent at worst, in
     the first ten steps of training, while the weights move fast. After twenty steps it was 0.03 per cent too low in the
-    median and 2 per cent at worst (docs/theory.md, "How exact"). Everything is computed at least in float32.
+    median and 2 per cent at worst; "How exact" on the :doc:`theory page </theory>` has the experiment. Everything is
+    computed at least in float32.
 
     **Updates.** The iteration advances by `n_power_iterations` in the first forward pass of the layer in training mode
     after each change of the weight, as in the papers. All forward passes at the same weight use the same :math:`v`. A

@@ -152,7 +152,7 @@ def mmd_test(
         Gretton et al. (2012), Section 5; Phipson and Smyth (2010) for the p-value; Schrab et al. (2023) for tests with
         several kernels at once; Biggs et al. (2023) for "fuse"; Chatalic et al. (2025) for tests with Nyström features;
         Székely and Rizzo (2014) for :math:`\tilde K`, the centred Gram matrix that gives :math:`\sigma_k` (see the
-        theory page).
+        :doc:`theory page </theory>`).
     """
     kernels = _checked_kernels(kernel)
     checks.one_of("statistic", statistic, TEST_STATISTICS)

@@ -58,8 +58,9 @@ def relative_mmd_test(
 
     The variance is estimated as in :func:`mmd2_and_variance`. Both estimates share the real samples, whose effects are
     :math:`2\,(E_z k(x, z) - E_y k(x, y))`. If the numbers of fake and other samples differ, the statistic is skewed.
-    Its skewness is then removed before :math:`\Phi` is applied, as the theory page explains, and all kernel values are
-    evaluated twice. The benchmarks page has the levels of the test in simulations.
+    Its skewness is then removed before :math:`\Phi` is applied, as the :doc:`theory page </theory>` explains, and all
+    kernel values are evaluated twice. The :doc:`benchmarks page </benchmarks>` has the levels of the test in
+    simulations.
 
     If the estimate of the variance is zero, statistic and p-value are NaN. No variance floor is applied, unlike in the
     code of Binkowski et al., where a floor of 1e-5 leads to a p-value of 0 or 1 in this case. To apply a floor, compute
