@@ -608,6 +608,9 @@ REFUSED = {
         (lambda: mmd_test(X, Y, features="fourier", feature_count=7), ValueError, "feature_count: expected an even number, ..., got 7"),
         (lambda: mmd_test(X, Y, K + LinearKernel(), features="fourier"), TypeError, "kernel: expected kernels with a known spectral measure ..., got LinearKernel"),
         (lambda: mmd_test(X, Y, EnergyKernel(), features="nystrom"), ValueError, "kernel: expected a positive definite kernel for features='nystrom', got one whose values at the landmarks have the eigenvalue -..."),
+        (lambda: mmd_test(X * torch.nan, Y), ValueError, "real: expected finite scores, got NaN or infinity in 8 of 8 samples"),
+        (lambda: mmd_test(X, Y / 0, K), ValueError, "fake: expected finite scores, got NaN or infinity in 8 of 8 samples"),
+        (lambda: mmd_test(X, Y, features=lambda x: x / 0), ValueError, "features: expected finite features, got NaN or infinity in 16 of 16 samples"),
         (lambda: mmd_test(X, Y, features=lambda x: x[:1]), ValueError, "features: expected features of shape (16, M) for scores (16, 3), got (1, 3)"),
         (lambda: mmd_test(X, Y, features=lambda x: x.sum(1)), ValueError, "features: expected features of shape (16, M) for scores (16, 3), got (16,)"),
         (lambda: mmd_test(X, Y, features=lambda x: x.numpy()), TypeError, "features: expected a tensor of features, got ndarray"),
@@ -617,6 +620,7 @@ REFUSED = {
     ],
     "relative_mmd_test": [
         (lambda: relative_mmd_test(X, Y, Z, X), TypeError, "kernel: expected a Kernel such as ..., got a tensor of shape (8, 3)"),
+        (lambda: relative_mmd_test(X, Y, Z * torch.inf, K), ValueError, "other: expected finite scores, got NaN or infinity in 8 of 8 samples"),
         (lambda: relative_mmd_test(X, Y, good(2), K), ValueError, "real, fake, other: expected at least 4 samples each, got 8 and 8 and 2"),
         (lambda: relative_mmd_test(X, Y, good(d=1), K), ValueError, "real, other: expected the same score dimension d, got 3 and 1"),
         (lambda: relative_mmd_test(X, Y, Z, K, tile_size="big"), TypeError, "tile_size: expected an integer, got 'big' of type str"),

@@ -143,14 +143,14 @@ def grouped_rows(name: str, value: object, *, condition: str = "") -> Tensor:
     )
 
 
-def finite(name: str, sample: Tensor) -> None:
-    """Raise if a matrix of scores has no values, or if some of them are not finite."""
+def finite(name: str, sample: Tensor, kind: str = "scores") -> None:
+    """Raise if a matrix of scores has no values, or if some of them are not finite. See :func:`dense` for `kind`."""
     if sample.is_meta:
         raise ValueError(f"{name}: expected a tensor with values, got one of shape {tuple(sample.shape)} on meta")
     # In parts, because a mask of everything takes more memory than large samples in half precision.
     broken = sum([int(part.isfinite().all(1).logical_not().sum()) for part in sample.split(_ROWS_AT_ONCE)])
     if broken:
-        raise ValueError(f"{name}: expected finite scores, got NaN or infinity in {broken} of {len(sample)} samples")
+        raise ValueError(f"{name}: expected finite {kind}, got NaN or infinity in {broken} of {len(sample)} samples")
 
 
 def dense(name: str, value: object, kind: str) -> Tensor:

@@ -70,7 +70,7 @@ class TwoSampleTest(NamedTuple):
     standard deviations, or the fused statistic."""
     p_value: Tensor
     """Probability of a statistic at least this large if both samples come from the same distribution, in (0, 1]; NaN
-    if a score is infinite or NaN."""
+    if kernel values overflow, or if a score on a device that the host must not read is infinite or NaN."""
 
 
 class RelativeTest(NamedTuple):

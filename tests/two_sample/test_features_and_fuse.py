@@ -12,6 +12,7 @@ from torch_mmd_losses import (
     EnergyKernel,
     Kernel,
     LinearKernel,
+    PolynomialKernel,
     RationalQuadraticMix,
     RBFKernel,
     RBFMix,
@@ -104,11 +105,25 @@ def test_memory_of_features_is_linear(features):
     assert largest.elements <= 2 * n * (permutations + 1)
 
 
-def test_broken_scores_have_no_p_value():
+@pytest.mark.parametrize("options", [{"features": "nystrom"}, {"features": "fourier"}, {"statistic": "fuse"}])
+def test_broken_scores_are_refused(options):
     real, fake = scores(6, 2, 1), scores(5, 2, 2)
     real[3, 1] = torch.nan
-    for options in ({"features": "nystrom"}, {"features": "fourier", "feature_count": 4}, {"statistic": "fuse"}):
-        assert mmd_test(real, fake, RBFKernel(), **options, permutations=19, generator=seeded()).p_value.isnan()
+    with pytest.raises(ValueError, match="^real: expected finite scores, got NaN or infinity in 1 of 6 samples$"):
+        mmd_test(real, fake, **options)
+
+
+def test_broken_features_are_refused(small_parts):
+    real, fake = scores(6, 2, 1), scores(5, 2, 2)
+    real[3, 1] = -1
+    with pytest.raises(ValueError, match="^features: expected finite features, got NaN or infinity in "):
+        mmd_test(real, fake, features=torch.log)
+
+
+@pytest.mark.parametrize("features", [None, "nystrom"])
+def test_kernel_values_that_overflow_have_no_p_value(features):
+    real, fake = scores(6, 2, 1).float() * 1e20, scores(5, 2, 2).float()
+    assert mmd_test(real, fake, PolynomialKernel(), features=features, permutations=19).p_value.isnan()
 
 
 def fused(grams, labels):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.pairs.reach import is_readable
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.two_sample.division_sums import GramSums
 
@@ -74,6 +75,8 @@ def checked(function: FeatureMap) -> FeatureMap:
             raise ValueError(
                 f"features: expected features on the device of the scores, {scores.device}, got {found.device}"
             )
+        if is_readable(found):
+            checks.finite("features", found, "features")
         return found
 
     return features

@@ -13,6 +13,7 @@ from torch_mmd_losses import checks, random_numbers, usage_warnings
 from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
+from torch_mmd_losses.pairs.reach import is_readable
 from torch_mmd_losses.pairs.tiles import tile_side
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.results import TwoSampleTest
@@ -131,7 +132,7 @@ def mmd_test(
             `feature_count` is not an integer, or `generator` is not a :class:`torch.Generator`.
         ValueError: if scores are empty, not floating-point, or fewer than two; if they differ in dimension, dtype or
             device; if they are on the meta device and their values are needed; if `permutations` or `tile_size` is
-            below 1; if `statistic` is unknown; if `kernel`, `feature_count` or `tile_size` contradicts `features`; if
+            below 1; if scores or features are NaN or infinite; if `statistic` is unknown; if `kernel`, `feature_count` or `tile_size` contradicts `features`; if
             features have the wrong shape, or a kernel is not positive definite with "nystrom".
 
     Warns:
@@ -174,6 +175,9 @@ def mmd_test(
         checks.with_values({"real": real, "fake": fake}, "from which the bandwidths are computed if kernel is None")
     if features is not None:
         checks.with_values({"real": real, "fake": fake}, "from which features are computed")
+    if is_readable(real, fake):
+        checks.finite("real", real)
+        checks.finite("fake", fake)
     device = real.device
     # In a random order, neither rounding nor the samples for the median depend on which samples are real.
     place = _random_device(generator, device)
@@ -194,7 +198,8 @@ def mmd_test(
             found = of_sums(feature_maps.feature_sums(maps, pooled, labels), labels, m, pooled.dtype, rule)
     statistics = rule.combined(found.values)
     as_large = statistics >= threshold(found, rule)
-    # No statistic compares as >= NaN, so without this check NaN in the samples would give the smallest p-value.
+    # No statistic compares as >= NaN, so without this check kernel values that overflow, and scores that the host must
+    # not read, would give the smallest p-value.
     p_value = torch.where(statistics.isfinite().all(), as_large.to(statistics.dtype).mean(), torch.nan)
     return TwoSampleTest(statistics[0].to(real.dtype), p_value)
 

@@ -12,6 +12,7 @@ from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.estimators.gram_statistics import LEAST, GramStatistics, gram_statistics, variance_of_effects
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.pairs.blind_kernels import warn_of_one_value
+from torch_mmd_losses.pairs.reach import is_readable
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.results import RelativeTest
 from torch_mmd_losses.two_sample.skewness import Moments, moments, normal_score, skewness
@@ -81,7 +82,7 @@ def relative_mmd_test(
     Raises:
         TypeError: if scores are not tensors, `kernel` is not a :class:`Kernel`, or `tile_size` is not an integer.
         ValueError: if scores are empty, not floating-point, or fewer than four; if they differ in dimension, dtype or
-            device; if `tile_size` is below 1.
+            device; if scores are NaN or infinite; if `tile_size` is below 1.
 
     Warns:
         UsageWarning: if all kernel values are zero, or all are :math:`k(a, a)`, as in :func:`mmd2`. Only the first
@@ -100,7 +101,11 @@ def relative_mmd_test(
     check_kernel(kernel)
     x, y = checks.same_space("real", real, "fake", fake)
     z = checks.same_space("real", real, "other", other)[1]
-    checks.enough_samples({"real": x, "fake": y, "other": z}, least=LEAST)
+    samples = {"real": x, "fake": y, "other": z}
+    checks.enough_samples(samples, least=LEAST)
+    if is_readable(x, y, z):
+        for name, sample in samples.items():
+            checks.finite(name, sample)
     unequal = len(y) != len(z)
     near, far = (candidate(x, scores, kernel, tile_size=tile_size, with_moments=unequal) for scores in (y, z))
     if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
