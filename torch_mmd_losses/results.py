@@ -84,4 +84,6 @@ class RelativeTest(NamedTuple):
     statistic: Tensor
     """`difference` over the root of `variance`; NaN if the variance is zero."""
     p_value: Tensor
-    """The standard normal distribution function at `statistic`: small if `fake` is nearer to `real` than `other` is."""
+    """Small if `fake` is nearer to `real` than `other` is. If these samples are equally many, it is the standard normal
+    distribution function at `statistic`, otherwise at `statistic` without its skewness. The correction usually
+    makes p-values smaller if there are more fake samples than others, and larger if there are fewer."""

@@ -12,7 +12,7 @@ from cases import scores
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_mmd_losses import RBFKernel, median_distance, mmd2
+from torch_mmd_losses import RBFKernel, distance_quantiles, median_distance, mmd2
 
 NUMBERS = json.loads((Path(__file__).parents[1] / "data" / "median-numbers.json").read_text(encoding="utf-8"))
 SIZES = st.integers(2, 9)
@@ -166,6 +166,11 @@ def test_repeated_samples():
         match="^samples: expected a median distance .* got 0; 6 of 10 pairs of samples coincide .*torch.unique",
     ):
         median_distance(rows)
+    # A flag is set in three rows of ten, so 24 of 45 pairs are equal. The quantile of the message is a bandwidth.
+    flag = torch.tensor([1.0] * 3 + [0.0] * 7)
+    with pytest.raises(ValueError, match=r"24 of 45 pairs .*flags, .*distance_quantiles\(samples, q=\(0.9,\)\)"):
+        median_distance(flag)
+    assert distance_quantiles(flag, q=(0.9,)).item() == 1.0
     with pytest.raises(ValueError, match="^samples, other: .* 15 of 15 pairs"):
         median_distance(torch.ones(4, 2), torch.ones(2, 2))
 

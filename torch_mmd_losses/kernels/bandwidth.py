@@ -87,7 +87,11 @@ def median_distance(
     median = float(distances.median())
     if not LEAST <= median <= MOST:
         close = f"; {int((distances < LEAST).sum())} of {len(distances)} pairs of samples coincide or are closer"
-        remedy = "leave out repeated samples, for example by torch.unique(samples, dim=0), or set a bandwidth by hand"
+        remedy = (
+            "for flags, counts or other samples of few values, set a bandwidth by hand, or take a larger quantile, "
+            "distance_quantiles(samples, q=(0.9,)); leave out rows that were repeated by mistake, by "
+            "torch.unique(samples, dim=0)"
+        )
         raise ValueError(
             f"{', '.join(given)}: expected a median distance from {LEAST} to {MOST}, got {median:g}"
             + (f"{close} ({remedy})" if median < LEAST else " (divide the samples by a number)")

@@ -131,9 +131,10 @@ def mmd_test(
             another type, a kernel has no known spectral measure for "fourier", `permutations`, `tile_size` or
             `feature_count` is not an integer, or `generator` is not a :class:`torch.Generator`.
         ValueError: if scores are empty, not floating-point, or fewer than two; if they differ in dimension, dtype or
-            device; if they are on the meta device and their values are needed; if `permutations` or `tile_size` is
-            below 1; if scores or features are NaN or infinite; if `statistic` is unknown; if `kernel`, `feature_count` or `tile_size` contradicts `features`; if
-            features have the wrong shape, or a kernel is not positive definite with "nystrom".
+            device; if they are on the meta device and their values are needed; if scores or features are NaN or
+            infinite; if `permutations` or `tile_size` is below 1; if `statistic` is unknown; if `kernel`,
+            `feature_count` or `tile_size` contradicts `features`; if features have the wrong shape, or a kernel is not
+            positive definite with "nystrom".
 
     Warns:
         UsageWarning: if all values of the given kernels are zero, or all are :math:`k(a, a)`, as in :func:`mmd2`. Only

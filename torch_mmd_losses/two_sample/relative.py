@@ -55,13 +55,13 @@ def relative_mmd_test(
     .. math::
 
         statistic = \frac{\mathrm{MMD}_u^2(x, y) - \mathrm{MMD}_u^2(x, z)}{\sqrt{variance}}, \qquad
-        p = \Phi(statistic).
+        p = \Phi(statistic) \text{ if fake and other are equally many.}
 
     The variance is estimated as in :func:`mmd2_and_variance`. Both estimates share the real samples, whose effects are
     :math:`2\,(E_z k(x, z) - E_y k(x, y))`. If the numbers of fake and other samples differ, the statistic is skewed.
-    Its skewness is then removed before :math:`\Phi` is applied, as the :doc:`theory page </theory>` explains, and all
-    kernel values are evaluated twice. The :doc:`benchmarks page </benchmarks>` has the levels of the test in
-    simulations.
+    Its skewness is then removed, :math:`p = \Phi(T + \kappa (T^2 + 1) + \kappa^2 T^3 / 3)` for the statistic :math:`T`
+    and a skewness :math:`\kappa` that the :doc:`theory page </theory>` defines, and all kernel values are evaluated
+    twice. The :doc:`benchmarks page </benchmarks>` has the levels of the test in simulations.
 
     If the estimate of the variance is zero, statistic and p-value are NaN. No variance floor is applied, unlike in the
     code of Binkowski et al., where a floor of 1e-5 leads to a p-value of 0 or 1 in this case. To apply a floor, compute
