@@ -52,16 +52,15 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
 def alarms(x: Tensor, y: Tensor, level: float) -> list[bool]:
     """Return whether tests of all kinds, of moments and of pairs reject."""
     count = 2 * math.ceil(3 / level)  # twice the least that can reject
-    ways = [{}, {"features": moments}, {"features": products}]
-    tests = [mmd_test(x, y, permutations=count, **way) for way in ways]
+    each = [None, moments, products]
+    tests = [mmd_test(x, y, features=f, permutations=count) for f in each]
     return holm([float(test.p_value) for test in tests], level)
 
 
 def differing(samples: Sequence[tuple[Tensor, Tensor]], level: float = 0.05) -> list[int]:
     """Return the numbers of the pairs of samples whose means differ."""
     count = 2 * math.ceil(len(samples) / level)
-    options = {"features": lambda z: z, "permutations": count}
-    tests = [mmd_test(*pair, **options) for pair in samples]
+    tests = [mmd_test(*pair, features=lambda z: z, permutations=count) for pair in samples]
     rejected = holm([float(test.p_value) for test in tests], level)
     return [number for number, differs in enumerate(rejected) if differs]
 

@@ -98,8 +98,11 @@ def fused(x: Tensor, y: Tensor, generator: Generator) -> bool:
 def columns(x: Tensor, y: Tensor, generator: Generator) -> bool:
     """Test the moments of each column; some p-value has to reach the level divided by the number of columns."""
     least = LEVEL / COLUMNS
-    options = {"features": moments, "permutations": round(1 / least) - 1}
-    tests = (mmd_test(*pair, **options, generator=generator) for pair in zip(x.T, y.T, strict=True))
+    count = round(1 / least) - 1
+    tests = (
+        mmd_test(*pair, features=moments, permutations=count, generator=generator)
+        for pair in zip(x.T, y.T, strict=True)
+    )
     return any(float(test.p_value) <= least for test in tests)
 
 
