@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 DESKTOP, TELEPHONE = 1400, 390
 WIDTHS = (DESKTOP, TELEPHONE)
@@ -94,6 +94,12 @@ def faults_in(page: Page, path: Path, width: int) -> list[str]:
     return [f"{path.name}: {fault}: {found}" for fault, script in checks.items() for found in page.evaluate(script)]
 
 
+def failure(request: Request) -> Iterator[str]:
+    """Yield the fault of a request that failed. The next page ends those that are still waiting, such as for the icon."""
+    if request.failure != "net::ERR_ABORTED":
+        yield f"cannot load {request.url}"
+
+
 def look(browser: Browser, root: Path, paths: list[Path], pictures: Path | None = None) -> Iterator[str]:
     """Yield the faults of pages at all widths and in both themes.
 
@@ -110,10 +116,7 @@ def look(browser: Browser, root: Path, paths: list[Path], pictures: Path | None 
             offline=True,
         )
         page, seen = context.new_page(), list[str]()
-        page.on(
-            "requestfailed",
-            lambda request, seen=seen: seen.append(f"cannot load {request.url}"),
-        )
+        page.on("requestfailed", lambda request, seen=seen: seen.extend(failure(request)))
         page.on("pageerror", lambda error, seen=seen: seen.append(f"error: {error}"))
         for path in paths:
             page.goto(path.resolve().as_uri(), wait_until="load", timeout=LOAD_MS)

@@ -215,7 +215,7 @@ def test_float32_scores_with_a_large_offset(case: KernelCase, offset):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @both_ways
 def test_half_precision_computes_and_returns_float32(case: KernelCase, dtype):
-    real, fake = scores(32, 8, 1).to(dtype).requires_grad_(), scores(24, 8, 2).to(dtype)
+    real, fake = (scores(n, 8, seed).to(dtype).requires_grad_() for n, seed in ((32, 1), (24, 2)))
     loss = MMDLoss(case.make(), 0.5)
     losses = loss.both(real, fake)
     assert_close(losses, loss.both(real.float(), fake.float()), rtol=0, atol=0)

@@ -7,6 +7,7 @@ import torch
 from cases import scores
 from sizes import Largest
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from torch_mmd_losses import (
     EnergyKernel,
@@ -118,6 +119,14 @@ def test_broken_features_are_refused(small_parts):
     real[3, 1] = -1
     with pytest.raises(ValueError, match="^features: expected finite features, got NaN or infinity in "):
         mmd_test(real, fake, features=torch.log)
+
+
+def test_broken_features_that_the_host_may_not_read_have_no_p_value():
+    real, fake = scores(6, 2, 1), scores(5, 2, 2)
+    real[3, 1] = -1
+    with FlopCounterMode(display=False):
+        found = mmd_test(real, fake, features=torch.log, permutations=19)
+    assert found.p_value.isnan()
 
 
 @pytest.mark.parametrize("features", [None, "nystrom"])

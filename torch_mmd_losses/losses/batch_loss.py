@@ -74,7 +74,7 @@ class BatchLoss(LoadedAsAWhole):
         losses: tuple[Tensor, ...] = self._on_batch(
             objective_values, real, fake, objectives=objectives, tile_size=self.tile_size
         )
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and (self._first_calls.losses or self._first_calls.discriminator):
             self._examine(real, fake, of_discriminator=objectives != (GENERATOR,))
         return losses
 
