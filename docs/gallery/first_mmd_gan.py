@@ -39,10 +39,11 @@ generator = network(4, 2)
 discriminator = conv_spectral_norm(network(2, 16), scale=1 / 0.55)
 
 # %%
-# ``MMDLoss()`` is the repulsive loss with the bounded kernel. Pass real and fake scores by keyword.
+# ``MMDLoss()`` is the repulsive loss with the bounded kernel. Pass real and fake scores by keyword. The generator has
+# the larger learning rate.
 
 loss = MMDLoss()
-adam_d = torch.optim.Adam(discriminator.parameters(), lr=2e-3, betas=(0.5, 0.999))
+adam_d = torch.optim.Adam(discriminator.parameters(), lr=5e-4, betas=(0.5, 0.999))
 adam_g = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
 noise = torch.randn(500, 4)
 shown = {}
