@@ -194,8 +194,8 @@ def faults():
     torch.autograd.grad(mmd2(real, fake, RBFMix()), (real, fake))
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-first, second, third = faults(), faults(), faults()
-print(third)
+first, second, *later = (faults() for _ in range(6))
+print(min(later))
 """
 
 
@@ -204,5 +204,6 @@ print(third)
 def test_matrices_of_several_threads_stay_with_the_process():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=environment)
-    # 8,000 to 14,000 if the allocator returns the matrices after each use.
+    # 8,000 to 14,000 in each call if the allocator returns the matrices after each use. The lowest of several calls
+    # counts, since a thread may need its first matrix (1,013 pages) in a later one.
     assert int(done.stdout) < 1000
