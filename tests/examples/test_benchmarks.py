@@ -749,3 +749,14 @@ def test_a_quick_compilation_shows_no_time(benchmarks, quick):
     assert all(target.measured is None for target in benchmarks.compile_time.targets(records))
     real = [{**record, "quick": False, "conv": 1.2 * record["PyTorch"]} for record in records]
     assert [target.met for target in benchmarks.compile_time.targets(real)] == [True, True]
+
+
+def test_the_growth_of_a_test_of_many_samples_is_printed(
+    benchmarks: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+):
+    # Peaks of 2 GB before and of 2.5 GB after the test.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks.two_sample_memory, "peak", iter((2.0, 2.5)).__next__)
+        patch.setattr(torch, "set_num_threads", lambda count: None)
+        benchmarks.two_sample_memory.main(["60"])
+    assert capsys.readouterr().out == "60 samples in each group: 0.50 GB\n"
