@@ -52,8 +52,8 @@ help:
 	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html, run the examples of its gallery, and check the pages"
 	@echo "make docs-browser  look at what make docs has built, in Chromium without a network, at two widths, light and dark"
-	@echo "make wheel-test  build the wheel and run the quick tests against it, outside this directory"
-	@echo "make install-test  install that wheel on the oldest and the newest Python at hand, and run the examples of its docstrings"
+	@echo "make wheel-test  build the wheel, compare it with the package, install it, and run the examples of its docstrings"
+	@echo "make install-test  the same installation on the oldest and the newest Python at hand"
 	@echo "make clean       remove .venv and everything built"
 
 demo: $(VENV)/examples.done
@@ -124,26 +124,15 @@ docs-browser: $(VENV)/dev.done
 	$(IN) docs/check_in_browser.py docs/_build/html
 	$(IN) -m pytest -q tests/site/test_check_in_browser.py
 
-# The copy has the tests and what they read, but not the package, so that only the installed wheel can be imported. Tests
-# of the scripts are left out: they are the same scripts as in `make test`, and take most of its time.
+# The wheel holds the files that `make test` has tested, installs, and its examples run away from this directory.
 wheel-test: $(VENV)/dev.done
 	rm -rf dist
 	$(IN) -m build --outdir dist .
 	$(IN) -m twine check --strict dist/*
-	$(IN) -m zipfile --list dist/*.whl
-	@! $(IN) -m zipfile --list dist/*.whl | grep -Ev '^(File Name|torch_mmd_losses)' || \
-		{ echo "The wheel has files that are not part of the package."; exit 1; }
-	@set -eu; wheel=$$(echo "$$PWD"/dist/*.whl); tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; \
-	cp -R tests examples docs *.md *.toml LICENSE CITATION.cff "$$tree"; \
-	$(PYTHON) -m venv "$$tree/venv"; python="$$tree/venv/bin/python"; \
-	install="$$python -m pip install --quiet --disable-pip-version-check"; \
-	$$install $(TORCH); \
-	$$install --constraint $(VENV)/torch.txt "$$wheel[dev,examples]"; \
-	cd "$$tree"; \
-	"$$python" -c "import torch_mmd_losses as m; print('testing', m.__file__); assert 'site-packages' in m.__file__"; \
-	$(TESTING) "$$python" -m pytest $(IN_PARALLEL) $(OF_PACKAGE) -m "not slow" --hypothesis-profile quick tests
+	$(IN) .ci/check-wheel dist/*.whl
+	TORCH="$(TORCH)" .ci/install-test dist/*.whl "$$(command -v $(PYTHON))"
 
-# The wheel that wheel-test has built, on the oldest and the newest Python at hand, by the examples in its docstrings.
+# The same wheel on the oldest and the newest Python at hand.
 install-test:
 	TORCH="$(TORCH)" .ci/install-test dist/*.whl
 
