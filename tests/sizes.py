@@ -1,4 +1,4 @@
-"""How large the tensors are that operations make, and how much of them is alive at once."""
+"""How many operations a program makes, how large their tensors are, and how much of them is alive at once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ class Largest(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self.elements = max(self.elements, tensor.numel())
         return result
+
+
+class Count(TorchDispatchMode):
+    """Count the operations."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
 
 
 class Alive(TorchDispatchMode):

@@ -269,7 +269,7 @@ class Pairs:
     @property
     def shape(self) -> tuple[int, int]:
         """The shape `(m, n)` of a matrix with one entry for each pair."""
-        return self.a.scores.shape[0], self.b.scores.shape[0]
+        return self.a.scores.shape[-2], self.b.scores.shape[-2]
 
     def sq_dist(self, conditioning: Callable[[Tensor], tuple[float, float, bool]], *, by_hand: bool) -> Tensor:
         """Return the squared distances `(m, n)`, computed once for all kernels that can share them.

@@ -54,8 +54,9 @@ def grouped_mmd2(
     the group around their centre, and in float32 about 1e-7 times this norm.
 
     Groups of up to 512 real and fake samples together are evaluated many at a time. Larger groups are evaluated tile by
-    tile or strip by strip. Memory is a few times that of the scores. For kernels with trained parameters, under
-    `torch.compile` and in function transforms, memory grows with the number of pairs.
+    tile or strip by strip. A kernel of yours that defines `forward` is evaluated group by group, which is slower.
+    Memory is a few times that of the scores. For kernels with trained parameters, under `torch.compile` and in function
+    transforms, memory grows with the number of pairs.
 
     Args:
         real: scores `(*G, m, d)` in any floating-point dtype, with any number of dimensions for the groups. Flatten

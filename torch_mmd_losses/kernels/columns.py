@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.contract import ColumnRange, GramFunction, OfColumns
-from torch_mmd_losses.kernels.summands import Summand, is_by_hand, sum_of_gram_matrices
+from torch_mmd_losses.kernels.summands import Summand, is_by_hand, sum_of_gram_matrices, takes_groups
 from torch_mmd_losses.precision import total_dtype
 
 
@@ -36,18 +36,21 @@ def checked_range(columns: object) -> ColumnRange:
 def on_columns(ranges: Sequence[ColumnRange], summands: Sequence[Summand]) -> GramFunction:
     """Return the sum of `summands` as a kernel of some columns of the scores."""
     of_columns = OfColumns(tuple(ranges), summands)
-    return of_pairs(partial(_gram_matrix, of_columns), by_hand=all(map(is_by_hand, summands)))._replace(
-        of_columns=of_columns
-    )
+    return of_pairs(partial(_gram_matrix, of_columns), summands)._replace(of_columns=of_columns)
 
 
-def of_pairs(values: Callable[[Pairs], Tensor], *, by_hand: bool) -> GramFunction:
-    """Return a function of pairs as a Gram function."""
+def of_pairs(values: Callable[[Pairs], Tensor], summands: Sequence[Summand]) -> GramFunction:
+    """Return a function of pairs that evaluates some summands as a Gram function."""
 
     def of_samples(a: Sample, b: Sample) -> Tensor:
         return values(Pairs(a, b, distinct=False, same=a is b))
 
-    return GramFunction(of_samples, by_hand=by_hand, values_of_pairs=values)
+    return GramFunction(
+        of_samples,
+        by_hand=all(map(is_by_hand, summands)),
+        values_of_pairs=values,
+        by_groups=all(map(takes_groups, summands)),
+    )
 
 
 def selected(scores: Tensor, ranges: Sequence[ColumnRange]) -> Tensor:
@@ -74,7 +77,7 @@ def pairs_of_columns(pairs: Pairs, ranges: Sequence[ColumnRange]) -> Pairs:
     """Return the pairs of some columns of the scores."""
     a = Sample(selected(pairs.a.scores, ranges))
     b = a if pairs.b is pairs.a else Sample(selected(pairs.b.scores, ranges))
-    return Pairs(a, b, distinct=pairs.distinct, same=pairs.same, shift=pairs.shift)
+    return type(pairs)(a, b, distinct=pairs.distinct, same=pairs.same, shift=pairs.shift)
 
 
 def _gram_matrix(of_columns: OfColumns, pairs: Pairs) -> Tensor:

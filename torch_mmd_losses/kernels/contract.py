@@ -142,6 +142,8 @@ class GramFunction(NamedTuple):
     """Returns the same values for :class:`Pairs`, which identify the pairs of a score and itself."""
     of_columns: OfColumns | None = None
     """The function as a kernel of columns. Losses then evaluate that kernel at those columns of the scores."""
+    by_groups: bool = False
+    """Whether the functions also take the scores of several groups, `(g, m, d)`, and return `(g, m, n)`."""
 
 
 def checked_values(name: str, values: object, shape: Sequence[int], device: torch.device) -> Tensor:

@@ -30,7 +30,7 @@ class LinearKernel(Kernel):
     """
 
     def _function(self) -> GramFunction:
-        return GramFunction(_inner_products, _sum_of_inner_products, by_hand=True)
+        return GramFunction(_inner_products, _sum_of_inner_products, by_hand=True, by_groups=True)
 
 
 class PolynomialKernel(Kernel):
@@ -73,10 +73,10 @@ class PolynomialKernel(Kernel):
             )
 
     def _function(self) -> GramFunction:
-        return GramFunction(self._powers, by_hand=True)
+        return GramFunction(self._powers, by_hand=True, by_groups=True)
 
     def _powers(self, a: Sample, b: Sample) -> Tensor:
-        return (a.scores @ b.scores.T / a.scores.shape[1] + self.offset) ** self.degree
+        return (a.scores @ b.scores.mT / a.scores.shape[-1] + self.offset) ** self.degree
 
     def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
         return self._converted_degree(value) if name == "degree" else super()._converted(name, value)
@@ -90,7 +90,7 @@ class PolynomialKernel(Kernel):
 
 def _inner_products(a: Sample, b: Sample) -> Tensor:
     # In float64 before anything is multiplied: if the scores have a large mean, products are far larger than MMD^2.
-    return a.precise @ b.precise.T
+    return a.precise @ b.precise.mT
 
 
 def _sum_of_inner_products(a: Sample, b: Sample, shift: int | None) -> Tensor:

@@ -50,7 +50,7 @@ class L1LaplaceKernel(Kernel):
         self.scale = checks.hyperparameter("scale", scale)
 
     def _function(self) -> GramFunction:
-        return GramFunction(self._exponentials, by_hand=True)
+        return GramFunction(self._exponentials, by_hand=True, by_groups=True)
 
     def _exponentials(self, a: Sample, b: Sample) -> Tensor:
         if is_moderate(self.scale):
@@ -59,7 +59,7 @@ class L1LaplaceKernel(Kernel):
 
 
 def l1_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return the 1-norms `(m, n)` of the differences of the rows of `a` `(m, d)` and `b` `(n, d)`.
+    """Return the 1-norms `(..., m, n)` of the differences of the rows of `a` `(..., m, d)` and `b` `(..., n, d)`.
 
     They are differentiable any number of times; the derivative of the absolute value at zero is zero.
     """
@@ -83,7 +83,7 @@ class _Distances(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(a, b)
         if a.is_meta:
-            return a.new_empty(a.shape[0], b.shape[0])
+            return a.new_empty(*a.shape[:-1], b.shape[-2])
         return torch.cdist(a, b, p=1)
 
     @staticmethod
@@ -92,15 +92,15 @@ class _Distances(torch.autograd.Function):
 
 
 class _Pulls(torch.autograd.Function):
-    """The sums of `outer[i, j] * sign(a_i - b_j)` over `j`, and over `i` with the opposite sign."""
+    """The sums of `outer[..., i, j] * sign(a_i - b_j)` over `j`, and over `i` with the opposite sign."""
 
     @staticmethod
     def forward(ctx: Any, outer: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         ctx.save_for_backward(outer, a, b)
         to_a, to_b = torch.empty_like(a), torch.empty_like(b)
-        for column in range(a.shape[1]):
+        for column in range(a.shape[-1]):
             pull = _signs(a, b, column).mul_(outer)
-            to_a[:, column], to_b[:, column] = pull.sum(1), -pull.sum(0)
+            to_a[..., column], to_b[..., column] = pull.sum(-1), -pull.sum(-2)
         return to_a, to_b
 
     @staticmethod
@@ -110,14 +110,14 @@ class _Pulls(torch.autograd.Function):
 
 
 class _Slopes(torch.autograd.Function):
-    """The sums `(m, n)` of `sign(a_i - b_j) * (p_i - q_j)` over the coordinates: the transpose of the pulls."""
+    """The sums `(..., m, n)` of `sign(a_i - b_j) * (p_i - q_j)` over the coordinates: the transpose of the pulls."""
 
     @staticmethod
     def forward(ctx: Any, p: Tensor, q: Tensor, a: Tensor, b: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(a, b)
-        total = a.new_zeros(a.shape[0], b.shape[0])
-        for column in range(a.shape[1]):
-            total.addcmul_(_signs(a, b, column), p[:, column].unsqueeze(1) - q[:, column])
+        total = a.new_zeros(*a.shape[:-1], b.shape[-2])
+        for column in range(a.shape[-1]):
+            total.addcmul_(_signs(a, b, column), p[..., column].unsqueeze(-1) - q[..., column].unsqueeze(-2))
         return total
 
     @staticmethod
@@ -126,4 +126,4 @@ class _Slopes(torch.autograd.Function):
 
 
 def _signs(a: Tensor, b: Tensor, column: int) -> Tensor:
-    return (a[:, column].unsqueeze(1) - b[:, column]).sign_()
+    return (a[..., column].unsqueeze(-1) - b[..., column].unsqueeze(-2)).sign_()

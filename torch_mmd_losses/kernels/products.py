@@ -52,8 +52,8 @@ def product(kernel: nn.Module, parts: Sequence[Sequence[Summand]]) -> Summand:
     if len(radial) == len(parts) and all(map(is_by_hand, radial)):
         factor = checked_factor(_multiplied([summand.factor for summand in radial]))
         return RadialSummand(1.0, kernel, _product_of_profiles(factor, [summand.profile for summand in radial]))
-    by_hand = all(is_by_hand(summand) for part in parts for summand in part)
-    return GramSummand(1.0, kernel, of_pairs(partial(_product_of_gram_matrices, parts), by_hand=by_hand))
+    summands = [summand for part in parts for summand in part]
+    return GramSummand(1.0, kernel, of_pairs(partial(_product_of_gram_matrices, parts), summands))
 
 
 def _product_of_gram_matrices(parts: Sequence[Sequence[Summand]], pairs: Pairs) -> Tensor:

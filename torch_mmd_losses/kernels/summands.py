@@ -257,6 +257,11 @@ def common_exponent(summands: Sequence[RadialSummand]) -> float | None:
     return summands[0].profile.exponent if len(summands) == 1 and summands[0].factor == 1 else None
 
 
+def takes_groups(summand: Summand) -> bool:
+    """Return whether the values of several groups can be computed in one call."""
+    return isinstance(summand, RadialSummand) or summand.function.by_groups
+
+
 def is_by_hand(summand: Summand) -> bool:
     """Return whether a summand belongs to the library, and so has no trained parameters."""
     return (summand.profile if isinstance(summand, RadialSummand) else summand.function).by_hand
