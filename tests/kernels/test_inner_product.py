@@ -9,6 +9,7 @@ from torch_mmd_losses import (
     LinearKernel,
     PolynomialKernel,
     RBFKernel,
+    mmd2,
     mmd2_and_variance,
     mmd_test,
     relative_mmd_test,
@@ -37,3 +38,35 @@ def test_the_inner_product_of_scores_far_from_zero_keeps_its_digits(offset):
         value = estimate(real, fake, other)
         assert value.dtype == torch.float32
         assert_close(value, estimate(*precise).float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_without_an_offset_only_products_of_that_degree_count(degree):
+    kernel, a, b = PolynomialKernel(degree, offset=0), scores(3, 4, 1), scores(5, 4, 2)
+    assert_close(kernel(a, b), (a @ b.T / 4) ** degree)
+    # MMD^2 of degree 2 is the mean squared difference of the second moments.
+    if degree == 2:
+        difference = a.T @ a / 3 - b.T @ b / 5
+        assert_close(mmd2(a, b, kernel, estimator="biased"), difference.square().mean())
+
+
+def test_without_an_offset_scores_at_zero_have_finite_derivatives():
+    for degree in (1, 2, 3):
+        kernel, zero = PolynomialKernel(degree, offset=0), torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+
+        def value(p, kernel=kernel):
+            return mmd2(p, scores(4, 2), kernel)
+
+        assert torch.autograd.gradcheck(value, zero, fast_mode=True)
+        assert torch.autograd.gradgradcheck(value, zero, fast_mode=True)
+
+
+def test_an_offset_of_zero_is_kept_by_the_state_and_by_assignments():
+    kernel = PolynomialKernel(2)
+    kernel.load_state_dict(PolynomialKernel(5, offset=0).state_dict())
+    assert repr(kernel) == "PolynomialKernel(degree=5, offset=0.0)"
+    kernel.offset = 1.0
+    kernel.offset = 0
+    assert kernel.offset == 0.0
+    with pytest.raises(ValueError, match="^offset: expected a number >= 0, got -1"):
+        kernel.offset = -1

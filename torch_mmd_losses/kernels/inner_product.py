@@ -41,8 +41,8 @@ class PolynomialKernel(Kernel):
 
     Args:
         degree: integer from 1 to 100.
-        offset: number from 1e-30 to 1e30, with `offset ** degree` up to 1e30. A larger offset gives more weight to
-            terms of low degree.
+        offset: zero, or a number from 1e-30 to 1e30, with `offset ** degree` up to 1e30. A larger offset gives more
+            weight to terms of low degree. With zero, only products of exactly `degree` coordinates count.
 
     Raises:
         TypeError: if `degree` is not an integer or `offset` is not a real number.
@@ -62,12 +62,12 @@ class PolynomialKernel(Kernel):
     def __init__(self, degree: int = 3, offset: float = 1.0) -> None:
         super().__init__()
         self.degree = self._converted_degree(degree)
-        self.offset = checks.hyperparameter("offset", offset)
+        self.offset = self._converted_offset(offset)
         self._check(dict(self._numbers()))
 
     def _check(self, values: dict[str, tuple[float, ...]]) -> None:
         degree, offset = values["degree"][0], values["offset"][0]
-        if degree * math.log(offset) > math.log(checks.RANGE[1]) * (1 + 1e-12):
+        if offset and degree * math.log(offset) > math.log(checks.RANGE[1]) * (1 + 1e-12):
             raise ValueError(
                 f"degree, offset: expected offset ** degree <= {checks.RANGE[1]:g}, got {offset:g} ** {degree}"
             )
@@ -79,10 +79,17 @@ class PolynomialKernel(Kernel):
         return (a.scores @ b.scores.mT / a.scores.shape[-1] + self.offset) ** self.degree
 
     def _converted(self, name: str, value: object) -> float | tuple[float, ...]:
-        return self._converted_degree(value) if name == "degree" else super()._converted(name, value)
+        return self._converted_degree(value) if name == "degree" else self._converted_offset(value)
 
     def _converted_degree(self, value: object) -> int:
         return checks.whole_number("degree", value, least=1, most=LARGEST_DEGREE)
+
+    def _converted_offset(self, value: object) -> float:
+        number = checks.finite_number("offset", value)
+        if number < 0:
+            raise ValueError(f"offset: expected a number >= 0, got {checks.described(value)}")
+        # A positive number that no float can hold is not zero.
+        return checks.hyperparameter("offset", value) if number or value else 0.0
 
     def _stored(self, name: str, number: float) -> float:
         return int(number) if name == "degree" and number.is_integer() else number
