@@ -117,7 +117,11 @@ def rows(name: str, value: object) -> Tensor:
     """Return scores `(m,)`, `(m, d)` or `(m, ...)` as a matrix `(m, d)` in their own dtype."""
     matrix = dense(name, value, "scores")
     if matrix.dim() == 0 or matrix.numel() == 0:
-        raise ValueError(f"{name}: expected scores of shape (m, d) with m >= 1 and d >= 1, got {tuple(matrix.shape)}")
+        empty = matrix.dim() > 0 and matrix.shape[0] == 0
+        raise ValueError(
+            f"{name}: expected scores of shape (m, d) with m >= 1 and d >= 1, got {tuple(matrix.shape)}"
+            + ("; leave out a class or group without samples" if empty else "")
+        )
     if matrix.dim() != 2:
         matrix = matrix.unsqueeze(1) if matrix.dim() == 1 else matrix.flatten(1)
     return matrix
@@ -165,6 +169,8 @@ def dense(name: str, value: object, kind: str) -> Tensor:
         hint = ""
         if isinstance(value, (tuple, list, Mapping)):
             hint = f" of length {len(value)}; take the {kind} out of it{_first_tensors(name, value)}"
+        elif isinstance(value, np.ndarray):
+            hint = "; call torch.from_numpy"
         raise TypeError(f"{name}: expected a tensor of {kind}, got {type(value).__name__}{hint}")
     if type(value) not in _PLAIN:
         # The attribute is checked, because importing the type takes longer than importing this library.
@@ -222,11 +228,18 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
     if matrix_a.shape[1] != matrix_b.shape[1]:
         raise ValueError(
             f"{name_a}, {name_b}: expected the same score dimension d, got {matrix_a.shape[1]} and "
-            f"{matrix_b.shape[1]} (shapes {tuple(a.shape)} and {tuple(b.shape)})"
+            f"{matrix_b.shape[1]} (shapes {tuple(a.shape)} and {tuple(b.shape)}){_flattening(a, b)}"
         )
     same("dtype", name_a, a, name_b, b)
     same("device", name_a, a, name_b, b)
     return matrix_a, matrix_b
+
+
+def _flattening(a: Tensor, b: Tensor) -> str:
+    """Return an explanation of the score dimension of scores with more than two dimensions, or nothing."""
+    if max(a.dim(), b.dim()) < 3:
+        return ""
+    return "; scores (m, ...) are flattened from dim 1, and grouped_mmd2 takes groups of samples (*G, m, d)"
 
 
 def same_columns(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
@@ -280,7 +293,8 @@ def sample_sizes(m: int, n: int, estimator: Estimator) -> None:
     if estimator != "biased" and min(m, n) < 2:
         raise ValueError(
             f"real, fake: expected at least 2 samples each for estimator={estimator!r}, which leaves out the pairs "
-            f"of a sample with itself, got {m} and {n} (if the last batch has a single sample, use drop_last=True)"
+            f"of a sample with itself, got {m} and {n} (if the last batch has a single sample, use drop_last=True; "
+            "leave out a class or group that has fewer)"
         )
     if estimator == "u_statistic" and m != n:
         raise ValueError(f"real, fake: expected equally many samples for estimator='u_statistic', got {m} and {n}")

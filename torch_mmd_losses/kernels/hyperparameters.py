@@ -213,7 +213,7 @@ def numbers(name: str, values: object) -> tuple[float, ...]:
 
 
 def _hinted(check: Callable[[str, object], _Value], name: str, value: object) -> _Value:
-    """Return `check(name, value)`; if a tensor was refused, explain how to train a hyper-parameter."""
+    """Return `check(name, value)`; if a tensor was refused, explain how to pass a constant, and how to train."""
     try:
         return check(name, value)
     except TypeError as error:
@@ -221,8 +221,9 @@ def _hinted(check: Callable[[str, object], _Value], name: str, value: object) ->
         if not any(isinstance(part, Tensor) for part in parts):
             raise
         raise TypeError(
-            f"{error}; to train a kernel that has the option trainable, pass numbers and trainable=True; for other "
-            "kernels, write a subclass of Kernel with parameters"
+            f"{error}; for a constant, such as the bandwidth of a batch, call .item() or .tolist(); to train a kernel "
+            "that has the option trainable, pass numbers and trainable=True; for other kernels, write a subclass of "
+            "Kernel with parameters"
         ) from None
 
 
