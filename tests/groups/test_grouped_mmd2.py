@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, KernelCase, scores
+from cases import CASES, InverseMultiquadric, KernelCase, scores
 from sizes import Count, Largest
 from torch.testing import assert_close
 
@@ -15,6 +15,7 @@ from torch_mmd_losses import (
     L1LaplaceKernel,
     LaplaceKernel,
     LinearKernel,
+    MaternKernel,
     PolynomialKernel,
     RationalQuadraticMix,
     RBFKernel,
@@ -191,6 +192,7 @@ NOT_OF_DISTANCE = {
     "polynomial": PolynomialKernel(),
     "l1_laplace": L1LaplaceKernel(),
     "of_columns": OF_COLUMNS,
+    "own_of_columns": InverseMultiquadric().on(slice(0, 2)) * LinearKernel(),
     "product_of_columns": RBFMix().on(slice(0, 2)) * (PolynomialKernel(2) * LinearKernel()).on(slice(2, 3)),
 }
 
@@ -233,6 +235,17 @@ def test_all_groups_are_evaluated_by_the_same_operations(kernel):
 
     grouped_mmd2(groups(1, 4, 3), groups(1, 3, 3), kernel)  # the first call is examined for warnings
     assert operations(40) == operations(4)
+
+
+@every_way
+def test_gradients_reach_trained_factors_of_a_product():
+    real, fake = groups(3, 4, 3, 1), groups(3, 5, 3, 2, shift=0.3)
+    kernel = (RBFKernel(0.7, trainable=True).on(slice(0, 2)) * MaternKernel(1.5, trainable=True)).double()
+    found = grouped_mmd2(real, fake, kernel)
+    expected = torch.stack([mmd2(x, y, kernel, estimator="biased") for x, y in zip(real, fake, strict=True)])
+    assert_close(found, expected)
+    parameters = list(kernel.parameters())
+    assert_close(torch.autograd.grad(found.sum(), parameters), torch.autograd.grad(expected.sum(), parameters))
 
 
 def test_near_scores_in_a_product_of_columns_keep_their_digits_in_each_group():
