@@ -306,7 +306,7 @@ REFUSED = {
         (lambda: mmd2(X, good(d=2), K), ValueError, "real, fake: expected the same score dimension d, got 3 and 2"),
         (lambda: mmd2(X.expand(4, -1, -1), Y[:5].expand(4, -1, -1), K), ValueError, "real, fake: expected the same score dimension d, got 24 and 15 (shapes (4, 8, 3) and (4, 5, 3)); scores (m, ...) are flattened from dim 1, and grouped_mmd2 takes groups"),
         (lambda: mmd2(X, Y[:0], K), ValueError, "fake: expected scores of shape (m, d) with m >= 1 and d >= 1, got (0, 3); leave out a class or group without samples"),
-        (lambda: mmd2(X, Y[:1], K), ValueError, "real, fake: expected at least 2 samples each for estimator='unbiased', ... got 8 and 1 (if the last batch has a single sample, use drop_last=True; leave out a class or group that has fewer)"),
+        (lambda: mmd2(X, Y[:1], K), ValueError, "real, fake: expected at least 2 samples each for estimator='unbiased', ..., got 8 and 1 (if the last batch has a single sample, use drop_last=True; leave out a class or group that has fewer)"),
         (lambda: mmd2(X, Y[:, 0], K), ValueError, "real, fake: expected the same score dimension d, got 3 and 1 (shapes (8, 3) and (8,))"),
         (lambda: mmd2(X, Y.double(), K), ValueError, "real, fake: expected the same dtype, got torch.float32 and torch.float64"),
         (lambda: mmd2(X, Y.to("meta"), K), ValueError, "real, fake: expected the same device, got cpu and meta"),
