@@ -1,17 +1,4 @@
-"""Learning rates that fall when samples stop improving: the scheme of Binkowski et al. (2018) and Arbel et al. (2018).
-
-Every 2,000 steps, the relative test with the kernel of KID compares the generated samples with those of 20,000 steps
-ago. If they are not significantly closer to the data three times in a row, all learning rates are lowered:
-
-    schedule = KIDSchedule([adam_d, adam_g], real_features)     # features of 2,048 real images
-    for step in range(1, 150_001):
-        ...
-        if schedule.due(step):
-            outcome = schedule.step(features(generator(noise)))  # features of as many generated images
-
-The features have to be the same function of the images each time. Save `schedule.state_dict()` in checkpoints; the
-learning rates are in the states of the optimisers.
-"""
+"""Learning rates that fall when samples stop improving, as in Binkowski et al. (2018) and Arbel et al. (2018)."""
 
 from __future__ import annotations
 
@@ -24,19 +11,14 @@ from torch import Tensor
 from torch_mmd_losses import PolynomialKernel
 from torch_mmd_losses.two_sample.relative import Candidate, candidate, compare
 
-Features = Callable[[Tensor], Tensor]
-"""Maps images `(n, channels, size, size)` in [0, 1] to features `(n, d)`."""
+Features = Callable[[Tensor], Tensor]  # maps images `(n, channels, size, size)` in [0, 1] to features `(n, d)`
 
 
 class Outcome(NamedTuple):
-    """The result of one evaluation."""
+    """The p-value of a test, or None if there is no reference yet, and the failures in a row; 0 after a decay."""
 
     p_value: float | None
-    """Small if the samples are closer to the data than the reference; None if there is no reference yet."""
     failures: int
-    """Number of tests in a row, including this one, that showed no improvement; 0 after a decay."""
-    decayed: bool
-    """Whether the learning rates were lowered."""
 
 
 class KIDSchedule:
@@ -53,15 +35,8 @@ class KIDSchedule:
     As in the papers, the variance of the test has no lower bound, and a test whose variance is not positive is a
     failure. The authors' code raises the variance to 1e-5, so that improvements of KID by less than 0.004 do not count.
 
-    Args:
-        optimisers: their learning rates are lowered, in all groups of parameters.
-        real: features `(m, d)` of real images, the same after a resumption; 2,048 in the authors' code.
-        every: steps between evaluations.
-        memory: number of stored evaluations: the distance of an evaluation from its reference, if no test fails.
-        patience: number of failures in a row before learning rates are lowered.
-        factor: factor between 0 and 1, 0.8 in Arbel et al., 0.5 in Binkowski et al.
-        floor: lower bound of the learning rates.
-        level: largest p-value that shows an improvement.
+    `real` has the features `(m, d)` of real images; a resumed schedule needs the same ones. The features of the samples
+    have to come from the same network.
     """
 
     def __init__(
@@ -72,7 +47,7 @@ class KIDSchedule:
         every: int = 2000,
         memory: int = 10,
         patience: int = 3,
-        factor: float = 0.8,
+        factor: float = 0.8,  # 0.5 in Binkowski et al.
         floor: float = 1e-6,
         level: float = 0.1,
     ) -> None:
@@ -91,18 +66,17 @@ class KIDSchedule:
         new = candidate(self.real, fake, self.kernel)
         if len(self._remembered) < self.memory:
             self._remembered.append(new)
-            return Outcome(None, self._failures, decayed=False)
+            return Outcome(None, self._failures)
         p_value = float(compare(new, self._remembered[0]).p_value)
         success = p_value <= self.level  # false for NaN
         self._failures = 0 if success else self._failures + 1
         if success:
             self._remembered = [*self._remembered[1:], new]
-        decayed = self._failures == self.patience
-        if decayed:
+        if self._failures == self.patience:
             self._decay()
             self._remembered = [*self._remembered, new][-self.patience :]
             self._failures = 0
-        return Outcome(p_value, self._failures, decayed)
+        return Outcome(p_value, self._failures)
 
     def _decay(self) -> None:
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
@@ -131,12 +105,9 @@ def feature_extractor(choice: str, shape: tuple[int, ...], device: torch.device)
     """
     from evaluation import features
 
-    network: Any = features.load(choice, shape=shape, inception_weights=None).network
-    network.to(device)
+    network = features.load(choice, shape=shape).network
 
-    @torch.no_grad()
     def extract(images: Tensor) -> Tensor:
-        pixels = images.mul(255).round().byte().to(device)
-        return torch.cat([features.outputs(network, part)[0] for part in pixels.split(64)])
+        return features.extract(network, images.mul(255).round().byte(), 64, device)[0].to(device)
 
     return extract

@@ -105,7 +105,7 @@ def outputs(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return pair[0].double(), pair[1].double() if len(pair) == 2 else pair[0].new_empty(len(pixels), 0)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # and not in inference mode, in which processes could not average the features in place
 def extract(network: nn.Module, pixels: Tensor, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the features and logits of many images, on the CPU."""
     parts = [outputs(network.to(device), part.to(device)) for part in pixels.split(batch_size)]

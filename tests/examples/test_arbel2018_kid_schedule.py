@@ -56,7 +56,7 @@ def test_each_sample_is_tested_against_the_oldest():
         outcome = run.schedule.step(new)
         assert 1e-9 < outcome.p_value <= 0.1
         assert outcome.p_value == pytest.approx(float(expected.p_value), rel=1e-9)
-        assert (outcome.failures, outcome.decayed) == (0, False)
+        assert (outcome.failures, rates(run.schedule)) == (0, [1e-4])
         remembered.append(new)  # a success is remembered, and the oldest forgotten
 
 
@@ -68,7 +68,7 @@ def test_a_failure_leaves_reference_and_memory_alone():
     kept = run.schedule.state_dict()["remembered"]
     (outcome,) = run.step(3.0)
     assert outcome.p_value > 0.1
-    assert (outcome.failures, outcome.decayed) == (1, False)
+    assert (outcome.failures, rates(run.schedule)) == (1, [1e-4])
     assert_close(run.schedule.state_dict()["remembered"], kept, rtol=0, atol=0)
     new = run.features(0.0)
     expected = relative_mmd_test(run.real, new, remembered[0], PolynomialKernel())
@@ -82,7 +82,7 @@ def test_three_failures_in_a_row_lower_all_rates():
     assert [outcome.failures for outcome in outcomes] == [1, 2]
     assert rates(run.schedule) == [1e-4, 2e-4]
     (outcome,) = run.step(3.0)
-    assert (outcome.failures, outcome.decayed) == (0, True)
+    assert outcome.failures == 0
     assert rates(run.schedule) == pytest.approx([0.8e-4, 1.6e-4])
 
 
@@ -100,7 +100,8 @@ def test_a_decay_keeps_the_last_three_and_the_new_one_is_among_them():
     for sample in samples[:-1]:
         run.schedule.step(sample)
     before = run.schedule.state_dict()["remembered"]
-    assert run.schedule.step(samples[-1]).decayed
+    run.schedule.step(samples[-1])
+    assert rates(run.schedule) == pytest.approx([0.8e-4])
     after = run.schedule.state_dict()["remembered"]
     assert len(after) == 3
     assert_close(after[:2], before[-2:], rtol=0, atol=0)
@@ -113,11 +114,14 @@ def test_a_decay_keeps_the_last_three_and_the_new_one_is_among_them():
 
 def test_no_test_for_ten_evaluations_nor_for_seven_after_a_decay_and_failures_start_at_zero():
     run = Run(memory=10)
-    outcomes = run.step(*[1.0] * 10, *[3.0] * 3, *[1.0] * 7, 9.0, 9.0, 9.0)
-    assert outcomes[:10] == [Outcome(None, 0, decayed=False)] * 10
+    outcomes, rate = [], []
+    for distance in (*[1.0] * 10, *[3.0] * 3, *[1.0] * 7, 9.0, 9.0, 9.0):
+        rate += rates(run.schedule)
+        outcomes += run.step(distance)
+    assert outcomes[:10] == [Outcome(None, 0)] * 10
     assert [outcome.p_value is None for outcome in outcomes] == [True] * 10 + [False] * 3 + [True] * 7 + [False] * 3
     assert [outcome.failures for outcome in outcomes[-3:]] == [1, 2, 0]
-    assert [i for i, outcome in enumerate(outcomes) if outcome.decayed] == [12, 22]
+    assert [*rate, *rates(run.schedule)] == pytest.approx([1e-4] * 13 + [0.8e-4] * 10 + [0.64e-4])
 
 
 def test_rates_do_not_fall_below_the_floor_nor_rise_to_it():
@@ -130,7 +134,7 @@ def test_without_a_variance_there_is_no_improvement():
     schedule = KIDSchedule([optimiser(1e-4)], torch.ones(5, 2), memory=3)
     outcomes = [schedule.step(torch.ones(5, 2)) for _ in range(6)]
     assert [outcome.failures for outcome in outcomes] == [0, 0, 0, 1, 2, 0]
-    assert outcomes[-1].decayed
+    assert rates(schedule) == pytest.approx([0.8e-4])
 
 
 @pytest.mark.parametrize("after", [2, 5, 6, 8])
@@ -147,7 +151,7 @@ def test_a_resumed_schedule_goes_on_as_if_nothing_had_happened(tmp_path, after):
     second.seed = first.seed
     assert outcomes + second.step(*distances[after:]) == expected
     assert rates(second.schedule) == rates(whole.schedule)
-    assert any(outcome.decayed for outcome in expected)
+    assert rates(whole.schedule) == pytest.approx([0.8e-4])
 
 
 def test_a_state_of_another_number_of_real_features_is_refused():

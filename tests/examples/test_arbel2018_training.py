@@ -357,6 +357,7 @@ def test_features_are_those_of_bytes_of_the_size_that_is_trained_with(pooling: s
     middle = pixels[picked, :, 9:41, 9:41]
     expected = nn.functional.avg_pool2d(middle / 127.5 - 1, 4).flatten(1).double()
     assert_close(schedule.real, expected)
+    assert not schedule.real.is_inference()  # whose mean over the processes could not be taken in place
     assert torch.equal(features((middle + 0.3) / 255), schedule.real)  # which are rounded to bytes
     assert train.kid_schedule(fabric, PRESETS["fake-smmd"], images.Pixels(pixels), []) is None
     with pytest.raises(ValueError, match="features: "):
