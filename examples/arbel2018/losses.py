@@ -35,52 +35,31 @@ Loss: TypeAlias = "ScoreLoss | ScaledLoss | SobolevLoss"
 
 def make_loss(settings: Arbel2018) -> Loss:
     """Return the loss of resolved settings."""
-    penalties = {"gradient_penalty": settings.gradient_penalty, "l2_penalty": settings.l2_penalty}
+    kernel = RBFKernel(sigma=settings.sigma)
     weight = settings.scale_weight or math.nan  # all scaled losses have a weight
-    make: dict[str, Callable[[], Loss]] = {
-        "gan": gan,
-        "wgan": lambda: wgan(**penalties),
-        "mmd": lambda: mmd(settings.sigma, **penalties),
-        "sobolev": lambda: SobolevLoss(settings.sobolev_rho, measure=settings.sobolev_measure),
-        "smmd": lambda: smmd(weight, settings.sigma),
-        "swgan": lambda: swgan(weight),
-    }
-    return make[settings.loss]()
-
-
-def gan() -> ScoreLoss:
-    """Return the logistic loss; that of the generator is non-saturating, as in the authors' code."""
-    return ScoreLoss(
-        lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-        lambda critic, _, fake: F.softplus(-critic(fake)).mean(),
-    )
-
-
-def wgan(**penalties: Any) -> ScoreLoss:  # noqa: ANN401
-    """Return the difference between the mean scores, with the penalties of :class:`ScoreLoss`."""
-    return ScoreLoss(
-        lambda real, fake: fake.mean() - real.mean(), lambda critic, _, fake: -critic(fake).mean(), **penalties
-    )
-
-
-def mmd(sigma: float = 1.0, **penalties: Any) -> ScoreLoss:  # noqa: ANN401
-    """Return the squared MMD with a Gaussian kernel, maximised by the critic and minimised by the generator (Eq. 2)."""
-    loss = MMDLoss(RBFKernel(sigma=sigma), lambda_=-1.0)
-    return ScoreLoss(
-        loss.discriminator,
-        lambda critic, real, fake: loss.generator(*score(critic, real, fake)),
-        kernel=loss.kernel,
-        **penalties,
-    )
-
-
-def smmd(weight: float, sigma: float = 1.0) -> ScaledLoss:
-    """Return `MMD^2 / (1 + weight * E |grad D(x)|^2)` with a Gaussian kernel; the formula is for bandwidth 1."""
-    return ScaledLoss(ScaledMMDLoss(RBFKernel(sigma=sigma), lambda_=1 / weight))
-
-
-def swgan(weight: float) -> ScaledLoss:
-    """Return `(E D(x) - E D(y)) / sqrt(1 + weight * (E D(x)^2 + E |grad D(x)|^2))`."""
+    penalties: dict[str, Any] = {"gradient_penalty": settings.gradient_penalty, "l2_penalty": settings.l2_penalty}
+    if settings.loss == "gan":  # non-saturating, as in the authors' code
+        return ScoreLoss(
+            lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+            lambda critic, _, fake: F.softplus(-critic(fake)).mean(),
+        )
+    if settings.loss == "wgan":
+        return ScoreLoss(
+            lambda real, fake: fake.mean() - real.mean(), lambda critic, _, fake: -critic(fake).mean(), **penalties
+        )
+    if settings.loss == "mmd":  # Eq. 2
+        mmd = MMDLoss(kernel, lambda_=-1.0)
+        return ScoreLoss(
+            mmd.discriminator,
+            lambda critic, real, fake: mmd.generator(*score(critic, real, fake)),
+            kernel=kernel,
+            **penalties,
+        )
+    if settings.loss == "sobolev":
+        return SobolevLoss(settings.sobolev_rho, measure=settings.sobolev_measure)
+    if settings.loss == "smmd":  # MMD^2 / (1 + weight * E |grad D(x)|^2 / sigma^2)
+        return ScaledLoss(ScaledMMDLoss(kernel, lambda_=1 / weight))
+    # swgan: (E D(x) - E D(y)) / sqrt(1 + weight * (E D(x)^2 + E |grad D(x)|^2))
     return ScaledLoss(ScaledMMDLoss(LinearKernel(), lambda_=1 / weight, squared=False))
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
 import classifier
-from arbel2018.losses import Loss, mmd, smmd
+from arbel2018.losses import Loss, make_loss
 from arbel2018.networks import make_critic, make_generator
 from arbel2018.presets import Arbel2018
 from arbel2018.singular_values import singular_values
@@ -68,6 +68,7 @@ SHOWN = 6
 """Rows and columns of samples."""
 KID = PolynomialKernel()
 NETWORKS = Arbel2018(out=Path(), dataset="fashion-mnist", family="dcgan", channels=1, gamma="learned")
+SMMD, MMD = replace(NETWORKS, loss="smmd", scale_weight=10.0), replace(NETWORKS, loss="mmd")
 
 
 class GradientConstrainedLoss(nn.Module):
@@ -103,9 +104,9 @@ KINDS = {
     "GCMMD": Kind(GradientConstrainedLoss),
     f"GCMMD, rank {RANK}": Kind(partial(GradientConstrainedLoss, rank=RANK)),
     "SN-GCMMD": Kind(GradientConstrainedLoss, "matrix"),
-    "SMMD": Kind(partial(smmd, 10.0)),
-    "SN-SMMD": Kind(partial(smmd, 10.0), "matrix"),
-    "MMD": Kind(mmd),
+    "SMMD": Kind(partial(make_loss, SMMD)),
+    "SN-SMMD": Kind(partial(make_loss, SMMD), "matrix"),
+    "MMD": Kind(partial(make_loss, MMD)),
 }
 
 
