@@ -1,11 +1,7 @@
 """The images of the paper's data sets, and random crops and horizontal flips of batches.
 
-* CIFAR-10: the training and the test part, 60,000 images.
-* CelebA: random crops of 160 x 160 from the middle 178 x 178 pixels of all 202,599 aligned images.
-* ImageNet: the 1,281,167 training images, the shorter side downscaled to 64 pixels, and cropped. The paper states the
-  size only. The authors' code downscales to 256 pixels, crops, and then takes every fourth pixel, since TensorFlow
-  resized in that way. Here each image is downscaled at once, with antialiasing.
-* Fashion-MNIST, padded to 32 x 32, for trials on a CPU. It is not in the paper.
+For ImageNet, the paper states the size only. The authors' code downscales to 256 pixels, crops, and then takes every
+fourth pixel, since TensorFlow resized in that way. Here each image is downscaled at once, with antialiasing.
 """
 
 from __future__ import annotations
@@ -56,12 +52,9 @@ def middle(pixels: Tensor, size: int) -> Tensor:
 
 
 def augmented(pixels: Tensor, size: int, draws: Tensor) -> Tensor:
-    """Return a random crop of each image, flipped horizontally with probability 1/2.
+    """Return a random crop of each image `(n, channels, height, width)`, flipped horizontally with probability 1/2.
 
-    Args:
-        pixels: images `(n, channels, height, width)`.
-        size: height and width of the crop.
-        draws: numbers `(n, 3)`, uniform between -1 and 1, that determine row, column and flip.
+    The `draws` `(n, 3)`, uniform between -1 and 1, determine row, column and flip.
     """
     height, width = pixels.shape[2:]
     ranges = torch.tensor([height - size + 1, width - size + 1], device=pixels.device)

@@ -1,9 +1,7 @@
 """The losses of Arbel et al. (2018). They get the critic itself, since some of them need its gradient at the images.
 
-A loss is a module, because that of the Sobolev GAN has a state, and has two methods that return scalars to minimise:
-
-* `critic_loss(critic, real, fake)`, for real images `(m, ...)` and generated ones `(n, ...)`, which need no gradient;
-* `generator_loss(critic, real, fake)`, which depends on the generator through `fake` only.
+A loss is a module, because that of the Sobolev GAN has a state. `critic_loss` and `generator_loss` get real images
+`(m, ...)` and generated ones `(n, ...)`, which need a gradient for the second only, and return scalars to minimise.
 """
 
 from __future__ import annotations
@@ -75,13 +73,6 @@ class ScoreLoss(nn.Module):
     The gradient is that of the critic or, if there is a kernel, of the witness function, at random points between real
     and generated images, which have to be equally many. The L2 penalty applies to the outputs of all activations and
     residual blocks and to the scores, as in the paper and the authors' code.
-
-    Args:
-        of_critic: the critic's loss of real and fake scores.
-        of_generator: the generator's loss; it becomes `generator_loss`.
-        gradient_penalty: weight of the gradient penalty.
-        l2_penalty: weight of the L2 penalty.
-        kernel: kernel of the witness function.
     """
 
     def __init__(
@@ -153,13 +144,8 @@ class SobolevLoss(nn.Module):
 
     plus a small multiple of its squared parameters. The multiplier :math:`\ell` starts at 0 and grows by
     :math:`\rho (\Omega - 1)` in each step of the critic. In the paper, :math:`\mu` is the data; in the authors' code,
-    it consists of data and generated images in equal parts, as in Mroueh et al.
-
-    Args:
-        rho: the weight :math:`\rho`, > 0.
-        measure: images at which the gradient is constrained.
-        decays: weights of the squared parameters of the critic, and of its last child module, as in the authors' code;
-            the paper has none.
+    it consists of data and generated images in equal parts, as in Mroueh et al. The `decays` are the weights of the
+    squared parameters of the critic, and of its last child module, as in the authors' code; the paper has none.
     """
 
     multiplier: Tensor

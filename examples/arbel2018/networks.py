@@ -1,19 +1,9 @@
 """The critics and generators of Arbel et al. (2018), and the spectral parametrisation of the critics.
 
-Details that the paper does not state follow the authors' code: a slope of 0.2 for LeakyReLU, TensorFlow's padding, the
-constants of batch normalisation (as in PyTorch), and the initial weights. Where the two differ, the paper holds:
-
-* CIFAR-10: the CNN of Miyato et al. (2018), Table 3. The code's generator has 5 x 5 kernels and batch normalisation
-  after its dense layer: family `sngan-code`. Biases before batch normalisation, which removes them, are left out.
-* CelebA: a DCGAN critic of 5 convolutions and a ResNet generator of 10 layers. The generator's blocks are not
-  normalised; one batch normalisation comes before the last layer.
-* ImageNet: two ResNets of 10 layers, shortcuts not counted. Samples are drawn with the running statistics of batch
-  normalisation, not with those of the batch as in the code, so that an image does not depend on the others.
-* Appendix D.2 states only that the networks are small DCGANs: family `dcgan`.
-
-In the paper's W = gamma W' / ||W'|| (Section 3.2), the norm is that of the weight matrix, as in Miyato et al. and the
-authors' code: normalisation `"matrix"`. For `"conv"`, it is the norm of the convolution itself. All layers of a critic
-are parametrised, including shortcuts and the dense layer, and each has its own gamma.
+Details that the paper does not state follow the authors' code, such as TensorFlow's padding and the initial weights.
+Biases before batch normalisation, which removes them, are left out. The blocks of the generator for CelebA are not
+normalised; one batch normalisation comes before its last layer. Samples are drawn with the running statistics of batch
+normalisation, not with those of the batch as in the code, so that an image does not depend on the others.
 """
 
 from __future__ import annotations
@@ -48,7 +38,7 @@ def make_generator(settings: Arbel2018) -> nn.Sequential:
 def make_critic(settings: Arbel2018) -> nn.Sequential:
     """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
 
-    The norm of each layer is a parameter that starts at 1, or always 1 if `gamma` is `"fixed"`.
+    The norm of each layer, also of shortcuts, is a parameter that starts at 1, or always 1 if `gamma` is `"fixed"`.
     """
     side = settings.size // REDUCTION[settings.family]
     _, layers = FAMILIES[settings.family]

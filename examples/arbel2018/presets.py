@@ -1,18 +1,6 @@
 """The settings of Arbel et al.'s experiments: eight methods on three data sets, and on two small ones for trials.
 
-Settings that the paper does not state follow the authors' code. Where the two differ, the paper holds:
-
-* The critic is always updated five times for each update of the generator. The code updates it ten times in the first
-  20 iterations and in every 500th: `critic_steps_at_start`.
-* The Sobolev GAN constrains the gradient at the data. The code does so at data and generated images:
-  `sobolev_measure="mixture"`.
-
-The weights of penalties are those of the papers that the paper cites: 10 for WGAN-GP (Gulrajani et al., 2017), 1 for
-both penalties of MMD-GAN-GP-L2 (Binkowski et al., 2018). For the Sobolev GAN, neither the paper nor its code states a
-weight; here it is the default in the code of Mroueh et al. (2018).
-
-On CelebA, the weight in the scale is 0.1 for the model without spectral parametrisation, since the paper chose it there
-to avoid a collapse, which the parametrisation seemed to prevent. The authors' settings have 10 for both.
+`docs/arbel2018.md` has the sources of the settings, and where the authors' code differs from the paper.
 """
 
 from __future__ import annotations

@@ -35,9 +35,8 @@ def digest_of_network(network: nn.Module) -> str:
 def circumstances(script: str, words: Sequence[str] | None = None) -> dict[str, Any]:
     """Return versions, machine, date and command of a script.
 
-    Args:
-        script: path of the script in the repository.
-        words: arguments of the script, called by other code; None stands for the command line of this process.
+    The `script` is a path in the repository. The `words` are its arguments if other code calls it; None stands for the
+    command line of this process.
     """
     line = sys.argv if words is None else [script, *words]
     installed = {each.name.replace("_", "-"): each.version for each in distributions()}

@@ -107,11 +107,8 @@ def plan(
 ) -> list[Run]:
     """Return the runs of a sweep, seed after seed.
 
-    Args:
-        sweep: the sweep.
-        vary: values that replace those of the sweep, or of further options; an option without values is left out.
-        pairs: pairs for all settings, by default the paper's 16; or a pair by setting, without the other settings.
-        seeds: seeds of all settings.
+    The values of `vary` replace those of the sweep, or of further options; an option without values is left out. The
+    `pairs` are those of all settings, by default the paper's 16, or name one pair for each of the settings to run.
     """
     runs: dict[Run, None] = {}
     for seed, grid in itertools.product(seeds, sweep.grids):

@@ -77,15 +77,10 @@ def check(
 
 
 def read(presets: Mapping[str, S], description: str, arguments: Sequence[str] | None) -> S:
-    """Return the settings that a command line asks for.
+    """Return the settings that a command line asks for; exit with status 2 and a message if they cannot be used.
 
-    Exits with status 2 and a message if they cannot be used.
-
-    Args:
-        presets: the settings that options change, by name.
-        description: the first lines of the help.
-        arguments: name of a preset and options. A script of one preset passes them, so that its users do not type the
-            name. None reads both from the command line of the process.
+    A script of one preset passes its name and the options, so that its users do not type the name. None reads
+    both from the command line of the process.
     """
     if arguments is not None:
         default = presets[arguments[0]]

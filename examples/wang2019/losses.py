@@ -66,13 +66,10 @@ NAMES = (*SINGLE_SCORE, *MMD, "smmd")
 def make_loss(
     name: str, *, lambda_: float | None = None, joint: bool = False
 ) -> MMDLoss | ScaledMMDLoss | SingleScoreLoss:
-    """Return the loss with a name.
+    """Return the loss with one of the `NAMES`; the lambda of Eq. 5 is for MMD losses.
 
-    Args:
-        name: one of `NAMES`.
-        lambda_: lambda of Eq. 5, for an MMD loss; None for its default.
-        joint: whether to compute an MMD loss on the joint batch of all processes. The other losses are means over
-            images, so that the averaged gradients are those of the joint batch anyway.
+    `joint` computes an MMD loss on the joint batch of all processes. The other losses are means over images, so that
+    the averaged gradients are those of the joint batch anyway.
     """
     # As in the authors' code and in Eq. S2, pairs of a real and a fake image with the same index are left out.
     if name == "smmd":

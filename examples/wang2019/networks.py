@@ -1,12 +1,6 @@
 """The DCGAN of Tables S1 (32 and 48 pixels) and S2 (64 pixels) of Wang et al. (2019).
 
-The tables do not specify the slope of LeakyReLU, the constants of batch normalisation, the bias before it and the
-initial weights; these follow the authors' code. Where the code contradicts the tables, the tables are followed:
-
-* The authors' STL-10 script has batch normalisation and ReLU after the generator's dense layer; Table S1 has neither.
-
-Table S2 has one error: the discriminator's dense layer gets 4 x 4 x 1024 numbers, as in the code, and not 4 x 4 x 512,
-since the layer before it has 1024 channels.
+`docs/wang2019.md` lists the details that the tables leave open, and the mistake in Table S2.
 """
 
 from __future__ import annotations
@@ -51,15 +45,7 @@ def make_discriminator(
 ) -> nn.Sequential:
     """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
 
-    Args:
-        size: height and width of the images: 32, 48 or 64.
-        scores: scores per image: in the paper 16 for the MMD losses and 1 for the others.
-        channels: 3 for colour images, 1 for grey ones.
-        width: channels of the largest feature maps; the channels of all other layers are proportional.
-        method: method of `conv_spectral_norm` for all layers, including the dense one: `"pico"` and `"matrix"` are the
-            paper's PICO and PIM; `"none"` leaves the layers without a norm.
-        scale: the constant C, by which every normalised weight is multiplied. The paper does not state it. The
-            authors' notes on the paper's experiments have 1 / 0.55, and their scripts 64 ** (1 / layers).
+    A `method` of `conv_spectral_norm` gives all layers, including the dense one, the norm `scale`; `"none"` does not.
     """
     side, widest = _coarsest(size, width)
     layers: list[nn.Module] = [*_convolution(channels, width, 3, stride=1)]
