@@ -31,14 +31,14 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics.image.fid import FrechetInceptionDistance
 from tqdm import tqdm
+from training.files import append_line
+from training.settings import check
 
 from torch_mmd_losses import MMDLoss, RBFBKernel, conv_spectral_norm
 
 NOISE, SCORES, WIDTH, EMA_DECAY, LOG_EVERY = 64, 16, 32, 0.995, 10
 DIGITS, HELD_OUT, FEATURES, FEATURE_EPOCHS = 1797, 359, 32, 12  # the held-out digits do not train the feature network
 SNAPSHOTS = (0, 0.025, 0.05, 0.1, 0.25, 0.5, 1)  # moments at which samples are drawn, as shares of the training
-Log = list[dict[str, float]]
-FILES = ("metrics.jsonl", "summary.json", "samples.png", "curves.png", "samples/step-*.png")
 
 
 @dataclass(frozen=True)
@@ -52,34 +52,20 @@ class Options:
     scale: float = 64 ** (1 / 8)  # spectral norm of each layer of the discriminator, the constant C of Wang et al.
     seed: int = 0  # seed of all random numbers
     device: str = "cpu"  # device to train on
-    threads: int = 1  # number of CPU threads; two are faster only on an idle machine
-    out: Path | None = None  # folder for the files of the run; by default runs/demo-001, runs/demo-002, ...
-    overwrite: bool = False  # replace an earlier run in the folder --out
+    out: Path = Path("runs/demo")  # new or empty folder for the files of the run
     quiet: bool = False  # print only the result
 
     def __post_init__(self) -> None:  # tyro reports a ValueError as wrong usage
-        ranges = dict.fromkeys(("lr_discriminator", "lr_generator", "scale"), (1e-38, 1e38))
-        ranges |= {"iterations": (1, math.inf), "batch_size": (2, DIGITS), "seed": (0, 2**32 - 1), "threads": (1, 1024)}
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: expected a number from {low} to {high}, got {getattr(self, name)}")
+        check(self, "iterations", least=1)
+        check(self, "batch_size", least=2, below=DIGITS + 1)
+        check(self, "lr_discriminator", "lr_generator", "scale", above=0)
+        check(self, "seed", least=0, below=2**32)
         try:
             torch.empty(1, device=self.device).item()
         except (AssertionError, NotImplementedError, RuntimeError) as error:
             raise ValueError(f"device: {str(error).splitlines()[0]}") from error
-        if self.out and (self.out.is_file() or (any(self.out.glob("*")) and not self.overwrite)):
-            raise ValueError(f"out: expected an empty or new folder, or --overwrite to replace a run, got {self.out}")
-
-
-def make_folder(out: Path | None) -> Path:
-    """Create the folder of a run, delete the files of an earlier run in it, and return its path."""
-    earlier = [path.name.removeprefix("demo-") for path in Path("runs").glob("demo-*")]
-    number = 1 + max((int(suffix) for suffix in earlier if suffix.isdecimal()), default=0)
-    folder = out or Path(f"runs/demo-{number:03d}")
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    for path in [path for pattern in FILES for path in folder.glob(pattern)]:
-        path.unlink()
-    return folder
+        if self.out.is_file() or any(self.out.glob("*")):
+            raise ValueError(f"out: expected a new or empty folder, got {self.out}; choose another")
 
 
 def digits(seed: int) -> tuple[Tensor, Tensor]:
@@ -142,42 +128,23 @@ def sheet(images: Tensor, columns: int) -> Tensor:
     return torch.cat([torch.cat(list(row), dim=1) for row in padded.split(columns)])
 
 
-def draw(folder: Path, panels: dict[str, Tensor], log: Log, distances: dict[int, float], halves: float) -> None:
-    """Save 24 images of each titled panel, and curves of losses, kernel means and distances."""
-    strip = Figure(figsize=(1.45 * len(panels), 2.6), dpi=100, layout="constrained")
-    for axes, (title, images) in zip(strip.subplots(1, len(panels)), panels.items(), strict=True):
+def draw(path: Path, panels: dict[str, Tensor]) -> None:
+    """Save 24 images of each titled panel in one picture."""
+    figure = Figure(figsize=(1.45 * len(panels), 2.6), dpi=100, layout="constrained")
+    for axes, (title, images) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         axes.imshow(sheet(images[:24], 4).numpy(), cmap="gray_r", vmin=-1, vmax=1)
         axes.set_title(title, fontsize=9)
         axes.set(xticks=[], yticks=[])
-    curves = Figure(figsize=(12, 3.6), dpi=100, layout="constrained")
-    losses, means, frechet = curves.subplots(1, 3)
-    both = {"loss_discriminator": "discriminator", "loss_generator": "generator (MMD²)"}
-    kernels = {"k_rr": "real, real", "k_rf": "real, fake", "k_ff": "fake, fake", "saturated": "share saturated"}
-    for axes, labels in ((losses, both), (means, kernels)):
-        for number, (key, label) in enumerate(labels.items()):
-            steps, values = zip(*((line["step"], line[key]) for line in log), strict=True)
-            windows = [values[max(0, i - 5) : i + 6] for i in range(len(values))]
-            axes.plot(steps, values, color=f"C{number}", alpha=0.25, linewidth=0.8)
-            axes.plot(steps, [sum(window) / len(window) for window in windows], color=f"C{number}", label=label)
-    frechet.plot(list(distances), list(distances.values()), "o-", label="samples")
-    frechet.axhline(halves, color="black", linestyle="--", label="two halves of the data")
-    losses.set(title="Losses", ymargin=0.2)
-    means.set(title="Mean kernel values", ylim=(0, 1))
-    frechet.set(title="Frechet distance to the data", yscale="log")
-    for axes in (losses, means, frechet):
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, ncols=2, loc="upper center")
-    for figure, path in ((strip, folder / "samples.png"), (curves, folder / "curves.png")):
-        figure.savefig(path)  # then save it again with a palette, which halves the size of the file
-        Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    figure.savefig(path)  # then save it again with a palette, which halves the size of the file
+    Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Train, measure and draw with the options of a command line, and return the folder of the run."""
     options = tyro.cli(Options, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
-    folder, start = make_folder(options.out), time.perf_counter()
-    torch.set_num_threads(options.threads)
+    folder, start = options.out, time.perf_counter()
+    (folder / "samples").mkdir(parents=True)
+    torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     images, labels = digits(options.seed)
     features, accuracy = train_features(images, labels)
@@ -193,7 +160,6 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     frechet.update(half, real=True)
     panels: dict[str, Tensor] = {}
     distances: dict[int, float] = {}
-    log: Log = []
 
     def distance_to_half(images: Tensor) -> float:
         frechet.reset()
@@ -227,15 +193,14 @@ def main(arguments: Sequence[str] | None = None) -> Path:
             sys.exit(f"Stopped where a loss is not finite: {line}. {advice}")
         if step == 1 or step % LOG_EVERY == 0:
             terms = loss.terms(real=scores_real.detach(), fake=scores_fake.detach())._asdict()
-            log.append(line | {name: term.item() for name, term in terms.items()})
-            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(log[-1] | {"seconds": time.perf_counter() - start}) + "\n")
+            line |= {name: term.item() for name, term in terms.items()} | {"seconds": time.perf_counter() - start}
+            append_line(folder / "metrics.jsonl", line)
             bar.set_postfix(loss_D=f"{loss_d.item():.3f}", loss_G=f"{loss_g.item():.3f}")
         if step in {round(share * options.iterations) for share in SNAPSHOTS}:
             snapshot(step)
 
     before, after, halves = distances[0], distances[options.iterations], distance_to_half(other_half)
-    draw(folder, panels | {f"real digits\nFrechet {halves:.1f}": other_half}, log, distances, halves)
+    draw(folder / "samples.png", panels | {f"real digits\nFrechet {halves:.1f}": other_half})
     summary = {
         "result": f"The samples came {before / after:.0f} times closer to the data: Frechet distance {before:.1f} "
         f"before training, {after:.1f} after it, {halves:.1f} between two halves of the data.",
@@ -247,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         "versions": {name: version(name) for name in ("torch-mmd-losses", "torch", "torchmetrics", "scikit-learn")},
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print(f"{summary['result']}\nSamples, curves, metrics and a summary: {folder}")
+    print(f"{summary['result']}\nSamples, metrics and a summary: {folder}")
     return folder
 
 
