@@ -37,7 +37,7 @@ SCRIPTS = [
 def figures() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         modules = SimpleNamespace(**{name: importlib.import_module(_module(name)) for name in SCRIPTS})
-        modules.figure_script = importlib.import_module("training.figure_script")
+        modules.script = importlib.import_module("figures.script")
         gan = modules.wang2019_figs1_two_parameter_gan
         for name, coarse in {"PRECISE": 128, "NODES": 40, "GRID": (21, 15), "STARTS": (15, 8)}.items():
             patch.setattr(gan, name, coarse)
@@ -98,7 +98,7 @@ DEPARTURES = {
 def test_every_claim_comes_out_as_documented(figures, name):
     claims = getattr(figures, name).claims()
     assert len(claims) >= 6
-    assert figures.figure_script.unexpected(claims) == []
+    assert figures.script.unexpected(claims) == []
     assert [claim.what for claim in claims if not claim.holds] == DEPARTURES[name]
 
 
@@ -106,7 +106,7 @@ def test_every_claim_comes_out_as_documented(figures, name):
 def test_a_script_draws_a_small_picture_of_the_size_asked_for(figures, tmp_path, capsys, name):
     image = pytest.importorskip("matplotlib.image")
     script, path = getattr(figures, name), tmp_path / "new" / "picture.png"
-    figures.figure_script.main(script, ["--out", str(path), "--width", "8", "--height", "5", "--dpi", "80"])
+    figures.script.main(script, ["--out", str(path), "--width", "8", "--height", "5", "--dpi", "80"])
     pixels = image.imread(path)
     assert pixels.shape[:2] == (400, 640)
     assert pixels.std() > 0.1
@@ -121,7 +121,7 @@ def test_a_script_draws_a_small_picture_of_the_size_asked_for(figures, tmp_path,
 )
 def test_a_script_fails_if_a_claim_is_not_as_documented(figures, tmp_path, holds, departs, fails):
     pytest.importorskip("matplotlib")
-    claims = [figures.figure_script.Claim("what is claimed", "1", "2", holds, departs)]
+    claims = [figures.script.Claim("what is claimed", "1", "2", holds, departs)]
     script = SimpleNamespace(
         __doc__="A figure.",
         __file__="paper/figures/a.py",
@@ -132,9 +132,9 @@ def test_a_script_fails_if_a_claim_is_not_as_documented(figures, tmp_path, holds
     path = tmp_path / "picture.png"
     if fails:
         with pytest.raises(SystemExit, match="Not as documented: what is claimed"):
-            figures.figure_script.main(script, ["--out", str(path)])
+            figures.script.main(script, ["--out", str(path)])
     else:
-        figures.figure_script.main(script, ["--out", str(path)])
+        figures.script.main(script, ["--out", str(path)])
     assert path.exists()
 
 
@@ -142,7 +142,7 @@ def test_a_script_fails_if_a_claim_is_not_as_documented(figures, tmp_path, holds
 def test_wrong_sizes_are_explained(figures, capsys, size):
     pytest.importorskip("matplotlib")
     with pytest.raises(SystemExit, match="2"):
-        figures.figure_script.main(figures.wang2019_fig1_gradients, [f"--width={size}"])
+        figures.script.main(figures.wang2019_fig1_gradients, [f"--width={size}"])
     assert f"expected a number > 0, got {size}" in capsys.readouterr().err
 
 

@@ -29,7 +29,7 @@ from torch.func import grad, vmap
 
 sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
-from training.figure_script import Claim, main
+from figures.script import Claim, main
 
 from torch_mmd_losses import RBFKernel, gradient_constrained_mmd2, mmd2
 

@@ -39,11 +39,11 @@ from arbel2018.singular_values import singular_values
 from arbel2018.singular_values import stable_rank as stable_rank_of
 from arbel2018.train import BETAS, update
 from classifier import Classifier
+from figures.script import Claim, finish, integer, reader
 from lightning_fabric import Fabric
 from training.averaging import MovingAverage
 from training.batches import centred, positions
 from training.errors import RefusedError
-from training.figure_script import Claim, finish, integer, reader
 
 from torch_mmd_losses import PolynomialKernel, RBFKernel, ScaledMMDLoss, gradient_constrained_mmd2, mmd2
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
-from training.figure_script import Claim, main
+from figures.script import Claim, main
 
 from torch_mmd_losses import MMDLoss, RBFKernel
 

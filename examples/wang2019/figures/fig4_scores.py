@@ -23,11 +23,11 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
 import classifier
+from figures.script import Claim, finish, integer, reader
 from training import checkpoints
 from training.batches import centred
 from training.checkpoints import State
 from training.errors import RefusedError
-from training.figure_script import Claim, finish, integer, reader
 from wang2019.networks import make_discriminator
 from wang2019.presets import Wang2019
 

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import training  # noqa: F401  # names all missing packages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
