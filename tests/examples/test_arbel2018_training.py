@@ -18,7 +18,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import tyro
-from arbel2018 import singular_values, train
+from arbel2018 import train
+from arbel2018.figures import fig2b_singular_values
 from arbel2018.kid_schedule import feature_extractor
 from arbel2018.networks import make_critic
 from arbel2018.presets import METHODS, PRESETS, REDUCTION, Arbel2018, resolved
@@ -141,7 +142,7 @@ def test_the_scripts_take_a_method_and_the_options_of_its_preset(capsys: pytest.
 
 def test_the_singular_values_of_a_run_are_drawn(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "picture.png"
-    tyro.cli(singular_values.main, args=[str(finished), "--out", str(out)])
+    tyro.cli(fig2b_singular_values.main, args=[str(finished), "--out", str(out)])
     with Image.open(out) as picture:
         assert picture.width > 500
     assert str(out) in capsys.readouterr().out
@@ -151,7 +152,7 @@ def test_the_singular_values_of_a_run_are_drawn(finished: Path, tmp_path: Path, 
     ):
         (tmp_path / "singular_values.jsonl").write_text(content)
         with pytest.raises(SystemExit, match=message):
-            singular_values.main(tmp_path)
+            fig2b_singular_values.main(tmp_path)
 
 
 def test_samples_can_be_drawn_from_a_checkpoint(finished: Path):

@@ -146,12 +146,17 @@ def test_early_falls_count(fig6):
     assert not fig6.faster("b", "a", {"a": early, "b": late}).holds
 
 
-def test_the_rank_is_that_of_the_second_layer(fig6):
-    first, second = nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 2, 1, bias=False)
+@pytest.mark.parametrize(
+    ("values", "rank"), [((2.0, 1.0), 1 + 1 / 4), ((4.0, 2.0, 1.0, 0.5), 1 + 1 / 4 + 1 / 16 + 1 / 64), ((0.0, 0.0), 0)]
+)
+def test_the_rank_is_that_of_the_second_layer(fig6, values, rank):
+    size = len(values)
+    first, second = nn.Conv2d(1, size, 1, bias=False), nn.Conv2d(size, size, 1, bias=False)
     with torch.no_grad():
-        second.weight[:, :, 0, 0] = torch.tensor([[0.0, 2.0], [-1.0, 0.0]])
-    gan = Namespace(discriminator=nn.Sequential(first, second, nn.Linear(2, 1)))
-    assert fig6.stable_rank(gan) == 1.25
+        # Singular values do not depend on the order of the rows, nor on signs.
+        second.weight[:, :, 0, 0] = -torch.diag(torch.tensor(values)).flip(0)
+    gan = Namespace(discriminator=nn.Sequential(first, second, nn.Linear(size, 1)))
+    assert fig6.stable_rank(gan) == rank
 
 
 def test_a_collapse_is_a_rise_of_kid_or_a_loss_of_rank(fig6):

@@ -17,6 +17,7 @@ rank collapse would show in KID and in the stable rank of the critic's second la
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +37,6 @@ from arbel2018.losses import Loss, make_loss
 from arbel2018.networks import make_critic, make_generator
 from arbel2018.presets import Arbel2018
 from arbel2018.singular_values import singular_values
-from arbel2018.singular_values import stable_rank as stable_rank_of
 from arbel2018.train import BETAS, update
 from classifier import Classifier
 from figures.script import Claim, finish, integer, reader
@@ -215,9 +215,12 @@ def train(kind: Kind, images: Tensor, judge: Judge, options: argparse.Namespace)
 
 
 def stable_rank(gan: GAN) -> float:
-    """Return the stable rank of the critic's second layer: sum of squared singular values by the largest of them."""
+    """Return the stable rank of the critic's second layer: the sum of squared singular values by the largest square.
+
+    It is 0 if all singular values are 0.
+    """
     values = list(singular_values(gan.discriminator).values())[1]
-    return stable_rank_of(values)
+    return math.fsum((value / values[0]) ** 2 for value in values) if values[0] else 0.0
 
 
 def claims(runs: dict[str, Run], real: Tensor) -> list[Claim]:
