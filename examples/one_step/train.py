@@ -25,7 +25,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import Dataset
 from training.averaging import MovingAverage
-from training.clock import Clock
 from training.errors import RefusedError
 from training.images import load as load_images
 from training.launch import agreed, everywhere
@@ -34,6 +33,7 @@ from training.randomness import Randomness
 from training.run import SAMPLES, Run
 
 from one_step import encoders
+from one_step.clock import Clock
 from one_step.command import main as main
 from one_step.data import classes_of, features_of, split
 from one_step.objectives import Objective, Rows, check_floors, joined, one_hot, total

@@ -15,10 +15,10 @@ if __name__ == "__main__":  # so that this file can also be started itself
 
 import torch
 from lightning_fabric import Fabric
+from one_step.clock import Clock
 from torch import Tensor, nn
 from training.averaging import MovingAverage
 from training.batches import batches, centred
-from training.clock import Clock
 from training.images import load
 from training.launch import everywhere, launch
 from training.randomness import Randomness

@@ -18,7 +18,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from one_step import encoders, train
+from one_step import clock, encoders, train
 from one_step.data import split
 from one_step.networks import make_generator
 from one_step.objectives import Rows, k_means
@@ -29,7 +29,6 @@ from processes import in_a_fork, start
 from torch import Tensor, nn
 from torch.testing import assert_close
 from trained import assert_equal, contents, last_state, refusal
-from training import clock
 from training.averaging import MovingAverage
 from training.batches import centred
 from training.errors import RefusedError

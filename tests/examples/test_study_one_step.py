@@ -14,6 +14,7 @@ import study_one_step as study
 import torch
 from classifier import Classifier, save
 from filelock import FileLock
+from one_step import clock
 from one_step import presets as of_one_step
 from PIL import Image
 from studies import one_step as plan
@@ -21,7 +22,6 @@ from studies import one_step_pictures, one_step_tables, reference_cost
 from studies.logs import Raw, portable
 from studies.logs import read as read_log
 from studies.one_step import Trial
-from training import clock
 from training.errors import RefusedError
 from training.files import read_lines
 from training.settings import read

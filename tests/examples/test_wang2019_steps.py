@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from one_step import clock
 from one_step import networks as one_step
 from torch import Tensor, nn
 from torch.testing import assert_close
 from trained import last_state, log, train
-from training import clock
 from training.averaging import MovingAverage
 from training.batches import centred, positions
 from training.images import fake
