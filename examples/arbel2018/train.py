@@ -21,8 +21,7 @@ from torch.utils.data import Dataset
 from training.averaging import MovingAverage
 from training.batches import batches
 from training.errors import RefusedError, StoppedError
-from training.launch import launch
-from training.processes import averaged
+from training.processes import averaged, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
 from training.settings import read

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     """Train a preset with the options of a command line, and return the folder of the run."""
     settings = resolved(read(PRESETS, __doc__, arguments))
     # Imported here, since these modules take seconds to import: --help and refused options are answered at once.
-    from training.launch import launch
+    from training.processes import launch
 
     from one_step.train import train
 

@@ -27,8 +27,7 @@ from torch.utils.data import Dataset
 from training.averaging import MovingAverage
 from training.errors import RefusedError
 from training.images import load as load_images
-from training.launch import agreed, everywhere
-from training.processes import averaged
+from training.processes import agreed, averaged, everywhere
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
 

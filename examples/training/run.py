@@ -25,7 +25,7 @@ from training.batches import to_pixels
 from training.checkpoints import State
 from training.errors import InterruptedBySignalError, RefusedError, StoppedError
 from training.files import PARTIAL, Line, append_line, read_lines, replacing, write_lines, write_text
-from training.launch import agreed, everywhere
+from training.processes import agreed, everywhere
 from training.settings import Settings, changes, saved
 
 LOCK = "training.lock"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from training.averaging import MovingAverage
 from training.batches import batches, centred
 from training.images import load
-from training.launch import everywhere, launch
+from training.processes import everywhere, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
 from training.settings import read
