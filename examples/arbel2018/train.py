@@ -18,12 +18,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from training.averaging import MovingAverage
 from training.batches import batches
 from training.errors import RefusedError, StoppedError
 from training.processes import averaged, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
+from training.sampling import MovingAverage
 from training.settings import read
 
 from arbel2018 import data

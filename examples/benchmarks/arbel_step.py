@@ -18,7 +18,7 @@ from arbel2018.presets import PRESETS as PRESETS
 from arbel2018.presets import Arbel2018 as Arbel2018
 from arbel2018.presets import resolved
 from arbel2018.train import BETAS, update
-from training.averaging import MovingAverage
+from training.sampling import MovingAverage
 
 
 class ArbelStep:

@@ -17,8 +17,8 @@ from torch.nn.utils import parametrizations
 
 sys.path.append(str(Path(__file__).parents[1]))  # for wang2019, also if a benchmark is run as a script
 
-from training.averaging import MovingAverage
 from training.batches import centred, positions
+from training.sampling import MovingAverage
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator
 from wang2019.presets import PRESETS as PRESETS

@@ -24,12 +24,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import Dataset
-from training.averaging import MovingAverage
 from training.errors import RefusedError
 from training.images import load as load_images
 from training.processes import agreed, averaged, everywhere
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
+from training.sampling import MovingAverage
 
 from one_step import encoders
 from one_step.clock import Clock

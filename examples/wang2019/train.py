@@ -17,12 +17,12 @@ import torch
 from lightning_fabric import Fabric
 from one_step.clock import Clock
 from torch import Tensor, nn
-from training.averaging import MovingAverage
 from training.batches import batches, centred
 from training.images import load
 from training.processes import everywhere, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run
+from training.sampling import MovingAverage
 from training.settings import read
 
 from torch_mmd_losses import MMDLoss, ScaledMMDLoss, UsageWarning, gradient_penalty, spectral_norms

@@ -29,12 +29,11 @@ from processes import in_a_fork, start
 from torch import Tensor, nn
 from torch.testing import assert_close
 from trained import assert_equal, contents, last_state, refusal
-from training.averaging import MovingAverage
 from training.batches import centred
 from training.errors import RefusedError
 from training.files import read_lines
 from training.images import fake
-from training.sampling import averaged
+from training.sampling import MovingAverage, averaged
 
 from torch_mmd_losses import MMDReference, RBFKernel, UsageWarning, drift_loss, median_distance
 

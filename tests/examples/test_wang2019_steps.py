@@ -14,10 +14,9 @@ from one_step import networks as one_step
 from torch import Tensor, nn
 from torch.testing import assert_close
 from trained import last_state, log, train
-from training.averaging import MovingAverage
 from training.batches import centred, positions
 from training.images import fake
-from training.sampling import averaged
+from training.sampling import MovingAverage, averaged
 from wang2019 import train as loop
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator

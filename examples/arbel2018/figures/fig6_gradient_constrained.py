@@ -41,9 +41,9 @@ from arbel2018.train import BETAS, update
 from classifier import Classifier
 from figures.script import Claim, finish, integer, reader
 from lightning_fabric import Fabric
-from training.averaging import MovingAverage
 from training.batches import centred, positions
 from training.errors import RefusedError
+from training.sampling import MovingAverage
 
 from torch_mmd_losses import PolynomialKernel, RBFKernel, ScaledMMDLoss, gradient_constrained_mmd2, mmd2
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fake_cuda import fake_cuda
 from torch import nn
-from training.averaging import MovingAverage
+from training.sampling import MovingAverage
 
 
 @pytest.mark.paper
