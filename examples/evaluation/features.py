@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from classifier import restore
 from torch import Tensor, nn
-from training import need
+from training import find_modules_here, need
 from training.batches import centred, to_pixels
-from training.modules import find_modules_here
 
 from evaluation.provenance import digest_of_file, digest_of_network
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from training import find_modules_here
 from training.errors import RefusedError
-from training.modules import find_modules_here
 
 from one_step.networks import RandomFeatures
 

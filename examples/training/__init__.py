@@ -31,6 +31,12 @@ def need(*modules: str, also: Sequence[str] = ()) -> None:
         sys.exit(2)
 
 
+def find_modules_here() -> None:
+    """Let imports find modules of users in the current folder, as with `python -m`, after all others."""
+    if "" not in sys.path:
+        sys.path.append("")
+
+
 # Only some scripts need those of `also`, but whoever has to install packages should see the whole list.
 OF_SOME = ("matplotlib", "ray", "sklearn", "torchmetrics", "torchvision")
 need("filelock", "lightning_fabric", "PIL", "tqdm", "tyro", also=OF_SOME)
