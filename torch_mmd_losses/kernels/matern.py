@@ -119,7 +119,7 @@ class MaternKernel(Kernel):
         tensor([[0.6037]])
 
     References:
-        Rasmussen and Williams (2006), Eq. 4.17.
+        Rasmussen and Williams (2006), Eq. 4.16 and 4.17.
     """
 
     _hyperparameters = ("nu", "length")
