@@ -52,9 +52,9 @@ for name, (kernel, stride, padding) in shapes.items():
         print(f"{label!r}: norm {exact:.3f}, of the reshaped weight {reshaped:.3f}")
 
 # %%
-# Divided by the reshaped norm, a layer still stretches images by up to the square root of the number of weights in a
-# kernel. Over eight layers such factors multiply. Divided by the norm of the convolution, a layer does not stretch
-# images.
+# Divided by the reshaped norm, a layer still stretches images by up to the square root of the number of output pixels that
+# an input pixel reaches: 3, 2 and 5 here. Over eight layers such factors multiply. Divided by the norm of the convolution,
+# a layer does not stretch images.
 
 labels, by_reshaped, by_ours = zip(*rows, strict=True)
 position = torch.arange(len(labels))

@@ -41,8 +41,8 @@ def mmd2(
     `"biased"`       all, also :math:`i = j`     all :math:`m n`         never negative for a positive kernel
     ===============  ==========================  ======================  =========================================
 
-    The first two estimators are unbiased, so for nearly equal distributions they are negative about as often as
-    positive. The value is never clamped, because negative values have the right gradient, too. Rounding can make the
+    The first two estimators are unbiased, so for nearly equal distributions half of their values, or somewhat more, are
+    negative. The value is never clamped, because negative values have the right gradient, too. Rounding can make the
     biased estimate negative by a few units in the last place of the mean kernel values.
 
     Where scores nearly coincide, the slope of kernels with a root at zero, such as :class:`LaplaceKernel` and
