@@ -19,8 +19,8 @@ class DeregularisedReference(KeptForm):
         .. math::
 
             \mathrm{DrMMD} = \frac{1 + \lambda}{\lambda} \Bigl(\mathrm{MMD}^2
-                - \delta^T \bigl(K + \lambda W^{-1}\bigr)^{-1} \delta\Bigr), \qquad
-            \delta_i = E\,k(r_i, g) - \sum_j w_j k(r_i, r_j)
+                - v^T \bigl(K + \lambda W^{-1}\bigr)^{-1} v\Bigr), \qquad
+            v_i = E\,k(r_i, g) - \sum_j w_j k(r_i, r_j)
 
         with the biased MMD^2, the kernel matrix :math:`K` of the rows, and their weights, which add up to one, on the
         diagonal of :math:`W`. The number is between MMD^2, for large :math:`\lambda`, and the chi-squared divergence
@@ -68,11 +68,11 @@ class DeregularisedReference(KeptForm):
         .. math::
 
             \frac{2 (1 + \lambda)}{\lambda} \Bigl(\sum_i w_i k(r_i, t) - E\,k(g, t)
-                + k(t, R) \bigl(K + \lambda W^{-1}\bigr)^{-1} \delta\Bigr)
+                + k(t, R) \bigl(K + \lambda W^{-1}\bigr)^{-1} v\Bigr)
 
-        Its gradient at the fake samples is the velocity of the flow that minimises the divergence:
-        :math:`-n` times the gradient of :meth:`drmmd2`. For large :math:`\lambda` the function is twice
-        :meth:`witness`.
+        with the rows :math:`R` and :math:`v` as in :meth:`drmmd2`. Its gradient at the fake samples is the velocity of
+        the flow that minimises the divergence: :math:`-n` times the gradient of :meth:`drmmd2`. For large
+        :math:`\lambda` the function is twice :meth:`witness`.
 
         Args:
             points: scores `(p, d)`, see :meth:`mmd2`.
