@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 from torch_mmd_losses import EnergyKernel, MMDReference, RationalQuadraticMix, RBFKernel, UsageWarning
-from torch_mmd_losses.references import nystrom
+from torch_mmd_losses.references import self_terms
 
 FEW = pytest.mark.filterwarnings("ignore:MMDReference. expected landmarks that represent")
 POSITIVE = {name: case for name, case in CASES.items() if case.positive}
@@ -49,7 +49,7 @@ def test_the_form_with_alpha_is_that_with_feature_maps(case):
     real, landmarks, points = scores(30, 3, 1), scores(6, 3, 2), scores(5, 3, 3)
     reference = nystrom_reference(real, case.make(), landmarks)
     gram = case.make()(landmarks, landmarks)
-    jitter = nystrom.JITTER * gram.diagonal().mean()
+    jitter = self_terms.JITTER * gram.diagonal().mean()
     eigenvalues, vectors = torch.linalg.eigh(gram + jitter * torch.eye(6, dtype=torch.float64))
     root = vectors @ (vectors / eigenvalues.sqrt()).T
     of_points, of_real = case.make()(points, landmarks) @ root, case.make()(real, landmarks) @ root

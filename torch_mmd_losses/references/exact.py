@@ -14,7 +14,7 @@ from torch_mmd_losses.references import deregularised
 from torch_mmd_losses.references.batches import Rows, ones_like_rows
 from torch_mmd_losses.references.form import Form
 from torch_mmd_losses.references.kernel_values import sum_between_different, weighted_sums, weighted_values
-from torch_mmd_losses.references.nystrom import Landmarks
+from torch_mmd_losses.references.self_terms import estimated_sum
 
 FACTORISED = 2**14
 """Largest number of rows whose kernel matrix is factorised: 2 GB in float64."""
@@ -78,19 +78,17 @@ class AllRows(Form):
         generator = torch.Generator().manual_seed(self.seed)
         order = torch.randperm(len(rows), generator=generator).to(rows.device)
         # The landmarks and the rows that estimate the remainder have to be independent for an estimate without bias.
-        landmarks, chosen = order[: min(self.self_rows, LANDMARKS)], self.seed + 1
+        landmarks, chosen = rows[order[: min(self.self_rows, LANDMARKS)]], self.seed + 1
         try:
-            form = Landmarks(self.kernel, rows[landmarks], rows, self_rows=self.self_rows, seed=chosen)
+            others = estimated_sum(self.kernel, landmarks, Rows(rows, weights), self.self_rows, chosen)
         except ValueError:  # the kernel is not positive definite
-            return self._sum_of_pairs_of(order[: self.self_rows])
-        form.include(Rows(rows, weights))
-        form.prepare()
-        return form.sum_within()
+            others = self._sum_of_pairs_of(order[: self.self_rows])
+        return self.diagonal + others
 
     def _sum_of_pairs_of(self, chosen: Tensor) -> Tensor:
         count, some = len(self.rows), len(chosen)
         found = sum_between_different(self.kernel, self.rows[chosen], self._all_weights()[chosen])
-        return self.diagonal + found * (count * (count - 1) / (some * (some - 1)))
+        return found * (count * (count - 1) / (some * (some - 1)))
 
     def error_bound(self, fake: Tensor) -> Tensor:
         """Return zero."""

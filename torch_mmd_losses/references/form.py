@@ -151,6 +151,7 @@ class Form(LoadedAsAWhole, ABC):
                 "self_term: expected a call outside of function transforms such as torch.func.grad before the first "
                 "one inside, got none; read reference.self_term once"
             )
+        self.ready()
         if bool(self.within.isnan()):
             with full_precision(self.within.device):
                 self.within.copy_(self.sum_within())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,20 +15,9 @@ from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.references import deregularised
 from torch_mmd_losses.references.batches import Rows
 from torch_mmd_losses.references.form import Form
-from torch_mmd_losses.references.kernel_values import (
-    chunks,
-    gram,
-    sum_between_different,
-    weighted_by_rows,
-    weighted_values,
-)
+from torch_mmd_losses.references.kernel_values import gram, weighted_by_rows, weighted_values
+from torch_mmd_losses.references.self_terms import AT_ONCE, factored, sum_left_out, weighted_grams
 from torch_mmd_losses.references.subsample import Chosen
-
-JITTER = 1e-6
-"""Number added to the diagonal of the Gram matrix of the landmarks, relative to its mean: that of RDM."""
-
-AT_ONCE = 2**22
-"""Entries of a Gram matrix of landmarks and rows: 32 MB in float64."""
 
 SELF_ROWS = 20_000
 """Default number of rows that are kept to estimate the self term."""
@@ -75,21 +65,7 @@ class Landmarks(Form):
         self.register_buffer("chosen_keys", none.keys)
         self.register_buffer("alpha", torch.zeros_like(self.mu), persistent=False)
         self.register_buffer("beta", torch.zeros_like(self.moments), persistent=False)
-        self.register_buffer("factor", self._factored(), persistent=False)  # fails before any row is read
-
-    def _factored(self) -> Tensor:
-        """Return the Cholesky factor of the Gram matrix of the landmarks."""
-        wide = self._wide(self.landmarks)
-        matrix = gram(self.kernel, wide, wide)
-        diagonal = matrix.diagonal()
-        diagonal += JITTER * diagonal.mean().abs()
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if bool(failed):
-            raise ValueError(
-                "kernel: expected a positive definite kernel for kind='nystrom', got one whose Gram matrix of "
-                f"landmarks has no Cholesky factor, {self.kernel}; kind='exact' takes any kernel"
-            )
-        return factor
+        self.register_buffer("factor", factored(kernel, wide), persistent=False)  # fails before any row is read
 
     def _wide(self, rows: Tensor) -> Tensor:
         device = self.landmarks.device
@@ -98,8 +74,7 @@ class Landmarks(Form):
     def add(self, rows: Rows) -> None:
         """Add the rows to the sums."""
         landmarks = self._wide(self.landmarks)
-        for part, own in chunks(rows.scores, rows.weights, landmarks, size=max(1, AT_ONCE // len(landmarks))):
-            values = gram(self.kernel, landmarks, part) * own
+        for part, values in weighted_grams(self.kernel, landmarks, rows.scores, rows.weights):
             self.mu += values.sum(1)
             self.moments += values @ part
         generator = torch.Generator().manual_seed(self.seed + int(self.count))
@@ -113,7 +88,8 @@ class Landmarks(Form):
 
     def prepare(self) -> None:
         """Solve for the weights of the landmarks."""
-        self.factor = self._factored()
+        if not len(self.factor):
+            self.factor = factored(self.kernel, self._wide(self.landmarks))
         self.alpha = torch.cholesky_solve(self.mu.unsqueeze(1), self.factor).squeeze(1)
         self.beta = torch.cholesky_solve(self.moments, self.factor)
 
@@ -129,21 +105,10 @@ class Landmarks(Form):
         return found[:, 0], found[:, 1:]
 
     def sum_within(self) -> Tensor:
-        r"""Return the sum over all pairs, estimated without bias unless few rows were added.
-
-        The part :math:`\mu^T K_\delta^{-1} \mu` is exact. The rest is the same sum, over the pairs of the chosen rows,
-        for the kernel :math:`k(a, b) - k(a, Z) K_\delta^{-1} k(Z, b)`, which is small.
-        """
-        count, some = int(self.count), len(self.chosen)
-        features, squares = torch.zeros_like(self.mu), torch.zeros_like(self.weight)
-        wide = self._wide(self.landmarks)
-        for part, own in chunks(self.chosen, self.chosen_weights, wide, size=max(1, AT_ONCE // len(wide))):
-            solved = torch.linalg.solve_triangular(self.factor, gram(self.kernel, wide, part), upper=False) * own
-            features += solved.sum(1)
-            squares += solved.square().sum()
-        between = sum_between_different(self.kernel, self.chosen, self.chosen_weights) - features @ features + squares
-        scale = 1.0 if some == count else count * (count - 1) / (some * (some - 1))
-        return self._sum_of_projections() + self.diagonal + scale * between - (count / some) * squares
+        """Return the sum over all pairs, estimated without bias unless few rows were added."""
+        chosen = Chosen(self.chosen, self.chosen_weights, self.chosen_keys)
+        rest = sum_left_out(self.kernel, self._wide(self.landmarks), self.factor, chosen, int(self.count))
+        return self._sum_of_projections() + self.diagonal + rest
 
     def _sum_of_projections(self) -> Tensor:
         return self.mu @ self.alpha
@@ -192,3 +157,7 @@ class Landmarks(Form):
     def share(self, rank: int, world: int) -> Landmarks:
         """Return a copy: each process keeps all landmarks."""
         return copy.deepcopy(self, self._left_out())
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:  # noqa: ANN401
+        super()._load_from_state_dict(*arguments)
+        self.factor = self.factor.new_empty(0, 0)  # that of other landmarks
