@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 from torch_mmd_losses import (
     EnergyKernel,
     InverseMultiquadricKernel,
+    Kernel,
     LaplaceKernel,
     LinearKernel,
     MaternKernel,
@@ -142,17 +144,68 @@ def test_wrong_arguments_are_refused():
             make()
 
 
-def test_modules_move_and_round_the_parameters():
+def test_modules_move_and_convert_the_parameters():
     kernel, real, fake = RBFKernel(3.0, trainable=True), scores(6, 2, 1), scores(5, 2, 2)
     expected = mmd2(real, fake, RBFKernel(3.0))
     assert_close(mmd2(real, fake, kernel), expected, rtol=1e-5, atol=1e-7)  # the logarithm is a float32 number
-    half = copy.deepcopy(kernel).half()
-    assert half.sigma.dtype == torch.float32
-    assert_close(mmd2(real, fake, half), expected, rtol=1e-2, atol=1e-4)
     assert repr(copy.deepcopy(kernel).to("meta")) == "RBFKernel(sigma=..., trainable=True)"
     assert copy.deepcopy(kernel).double().sigma.dtype == torch.float64
     with torch.device("meta"):
         assert RBFKernel(trainable=True).log_sigma.is_meta
+
+
+class Mapped(Kernel):
+    """A kernel of the outputs of a network."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(2, 3)
+        self.register_buffer("scale", torch.tensor(0.3))
+
+    def forward(self, a, b):
+        return RBFKernel()(self.network(a * self.scale), self.network(b * self.scale))
+
+
+HALVED = {name: partial(kind, **numbers, trainable=True) for name, (kind, numbers) in KERNELS.items()} | {
+    "sum": lambda: RBFKernel(2.0, trainable=True) + 0.3 * LaplaceKernel(2.0, trainable=True),
+    "network": Mapped,
+}
+
+
+@pytest.mark.parametrize("make", HALVED.values(), ids=HALVED)
+@pytest.mark.parametrize("convert", [lambda x: x.half(), lambda x: x.to("cpu", torch.bfloat16), lambda x: x.bfloat16()])
+def test_kernels_stay_precise_in_modules_of_half_precision(make, convert):
+    torch.manual_seed(0)
+    kernel, real, fake = make(), scores(6, 2, 1).bfloat16(), scores(5, 2, 2).bfloat16()
+    model = nn.ModuleDict({"network": nn.Linear(2, 2), "loss": MMDLoss(copy.deepcopy(kernel))})
+    converted = convert(model)
+    assert converted["network"].weight.element_size() == 2
+
+    def step(loss):
+        value = loss.generator(real=real, fake=fake)
+        return value, torch.autograd.grad(value, list(loss.parameters()))
+
+    assert_close(step(converted["loss"]), step(MMDLoss(kernel)), rtol=0, atol=0)
+
+
+def test_a_network_that_is_given_in_half_precision_stays_so():
+    kernel = Mapped()
+    kernel.network.half()
+    assert kernel.cpu().network.weight.dtype == torch.float16
+    assert kernel.scale.dtype == torch.float32
+    assert kernel.double().network.weight.dtype == torch.float64
+
+
+def test_kernels_that_are_made_in_half_precision_train_in_float32():
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        kernel = RBFKernel(3.0, trainable=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert kernel.log_sigma.dtype == torch.float32
+    with torch.no_grad():
+        kernel.log_sigma.sub_(1e-3)  # less than half of the spacing of numbers near 1.1 in bfloat16
+    assert_close(kernel.sigma.item(), 3.0 * torch.tensor(-1e-3).exp().item())
 
 
 def test_a_frozen_kernel_is_like_any_other():

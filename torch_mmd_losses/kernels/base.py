@@ -66,8 +66,12 @@ class Kernel(Hyperparameters):
     :class:`torch.nn.Parameter`, and `kernel.sigma` is the tensor `kernel.log_sigma.exp()`. Assignments such as
     `kernel.sigma = 2.0` write into the parameter, which an optimiser keeps. Numbers from 1e-9 to 1e9 are accepted. To
     train only the bandwidths of a mixture, call `kernel.log_weights.requires_grad_(False)`. As in other modules, the
-    parameters have the default dtype, move with `.to()`, are rounded by `.half()`, and are stored in `state_dict`. The
-    states of fixed and of trained kernels are not exchangeable.
+    parameters have the default dtype, move with `.to()`, and are stored in `state_dict`. The states of fixed and of
+    trained kernels are not exchangeable.
+
+    The parameters and buffers of a kernel stay in float32 or float64 in `.half()`, `.to(torch.bfloat16)` and the like,
+    also those of a network in a kernel of yours, because kernels compute in float32 or float64. In half precision,
+    small steps of an optimiser would be lost, and the gradients of parameters would lose most of their digits.
 
     A kernel that you write yourself is trained through all tensors that require gradients in `from_sq_dist` or
     `forward`: parameters of the module, other leaves, or tensors computed before the call. In large batches its memory

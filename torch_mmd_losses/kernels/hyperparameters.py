@@ -61,8 +61,9 @@ class Hyperparameters(LoadedAsAWhole):
             value = self._within_trainable_range(name, self.__dict__.pop(name))
             logarithms = torch.tensor(numbers, dtype=torch.float64, device="cpu").log()
             initial = logarithms if isinstance(value, tuple) else logarithms[0]
-            # On the default device and in the default dtype, as the parameters of other modules.
-            self.register_parameter(_log(name), nn.Parameter(torch.empty(initial.shape).copy_(initial)))
+            # On the default device and in the default dtype, as the parameters of other modules, except half precision.
+            dtype = _at_least_float32(torch.get_default_dtype())
+            self.register_parameter(_log(name), nn.Parameter(torch.empty(initial.shape, dtype=dtype).copy_(initial)))
         self._trained = names or self._hyperparameters
 
     def _logarithms(self) -> list[Tensor]:
@@ -105,6 +106,15 @@ class Hyperparameters(LoadedAsAWhole):
         if new.shape != parameter.shape:
             raise ValueError(f"{name}: expected {len(parameter)} numbers, as before, got {len(new)}")
         parameter.copy_(new)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Hyperparameters:
+        # Also the tensors of a network in a kernel, which takes scores in float32. A parameter in half precision would
+        # lose small steps, and its gradient, a difference of sums over pairs, most of its digits.
+        def precise(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return tensor.to(found.device) if _is_less_precise(found, tensor) else found
+
+        return super()._apply(precise, recurse)  # type: ignore[no-untyped-call]
 
     def get_extra_state(self) -> Tensor:
         """Return a checksum of the hyper-parameters' names, then their numbers, in float64, for `state_dict`."""
@@ -199,7 +209,7 @@ class _Trained:
         if self.name not in kernel._trained:
             raise AttributeError(self.name)
         logarithm = getattr(kernel, _log(self.name))
-        return logarithm.to(torch.promote_types(logarithm.dtype, torch.float32)).exp()
+        return logarithm.to(_at_least_float32(logarithm.dtype)).exp()
 
 
 def number(name: str, value: object) -> float:
@@ -225,6 +235,16 @@ def _hinted(check: Callable[[str, object], _Value], name: str, value: object) ->
             "that has the option trainable, pass numbers and trainable=True; for other kernels, write a subclass of "
             "Kernel with parameters"
         ) from None
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _is_less_precise(found: Tensor, tensor: Tensor) -> bool:
+    """Return whether a tensor in float32 or float64 was converted to half precision."""
+    precise = (torch.float32, torch.float64)
+    return tensor.dtype in precise and found.is_floating_point() and found.dtype not in precise
 
 
 def _log(name: str) -> str:
