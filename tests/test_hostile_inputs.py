@@ -534,6 +534,7 @@ REFUSED = {
         (lambda: drift(X, Y, kernel=LinearKernel(), normalise="none"), TypeError, "kernel: expected a kernel of the distance such as ..., got LinearKernel, which is not one"),
         (lambda: drift(X, Y, kernel=K + PolynomialKernel()), TypeError, "kernel: expected a kernel of the distance such as ..., got PolynomialKernel, which is not one"),
         (lambda: drift(X, Y, kernel=EnergyKernel(), normalise="rows"), TypeError, "kernel: expected a kernel with values > 0 for normalise='rows', got EnergyKernel"),
+        (lambda: torch.autograd.functional.jacobian(lambda x: drift(x, Y, kernel=K), X, vectorize=True), RuntimeError, "vectorize, is_grads_batched: expected one gradient at a time in the backward pass of a function of torch_mmd_losses, got a batch of them; use torch.func.jacrev ..."),
         (lambda: drift(X, Y, kernel=LaplaceKernel(1.0, floor=0.1), normalise="sharp"), TypeError, "kernel: expected an RBFKernel, ... for normalise='sharp', got LaplaceKernel(scale=1.0, floor=0.1), whose sharp kernel is unknown"),
         (lambda: drift(X, Y, kernel=OwnRadial(), normalise="sharp"), TypeError, "kernel: expected an RBFKernel, ... for normalise='sharp', got OwnRadial, whose sharp kernel is unknown"),
         (lambda: drift(X, Y, kernel=K * LaplaceKernel(), normalise="sharp"), TypeError, "kernel: expected an RBFKernel, ... for normalise='sharp', got a product of kernels, whose sharp kernel is unknown"),

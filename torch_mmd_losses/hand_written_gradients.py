@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import get_dynamic_layer_stack_depth, peek_interpreter_stack
+from torch._C._functorch import (
+    get_dynamic_layer_stack_depth,
+    is_functorch_wrapped_tensor,
+    is_legacy_batchedtensor,
+    peek_interpreter_stack,
+)
 from torch.autograd import forward_ad
 
 from torch_mmd_losses.precision import full_precision
@@ -68,6 +74,44 @@ def in_function_transform() -> bool:
     return not torch.compiler.is_compiling() and peek_interpreter_stack() is not None
 
 
+class GradientByHand(torch.autograd.Function):
+    """Base class of functions whose gradient is written by hand, for one incoming gradient.
+
+    PyTorch may also pass a batch of gradients as one tensor. Backward passes of plain operations return the right
+    batch of results. Others are refused, because a batch does not show whether it requires gradients.
+    """
+
+    takes_batches = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.backward = staticmethod(_checked(cls.backward, cls.takes_batches))  # type: ignore[method-assign]
+
+
+def _checked(backward: Function, takes_batches: bool) -> Function:
+    @wraps(backward)
+    def checked(ctx: Any, *outer: Tensor | None) -> Any:  # noqa: ANN401
+        is_batch = any(map(_is_batch, outer))
+        cause = None
+        if takes_batches or not is_batch:
+            try:
+                return backward(ctx, *outer)
+            except RuntimeError as error:
+                if not is_batch:
+                    raise
+                cause = error
+        raise RuntimeError(
+            "vectorize, is_grads_batched: expected one gradient at a time in the backward pass of a function of "
+            "torch_mmd_losses, got a batch of them; use torch.func.jacrev or torch.func.hessian, or vectorize=False"
+        ) from cause
+
+    return checked  # type: ignore[return-value]
+
+
+def _is_batch(outer: Tensor | None) -> bool:
+    return outer is not None and (is_legacy_batchedtensor(outer) or is_functorch_wrapped_tensor(outer))
+
+
 def differentiable_gradients(
     function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], outer: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
@@ -112,7 +156,9 @@ def batched_values(
     return _BatchedValues.apply(real, fake, compute, differentiable)  # type: ignore[no-untyped-call]
 
 
-class _BatchedValues(torch.autograd.Function):
+class _BatchedValues(GradientByHand):
+    takes_batches = True
+
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401

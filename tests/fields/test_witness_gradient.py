@@ -70,3 +70,21 @@ def test_derivatives_beyond_those_that_are_written_by_hand_are_refused_by_name()
     assert_close(first, torch.func.grad(total)(points.detach()))
     with pytest.raises(NotImplementedError, match="expected at most two derivatives with respect to the samples"):
         torch.autograd.grad(first.sum(), points)
+
+
+def test_points_that_are_equal_to_constant_samples_have_their_own_derivatives():
+    # The pairs of equal index count: at distance zero, the derivative of the gradient of the kernel is not zero.
+    points, real, fake, kernel = scores(4, 2).requires_grad_(), scores(5, 2, 1), scores(4, 2), RBFKernel()
+
+    def expected(points):
+        rows = [
+            torch.func.grad(lambda t: kernel(t.unsqueeze(0), real).mean() - kernel(t.unsqueeze(0), fake).mean())(point)
+            for point in points
+        ]
+        return torch.stack(rows)
+
+    def field(points):
+        return witness_gradient(points, real=real, fake=fake, kernel=kernel)
+
+    assert_close(field(points), expected(points.detach()))
+    assert_close(torch.autograd.functional.jacobian(field, points), torch.func.jacrev(expected)(points.detach()))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.hand_written_gradients import GradientByHand
 from torch_mmd_losses.kernels import trained_tensors
 from torch_mmd_losses.kernels.summands import Summand, is_trained, sum_of_gram_matrices
 from torch_mmd_losses.pairs.tiles import Block, tiles
@@ -100,7 +101,7 @@ def sums(tiled: GramTiles) -> tuple[Tensor, Tensor, Tensor]:
     return rows, rows if block.symmetric else columns, squares
 
 
-class _Sums(torch.autograd.Function):
+class _Sums(GradientByHand):
     @staticmethod
     def forward(ctx: Any, tiled: GramTiles, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
         ctx.tiled = tiled
@@ -128,7 +129,7 @@ class _Sums(torch.autograd.Function):
         return None, *_Gradients.apply(ctx.tiled, wanted, *ctx.saved_tensors, *outer)  # type: ignore[no-untyped-call]
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(GradientByHand):
     """The gradients of `<outer, sums>` with respect to scores and tensors, differentiable once more."""
 
     @staticmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_mmd_losses.fields import column_distances
 from torch_mmd_losses.fields.log_kernels import LogKernel, TileLog
 from torch_mmd_losses.fields.visits import Visits
-from torch_mmd_losses.hand_written_gradients import differentiable_gradients, reverse_mode_only
+from torch_mmd_losses.hand_written_gradients import GradientByHand, differentiable_gradients, reverse_mode_only
 from torch_mmd_losses.pairs.pair_functions import Indices, PairFunction, Tile, ValuesOfPairs
 from torch_mmd_losses.pairs.product_tiles import NARROW_UP_TO, add_gradients, values_of_tile, visit_distances
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted
@@ -133,7 +133,9 @@ def _whole_field(points: Tensor, samples: Tensor, weights: Tensor, function: Pai
     return Field(mass, pull)
 
 
-class _Field(torch.autograd.Function):
+class _Field(GradientByHand):
+    takes_batches = True
+
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401

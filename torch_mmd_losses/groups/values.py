@@ -75,8 +75,10 @@ def _one_by_one(kernel: Kernel, tensors: Tensors, estimator: Estimator, tile_siz
     return torch.stack(found).to(zeros(tensors).dtype)
 
 
-class _Values(torch.autograd.Function):
+class _Values(hand_written_gradients.GradientByHand):
     """The values, with gradients that are computed in the forward pass."""
+
+    takes_batches = True
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *given: Tensor | None) -> Tensor:  # noqa: ANN401
@@ -100,7 +102,7 @@ class _Values(torch.autograd.Function):
         return None, *(None if gradient is None else _times(outer, gradient) for gradient in gradients)
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(hand_written_gradients.GradientByHand):
     """The gradients as functions of the tensors, differentiable once more."""
 
     @staticmethod

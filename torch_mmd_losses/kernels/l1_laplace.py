@@ -76,7 +76,7 @@ def _nan_if_infinite(scores: Tensor) -> Tensor:
     return (scores.detach() * 0).sum(-1)
 
 
-class _Distances(torch.autograd.Function):
+class _Distances(hand_written_gradients.GradientByHand):
     """The distances. `torch.cdist` has no second derivative with p=1; autograd would keep a matrix for each column."""
 
     @staticmethod
@@ -91,7 +91,7 @@ class _Distances(torch.autograd.Function):
         return _Pulls.apply(outer, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
 
 
-class _Pulls(torch.autograd.Function):
+class _Pulls(hand_written_gradients.GradientByHand):
     """The sums of `outer[..., i, j] * sign(a_i - b_j)` over `j`, and over `i` with the opposite sign."""
 
     @staticmethod
@@ -109,7 +109,7 @@ class _Pulls(torch.autograd.Function):
         return _Slopes.apply(along_a, along_b, a, b), None, None  # type: ignore[no-untyped-call]
 
 
-class _Slopes(torch.autograd.Function):
+class _Slopes(hand_written_gradients.GradientByHand):
     """The sums `(..., m, n)` of `sign(a_i - b_j) * (p_i - q_j)` over the coordinates: the transpose of the pulls."""
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.hand_written_gradients import differentiable_gradients
+from torch_mmd_losses.hand_written_gradients import GradientByHand, differentiable_gradients
 from torch_mmd_losses.pairs import by_autograd, dense, tiled
 from torch_mmd_losses.pairs.plan import Plan
 from torch_mmd_losses.precision import full_precision
@@ -19,7 +19,9 @@ def values(plan: Plan, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
     return _Values.apply(real, fake, plan)  # type: ignore[no-untyped-call]
 
 
-class _Values(torch.autograd.Function):
+class _Values(GradientByHand):
+    takes_batches = True
+
     @staticmethod
     def forward(ctx: Any, real: Tensor, fake: Tensor, plan: Plan) -> tuple[Tensor, ...]:  # noqa: ANN401
         ctx.set_materialize_grads(False)
@@ -49,7 +51,7 @@ class _Values(torch.autograd.Function):
         return (*_TiledGradients.apply(real, fake, plan, ctx.wanted, gradients, *factors), None)  # type: ignore[no-untyped-call]
 
 
-class _TiledGradients(torch.autograd.Function):
+class _TiledGradients(GradientByHand):
     """The gradients of losses of large batches as functions of the scores, differentiable once more."""
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.hand_written_gradients import GradientByHand, reverse_mode_only
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import Summand
 from torch_mmd_losses.pairs.linear_products import linear_gradients, linear_products, without_linear
@@ -179,7 +179,7 @@ def signed_samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([real, fake], -2), torch.cat([weights[:m] / m, weights[m:] / -n])
 
 
-class _Products(torch.autograd.Function):
+class _Products(GradientByHand):
     @staticmethod
     def forward(ctx: Any, points: Tensor, samples: Tensor, coefficients: Tensor, request: Request) -> Tensor:  # noqa: ANN401
         ctx.request = request
@@ -193,7 +193,7 @@ class _Products(torch.autograd.Function):
         return (*found, None)
 
 
-class _ProductGradients(torch.autograd.Function):
+class _ProductGradients(GradientByHand):
     """The gradients of `<outer, products>` for points, samples and coefficients, differentiable once more."""
 
     @staticmethod
@@ -225,7 +225,7 @@ class _ProductGradients(torch.autograd.Function):
         return (*narrow, None, None)
 
 
-class _NoFurther(torch.autograd.Function):
+class _NoFurther(GradientByHand):
     """Gradients that cannot be differentiated."""
 
     @staticmethod

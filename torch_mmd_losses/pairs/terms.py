@@ -42,8 +42,9 @@ def mean_values(
     fraction is NaN if a score is not finite, which no comparison would show.
     """
     side, at_once = tile_side(tile_size, real.device), tiles_at_once(tile_size, real.device, SHARE)
-    samples = batch.samples(real, fake)
-    totals = torch.zeros(len(GROUPS) + 1, dtype=total_dtype(real.device), device=real.device)
+    # Forward-mode derivatives follow also without gradients. Sums that are not in place can be batched.
+    samples = [scores.detach() for scores in batch.samples(real, fake)]
+    totals = list(torch.zeros(len(GROUPS) + 1, dtype=total_dtype(real.device), device=real.device))
     counts = {}
     summands = kernel._summands()
     closed = [summand for summand in summands if has_closed_form(summand)]
@@ -54,21 +55,24 @@ def mean_values(
         whole = part.pairs_of(Sample(part.block.a), Sample(part.block.b))
         for summand in closed:
             total = pair_sum(summand, whole, part.group, "none")
-            totals[place].add_(total, alpha=summand.factor * part.value_weight)
+            totals[place] = totals[place].add(total, alpha=summand.factor * part.value_weight)
         for rows, columns in tiles(part.block, side, at_once) if part.value_weight else ():
             pairs, times = _tile(part, rows, columns)
             masks = []
             for summand in tiled:
                 gram = gram_matrix(summand, pairs)
-                totals[place].add_(pairs.total(gram), alpha=summand.factor * times)
+                totals[place] = totals[place].add(pairs.total(gram), alpha=summand.factor * times)
                 masks.append(_saturated(summand, gram, pairs, part.group, bounds))
             mask = _all_of(masks) if len(masks) == len(summands) else None  # closed forms never saturate
             if mask is not None:
-                totals[-1].add_(pairs.total(mask.to(real.dtype)), alpha=times)
+                totals[-1] = totals[-1].add(pairs.total(mask.to(real.dtype)), alpha=times)
     for scores in samples:
-        totals[-1].add_(torch.mul(scores, 0).sum())  # NaN if a score is not finite
+        totals[-1] = totals[-1] + torch.mul(scores, 0).sum()  # NaN if a score is not finite
     numbers = [*(counts[group] for group in GROUPS), sum(counts.values())]
-    return [(total / number).to(real.dtype) for total, number in zip(batch.totals(totals), numbers, strict=True)]
+    return [
+        (total / number).to(real.dtype)
+        for total, number in zip(batch.totals(torch.stack(totals)), numbers, strict=True)
+    ]
 
 
 def _tile(part: WeightedBlock, rows: slice, columns: slice) -> tuple[Pairs, int]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.hand_written_gradients import GradientByHand
 from torch_mmd_losses.kernels.trained_tensors import UnknownTensorError
 from torch_mmd_losses.pairs import by_autograd
 from torch_mmd_losses.pairs.plan import Plan
@@ -32,7 +33,9 @@ def values(plan: Plan, real: Tensor, fake: Tensor) -> tuple[Tensor, ...]:
         return by_autograd.values(plan, kernels.summands(), real, fake)
 
 
-class _Values(torch.autograd.Function):
+class _Values(GradientByHand):
+    takes_batches = True
+
     @staticmethod
     def forward(ctx: Any, plan: Plan, recorded: bool, *inputs: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         ctx.set_materialize_grads(False)
@@ -55,7 +58,7 @@ class _Values(torch.autograd.Function):
         return None, None, *_Gradients.apply(plan, ctx.wanted, saved, *inputs, *factors)  # type: ignore[no-untyped-call]
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(GradientByHand):
     """The gradients of losses as functions of scores and parameters, differentiable once more."""
 
     @staticmethod

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.hand_written_gradients import GradientByHand, reverse_mode_only
 from torch_mmd_losses.pairs.batch import Batch
 from torch_mmd_losses.pairs.distributed import REFUSED, GlobalBatch
 
@@ -51,7 +51,9 @@ def _total(terms: Iterable[Term], rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return totals
 
 
-class _SumOfTerms(torch.autograd.Function):
+class _SumOfTerms(GradientByHand):
+    takes_batches = True
+
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
