@@ -473,11 +473,58 @@ def test_function_transforms(rank, kernel):
     assert_close(torch.vmap(torch.func.grad(value))(both)[0], gradient)
 
 
+COMPILES_FEATURES = pytest.mark.skipif(torch.__version__ < "2.13", reason="tested with PyTorch 2.13 and newer")
+NETWORK = network(2, 3)
+WEIGHTS = {name: parameter.detach() for name, parameter in NETWORK.named_parameters()}
+
+
+REAL, FAKE = scores(4, 2, 1), scores(3, 2, 2)
+ARGUMENTS = {"real": REAL, "fake": FAKE, "mu": scores(3, 2, 3), "weight": next(iter(WEIGHTS.values()))}
+
+
+def of_features(real=REAL, fake=FAKE, mu=None, weight=ARGUMENTS["weight"], *, rank):
+    """Return the value for features of a network, whose first weight is given."""
+    weights = {**WEIGHTS, next(iter(WEIGHTS)): weight}
+    features = lambda x: torch.func.functional_call(NETWORK, weights, (x,))  # noqa: E731
+    return gradient_constrained_mmd2(real, fake, RBFKernel(), features=features, mu=mu, rank=rank)
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_function_transforms_of_features(rank, name):
+    argument = ARGUMENTS[name]
+
+    def value(x):
+        return of_features(**{name: x}, rank=rank)
+
+    expected = torch.autograd.functional.jacobian(value, argument)
+    assert_close(torch.func.grad(value)(argument), expected)
+    assert_close(torch.func.jacfwd(value)(argument), expected)
+    both = torch.stack([argument, argument + 0.1])
+    assert_close(torch.vmap(value)(both), torch.stack([value(each) for each in both]))
+    assert_close(torch.vmap(torch.func.grad(value))(both)[0], expected)
+    assert_close(torch.func.hessian(value)(argument), torch.autograd.functional.hessian(value, argument))
+    # Without transforms of torch.func.
+    forward = torch.autograd.functional.jacobian(value, argument, vectorize=True, strategy="forward-mode")
+    assert_close(forward, expected)
+
+
+def test_features_without_a_graph_are_refused_in_transforms_too():
+    def value(x):
+        return gradient_constrained_mmd2(REAL, x, RBFKernel(), features=lambda y: y.detach() + 1)
+
+    with pytest.raises(ValueError, match="^features: expected scores that are differentiable"):
+        torch.func.grad(value)(FAKE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [None, 1])
-def test_compiles_without_graph_breaks(rank):
+@pytest.mark.parametrize(
+    "features", [None, pytest.param(NETWORK, marks=COMPILES_FEATURES)], ids=["identity", "network"]
+)
+def test_compiles_without_graph_breaks(rank, features):
     real, fake = scores(4, 2, 1), scores(3, 2, 2)
-    value = partial(gradient_constrained_mmd2, kernel=RBFKernel(), rank=rank)
+    value = partial(gradient_constrained_mmd2, kernel=RBFKernel(), rank=rank, features=features)
     compiled = torch.compile(lambda real, fake: value(real, fake), fullgraph=True, backend="aot_eager")
     leaf = real.clone().requires_grad_()
     found, expected = compiled(leaf, fake), value(leaf, fake)

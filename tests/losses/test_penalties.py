@@ -335,3 +335,27 @@ def test_what_the_others_refuse():
         l2_penalty([x])
     with pytest.raises(ValueError, match=r"outputs\[0\]: expected floating-point"):
         l2_penalty(x.long())
+
+
+def test_transforms_differentiate_by_the_inputs_or_say_why_not():
+    critic, inputs = network(3, 2), samples(4, (3,))
+    names, weights = zip(*critic.named_parameters(), strict=True)
+
+    def value(x):
+        return gradient_penalty(critic(x), x)
+
+    def by_weights(*weights):
+        scores = torch.func.functional_call(critic, dict(zip(names, weights, strict=True)), inputs)
+        return gradient_penalty(scores, inputs)
+
+    (expected,) = torch.autograd.grad(value(inputs), inputs)
+    assert_close(torch.func.grad(value)(inputs.detach()), expected)
+    for transform in (
+        lambda: torch.func.grad(by_weights)(*weights),
+        lambda: torch.func.jvp(by_weights, weights, weights),
+        lambda: torch.func.jvp(value, (inputs.detach(),), (expected,)),
+    ):
+        with pytest.raises(
+            ValueError, match="Within transforms, inputs have to be what torch.func.grad or jacrev diff"
+        ):
+            transform()

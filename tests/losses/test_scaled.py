@@ -436,6 +436,27 @@ def test_without_grad_mode_there_is_a_value():
     assert_close(value, ScaledMMDLoss().discriminator(*arguments))
 
 
+TRANSFORMED = {
+    "fixed": RBFKernel(2.0),
+    "trained": RBFKernel(2.0, trainable=True).double(),
+    "own": InverseMultiquadric(),
+    "sum": 0.5 * RationalQuadraticMix() + LinearKernel(),
+}
+
+
+@pytest.mark.parametrize("kernel", TRANSFORMED.values(), ids=TRANSFORMED)
+def test_transforms_that_differentiate_by_the_inputs(kernel):
+    critic, real, fake = network(3, 2), samples(4, (3,)).detach(), samples(5, (3,), 1).detach()
+
+    def value(x):
+        return ScaledMMDLoss(kernel).discriminator(critic(x), critic(fake), inputs=x)
+
+    expected = torch.autograd.functional.jacobian(value, real)
+    assert_close(torch.func.grad(value)(real), expected)
+    assert_close(torch.func.vmap(torch.func.grad(value))(real[None]), expected[None])
+    assert_close(torch.func.hessian(value)(real), torch.autograd.functional.hessian(value, real))
+
+
 @pytest.mark.slow
 # Dynamo looks for the gradient of what it finds at a break.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")

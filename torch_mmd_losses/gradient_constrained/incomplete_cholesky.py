@@ -36,7 +36,8 @@ def factor(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor | None
 
 def _pivots(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the indices `(rank,)` of the pivots, and a mask of the pivots whose remainder is more than rounding."""
-    remaining, rows = diagonal.clone(), diagonal.new_zeros(rank, len(diagonal))
+    # Without forward-mode derivatives too, which do not stop where gradients are off.
+    remaining, rows = diagonal.detach().clone(), diagonal.new_zeros(rank, len(diagonal))
     # A small divisor enlarges the errors of a row. Errors at a small weight are therefore as large as the weighted
     # errors at a large weight.
     rounding = len(diagonal) * torch.finfo(diagonal.dtype).eps * (weights * diagonal).amax()
@@ -44,7 +45,7 @@ def _pivots(diagonal: Tensor, columns: Columns, rank: int, weights: Tensor) -> t
     for step in range(rank):
         pivot = (weights * remaining).argmax().unsqueeze(0)
         above_rounding = (weights * remaining)[pivot] > rounding
-        remainder = columns(pivot)[:, 0] - rows[:step, pivot].T.squeeze(0) @ rows[:step]
+        remainder = columns(pivot)[:, 0].detach() - rows[:step, pivot].T.squeeze(0) @ rows[:step]
         rows[step] = (remainder / remaining[pivot].sqrt()).where(above_rounding, 0)
         remaining = (remaining - rows[step].square()).index_fill(0, pivot, 0)
         pivots.append(pivot)

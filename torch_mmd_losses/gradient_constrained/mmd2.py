@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -13,12 +12,11 @@ from torch.nn.functional import pad
 from torch_mmd_losses import checks
 from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.gradient_constrained import incomplete_cholesky
+from torch_mmd_losses.gradient_constrained.features import Features, scores_and_jacobian, scores_of
 from torch_mmd_losses.gradient_constrained.representers import jets, squared_norms
 from torch_mmd_losses.kernels.base import Kernel, check_kernel, rough_parts
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.types import Estimator
-
-Features = Callable[[Tensor], Tensor]
 
 
 def gradient_constrained_mmd2(
@@ -86,7 +84,8 @@ def gradient_constrained_mmd2(
     Returns:
         A scalar, float64 for float64 scores and float32 for all others. Differentiable twice with respect to the
         samples, `mu` and the parameters of the features and the kernel. With `rank`, the choice of rows is a constant
-        in derivatives, and the value jumps where the choice changes. `torch.compile` needs `features=None`.
+        in derivatives, and the value jumps where the choice changes. With features, `torch.compile` is tested with
+        PyTorch 2.13 and newer.
 
     Raises:
         TypeError: if samples are not tensors, `kernel` is not a :class:`Kernel` or contains one that is not twice
@@ -126,8 +125,8 @@ def gradient_constrained_mmd2(
         checks.same_space("real", real, "mu", mu)
     checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
     points = _points("real", real, features) if mu is None else _points("mu", mu, features)
-    x = points.scores if mu is None else _scores("real", real, features)
-    y = _scores("fake", fake, features)
+    x = points.scores if mu is None else scores_of("real", real, features)
+    y = scores_of("fake", fake, features)
     if rank is not None:
         rank = _rank(rank, points.scores)
     with full_precision(real.device):
@@ -279,34 +278,7 @@ def _points(name: str, inputs: Tensor, features: Features | None) -> _Points:
     """Return the features of the inputs, with their Jacobian unless `features` is None."""
     if features is None:
         return _Points(checks.scores(name, inputs), None)
-    differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        leaf = inputs.view_as(inputs) if inputs.requires_grad else inputs.detach().requires_grad_()
-        scores = _scores(name, leaf, features)
-        if not scores.requires_grad:
-            raise ValueError(
-                "features: expected scores that are differentiable with respect to the samples, got scores without a "
-                "graph (detached, or computed under torch.no_grad() or torch.inference_mode()?)"
-            )
-        rows = [
-            torch.autograd.grad(
-                column.sum(), leaf, retain_graph=True, create_graph=differentiable, materialize_grads=True
-            )[0]
-            for column in scores.unbind(1)
-        ]
-    return _Points(scores, torch.stack([row.reshape(len(leaf), -1) for row in rows], 1))
-
-
-def _scores(name: str, inputs: Tensor, features: Features | None) -> Tensor:
-    if features is None:
-        return checks.scores(name, inputs)
-    scores = features(inputs)
-    if isinstance(scores, Tensor) and (scores.dim() == 0 or len(scores) != len(inputs)):
-        raise ValueError(
-            f"features: expected one row of scores for each of the {len(inputs)} samples in {name}, got shape "
-            f"{tuple(scores.shape)}"
-        )
-    return checks.scores("features", scores)
+    return _Points(*scores_and_jacobian(name, inputs, features))
 
 
 def _rank(rank: object, scores: Tensor) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.hand_written_gradients import eager_only
+from torch_mmd_losses.hand_written_gradients import eager_only, in_function_transform
 
 
 @eager_only
@@ -35,7 +35,7 @@ def squared_gradient_norms(
             total, samples, retain_graph=True, create_graph=create_graph, allow_unused=True
         )
         if gradient is None:
-            raise ValueError(
+            raise _error(
                 f"inputs: expected the tensor that {name} was computed from, got a tensor that {name} does not "
                 "depend on"
             )
@@ -51,13 +51,19 @@ def _checked_inputs(inputs: object, name: str, scores: Tensor) -> Tensor:
             f"{tuple(samples.shape)}"
         )
     if not samples.requires_grad:
-        raise ValueError(
+        raise _error(
             "inputs: expected samples that require gradients, got requires_grad=False; call inputs.requires_grad_() "
             "before you pass them to the discriminator"
         )
     if not scores.requires_grad:
-        raise ValueError(
+        raise _error(
             f"{name}: expected scores that are differentiable with respect to inputs, got scores without a graph "
             "(detached, or computed under torch.no_grad()?)"
         )
     return samples
+
+
+def _error(problem: str) -> ValueError:
+    if in_function_transform():
+        problem += ". Within transforms, inputs have to be what torch.func.grad or jacrev differentiates by"
+    return ValueError(problem)

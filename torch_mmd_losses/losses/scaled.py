@@ -14,7 +14,7 @@ from torch_mmd_losses.hand_written_gradients import eager_only
 from torch_mmd_losses.kernels.base import Kernel, rough_parts
 from torch_mmd_losses.kernels.inner_product import LinearKernel
 from torch_mmd_losses.kernels.radial import RBFKernel
-from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, is_trained
+from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand
 from torch_mmd_losses.losses.batch_loss import BatchLoss
 from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
 from torch_mmd_losses.pairs.batch import Batch
@@ -308,16 +308,15 @@ def _peak_and_curvature(summand: RadialSummand, like: Tensor) -> tuple[Tensor, T
     These are :math:`k(a, a)` and, for each of the `d` coordinates, the mixed second derivative with respect to both
     arguments at `(a, a)`.
     """
-    trained = is_trained(summand, like)
+    profile = summand.profile
     # The library's kernels take any dtype, and the square of a length scale may not fit into float32.
-    dtype = total_dtype(like.device) if summand.profile.by_hand else like.dtype
-    with torch.enable_grad():
-        zero = like.new_zeros(1, 1, dtype=dtype).requires_grad_()
-        peak = summand.profile.value(zero).sum()
-        if not peak.requires_grad:  # piecewise constant
-            return peak, torch.zeros_like(peak)
-        (slope,) = torch.autograd.grad(peak, zero, create_graph=trained)
-    return (peak if trained else peak.detach()), -2 * slope.sum()
+    dtype = total_dtype(like.device) if profile.by_hand else like.dtype
+    zero = torch.zeros(1, 1, dtype=dtype, device=like.device)
+    if profile.by_hand:
+        value, slope, rate = profile.value_and_slope(zero)
+        return value.sum(), -2 * rate * slope.sum()
+    slope, peak = torch.func.grad_and_value(lambda x: profile.value(x).sum())(zero)
+    return peak, -2 * slope.sum()
 
 
 def _check_scalable(summand: Summand) -> None:
