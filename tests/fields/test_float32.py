@@ -12,12 +12,15 @@ from torch_mmd_losses import (
     Kernel,
     LaplaceKernel,
     MaternKernel,
+    MMDReference,
     RationalQuadraticKernel,
     RBFKernel,
+    RBFMix,
     UsageWarning,
     drift,
     drift_loss,
     kernel_sums,
+    witness,
     witness_gradient,
 )
 from torch_mmd_losses.fields import direct, field_sums
@@ -246,6 +249,32 @@ def test_many_samples_are_added_up_in_float64(monkeypatch):
         monkeypatch.setattr(module, "NARROW_UP_TO", 10)
     assert_close(kernel_sums(fake, real, RBFKernel(MEDIAN)), expected[0])
     assert_close(drift(fake, real, kernel=RBFKernel(MEDIAN)), expected[1], rtol=1e-5, atol=1e-6)
+
+
+FAR = {
+    "rbf": RBFKernel(3.0),
+    "rbf_mix": RBFMix((1.0, 3.0, 10.0)),
+    "laplace": LaplaceKernel(3.0),
+    "matern": MaternKernel(1.5, 3.0),
+    "rational_quadratic": RationalQuadraticKernel(length=3.0),
+    "product": RBFKernel(3.0) * LaplaceKernel(3.0),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+@pytest.mark.parametrize("spread", [1e3, 1e6, 1e8])
+def test_pairs_in_clusters_that_are_far_apart_keep_their_values(name, spread):
+    # Expanded in float32, the distances of these pairs are much larger than those at which the kernel vanishes.
+    generator, kernel = torch.Generator().manual_seed(3), FAR[name]
+    centres = (torch.randn(60, 8, generator=generator) * spread).float()
+    points, samples = (centres + torch.randn(60, 8, generator=generator) for _ in range(2))
+    expected, moments = kernel_sums(points.double(), samples.double(), kernel)
+    found = kernel_sums(points, samples, kernel)
+    assert_close(found[0].double(), expected, rtol=1e-5, atol=1e-5)
+    assert_close(found[1].double(), moments, rtol=1e-5, atol=1e-5 * spread)
+    wide = witness(points.double(), samples.double(), points.double(), kernel)
+    assert_close(60 * witness(points, samples, points, kernel).double(), 60 * wide, rtol=1e-5, atol=1e-5)
+    assert_close(60 * MMDReference(samples, kernel).attraction(points).double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [None, -0.3])

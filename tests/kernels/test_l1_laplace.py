@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from sizes import Largest
 from torch.testing import assert_close
 
-from torch_mmd_losses import L1LaplaceKernel, LaplaceKernel, gradient_constrained_mmd2, mmd2, mmd2_fourier
+from torch_mmd_losses import (
+    L1LaplaceKernel,
+    LaplaceKernel,
+    gradient_constrained_mmd2,
+    grouped_mmd2,
+    mmd2,
+    mmd2_fourier,
+)
 from torch_mmd_losses.kernels.l1_laplace import l1_distances
 from torch_mmd_losses.pairs import plan
 
@@ -63,6 +70,18 @@ def test_distances_can_be_differentiated_again_and_again():
     (third,) = torch.autograd.grad(second.sum(), a)
     signs = (A.unsqueeze(1) - B).sign()
     assert_close(third, (6 * signs * signs.sum(2, keepdim=True) ** 2).sum(1))
+
+
+@pytest.mark.parametrize("n", [20, 300])
+@pytest.mark.parametrize("scale", [30.0, 1e3, 1e6])
+def test_float32_keeps_its_digits_where_all_values_are_near_one(scale, n):
+    real, fake = scores(n, 8, 1).float(), scores(n, 8, 2, shift=0.3).float()
+    for kernel in (L1LaplaceKernel(scale), L1LaplaceKernel(scale) + 0.5 * L1LaplaceKernel(2 * scale)):
+        expected = mmd2(real.double(), fake.double(), kernel)
+        assert_close(mmd2(real, fake, kernel).double(), expected, rtol=1e-6, atol=0)
+        found = grouped_mmd2(real[None], fake[None], kernel, estimator="unbiased")
+        assert_close(found[0].double(), expected, rtol=1e-6, atol=0)
+    assert kernel(real, fake).dtype == torch.float32
 
 
 def test_memory_does_not_grow_with_the_dimension():

@@ -11,6 +11,7 @@ from torch_mmd_losses import checks, hand_written_gradients
 from torch_mmd_losses.distances import Sample
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.contract import GramFunction, is_moderate
+from torch_mmd_losses.precision import has_fast_float64
 
 
 class L1LaplaceKernel(Kernel):
@@ -53,9 +54,9 @@ class L1LaplaceKernel(Kernel):
         return GramFunction(self._exponentials, by_hand=True, by_groups=True)
 
     def _exponentials(self, a: Sample, b: Sample) -> Tensor:
-        if is_moderate(self.scale):
-            return torch.exp(l1_distances(a.scores, b.scores) / -self.scale)
-        return torch.exp(l1_distances(a.precise, b.precise) / -self.scale)
+        distances = l1_distances(a.scores, b.scores) if is_moderate(self.scale) else l1_distances(a.precise, b.precise)
+        # In float32, a value near one keeps few digits of its difference from one.
+        return torch.exp((distances.double() if has_fast_float64(distances.device) else distances) / -self.scale)
 
 
 def l1_distances(a: Tensor, b: Tensor) -> Tensor:
