@@ -115,7 +115,7 @@ def scores(name: str, value: object) -> Tensor:
 
 def rows(name: str, value: object) -> Tensor:
     """Return scores `(m,)`, `(m, d)` or `(m, ...)` as a matrix `(m, d)` in their own dtype."""
-    matrix = dense(name, value, "scores")
+    matrix = plain(dense(name, value, "scores"))
     if matrix.dim() == 0 or matrix.numel() == 0:
         empty = matrix.dim() > 0 and matrix.shape[0] == 0
         raise ValueError(
@@ -135,7 +135,7 @@ def grouped_rows(name: str, value: object, *, condition: str = "") -> Tensor:
         value: the argument.
         condition: the end of the expectation in an error, such as `" for grouped=True"`.
     """
-    scores = dense(name, value, "scores")
+    scores = plain(dense(name, value, "scores"))
     if scores.dim() < 2 or 0 in scores.shape[-2:]:
         expected = "m >= 1 and d >= 1"
     elif not scores.numel():
@@ -194,6 +194,18 @@ def dense(name: str, value: object, kind: str) -> Tensor:
     if value.dtype is _PACKED:
         raise ValueError(f"{name}: expected {kind} with one number in each entry, got {value.dtype}, which packs two")
     return value
+
+
+def plain(scores: Tensor) -> Tensor:
+    """Return scores of a subclass of tensors as a plain tensor, in the same graph.
+
+    A subclass for images or noise passes its type on to the scores that a network computes from them, and its methods
+    may fail for other tensors. Subclasses with a `__torch_dispatch__` may not hold their numbers, and stay as they are.
+    """
+    kind = type(scores)
+    if kind in _PLAIN or torch.compiler.is_compiling() or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return scores
+    return scores.as_subclass(Tensor)
 
 
 def _first_tensors(name: str, values: Sequence[object] | Mapping[object, object]) -> str:

@@ -39,7 +39,7 @@ def squared_gradient_norms(
                 f"inputs: expected the tensor that {name} was computed from, got a tensor that {name} does not "
                 "depend on"
             )
-        squares = squares + gradient.reshape(len(samples), -1).to(squares.dtype).square().sum(1)
+        squares = squares + checks.plain(gradient).reshape(len(samples), -1).to(squares.dtype).square().sum(1)
     return squares
 
 
