@@ -40,6 +40,27 @@ def test_other_modules_and_parameters_are_refused():
     assert not parametrize.is_parametrized(layer)
 
 
+def test_a_network_of_own_layers_is_refused_by_the_names_of_these_layers():
+    """Such as the layers of StyleGAN, which multiply their weights in their forward pass."""
+    lazy = nn.LazyBatchNorm1d()  # has no shape yet, and is not at fault
+    with pytest.raises(ValueError, match=r"whose weights are in modules of type LSTM, OwnConv; use the layers of to"):
+        conv_spectral_norm(nn.Sequential(OwnConv(), nn.BatchNorm1d(2), lazy, OwnConv(), nn.LSTM(2, 3)))
+    with pytest.raises(ValueError, match="got Sequential$"):
+        conv_spectral_norm(nn.Sequential(nn.BatchNorm1d(2)))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_weight_norm_is_refused_by_naming_the_function_that_removes_it():
+    hooked = nn.utils.weight_norm(nn.Linear(3, 2))
+    with pytest.raises(ValueError, match="weight_norm or pruning; remove the hook first, as by remove_weight_norm"):
+        conv_spectral_norm(hooked, replace=True)
+    conv_spectral_norm(nn.utils.remove_weight_norm(hooked))
+    parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    with pytest.raises(ValueError, match="such as weight_norm, by torch.nn.utils.parametrize.remove_parametrizations"):
+        conv_spectral_norm(parametrized, replace=True)
+    conv_spectral_norm(parametrize.remove_parametrizations(parametrized, "weight"))
+
+
 def test_input_sizes_that_do_not_fit_are_refused():
     layer = nn.Conv2d(3, 4, 3)
     with pytest.raises(ValueError, match=r"^input_size: expected a size that the layer accepts, got \(2, 2\): "):

@@ -31,8 +31,21 @@ def layers_to_wrap(module: nn.Module) -> dict[str, nn.Module]:
         kinds = ", ".join(kind.__name__ for kind in LAYERS)
         raise ValueError(
             f"module: expected a layer of type {kinds}, or a module that contains one, got {type(module).__name__}"
+            f"{_own_layers(module)}"
         )
     return layers
+
+
+def _own_layers(module: nn.Module) -> str:
+    """Return the types of the modules that hold weights, as the end of an error message."""
+    holders = {type(part).__name__ for part in module.modules() if any(w.dim() > 1 for w in _own_weights(part))}
+    if not holders:
+        return ""
+    return f", whose weights are in modules of type {', '.join(sorted(holders))}; use the layers of torch.nn instead"
+
+
+def _own_weights(part: nn.Module) -> list[nn.Parameter]:
+    return [weight for weight in part.parameters(recurse=False) if not isinstance(weight, UninitializedParameter)]
 
 
 def check_layer(label: str, layer: nn.Module, name: str) -> None:
@@ -40,7 +53,8 @@ def check_layer(label: str, layer: nn.Module, name: str) -> None:
     if parametrize.is_parametrized(layer, name):
         raise ValueError(
             f"module: expected layers whose {name!r} is not parametrized yet, got {label!r}, whose {name!r} is; "
-            "replace=True removes PyTorch's own spectral norms"
+            "replace=True removes PyTorch's own spectral norms only; remove others, such as weight_norm, by "
+            "torch.nn.utils.parametrize.remove_parametrizations"
         )
     if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
         raise ValueError(
@@ -57,8 +71,8 @@ def check_layer(label: str, layer: nn.Module, name: str) -> None:
     if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter):
         raise ValueError(
             f"name: expected a parameter of layer {label!r}, got {name!r}, which is computed by a hook, such as "
-            "torch.nn.utils.spectral_norm or pruning; remove the hook first (replace=True removes PyTorch's own "
-            "spectral norms)"
+            "torch.nn.utils.spectral_norm, weight_norm or pruning; remove the hook first, as by remove_weight_norm "
+            "(replace=True removes PyTorch's own spectral norms only)"
         )
     if is_sharded(weight):
         raise ValueError(
