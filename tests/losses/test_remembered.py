@@ -2,14 +2,17 @@
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
 from critics import network
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
-from torch_mmd_losses import LinearKernel, MMDLoss, ScaledMMDLoss
+from torch_mmd_losses import LinearKernel, MMDLoss, ScaledMMDLoss, UsageWarning
+from torch_mmd_losses.losses.remembered import EXAMINED
 
 
 def batch(seed, m=8):
@@ -106,6 +109,92 @@ def test_copies_and_states_do_not_have_the_scores():
             copied.generator(fake=fake)
     loss.generator(fake=fake)
     assert "remember_real=True" in repr(loss)
+
+
+# Several discriminators and one loss.
+
+
+def steps(loss, order, networks, *, generator, noise=None):
+    """Call the loss for the networks in the given order, then for the generator once for each network."""
+    noise = torch.randn(8, 3) if noise is None else noise
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for i in order:
+            inputs = {"inputs": torch.randn(8, 4).requires_grad_()} if isinstance(loss, ScaledMMDLoss) else {}
+            real = inputs.get("inputs", torch.randn(8, 4))
+            loss.discriminator(real=networks[i](real), fake=networks[i](generator(noise)), **inputs)
+        for network in networks:
+            loss.generator(fake=network(generator(noise)))
+    return [str(warning.message) for warning in caught if warning.category is UsageWarning]
+
+
+def networks_of(count, shared=None):
+    shared = nn.Identity() if shared is None else shared
+    return [nn.Sequential(shared, nn.Linear(4, 16)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", [MMDLoss, ScaledMMDLoss])
+@pytest.mark.parametrize("shared", [None, nn.Linear(4, 4)], ids=["apart", "a shared trunk"])
+def test_real_scores_of_another_discriminator_are_warned_of(kind, shared):
+    messages = steps(
+        kind(remember_real=True), (0, 1, 2), networks_of(3, shared), generator=nn.Sequential(nn.Linear(3, 4))
+    )
+    assert len(messages) == 1  # one line of code, so one warning
+    assert messages[0].startswith(f"{kind.__name__}: expected fake scores of the discriminator that computed the remem")
+
+
+@pytest.mark.parametrize("kind", [MMDLoss, ScaledMMDLoss])
+def test_steps_of_one_discriminator_and_of_one_loss_for_each_are_right(kind):
+    generator = nn.Linear(3, 4)
+    for order in ((0,), (0,) * 5):  # several steps of the critic, or small batches
+        assert not steps(kind(remember_real=True), order, networks_of(1), generator=generator)
+    for one in networks_of(3):
+        assert not steps(kind(remember_real=True), (0,), [one], generator=generator)
+    # the trained networks are no mistake if the generator's loss is that of the last one
+    loss, networks = kind(remember_real=True), networks_of(2)
+    steps(loss, (0,), networks[:1], generator=generator)
+    assert not steps(loss, (0,), networks[1:], generator=generator)
+
+
+def test_real_samples_that_require_gradients_are_no_other_discriminator():
+    loss, (critic,), generator = MMDLoss(remember_real=True), networks_of(1), nn.Linear(3, 4)
+    for real in (torch.randn(8, 4), torch.randn(8, 4).requires_grad_()):  # for a gradient penalty in some steps
+        loss.discriminator(real=critic(real), fake=critic(generator(torch.randn(8, 3)).detach()))
+    loss.generator(fake=critic(generator(torch.randn(8, 3))))  # warnings are errors
+
+
+def test_a_layer_that_is_used_in_some_calls_only_makes_no_other_discriminator():
+    loss, (critic, layer), fake = MMDLoss(remember_real=True), networks_of(2), nn.Linear(3, 4)(torch.randn(8, 3))
+    for scores in (critic, lambda x: critic(x) + layer(x)):
+        loss.discriminator(real=scores(torch.randn(8, 4)), fake=critic(fake.detach()))
+    loss.generator(fake=critic(fake))
+
+
+def test_scores_of_both_networks_are_also_those_of_the_last_one():
+    loss, (first, second), fake = MMDLoss(remember_real=True), networks_of(2), nn.Linear(3, 4)(torch.randn(8, 3))
+    for critic in (first, second):
+        loss.discriminator(real=critic(torch.randn(8, 4)), fake=critic(fake.detach()))
+    loss.generator(fake=first(fake) + second(fake))
+
+
+def test_a_list_of_fake_scores_is_refused():
+    loss = MMDLoss(remember_real=True)
+    loss.discriminator(real=batch(0), fake=batch(1))
+    with pytest.raises(
+        TypeError, match="^fake: expected a tensor of scores, got list of length 2; take the scores out"
+    ):
+        loss.generator(fake=[batch(1), batch(2)])
+
+
+def test_later_losses_and_frozen_discriminators_are_not_examined():
+    generator, loss = nn.Linear(3, 4), MMDLoss(remember_real=True)
+    assert not steps(loss, (0, 1) * (EXAMINED // 2) + (0,), networks_of(2), generator=generator)
+    assert loss._remembered.networks == []
+    loss, (first, second) = MMDLoss(remember_real=True), networks_of(2)
+    for critic in (first, second):
+        loss.discriminator(real=critic(torch.randn(8, 4)), fake=critic(torch.randn(8, 4)))
+    first.requires_grad_(False)
+    loss.generator(fake=first(generator(torch.randn(8, 3))))
 
 
 @pytest.mark.slow

@@ -116,9 +116,10 @@ class BatchLoss(LoadedAsAWhole):
                 )
             self._remembered.real = real.detach()
             self._remembered.scale = None if scale is None else scale.detach()
+            self._remembered.note_network(real)
 
     def _recalled(self, fake: Tensor | None) -> Tensor:
-        """Return the remembered real scores, or raise."""
+        """Return the remembered real scores, or raise. Warn if they are not those of the fake scores' discriminator."""
         if not self.remember_real:
             name = type(self).__name__
             raise TypeError(
@@ -131,6 +132,8 @@ class BatchLoss(LoadedAsAWhole):
                 "real: expected real scores, or an earlier call of discriminator or both with gradients enabled, got "
                 "neither (copies and pickles remember nothing)"
             )
+        if isinstance(fake, Tensor) and not torch.compiler.is_compiling():
+            first_calls.warn_of_another_discriminator(type(self).__name__, self._remembered.networks, fake)
         return self._remembered.real
 
     def _check_fake(self, fake: Tensor | None) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torch_mmd_losses import usage_warnings
 from torch_mmd_losses.kernels.base import Kernel
+from torch_mmd_losses.losses import origins
 from torch_mmd_losses.pairs import reach
 
 FIRST = 3
@@ -88,6 +89,17 @@ def warn_of_constant_scores(name: str, calls: FirstCalls, real: Tensor, fake: Te
             f"scores that do not, twice in a row. The discriminator then learns from the {other} scores only. {remedy}",
         )
     calls.constant = constant
+
+
+def warn_of_another_discriminator(name: str, networks: list[frozenset[int]], fake: Tensor) -> None:
+    """Warn if the remembered real scores are those of another discriminator than the fake scores."""
+    if networks and origins.are_from_another_network(fake, networks):
+        usage_warnings.warn(
+            "another discriminator",
+            f"{name}: expected fake scores of the discriminator that computed the remembered real scores, got those of "
+            "another one. Only the real scores of the last discriminator's loss are remembered. Create a loss for each "
+            "discriminator and each scale, or pass real=",
+        )
 
 
 def warn_of_dead_loss(name: str, kernel: Kernel, real: Tensor, fake: Tensor) -> None:

@@ -66,8 +66,9 @@ class MMDLoss(BatchLoss):
             tiles need less memory.
         remember_real: let `generator(fake=...)` without real scores use those of the last call of :meth:`discriminator`
             or :meth:`both`, detached. These scores are one step old: the discriminator has been updated since. Calls
-            without gradients, such as those of a validation, are not remembered. With `global_batch`, each process
-            remembers its own scores. The scores are not in the state dict, and copies and pickles do not have them.
+            without gradients, such as those of a validation, are not remembered. Several discriminators, or several
+            scales of one, need a loss each. With `global_batch`, each process remembers its own scores. The scores are
+            not in the state dict, and copies and pickles do not have them.
 
     Raises:
         TypeError: if `kernel` is not a :class:`Kernel`, `lambda_` is not a real number, `global_batch` or
@@ -81,7 +82,9 @@ class MMDLoss(BatchLoss):
             shows these functions, so a compiled discriminator is not examined. In the first three calls of
             :meth:`discriminator` and :meth:`both` with gradients enabled: if only the real or only the fake scores
             require gradients, twice in a row. In the first three calls of :meth:`terms`: if more than 99 % of the pairs
-            are saturated. Later calls are not examined.
+            are saturated. In :meth:`generator` without real scores: if the discriminator of an earlier loss, and not
+            that of the remembered real scores, has computed the fake scores. Only the first sixteen losses whose real
+            scores are remembered count for this. Later calls are not examined.
 
     Example:
         >>> loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)

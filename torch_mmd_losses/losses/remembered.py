@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from torch_mmd_losses.losses import origins
+
+EXAMINED = 16
+"""Number of the first discriminator's losses whose networks are remembered too. Later ones cost nothing."""
 
 
 class Remembered:
@@ -14,6 +20,16 @@ class Remembered:
     def __init__(self) -> None:
         self.real: Tensor | None = None
         self.scale: Tensor | None = None
+        self.networks: list[frozenset[int]] = []
+        self._left = EXAMINED
+
+    def note_network(self, real: Tensor) -> None:
+        """Remember which network has computed the real scores, in the first discriminator's losses, if not compiled."""
+        if torch.compiler.is_compiling() or not self._left:
+            self.networks = []
+        else:
+            self._left -= 1
+            self.networks.append(origins.parameters_of(real))
 
     def __reduce__(self) -> tuple[type[Remembered], tuple[()]]:
         return Remembered, ()
