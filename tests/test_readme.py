@@ -10,6 +10,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = re.compile(r"\]\(([^)\s]+)\)")
 
 
+def anchors(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.fixture(scope="module")
 def project():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads pyproject.toml")
@@ -24,6 +29,7 @@ def on_the_index(project):
     return text
 
 
+@pytest.mark.repository
 def test_all_addresses_are_those_of_the_project(project, on_the_index):
     urls = project["project"]["urls"]
     pictures = urls["Repository"].replace("github.com", "raw.githubusercontent.com") + "/main/"
@@ -32,8 +38,10 @@ def test_all_addresses_are_those_of_the_project(project, on_the_index):
     assert len(addresses) == len(ADDRESS.findall(README)) > 10
     for address in addresses:
         [base] = [base for base in bases if address.startswith(base)]
-        path = bases[base] + address.removeprefix(base).partition("#")[0]
-        assert (ROOT / path.replace(".html", ".md")).is_file(), address
+        path, _, heading = (bases[base] + address.removeprefix(base)).partition("#")
+        source = ROOT / path.replace(".html", ".md")
+        assert source.is_file(), address
+        assert not heading or heading in anchors(source), address
 
 
 def test_pictures_are_files_and_not_pages(project, on_the_index):
