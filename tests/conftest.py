@@ -19,7 +19,7 @@ settings.load_profile("library")
 torch.set_num_threads(1)
 
 
-# Neither the sdist nor the copy in which `make wheel-test` tests the wheel has this folder.
+# The sdist does not have this folder.
 REPOSITORY = (Path(__file__).parents[1] / ".github").is_dir()
 
 
