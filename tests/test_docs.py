@@ -77,6 +77,7 @@ def test_the_code_after_the_smallest_change_runs(page):
     assert all(p.grad.isfinite().all() for p in discriminator.parameters())
 
 
+@pytest.mark.repository
 @pytest.mark.parametrize("page", PAGES)
 def test_links_between_pages_exist(page):
     folder = (ROOT / page).parent
