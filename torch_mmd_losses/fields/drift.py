@@ -140,7 +140,8 @@ def drift(
         log = log_kernel(summands, normalise, x.dtype)
         sharp = sharp_kernel(summands) if normalise == "sharp" else None
         tried = None
-        if not (traced or of_columns) and direct.is_possible(x, *[tensor for each in sets for tensor in each[:2]]):
+        tensors = [tensor for each in sets for tensor in each.tensors()]
+        if not (traced or of_columns) and direct.is_possible(x, *tensors):
             if normalise == "rows_and_columns":
                 tried = direct.balanced(x, sets, radial)
             elif sharp is not None:
@@ -205,7 +206,7 @@ def _balanced(x: Tensor, sets: Sequence[SampleSet], log: LogKernel, traced: bool
     of_rows = torch.logaddexp(each[0][0], each[1][0])
     # A column whose only pair is left out has no sum.
     of_columns = [columns.masked_fill(columns == -math.inf, 0) for _, columns in each]
-    follow = traced or is_differentiated(x, *sets[0][:2], *sets[1][:2])
+    follow = traced or is_differentiated(x, *sets[0].tensors(), *sets[1].tensors())
     found = []
     for (samples, weights, indices), columns, own in zip(sets, of_columns, visits, strict=True):
         if follow:  # the sums whose logarithms are constants to autograd are one, but not their derivatives

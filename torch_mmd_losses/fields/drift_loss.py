@@ -127,7 +127,7 @@ def drift_loss(
 
 def _normalised_drift(x: Tensor, sets: Sequence[SampleSet], options: LossOptions) -> tuple[Tensor, Tensor]:
     """Return the sum of the normalised drifts `(g, n, d)`, and the unit of the samples, `(g, 1, 1)` or one number."""
-    if direct.is_possible(x, *[tensor for each in sets for tensor in each[:2]]):
+    if direct.is_possible(x, *[tensor for each in sets for tensor in each.tensors()]):
         call = LossByValues(x, sets, options)
         scale = _scale(call.sums_of_distances(), x, sets, options)
         fields = call.fields(scale.clamp_min(SMALLEST_SCALE))

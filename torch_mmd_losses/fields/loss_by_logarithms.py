@@ -28,7 +28,7 @@ class LossByLogarithms(LossCall):
     def __init__(self, x: Tensor, sets: Sequence[SampleSet], options: LossOptions) -> None:
         super().__init__(x, sets, options)
         self.visits = [Visits(x, each.samples, self, each.indices) for each in sets]
-        self.traced = not reverse_mode_only(x, *[tensor for each in sets for tensor in each[:2]])
+        self.traced = not reverse_mode_only(x, *[tensor for each in sets for tensor in each.tensors()])
 
     def near(self, like: Tensor, error: float) -> float:
         """Return infinity: logarithms are taken in float64."""

@@ -52,11 +52,15 @@ class SampleSet(NamedTuple):
     weights: Tensor
     indices: Indices
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Return the samples and their weights."""
+        return self.samples, self.weights  # PyTorch 2.6 does not compile slices of named tuples
+
     def widened(self, x: Tensor, wide: Tensor) -> SampleSet:
         """Return this set in the dtype of `wide`, which is `x` in that dtype."""
-        return self._replace(samples=wide if self.samples is x else self.samples.to(wide.dtype))
+        return SampleSet(wide if self.samples is x else self.samples.to(wide.dtype), self.weights, self.indices)
 
     def detached(self, x: Tensor, constant: Tensor) -> SampleSet:
         """Return this set as a constant to autograd, also in forward mode, given `x` as a constant."""
         samples = constant if self.samples is x else self.samples.detach()
-        return self._replace(samples=samples, weights=self.weights.detach())
+        return SampleSet(samples, self.weights.detach(), self.indices)  # PyTorch 2.6 does not compile _replace

@@ -235,7 +235,8 @@ def with_slope(
         overwriting: see :attr:`Profile.overwriting`.
         steps: see :attr:`Profile.steps`.
     """
-    functions = HandWritten(value_and_slope, conditioning, exponent, excess_and_slope, near, overwriting, steps)
+    # PyTorch 2.6 compiles attributes of functions if they are plain tuples.
+    functions = (value_and_slope, conditioning, exponent, excess_and_slope, near, overwriting, steps)
 
     def attach(method: Method) -> Method:
         method.hand_written = functions  # type: ignore[attr-defined]
@@ -246,4 +247,5 @@ def with_slope(
 
 def hand_written(method: Callable[..., Tensor]) -> HandWritten | None:
     """Return the functions that :func:`with_slope` attached to a method, or None."""
-    return getattr(method, "hand_written", None)
+    functions = getattr(method, "hand_written", None)
+    return None if functions is None else HandWritten(*functions)

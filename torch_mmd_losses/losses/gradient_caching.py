@@ -122,6 +122,7 @@ def cached_backward(
         for i, chunk in enumerate(parts):
             states.append(_RandomState(chunk))
             features.append(_features(encode(chunk), i))
+    torch.clear_autocast_cache()  # in PyTorch 2.6, it has copies of weights without gradients
     value, gradients = _loss_with_gradients(loss, features, scaler)
     examined = examined and reach.is_readable(*features[0].values())
     if examined:

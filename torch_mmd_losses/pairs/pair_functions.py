@@ -113,7 +113,7 @@ class KernelValues:
     def __init__(self, summands: Sequence[Summand]) -> None:
         self.summands = summands
         self.radial, self.others = by_kind(summands)
-        self.has_radial = bool(self.radial)
+        self.has_radial = len(self.radial) > 0  # PyTorch 2.6 does not compile bool(list)
         self.factor = common_exponent(self.radial) if self.radial else None
         self._slopes: Numbers | None = None
         self._are_slopes_known = False

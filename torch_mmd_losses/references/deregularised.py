@@ -48,10 +48,9 @@ class Factor(NamedTuple):
     within: Tensor
     solve: Callable[[Tensor], Tensor]
 
-    @property
     def scale(self) -> float:
-        """The factor in front of the bracket."""
-        return (1 + self.lambda_) / self.lambda_
+        """Return the factor in front of the bracket."""
+        return (1 + self.lambda_) / self.lambda_  # PyTorch 2.9 does not compile properties of named tuples
 
 
 def of_rows(rows: Tensor, weights: Tensor, kernel: Kernel, lambda_: float) -> Factor:
@@ -128,7 +127,7 @@ def value(factor: Factor, fake: Tensor, kernel: Kernel) -> Tensor:
     of_basis = _means(factor.basis, fake, kernel)
     difference = of_basis - factor.means
     mmd2 = _means(fake, fake, kernel).mean() - 2 * factor.weights @ of_basis + factor.within
-    return factor.scale * (mmd2 - difference @ factor.solve(difference))
+    return factor.scale() * (mmd2 - difference @ factor.solve(difference))
 
 
 def witness(factor: Factor, points: Tensor, fake: Tensor, kernel: Kernel) -> Tensor:
@@ -145,7 +144,7 @@ def witness(factor: Factor, points: Tensor, fake: Tensor, kernel: Kernel) -> Ten
     both = torch.cat([factor.basis, fake])
     coefficients = torch.cat([weights, weights.new_full((len(fake),), -1 / len(fake))]).view(1, -1, 1)
     found = kernel_products(points.unsqueeze(0), both.unsqueeze(0), coefficients, kernel)
-    return 2 * factor.scale * found.view(-1)
+    return 2 * factor.scale() * found.view(-1)
 
 
 def _means(points: Tensor, samples: Tensor, kernel: Kernel) -> Tensor:
