@@ -98,7 +98,7 @@ def sharp_kernel(summands: Sequence[Summand]) -> SharpKernel:
 
 
 def _times(log_factor: Number, part: SharpPart) -> SharpPart:
-    return part._replace(log_peak=part.log_peak + log_factor)
+    return SharpPart(part.log_peak + log_factor, part.log, part.with_slope)
 
 
 def _of_gaussian(sigma: Scalar) -> SharpPart:
