@@ -1,8 +1,6 @@
 """Run every step of a training on generated images within seconds. Try this first on a new machine."""
 
-import sys
-
-from wang2019.train import main
+from wang2019.train import script
 
 if __name__ == "__main__":
-    main(["fake", *sys.argv[1:]], str(__doc__))
+    script("fake", str(__doc__))

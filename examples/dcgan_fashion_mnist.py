@@ -1,8 +1,6 @@
 """Train a reduced DCGAN with the repulsive loss on Fashion-MNIST, in minutes on a CPU."""
 
-import sys
-
-from wang2019.train import main
+from wang2019.train import script
 
 if __name__ == "__main__":
-    main(["fashion-mnist", *sys.argv[1:]], str(__doc__))
+    script("fashion-mnist", str(__doc__))

@@ -1,8 +1,6 @@
 """Train the repulsive-loss paper's DCGAN on LSUN bedrooms at 64 x 64 pixels (Wang et al. 2019, Section 5)."""
 
-import sys
-
-from wang2019.train import main
+from wang2019.train import script
 
 if __name__ == "__main__":
-    main(["lsun", *sys.argv[1:]], str(__doc__))
+    script("lsun", str(__doc__))

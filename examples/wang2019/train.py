@@ -42,9 +42,15 @@ ADVICE = (
 """Options to try if a number is not finite."""
 
 
-def main(arguments: Sequence[str] | None = None, description: str = str(__doc__)) -> Path:
+def main(arguments: Sequence[str] | None = None) -> Path:
     """Train a preset with the options of a command line, and return the folder of the run."""
-    return launch(train, resolved(read(PRESETS, description, arguments)))
+    return launch(train, resolved(read(PRESETS, str(__doc__), arguments)))
+
+
+def script(preset: str, description: str, arguments: Sequence[str] | None = None) -> Path:
+    """Do the same as `main` for one preset, whose name is not among the arguments."""
+    options = sys.argv[1:] if arguments is None else arguments
+    return launch(train, resolved(read(PRESETS, description, [preset, *options])))
 
 
 def train(fabric: Fabric, settings: Wang2019) -> None:

@@ -64,7 +64,8 @@ def test_each_script_trains_on_fake_data_of_its_real_shape(
 ):
     script = importlib.import_module(f"dcgan_{name}")
     reduced = ["--dataset", "fake", "--width", "2", "--batch-size", "4", "--iterations", "2", "--device", "cpu"]
-    folder = script.main([name.replace("_", "-"), *reduced, "--out", str(tmp_path / "run"), "--workers", "0"])
+    options = [*reduced, "--out", str(tmp_path / "run"), "--workers", "0"]
+    folder = script.script(name.replace("_", "-"), "Train.", options)
     first, last, where = capsys.readouterr().out.splitlines()
     assert first.startswith("iteration 1 of 2: loss_discriminator ")
     assert last.startswith("iteration 2 of 2: loss_discriminator ")
