@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written whole, refused if damaged, and deleted, except the newest two and milestones."""
+"""The checkpoints of a run: named by iteration, refused if damaged, deleted except the newest two and milestones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from training.errors import RefusedError
-from training.files import read_tensors, replacing
+from training.files import read_tensors
 
 State = dict[str, Any]
 """The content of a checkpoint. It loads with `weights_only=True`: tensors, numbers, strings, and containers of them."""
@@ -39,12 +39,6 @@ def read(path: Path) -> State:
     if lost := not_finite(state):
         raise RefusedError(f"{path} cannot be used: numbers in {lost} are not finite")
     return state
-
-
-def write(path: Path, state: State) -> None:
-    """Write a checkpoint atomically."""
-    with replacing(path) as partial:
-        torch.save(state, partial)
 
 
 def tidy(folder: Path, iteration: int, keep_every: int | None) -> None:

@@ -160,7 +160,8 @@ class Run:
             raise StoppedError(f"Stopped at iteration {iteration}, where numbers in {lost} are not finite")
 
         def act() -> None:
-            checkpoints.write(checkpoints.path_of(self._checkpoints, iteration), self._about | content)
+            with replacing(checkpoints.path_of(self._checkpoints, iteration)) as partial:
+                torch.save(self._about | content, partial)
             checkpoints.tidy(self._checkpoints, iteration, self._settings.keep_every)
 
         agreed(self._fabric, act, StoppedError)
