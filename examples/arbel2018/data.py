@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from training import images
-from training.errors import RefusedError
 
 CELEBA_MARGIN = 9
 """Additional pixels on each side of an image of CelebA, for the random crop."""
@@ -36,11 +35,8 @@ def load(
         return images.celeba(root, fit=methodcaller("crop", box))
     if dataset == "imagenet":
         folder = root / "imagenet" / "train"
-        if not folder.exists():
-            raise RefusedError(
-                f"There is no {folder}. Ask for ILSVRC2012_img_train.tar on https://image-net.org/download-images and "
-                "unpack it there, one folder for each class."
-            )
+        source = "ILSVRC2012_img_train.tar on https://image-net.org/download-images"
+        images.expect(folder, f"Ask for {source} and unpack it there, one folder for each class.")
         return images.Pictures(images.files(folder), Image.open, images.shorter_side(size), channels)
     return images.load(dataset, root, size=size, channels=channels)
 

@@ -93,14 +93,14 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
 def cifar10(root: Path, *, train: bool = True) -> Pixels:
     """Return the 50,000 training images of CIFAR-10, or the 10,000 test images."""
     source = "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html"
-    _expect(root / "cifar-10-batches-py", f"Download {source} and unpack it in {root}.")
+    expect(root / "cifar-10-batches-py", f"Download {source} and unpack it in {root}.")
     return Pixels(torch.from_numpy(torchvision().CIFAR10(root, train=train).data).permute(0, 3, 1, 2))
 
 
 def stl10(root: Path, *, train: bool = True) -> Pictures:
     """Return the 100,000 unlabeled images of STL-10, or the 8,000 test images, downscaled from 96 to 48 pixels."""
     split, source = "unlabeled" if train else "test", "stl10_binary.tar.gz from https://cs.stanford.edu/~acoates/stl10/"
-    _expect(root / "stl10_binary" / f"{split}_X.bin", f"Download {source} and unpack it in {root}.")
+    expect(root / "stl10_binary" / f"{split}_X.bin", f"Download {source} and unpack it in {root}.")
     return Pictures(torchvision().STL10(root, split=split), itemgetter(0), shorter_side(48))
 
 
@@ -108,14 +108,14 @@ def celeba(root: Path, fit: Fit | None = None) -> Pictures:
     """Return all 202,599 aligned images of CelebA, downscaled to 72 x 88 pixels and cropped to the middle 64 x 64."""
     folder = root / "celeba" / "img_align_celeba"
     source = "img_align_celeba.zip (Align&Cropped Images) from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-    _expect(folder, f"Download {source} and unpack it in {folder.parent}.")
+    expect(folder, f"Download {source} and unpack it in {folder.parent}.")
     return Pictures(files(folder), Image.open, fit or shorter_side(64, of=(88, 72)))
 
 
 def lsun(root: Path) -> Pictures:
     """Return the 3,033,042 training images of LSUN bedrooms, the shorter side downscaled to 64 pixels, and cropped."""
     source = "bedroom_train_lmdb.zip by https://github.com/fyu/lsun (python download.py -c bedroom)"
-    _expect(root / "bedroom_train_lmdb", f"Download {source} and unpack it in {root}; to read it, install lmdb.")
+    expect(root / "bedroom_train_lmdb", f"Download {source} and unpack it in {root}; to read it, install lmdb.")
     return Pictures(torchvision().LSUN(str(root), classes=["bedroom_train"]), itemgetter(0), shorter_side(64))
 
 
@@ -134,7 +134,7 @@ def fashion_mnist_data(root: Path, *, train: bool) -> Any:  # noqa: ANN401
                 datasets.utils.extract_archive(str(file), scratch)
                 (Path(scratch) / file.stem).replace(raw / file.stem)
     source = f"the four files from https://github.com/zalandoresearch/fashion-mnist and put them into {root}"
-    _expect(raw / "train-images-idx3-ubyte", f"Download {source}; or, on Debian: apt install dataset-fashion-mnist.")
+    expect(raw / "train-images-idx3-ubyte", f"Download {source}; or, on Debian: apt install dataset-fashion-mnist.")
     return datasets.FashionMNIST(root, train=train)
 
 
@@ -184,6 +184,7 @@ def torchvision() -> Any:  # noqa: ANN401
     return datasets
 
 
-def _expect(path: Path, advice: str) -> None:
+def expect(path: Path, advice: str) -> None:
+    """Raise `RefusedError` with advice if a path does not exist."""
     if not path.exists():
         raise RefusedError(f"There is no {path}. {advice}")
