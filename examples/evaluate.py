@@ -159,7 +159,8 @@ def evaluate(options: Options, compared: Comparison, arguments: Sequence[str] | 
     if any(name in chosen and not usual[name] for name in ("is", "classes")):
         raise ValueError("metrics: is and classes need logits, and classes those of a classifier of the data set")
     count = options.images or min(PAPER, compared.available)
-    subset_size = options.kid_subset_size or metrics.usual_subset_size(count)
+    # By default half of few images, so that the subsets differ.
+    subset_size = options.kid_subset_size or min(metrics.SUBSET_SIZE, max(2, count // 2))
     for name, asked, most in (("images", count, compared.available), ("kid_subset_size", subset_size, count)):
         if asked > most:
             raise ValueError(f"{name}: expected at most {most:,}, the number of images; got {asked:,}")

@@ -37,11 +37,6 @@ def frechet_distance(features: Tensor, real: Tensor) -> dict[str, float]:
     return {"fid": metric.compute().item()}
 
 
-def usual_subset_size(count: int) -> int:
-    """Return the number of images in a subset of KID by default: half of few images, so that the subsets differ."""
-    return min(SUBSET_SIZE, max(2, count // 2))
-
-
 def kernel_distance(features: Tensor, real: Tensor, subset_size: int) -> dict[str, float]:
     """Return mean and standard deviation of the kernel distance over subsets, drawn by torch's global generator."""
     with warnings.catch_warnings():  # about the memory of the features

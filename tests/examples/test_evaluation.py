@@ -303,8 +303,19 @@ def test_metrics_that_the_features_do_not_have_are_refused_and_few_images_warned
     assert "split of fake; KID of 100 subsets of 64" in shown.out
 
 
-def test_subsets_of_kid_have_a_thousand_images_or_half_of_few():
-    assert [metrics.usual_subset_size(count) for count in (2, 3, 12, 1000, 2000, 49_984)] == [2, 2, 6, 500, 1000, 1000]
+def test_subsets_of_kid_have_a_thousand_images_or_half_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, sizes = tmp_path / "flat.py", []
+    path.write_text("from torch import nn\ndef load(): return nn.Flatten()\n")
+    monkeypatch.setattr(metrics, "kernel_distance", lambda ours, real, size: sizes.append(size) or {"kid_mean": 0.0})
+    images = torch.zeros(49_984, 1, 1, 1, dtype=torch.uint8)
+    compared = evaluate.Comparison(
+        evaluate.Shuffled(images, 0), lambda count: images[:count], 49_984, tmp_path, "x", {"dataset": "fake"}
+    )
+    words: dict[str, Any] = {"floor": "fake", "features": str(path), "metrics": ("kid",), "device": "cpu"}
+    for count in (2, 3, 12, 1000, 2000, 49_984):
+        options = evaluate.Options(**words, images=count, batch_size=4096, out=tmp_path / f"{count}.json")
+        evaluate.evaluate(options, compared, [])
+    assert sizes == [2, 2, 6, 500, 1000, 1000]
 
 
 def test_the_command_of_a_number_is_the_command_line_or_that_of_the_given_arguments(monkeypatch: pytest.MonkeyPatch):
