@@ -22,7 +22,7 @@ from training.batches import batches
 from training.errors import RefusedError, StoppedError
 from training.processes import averaged, launch
 from training.randomness import Randomness
-from training.run import SAMPLES, Run
+from training.run import SAMPLES, Run, gradient_norm
 from training.sampling import MovingAverage
 from training.settings import read
 
@@ -142,8 +142,8 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
                     "iteration": iteration,
                     "loss_discriminator": loss_d,
                     "loss_generator": loss_g,
-                    "gradient_norm_discriminator": norm(critic),
-                    "gradient_norm_generator": norm(generator),
+                    "gradient_norm_discriminator": gradient_norm(critic.parameters()),
+                    "gradient_norm_generator": gradient_norm(generator.parameters()),
                     "lr_discriminator": adam_d.param_groups[0]["lr"],
                     "lr_generator": adam_g.param_groups[0]["lr"],
                 }
@@ -183,11 +183,6 @@ def update(adam: torch.optim.Optimizer, network: nn.Module, loss: Tensor, *, fab
         if clip_norm:
             parameter.grad = gradient * (clip_norm / torch.linalg.vector_norm(gradient).clamp(min=clip_norm))
     adam.step()
-
-
-def norm(network: nn.Module) -> Tensor:
-    """Return the norm of the gradient of the last update of a network."""
-    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
 
 def kid_schedule(

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -256,6 +256,11 @@ def _fill(state: State, path: Path) -> None:
     except Exception as error:  # any error is possible, since the file may contain anything
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
         raise RefusedError(f"{path} does not fit these settings: {reason}") from error
+
+
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """Return the joint norm of the parameters' gradients."""
+    return torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
 
 
 def sheet(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:

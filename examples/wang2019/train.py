@@ -21,7 +21,7 @@ from training.batches import batches, centred
 from training.images import load
 from training.processes import everywhere, launch
 from training.randomness import Randomness
-from training.run import SAMPLES, Run
+from training.run import SAMPLES, Run, gradient_norm
 from training.sampling import MovingAverage
 from training.settings import read
 
@@ -168,8 +168,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                     "iteration": iteration,
                     "loss_discriminator": losses.discriminator,
                     "loss_generator": losses.generator,
-                    "gradient_norm_discriminator": norm(of_d),
-                    "gradient_norm_generator": norm(of_g),
+                    "gradient_norm_discriminator": gradient_norm(of_d),
+                    "gradient_norm_generator": gradient_norm(of_g),
                     **terms(loss, scores_real, scores_fake),
                 }
                 if settings.normalisation != "none":
@@ -182,11 +182,6 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
             if run.is_due_to_save(iteration):
                 run.save(state)
         run.finish(state)
-
-
-def norm(parameters: Sequence[Tensor]) -> Tensor:
-    """Return the joint norm of the parameters' gradients."""
-    return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 def terms(loss: object, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
