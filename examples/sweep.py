@@ -23,8 +23,7 @@ from training.files import replacing, write_text
 EPILOG = """Arguments after -- are passed to the training script, for example: -- --data-root data --iterations 50000.
 Exit status: 0 if all runs are finished, 1 if some are not, 2 if the command cannot be carried out, 3 if other processes
 have the remaining runs."""
-OWN = {"out", "resume", "seed", "dry-run", *PAIR}
-"""Options of the training script that the sweep sets."""
+OWN = {"out", "resume", "seed", "dry-run", *PAIR}  # options of the training script that the sweep sets
 
 
 @dataclass

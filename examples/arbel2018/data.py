@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from training import images
 
-CELEBA_MARGIN = 9
-"""Additional pixels on each side of an image of CelebA, for the random crop."""
+CELEBA_MARGIN = 9  # additional pixels on each side of an image of CelebA, for the random crop
 
 
 def load(

@@ -16,8 +16,7 @@ from training.settings import Settings, check
 REDUCTION = {"sngan": 8, "sngan-code": 8, "dcgan": 8, "dcgan5": 32, "resnet": 16}
 """Ratio of the sizes of the largest and the smallest feature maps, by family; the size of the images is a multiple."""
 
-SCALED, PENALISED = ("smmd", "swgan"), ("wgan", "mmd")
-"""Losses with a scale, and losses that can have penalties."""
+SCALED, PENALISED = ("smmd", "swgan"), ("wgan", "mmd")  # losses with a scale, and losses that can have penalties
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-SPECTRA = "singular_values"
-"""Name of the log of singular values, and of their entry in its lines."""
+SPECTRA = "singular_values"  # name of the log of singular values, and of their entry in its lines
 
 
 @torch.no_grad()

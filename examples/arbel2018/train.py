@@ -33,8 +33,7 @@ from arbel2018.networks import make_critic, make_generator
 from arbel2018.presets import METHODS, PRESETS, Arbel2018, resolved
 from arbel2018.singular_values import SPECTRA, singular_values
 
-BETAS = (0.5, 0.9)
-"""Of Adam, as in the paper."""
+BETAS = (0.5, 0.9)  # of Adam, as in the paper
 
 ADVICE = (
     "lower learning rates (--lr-discriminator, --lr-generator), a larger --scale-weight or --gradient-penalty for the "

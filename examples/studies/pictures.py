@@ -43,8 +43,7 @@ MEANS = {
 COLUMNS, SIDE = 12, 32 + 2 * 2
 """Number of images of each loss, and pixels of an image on a sheet of samples with its border."""
 
-Size = tuple[float, float]
-"""Width and height in inches."""
+Size = tuple[float, float]  # width and height in inches
 
 
 def plot(

@@ -24,18 +24,14 @@ OPTIONS = (
     "--keep-every=400",
 )
 """Options of all trainings. While another run is active, an iteration takes 0.06 s at width 8 and 0.14 s at 16."""
-EVALUATION = ("--split=test", "--images=10000", "--all")
-"""Options of all evaluations, in addition to the features."""
-RATES = (5e-4, 2e-3)
-"""Learning rates of D and of G; the study tries all four pairs."""
-SEEDS = (0, 1, 2)
-"""The first seed chooses the best pair of learning rates, with which all seeds are run."""
+EVALUATION = ("--split=test", "--images=10000", "--all")  # options of all evaluations, in addition to the features
+RATES = (5e-4, 2e-3)  # learning rates of D and of G; the study tries all four pairs
+SEEDS = (0, 1, 2)  # the first seed chooses the best pair of learning rates, with which all seeds are run
 COLLAPSED = 40.0
 """An FID above those of all generators that learn; a run that ends above it counts as failed, as if it diverged."""
 LOSSES = ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b", "smmd")
 LAMBDAS = (-1, -0.5, 0, 0.5, 1, 2)
-KERNELS = {"RBF": "mmd-rep", "RBF-B": "mmd-rep-b"}
-"""The losses with which lambda varies, by their kernels."""
+KERNELS = {"RBF": "mmd-rep", "RBF-B": "mmd-rep-b"}  # the losses with which lambda varies, by their kernels
 SCORES = (1, 4, 16, 64)
 SCALES = (1, 1 / 0.55, 3)
 NORMS = {"PICO": "pico", "PIM": "matrix"}
@@ -47,8 +43,7 @@ class Question(NamedTuple):
     """Settings that are compared to answer one question."""
 
     settings: list[Group]
-    of_grid: bool = False
-    """Whether every setting has all pairs of learning rates with the first seed."""
+    of_grid: bool = False  # whether every setting has all pairs of learning rates with the first seed
     seeds: bool = True
     """Whether every setting has all seeds at the pair that is best for its loss in the table of losses."""
 

@@ -18,10 +18,8 @@ COSTS, FLOOR = "costs.jsonl", "floor.json"
 """The cost of an iteration of each setting, and the result of `evaluate.py --floor`: files among the raw logs."""
 MEASURED = ("FID", "KID", "classes covered", "seeds")
 MEANS = ("k_rr", "k_rf", "k_ff")
-LOGGED = (1, 100, 400, 2000)
-"""Iterations in the table of mean kernel values."""
-ERRORS = 2
-"""Standard errors by which a difference has to exceed zero."""
+LOGGED = (1, 100, 400, 2000)  # iterations in the table of mean kernel values
+ERRORS = 2  # standard errors by which a difference has to exceed zero
 
 
 def measured(raw: Grid, found: Sequence[Outcome]) -> list[str]:

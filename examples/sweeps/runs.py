@@ -21,10 +21,8 @@ EXAMPLES = Path(__file__).parents[1]
 
 Value = str | int | float
 Grid = Mapping[str, tuple[Value, ...]]
-Group = tuple[tuple[str, str], ...]
-"""Options of a training script with their values, except learning rates and seed."""
-Pair = tuple[str, str]
-"""Learning rates of D and of G."""
+Group = tuple[tuple[str, str], ...]  # options of a training script with their values, except learning rates and seed
+Pair = tuple[str, str]  # learning rates of D and of G
 PAIR = ("lr-discriminator", "lr-generator")
 Status = Literal["missing", "interrupted", "running", "finished", "diverged", "stopped", "failed"]
 """The progress of a run. `stopped` is due to the scheduler. The record of a run has `missing` until the run ends."""
@@ -33,13 +31,10 @@ Record = dict[str, Any]
 
 DIVERGED = re.compile(r"^Stopped at iteration ([\d,]+), where .*", re.MULTILINE)
 """The message of a training script that ends with status 1 since a number is not finite."""
-INTERRUPTED = (129, 130, 143)
-"""Exit statuses of a training after SIGHUP, SIGINT or SIGTERM."""
+INTERRUPTED = (129, 130, 143)  # exit statuses of a training after SIGHUP, SIGINT or SIGTERM
 
-RATES = (1e-4, 2e-4, 5e-4, 1e-3)
-"""Learning rates of D and of G in Section 5.1 of Wang et al. (2019), 16 pairs in all."""
-TOTAL_SCALES = (16, 32, 64, 128, 256)
-"""C^K, which the authors give for K layers with the constant C."""
+RATES = (1e-4, 2e-4, 5e-4, 1e-3)  # learning rates of D and of G in Section 5.1 of Wang et al. (2019), 16 pairs in all
+TOTAL_SCALES = (16, 32, 64, 128, 256)  # C^K, which the authors give for K layers with the constant C
 LOSSES: Grid = {"loss": ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b")}
 FOUR: Grid = {"loss": ("hinge", "mmd-rbf", "mmd-rep", "mmd-rep-b")}
 LAMBDAS: Grid = {"loss": ("mmd-rep", "mmd-rep-b"), "lambda": (-1, -0.5, 0, 0.5, 1, 2)}
@@ -131,8 +126,7 @@ class Recipe:
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar=f"{{{','.join(SWEEPS)}}}")]  # the sweep
     out: Path  # folder of the sweep
     script: Path = Path("dcgan_cifar10")  # training script: its name in examples/, or its path
-    evaluate: str | None = None
-    """evaluate finished runs by evaluate.py with these options, given as one string"""
+    evaluate: str | None = None  # evaluate finished runs by evaluate.py with these options, given as one string
     rungs: tuple[int, ...] = ()
     """iterations after which the worse two thirds of the runs are stopped, each three times the previous one"""
     retry: bool = False  # train again the runs that diverged or were stopped

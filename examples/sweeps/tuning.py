@@ -29,10 +29,8 @@ from sweeps.runs import Recipe, Record, Run, last_line, write
 
 REFUSED, BUSY = 2, 3
 """Exit statuses of a script that changed nothing, and of a sweep whose remaining runs belong to other processes."""
-LOOK = 2.0
-"""Seconds between two looks at a process."""
-ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a sweep as Ctrl-C does."""
+LOOK = 2.0  # seconds between two looks at a process
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # signals that end a sweep as Ctrl-C does
 
 
 class Trial(tune.Trainable):

@@ -16,8 +16,7 @@ from training.errors import RefusedError
 
 Line = dict[str, Any]
 
-PARTIAL = ".partial"
-"""Suffix of a file that is being written."""
+PARTIAL = ".partial"  # suffix of a file that is being written
 
 
 @contextmanager

@@ -17,14 +17,11 @@ from torch.utils.data import Dataset
 from training import ADVICE
 from training.errors import RefusedError, UnreadableError
 
-DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""The folder of Debian's package dataset-fashion-mnist."""
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package dataset-fashion-mnist
 
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-"""Suffixes of the files in a folder that are read as images."""
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")  # suffixes of the files in a folder that are read as images
 
-Fit = Callable[[Any], Any]
-"""Resizes and crops a PIL image."""
+Fit = Callable[[Any], Any]  # resizes and crops a PIL image
 
 
 class Pixels(Dataset[Tensor]):
@@ -145,8 +142,7 @@ READERS: dict[str, Callable[..., Dataset[Tensor]]] = {
     "lsun": lsun,
     "fashion-mnist": fashion_mnist,
 }
-WITH_TEST = ("cifar10", "stl10", "fashion-mnist")
-"""The data sets with a test split, whose readers take `train=False`."""
+WITH_TEST = ("cifar10", "stl10", "fashion-mnist")  # the data sets with a test split, whose readers take `train=False`
 FORMATS = {"cifar10": (32, 3), "stl10": (48, 3), "celeba": (64, 3), "lsun": (64, 3), "fashion-mnist": (32, 1)}
 """Size and channels of the images. The data sets `folder` and `fake` have any."""
 

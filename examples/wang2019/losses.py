@@ -59,8 +59,7 @@ SINGLE_SCORE: Mapping[str, SingleScoreLoss] = {
     "wasserstein": SingleScoreLoss(lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean()),
 }
 
-NAMES = (*SINGLE_SCORE, *MMD, "smmd")
-"""All losses. `smmd`, of Arbel et al. (2018), also needs the real images."""
+NAMES = (*SINGLE_SCORE, *MMD, "smmd")  # all losses; `smmd`, of Arbel et al. (2018), also needs the real images
 
 
 def make_loss(
