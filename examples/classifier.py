@@ -47,7 +47,6 @@ class Classifier(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(FEATURES, classes))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features and the logits."""
         features = self.features(images)
         return features, self.head(features)
 
@@ -77,7 +76,6 @@ class Split(NamedTuple):
 
 
 def read(dataset: str, root: Path, split: str) -> Split:
-    """Return a split of a data set."""
     size, channels = FORMATS[dataset]
     images = load(dataset, root, size=size, channels=channels, split=split)
     labelled = fashion_mnist_data if dataset == "fashion-mnist" else torchvision().CIFAR10

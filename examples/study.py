@@ -34,7 +34,6 @@ class Study:
 
     @property
     def logs(self) -> Grid:
-        """The raw logs."""
         return Grid(self.raw, protocol.PAIRS, protocol.SEEDS)
 
     @property
@@ -97,7 +96,6 @@ class List(Study):
     out: Path = Path("runs/study")  # folder of the runs
 
     def do(self) -> int:
-        """Print a line for each run."""
         runs = protocol.planned(self.best)
         known = self.logs.known(runs)
         ended = {run: "diverged" if outcome.diverged else "finished" for run, outcome in known.items()}
@@ -141,7 +139,6 @@ class Report(Study):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in the arguments, and return the exit status."""
     commands: dict[str, Any] = {"run": Train, "list": List, "report": Report}
     try:
         return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments).do()

@@ -37,7 +37,6 @@ class Collect:
     limit: float | None = None  # upper end of the vertical axis of the figure
 
     def do(self) -> int:
-        """Write the files and print the summary."""
         sweep, rows = SWEEPS[self.study], tables.rows_of(self.study, self.out, self.evaluations)
         if not rows:
             raise RefusedError(f"{self.out} has no runs of {self.study}")
@@ -72,7 +71,6 @@ class Train(Recipe):
     evaluations: str = "*.json"  # names of the evaluations that count; of several, the last
 
     def do(self) -> int:
-        """Run the remaining trainings among the chosen ones."""
         runs, mine = self.runs()
         for path in (self.script, *([] if self.evaluate is None else [self.evaluator])):
             if not path.is_file():
@@ -149,7 +147,6 @@ class List(Train):
     """List the chosen runs and their progress."""
 
     def do(self) -> int:
-        """Print a line for each run."""
         _, mine = self.runs()
         for each in mine:
             folder = self.out / each.name
@@ -159,7 +156,6 @@ class List(Train):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in the arguments, and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     end = words.index("--") if "--" in words else len(words)
     commands: dict[str, Any] = {"run": Train, "list": List, "collect": Collect}

@@ -58,7 +58,6 @@ class KIDSchedule:
         self._failures = 0
 
     def due(self, step: int) -> bool:
-        """Return whether to evaluate after a number of steps."""
         return step > 0 and step % self.every == 0
 
     def step(self, fake: Tensor) -> Outcome:

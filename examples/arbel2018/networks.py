@@ -161,7 +161,6 @@ class ResidualBlock(nn.Module):
         self.main, self.shortcut = main, shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum."""
         return self.shortcut(x) + self.main(x)
 
 
@@ -198,5 +197,4 @@ class SumOverPixels(nn.Module):
     """The sum of feature maps `(n, channels, height, width)` over their pixels, `(n, channels)`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sums."""
         return x.sum(dim=(2, 3))

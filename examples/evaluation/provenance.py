@@ -19,7 +19,6 @@ PACKAGES = ("numpy", "scikit-learn", "torch", "torch-fidelity", "torch-mmd-losse
 
 
 def digest_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -57,7 +57,6 @@ class Outcome(NamedTuple):
 
 
 def read(path: Path) -> Outcome:
-    """Read the raw log of a run."""
     found = {kind: list[Line]() for kind in NEEDED}
     for number, line in enumerate(read_lines(path, kind=str), 1):
         needed = NEEDED.get(line["kind"])
@@ -80,11 +79,9 @@ class Raw:
     path: Path
 
     def log(self, run: Run | Trial) -> Path:
-        """Return the path of a run's log."""
         return self.path / f"{run.name}.jsonl"
 
     def sheet(self, run: Run | Trial) -> Path:
-        """Return the path of a run's samples."""
         return self.path / "sheets" / f"{run.name}.png"
 
     def known(self, runs: Iterable[R]) -> dict[R, Outcome]:

@@ -102,7 +102,6 @@ CLAIMS: Sequence[tuple[Side, str, Side, str]] = (
 
 
 def claims(raw: Grid) -> str:
-    """Return the table of claims with their FIDs and verdicts."""
     rows = []
     for better, relation, worse, source in CLAIMS:
         sides = [side.outcomes(raw) for side in (better, worse)]
@@ -126,7 +125,6 @@ def repulsions(raw: Grid) -> dict[tuple[str, str], dict[Pair, Outcome]]:
 
 
 def lowest(found: Mapping[Pair, Outcome]) -> str:
-    """Return the cell of the lowest FID of all pairs."""
     return fid(min((each.fid for each in found.values()), default=None))
 
 
@@ -173,7 +171,6 @@ def losses(raw: Grid) -> str:
 
 
 def progress(raw: Grid) -> str:
-    """Return the table of the FID during the training, of each loss at its best pair."""
     iterations = range(protocol.ITERATIONS // 5, protocol.ITERATIONS + 1, protocol.ITERATIONS // 5)
     rows = []
     for chosen in QUESTIONS["losses"].settings:
@@ -183,7 +180,6 @@ def progress(raw: Grid) -> str:
 
 
 def kernel_means(raw: Grid) -> str:
-    """Return the table of the mean kernel values during the training with the repulsive losses at their best pairs."""
     rows = []
     for loss in protocol.KERNELS.values():
         found = raw.over_seeds(setting(loss))
@@ -207,7 +203,6 @@ def milliseconds(raw: Grid) -> Mapping[Group, tuple[float, float | None]]:
 
 
 def costs(raw: Grid) -> str:
-    """Return the table of the cost of an iteration with each loss, and of the share of the loss."""
     rows = []
     for chosen, (cost, of_loss) in milliseconds(raw).items():
         named = ", ".join([chosen[0][1], *map(" ".join, chosen[1:])])

@@ -68,7 +68,6 @@ class Run(NamedTuple):
 
     @property
     def settings(self) -> dict[str, str]:
-        """The values by option."""
         return {**dict(self.group), **dict(zip(PAIR, self.pair, strict=True)), "seed": str(self.seed)}
 
     @property
@@ -78,7 +77,6 @@ class Run(NamedTuple):
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> Run:
-        """Return the run with the given settings."""
         group = tuple(item for item in settings.items() if item[0] not in (*PAIR, "seed"))
         return cls(group, (settings[PAIR[0]], settings[PAIR[1]]), int(settings["seed"]))
 
@@ -168,7 +166,6 @@ class Recipe:
 
 
 def record(folder: Path) -> Record | None:
-    """Return the record of the run in a folder, or None without a record."""
     path = folder / "run.json"
     if not path.exists():
         return None
@@ -179,7 +176,6 @@ def record(folder: Path) -> Record | None:
 
 
 def write(folder: Path, found: Record) -> None:
-    """Write the record of the run in a folder."""
     write_text(folder / "run.json", json.dumps(found, indent=2) + "\n")
 
 
@@ -227,5 +223,4 @@ def evaluation(folder: Path, iteration: int, pattern: str = "*.json") -> tuple[s
 
 
 def finite(numbers: Mapping[str, Any]) -> dict[str, float]:
-    """Return the entries that are finite numbers."""
     return {name: value for name, value in numbers.items() if isinstance(value, int | float) and math.isfinite(value)}

@@ -71,12 +71,10 @@ def shown(values: Iterable[float], digits: int | None = None) -> str:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
 def groups(rows: Iterable[Row]) -> dict[Group, list[Row]]:
-    """Return the rows of each setting."""
     found: dict[Group, list[Row]] = {}
     for row in rows:
         found.setdefault(row.run.group, []).append(row)
@@ -95,12 +93,10 @@ def best(rows: Sequence[Row], metric: str) -> Pair | None:
 
 
 def counted(statuses: Iterable[str]) -> str:
-    """Return the number of runs with each status."""
     return ", ".join(f"{number} {status}" for status, number in Counter(statuses).items())
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write a line for each run."""
     options = dict.fromkeys(option for row in rows for option in row.run.settings)
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:

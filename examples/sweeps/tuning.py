@@ -44,7 +44,6 @@ class Trial(tune.Trainable):
         self._reports = self._work()
 
     def step(self) -> dict[str, Any]:
-        """Return the next report."""
         return next(self._reports)
 
     def cleanup(self) -> None:
@@ -115,12 +114,10 @@ class Reporter(tune.Callback):
         self._recipe = recipe
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
-        """Print the iteration at which the run starts."""
         run = Run.of(trial.config["settings"])
         print(f"{run.name}: starts at iteration {last_line(self._recipe.out / run.name)['iteration']:,}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
-        """Print the last report of the run."""
         run, last = Run.of(trial.config["settings"]), trial.last_result
         if "status" not in last:
             last = {**self._recipe.fresh(run), "status": "stopped", "iteration": last.get("iteration", 0)}

@@ -15,17 +15,14 @@ State = dict[str, Any]
 
 
 def path_of(folder: Path, iteration: int) -> Path:
-    """Return the path of the checkpoint of an iteration."""
     return folder / f"iteration-{iteration:08d}.pt"
 
 
 def iteration_of(path: Path) -> int:
-    """Return the iteration in the name of a checkpoint."""
     return int(path.stem.rpartition("-")[2])
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """Return the paths of the checkpoints in a folder."""
     return sorted(folder.glob(f"iteration-{'[0-9]' * 8}.pt"), reverse=True)
 
 

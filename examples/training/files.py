@@ -46,7 +46,6 @@ def write_lines(path: Path, lines: list[Line]) -> None:
 
 
 def append_line(path: Path, line: Line) -> None:
-    """Append to a file of JSON lines."""
     with _named(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 

@@ -27,7 +27,6 @@ class Randomness:
         return torch.rand(count, dimension, generator=self.generator, device=self._fabric.device)[self._share] * 2 - 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of all generators."""
         return {
             "noise": self.generator.get_state(),
             "cpu": torch.get_rng_state(),

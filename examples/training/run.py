@@ -99,12 +99,10 @@ class Run:
         return iteration in (1, self._settings.iterations) or iteration % every == 0
 
     def is_due_to_save(self, iteration: int) -> bool:
-        """Return whether a checkpoint is due after an iteration."""
         intervals = (self._settings.checkpoint_every, self._settings.keep_every)
         return any(every and iteration % every == 0 for every in intervals)
 
     def advance(self) -> None:
-        """Advance the progress bar by one iteration."""
         self._bar.update()
 
     def log(self, line: Line, *, advice: str, shown: Sequence[str] = ("loss_discriminator", "loss_generator")) -> None:
@@ -245,7 +243,6 @@ class Run:
 
 
 def _fill(state: State, path: Path) -> None:
-    """Load a checkpoint into a state."""
     content = checkpoints.read(path)
     try:
         for name, part in state.items():
