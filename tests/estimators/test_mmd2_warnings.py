@@ -5,13 +5,18 @@ import warnings
 import pytest
 import torch
 
+import torch_mmd_losses
 from torch_mmd_losses import (
     EnergyKernel,
     LinearKernel,
+    MMDReference,
     PolynomialKernel,
     RBFKernel,
     RBFMix,
     UsageWarning,
+    drift,
+    grouped_mmd2,
+    kernel_sums,
     mmd2,
     mmd2_and_variance,
     mmd2_blocks,
@@ -19,6 +24,8 @@ from torch_mmd_losses import (
     mmd_test,
     relative_mmd_test,
     usage_warnings,
+    witness,
+    witness_gradient,
 )
 
 
@@ -140,6 +147,27 @@ def test_other_functions_warn_likewise(name):
     assert str(warning.message).startswith(f"{name}: expected kernel values between zero and the peak of the kernel")
     assert "far apart" in str(warning.message)
     assert warning.filename == __file__
+
+
+DOCUMENTED = {
+    **{name: (getattr(torch_mmd_losses, name), call) for name, call in OTHERS.items()},
+    "mmd2": (mmd2, mmd2),
+    "grouped_mmd2": (grouped_mmd2, grouped_mmd2),
+    "kernel_sums": (kernel_sums, kernel_sums),
+    "witness": (witness, lambda x, y, kernel: witness(x, x, y, kernel)),
+    "witness_gradient": (witness_gradient, lambda x, y, kernel: witness_gradient(x, real=y, fake=x, kernel=kernel)),
+    "drift": (drift, lambda x, y, kernel: drift(x, y, kernel=kernel, normalise="none")),
+    "MMDReference.mmd2": (MMDReference.mmd2, lambda x, y, kernel: MMDReference(x, kernel).mmd2(y)),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_exactly_the_functions_whose_docstrings_say_so_warn(name):
+    function, call = DOCUMENTED[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call(torch.randn(20, 2048), torch.randn(20, 2048), RBFKernel())
+    assert bool(caught) == (":math:`k(a, a)`" in function.__doc__.partition("Warns:")[2].partition("Example:")[0])
 
 
 def test_a_test_is_warned_of_if_none_of_its_kernels_tells_samples_apart():

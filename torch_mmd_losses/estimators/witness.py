@@ -36,10 +36,6 @@ def witness(points: Tensor, real: Tensor, fake: Tensor, kernel: Kernel) -> Tenso
         TypeError: if an argument is not a tensor, or `kernel` is not a :class:`Kernel`.
         ValueError: if scores are empty or not floating-point, or differ in dimension, dtype or device.
 
-    Warns:
-        UsageWarning: if all kernel values of the first 256 points and real scores are zero, or all are :math:`k(a, a)`,
-            so that the values say nothing. Only the first call from each place in the code is examined.
-
     Example:
         >>> real, fake = torch.tensor([0.0, 1.0]), torch.tensor([3.0])
         >>> witness(torch.tensor([0.5, 3.0]), real=real, fake=fake, kernel=RBFKernel())
