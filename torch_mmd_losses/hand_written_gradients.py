@@ -112,6 +112,19 @@ def _is_batch(outer: Tensor | None) -> bool:
     return outer is not None and (is_legacy_batchedtensor(outer) or is_functorch_wrapped_tensor(outer))
 
 
+def with_graph(values: Tensor, *inputs: Tensor) -> Tensor:
+    """Return values as a function of the inputs. If the values have no graph, they get one, with gradients of zero.
+
+    The values of a kernel that is constant in steps, for example, have no graph.
+    """
+    if values.requires_grad or not torch.is_grad_enabled():
+        return values
+    for tensor in inputs:
+        if tensor.requires_grad:
+            values = values + tensor[:0].sum()  # the sum of nothing: zero, also if entries are infinite
+    return values
+
+
 def differentiable_gradients(
     function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], outer: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:

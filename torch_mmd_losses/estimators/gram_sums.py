@@ -210,6 +210,7 @@ class _Tile(NamedTuple):
 
 
 def _tiles_with_graph(tiled: GramTiles, inputs: Sequence[Tensor], outer: Sequence[Tensor]) -> Iterator[_Tile]:
+    """Yield the tiles whose derivatives are not all zero, as those of a constant are."""
     a, b = _scores(tiled, inputs)
     first = 1 if tiled.block.symmetric else 2
     stand_ins = trained_tensors.stand_ins_of(tiled.tensors)
@@ -217,6 +218,8 @@ def _tiles_with_graph(tiled: GramTiles, inputs: Sequence[Tensor], outer: Sequenc
         scores = [a[rows].detach().requires_grad_(), b[columns].detach().requires_grad_()]
         with torch.enable_grad(), trained_tensors.replaced(tiled.tensors, stand_ins):
             gram = tiled.gram(scores[0], scores[1], rows, columns, on_diagonal)
+        if not gram.requires_grad:
+            continue
         places: list[Place] = [(0, rows), (first - 1, columns), *((first + i, ...) for i in range(len(stand_ins)))]
         factor_places: list[Place] = [(0, rows), (2, ...)]
         if not on_diagonal:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.hand_written_gradients import GradientByHand, reverse_mode_only
+from torch_mmd_losses.hand_written_gradients import GradientByHand, reverse_mode_only, with_graph
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import Summand
 from torch_mmd_losses.pairs.linear_products import linear_gradients, linear_products, without_linear
@@ -73,6 +73,7 @@ def _of_pairs(
         return _Products.apply(points, samples, coefficients, request)  # type: ignore[no-untyped-call]
     wide = total_dtype(points.device)
     gram = request.indices.without(function.of_all(points, samples, request.indices))
+    gram = with_graph(gram, points, samples)
     return gram.to(wide) @ coefficients.to(wide)
 
 

@@ -1,0 +1,65 @@
+"""Kernels whose derivatives are zero: constants, and functions that are constant in steps."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from torch_mmd_losses import (
+    Kernel,
+    MMDLoss,
+    MMDReference,
+    grouped_mmd2,
+    kernel_sums,
+    mmd2,
+    mmd2_and_variance,
+    mmd2_blocks,
+    witness,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::torch_mmd_losses.UsageWarning")
+
+
+class Steps(Kernel):
+    def from_sq_dist(self, sq_dist):
+        return (sq_dist < 1).to(sq_dist.dtype)
+
+
+class Constant(Kernel):
+    def forward(self, a, b):
+        return torch.ones(len(a), len(b), dtype=a.dtype)
+
+
+CALLS = {
+    "mmd2": mmd2,
+    "mmd2 with weights": lambda x, y, kernel: mmd2(x, y, kernel, real_weights=torch.ones_like(x[:, 0])),
+    "MMDLoss": lambda x, y, kernel: MMDLoss(kernel, lambda_=1.0)(real=x, fake=y),
+    "grouped_mmd2": lambda x, y, kernel: grouped_mmd2(x[None], y[None], kernel).sum(),
+    "mmd2_blocks": lambda x, y, kernel: mmd2_blocks(x, y, kernel, block_size=len(x) // 2).value,
+    "value": lambda x, y, kernel: mmd2_and_variance(x, y, kernel, tile_size=64).value,
+    "variance": lambda x, y, kernel: mmd2_and_variance(x, y, kernel, tile_size=64).variance,
+    "witness": lambda x, y, kernel: witness(x, y, y + 1, kernel).sum(),
+    "kernel_sums": lambda x, y, kernel: kernel_sums(x, y, kernel)[0].sum(),
+    "MMDReference": lambda x, y, kernel: MMDReference(y.detach(), kernel).mmd2(x) + 0 * y.sum(),
+    "attraction": lambda x, y, kernel: MMDReference(y.detach(), kernel).attraction(x).sum() + 0 * y.sum(),
+}
+"""Functions of two samples whose derivatives are zero for such kernels."""
+
+SIZES = [20, 300]
+"""Numbers of samples for one matrix and for tiles."""
+
+
+KERNELS = {"steps": Steps(), "constant": Constant()}
+
+
+def samples(m):
+    return torch.randn(m, 3).requires_grad_(), torch.randn(m, 3).requires_grad_()
+
+
+@pytest.mark.parametrize("m", SIZES)
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", CALLS)
+def test_gradients_of_a_kernel_that_is_constant_in_steps_are_zero(name, kernel, m):
+    real, fake = samples(m)
+    CALLS[name](real, fake, KERNELS[kernel]).backward()
+    zeros = torch.zeros(m, 3)
+    assert_close((real.grad, fake.grad), (zeros, zeros), rtol=0, atol=0)
