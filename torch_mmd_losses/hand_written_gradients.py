@@ -121,7 +121,7 @@ def with_graph(values: Tensor, *inputs: Tensor) -> Tensor:
         return values
     for tensor in inputs:
         if tensor.requires_grad:
-            values = values + tensor[:0].sum()  # the sum of nothing: zero, also if entries are infinite
+            values = values + tensor.flatten()[:0].sum()  # the sum of nothing: zero, also if entries are infinite
     return values
 
 
@@ -145,9 +145,24 @@ def differentiable_gradients(
     with torch.enable_grad(), full_precision(inputs[0].device):
         views = [tensor.view_as(tensor) for tensor in inputs]
         values = function(*views)
-        factors = [factor.to(value.dtype) for factor, value in zip(outer, values, strict=True)]
+        pairs = [(value, factor.to(value.dtype)) for value, factor in zip(values, outer, strict=True)]
+        pairs = [pair for pair in pairs if pair[0].requires_grad]  # the others are constants
         wanted = [view for view in views if view.requires_grad]
-        found = iter(torch.autograd.grad(values, wanted, factors, create_graph=True))
+        gradients: Sequence[Tensor | None] = [None] * len(wanted)
+        if pairs:
+            gradients = torch.autograd.grad(
+                [value for value, _ in pairs],
+                wanted,
+                [factor for _, factor in pairs],
+                create_graph=True,
+                allow_unused=True,
+            )
+        found = iter(
+            [
+                with_graph(torch.zeros_like(view) if gradient is None else gradient, *views)
+                for view, gradient in zip(wanted, gradients, strict=True)
+            ]
+        )
     return tuple(next(found) if view.requires_grad else None for view in views)
 
 

@@ -8,6 +8,7 @@ from torch_mmd_losses import (
     Kernel,
     MMDLoss,
     MMDReference,
+    drift,
     grouped_mmd2,
     kernel_sums,
     mmd2,
@@ -48,6 +49,11 @@ SIZES = [20, 300]
 """Numbers of samples for one matrix and for tiles."""
 
 
+class Additive(Kernel):
+    def forward(self, a, b):
+        return a.sum(1, keepdim=True) + b.sum(1)
+
+
 KERNELS = {"steps": Steps(), "constant": Constant()}
 
 
@@ -63,3 +69,24 @@ def test_gradients_of_a_kernel_that_is_constant_in_steps_are_zero(name, kernel, 
     CALLS[name](real, fake, KERNELS[kernel]).backward()
     zeros = torch.zeros(m, 3)
     assert_close((real.grad, fake.grad), (zeros, zeros), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("m", SIZES)
+@pytest.mark.parametrize("kernel", [*KERNELS.values(), Additive()], ids=[*KERNELS, "additive"])
+@pytest.mark.parametrize("name", CALLS.keys() - {"variance"})
+def test_second_derivatives_are_zero_where_the_slope_is_constant(name, kernel, m):
+    real, fake = samples(m)
+    value = CALLS[name](real, fake, kernel)
+    first = torch.autograd.grad(value, (real, fake), retain_graph=True)
+    gradients = torch.autograd.grad(value, (real, fake), create_graph=True)
+    assert_close(gradients, first)
+    # As in training, where a penalty of the gradients is added to a loss.
+    (value + sum((gradient * torch.randn(m, 3)).sum() for gradient in gradients)).backward()
+    assert_close((real.grad, fake.grad), first)
+
+
+def test_gradients_of_a_drift_by_a_kernel_that_is_constant_in_steps_have_a_graph():
+    real, fake = samples(20)
+    value = (drift(fake, real, kernel=Steps(), normalise="none") * torch.randn(20, 3)).sum()
+    first = torch.autograd.grad(value, (real, fake), retain_graph=True)
+    assert_close(torch.autograd.grad(value, (real, fake), create_graph=True), first)

@@ -110,6 +110,8 @@ def hessian_products(
             continue
         with torch.enable_grad():
             total = (outer[piece.groups] * _piece_values(summands, piece, inputs)).sum()
+            if not total.requires_grad:
+                continue
             chosen = [leaves[role] for role in directions]
             slopes = torch.autograd.grad(total, chosen, create_graph=True, materialize_grads=True)
             steps = [

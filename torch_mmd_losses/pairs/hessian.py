@@ -51,12 +51,18 @@ def add_hessian_product(
                 values = [
                     summand.factor * pair_sum(summand, pairs, part.group, objective.bounds) for summand in summands
                 ]
-                slopes = torch.autograd.grad(torch.stack(values).sum(), scores, create_graph=True)
+                total = torch.stack(values).sum()
+                if not total.requires_grad:
+                    continue
+                slopes = torch.autograd.grad(total, scores, create_graph=True, materialize_grads=True)
                 steps = [
                     (slope * directions[sample][place]).sum()
                     for slope, (sample, place) in zip(slopes, sides, strict=True)
                 ]
-                found = torch.autograd.grad(torch.stack(steps).sum(), scores)
+                step = torch.stack(steps).sum()
+                if not step.requires_grad:  # of a kernel that is linear in each argument
+                    continue
+                found = torch.autograd.grad(step, scores, materialize_grads=True)
             times = len(sides) if block.symmetric else 1  # the tile below the diagonal is the transpose
             for (sample, place), product in zip(sides, found, strict=True):
                 target = products[sample] if sample < len(products) else None
