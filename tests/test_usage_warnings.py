@@ -63,7 +63,17 @@ def test_the_first_call_from_each_place():
 def test_the_first_call_from_each_place_through_a_decorator():
     @torch.no_grad()
     def examined():
-        return usage_warnings.is_first_call_from_place(wrappers=1)
+        return usage_warnings.is_first_call_from_place()
 
     assert [examined() for _ in range(3)] == [True, False, False]
     assert (examined(), examined()) == (True, True)
+
+
+def test_the_first_call_from_each_place_through_a_module():
+    class Module(torch.nn.Module):
+        def forward(self):
+            return usage_warnings.is_first_call_from_place()
+
+    module = Module()
+    assert [module() for _ in range(3)] == [True, False, False]
+    assert (module(), module()) == (True, True)

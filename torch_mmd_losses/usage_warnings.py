@@ -42,16 +42,18 @@ def warn(kind: str, message: str) -> None:
         warnings.warn(message, UsageWarning, stacklevel=level)
 
 
-def is_first_call_from_place(wrappers: int = 0) -> bool:
-    """Return whether the calling function has been called from a place in the code for the first time.
+def is_first_call_from_place() -> bool:
+    """Return whether the calling function has been called from a place in the user's code for the first time.
+
+    Functions of this library and of PyTorch in between do not count, such as the wrapper that `torch.no_grad()` puts
+    around a function, and `torch.nn.Module.__call__`.
 
     This costs a fraction of a microsecond: the place is found without the number of its line, which Python counts from
     the start of the function.
-
-    Args:
-        wrappers: number of functions around the calling one, such as that of the decorator `torch.no_grad()`.
     """
-    frame = sys._getframe(2 + wrappers)
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        frame = frame.f_back
     place = (id(frame.f_code), frame.f_lasti)
     if place in _warned:
         return False

@@ -9,14 +9,10 @@ import torch_mmd_losses
 from torch_mmd_losses import (
     EnergyKernel,
     LinearKernel,
-    MMDReference,
     PolynomialKernel,
     RBFKernel,
     RBFMix,
     UsageWarning,
-    drift,
-    grouped_mmd2,
-    kernel_sums,
     mmd2,
     mmd2_and_variance,
     mmd2_blocks,
@@ -24,9 +20,8 @@ from torch_mmd_losses import (
     mmd_test,
     relative_mmd_test,
     usage_warnings,
-    witness,
-    witness_gradient,
 )
+from torch_mmd_losses.estimators import blocks
 
 
 def warned(*arguments, **options):
@@ -149,25 +144,45 @@ def test_other_functions_warn_likewise(name):
     assert warning.filename == __file__
 
 
-DOCUMENTED = {
-    **{name: (getattr(torch_mmd_losses, name), call) for name, call in OTHERS.items()},
-    "mmd2": (mmd2, mmd2),
-    "grouped_mmd2": (grouped_mmd2, grouped_mmd2),
-    "kernel_sums": (kernel_sums, kernel_sums),
-    "witness": (witness, lambda x, y, kernel: witness(x, x, y, kernel)),
-    "witness_gradient": (witness_gradient, lambda x, y, kernel: witness_gradient(x, real=y, fake=x, kernel=kernel)),
-    "drift": (drift, lambda x, y, kernel: drift(x, y, kernel=kernel, normalise="none")),
-    "MMDReference.mmd2": (MMDReference.mmd2, lambda x, y, kernel: MMDReference(x, kernel).mmd2(y)),
+CALLS = {
+    "mmd2": "mmd2(x, y, kernel)",
+    "mmd2_and_variance": "mmd2_and_variance(x, y, kernel)",
+    "mmd2_blocks": "mmd2_blocks(x, y, kernel, block_size=10)",
+    "mmd2_blocks with large blocks": "mmd2_blocks(x, y, kernel, block_size=10)",
+    "mmd2_fourier": "mmd2_fourier(x, y, kernel, frequencies=5)",
+    "grouped_mmd2": "grouped_mmd2(x, y, kernel)",
+    "gradient_constrained_mmd2": "gradient_constrained_mmd2(x[:3], y[:3], kernel, rank=4)",
+    "mmd_test": "mmd_test(x, y, kernel, permutations=9)",
+    "relative_mmd_test": "relative_mmd_test(x, y, y.flip(1), kernel)",
+    "kernel_sums": "kernel_sums(x, y, kernel)",
+    "witness": "witness(x, x, y, kernel)",
+    "witness_gradient": "witness_gradient(x, real=y, fake=x, kernel=kernel)",
+    "drift": "drift(x, y, kernel=kernel, normalise='none')",
+    "MMDReference.mmd2": "MMDReference(x, kernel).mmd2(y)",
+    "MMDReference.forward": "MMDReference(x, kernel)(y)",
+    "ratio_to_real": "ratio_to_real(MMDReference(x, kernel), y, y + 1)",
 }
+"""Calls of all functions that examine kernel values, as text, from which any number of places in the code are made."""
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
-def test_exactly_the_functions_whose_docstrings_say_so_warn(name):
-    function, call = DOCUMENTED[name]
+@pytest.mark.parametrize("name", CALLS)
+def test_functions_whose_docstrings_say_so_warn_in_the_first_call_from_each_place(name, monkeypatch):
+    if name.endswith("large blocks"):
+        monkeypatch.setattr(blocks, "TOGETHER_UP_TO", 0)
+    function = eval(name.partition(" ")[0], vars(torch_mmd_losses))
+    documented = ":math:`k(a, a)`" in function.__doc__.partition("Warns:")[2].partition("Example:")[0]
+    near, far = ({"x": c * torch.randn(20, 2), "y": c * torch.randn(20, 2), "kernel": RBFKernel()} for c in (1, 1e4))
+    first, second = (compile(CALLS[name], __file__, "eval") for _ in range(2))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        call(torch.randn(20, 2048), torch.randn(20, 2048), RBFKernel())
-    assert bool(caught) == (":math:`k(a, a)`" in function.__doc__.partition("Warns:")[2].partition("Example:")[0])
+        for place, arguments in ((first, near), (first, far), (second, far), (second, far)):
+            eval(place, vars(torch_mmd_losses), arguments)
+        usage_warnings._warned.clear()
+        eval(first, vars(torch_mmd_losses), far)  # with the first call of a process
+    # The kernel of a reference is named after the reference, in whatever function it is used.
+    expected = {"ratio_to_real": "MMDReference"}.get(name, name.partition(" ")[0].partition(".")[0])
+    assert [str(warning.message).partition(":")[0] for warning in caught] == [expected] * 2 * documented
+    assert {warning.filename for warning in caught} <= {__file__}
 
 
 def test_a_test_is_warned_of_if_none_of_its_kernels_tells_samples_apart():

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from torch_mmd_losses import checks, hand_written_gradients, usage_warnings
 from torch_mmd_losses.distances import squared_distances
-from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel
 from torch_mmd_losses.kernels.summands import (
@@ -24,6 +23,8 @@ from torch_mmd_losses.kernels.summands import (
     worst_conditioning,
 )
 from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
+from torch_mmd_losses.pairs.objective import GENERATOR
+from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted, ways_of_distances
 from torch_mmd_losses.pairs.tiles import tiles_at_once
 from torch_mmd_losses.precision import full_precision, total_dtype
@@ -161,7 +162,8 @@ def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) ->
 
 
 def _one_by_one(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) -> Tensor:
-    values = [mmd2(x, y, kernel, estimator=estimator) for x, y in zip(real, fake, strict=True)]
+    pairs = zip(real, fake, strict=True)
+    values = [objective_values(kernel, x, y, estimator, objectives=[GENERATOR])[0] for x, y in pairs]
     return torch.stack(values).to(total_dtype(real.device))
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from torch_mmd_losses import checks, hand_written_gradients, usage_warnings
 from torch_mmd_losses.distances import centred
-from torch_mmd_losses.estimators.mmd2 import mmd2
 from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel
 from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
+from torch_mmd_losses.pairs.objective import GENERATOR
+from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.types import Estimator
 
@@ -134,7 +135,11 @@ def mmd2_fourier(
                 "InverseMultiquadricKernel, LaplaceKernel without a floor, MaternKernel or LinearKernel, or sums and "
                 f"multiples of them, got {type(summand.kernel).__name__}, whose spectral measure is unknown"
             )
-    values = [summand.factor * mmd2(real, fake, LinearKernel(), estimator=estimator) for summand in linear]
+    values = []
+    if linear:
+        with full_precision(real.device):
+            (value,) = objective_values(LinearKernel(), real, fake, estimator, objectives=[GENERATOR])
+        values.append(sum(summand.factor for summand in linear) * value)
     if others:
         mixture = [component for summand in others for component in spectral_measure.components(summand)]
         smallest = min(component.sigma for component in mixture)

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from torch_mmd_losses import checks
-from torch_mmd_losses.estimators.mmd2 import mmd2
+from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.gradient_constrained import incomplete_cholesky
 from torch_mmd_losses.gradient_constrained.features import Features, scores_and_jacobian, scores_of
 from torch_mmd_losses.gradient_constrained.representers import jets, squared_norms
 from torch_mmd_losses.kernels.base import Kernel, check_kernel, rough_parts
+from torch_mmd_losses.pairs.blind_kernels import warn_of_one_value
+from torch_mmd_losses.pairs.objective import GENERATOR
+from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.types import Estimator
 
@@ -97,6 +99,10 @@ def gradient_constrained_mmd2(
             too large; if the estimator is unknown; if the features do not return one row for each sample, or are not
             differentiable.
 
+    Warns:
+        UsageWarning: if all kernel values are zero, or all are :math:`k(a, a)`, as in :func:`mmd2`. Only the first
+            call from each place in the code is examined.
+
     Example:
         >>> real, fake = torch.randn(20, 2), torch.randn(20, 2) + 1
         >>> gradient_constrained_mmd2(real, fake, RBFKernel(), lambda_=1.0)
@@ -141,7 +147,10 @@ def gradient_constrained_mmd2(
         else:
             form = _low_rank_form(kernel, points, weight, eta, rank)
         subtrahend = form.sum() if estimator == "biased" else _mmd2_of_gram(form, len(x), estimator)
-        return ((mmd2(*samples, kernel, estimator=estimator) - subtrahend) / regulariser).to(x.dtype)
+        (value,) = objective_values(kernel, *samples, estimator, objectives=[GENERATOR])
+    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        warn_of_one_value("gradient_constrained_mmd2", [kernel], *samples)
+    return ((value - subtrahend) / regulariser).to(x.dtype)
 
 
 class _Points(NamedTuple):

@@ -110,6 +110,10 @@ def ratio_to_real(reference: MMDReference, fake: Tensor, held_out: Tensor) -> Te
             reference is a shard; or if MMD^2 of the held-out samples is zero up to rounding, as it is for the rows of
             the reference themselves.
 
+    Warns:
+        UsageWarning: if all values of the kernel between some rows and held-out samples are zero, or all are
+            :math:`k(a, a)`. Only the first call from each place in the code is examined.
+
     Example:
         >>> features = torch.randn(1200, 16)
         >>> reference = MMDReference(features[:1000], RBFKernel(2.0))
