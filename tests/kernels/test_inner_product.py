@@ -9,8 +9,13 @@ from torch_mmd_losses import (
     LinearKernel,
     PolynomialKernel,
     RBFKernel,
+    ScaledMMDLoss,
+    grouped_mmd2,
+    kernel_sums,
     mmd2,
     mmd2_and_variance,
+    mmd2_blocks,
+    mmd2_fourier,
     mmd_test,
     relative_mmd_test,
     witness,
@@ -70,3 +75,40 @@ def test_an_offset_of_zero_is_kept_by_the_state_and_by_assignments():
     assert kernel.offset == 0.0
     with pytest.raises(ValueError, match="^offset: expected a number >= 0, got -1"):
         kernel.offset = -1
+
+
+class Named(LinearKernel):
+    pass
+
+
+class Doubled(LinearKernel):
+    def forward(self, a, b):
+        return 2 * super().forward(a, b)
+
+
+def scaled(real, fake, kernel):
+    real = real.requires_grad_()
+    return ScaledMMDLoss(kernel, squared=False).discriminator(real=real[:, :1], fake=fake[:, :1], inputs=real)
+
+
+CALLS = {
+    "mmd2": mmd2,
+    "mmd2_blocks": lambda x, y, kernel: mmd2_blocks(x, y, kernel, block_size=3).value,
+    "mmd2_fourier": lambda x, y, kernel: mmd2_fourier(x, y, kernel, frequencies=2),
+    "grouped_mmd2": lambda x, y, kernel: grouped_mmd2(x[None], y[None], kernel),
+    "witness": lambda x, y, kernel: witness(x, x, y, kernel),
+    "kernel_sums": lambda x, y, kernel: kernel_sums(x, y, kernel)[0],
+    "ScaledMMDLoss": scaled,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_subclass_is_linear_unless_it_defines_other_values(name):
+    real, fake = scores(6, 4, 1), scores(6, 4, 2)
+    expected = CALLS[name](real, fake, LinearKernel())
+    assert_close(CALLS[name](real, fake, Named()), expected)
+    if name in ("mmd2_fourier", "ScaledMMDLoss"):
+        with pytest.raises((TypeError, ValueError), match="got Doubled|got False with Doubled"):
+            CALLS[name](real, fake, Doubled())
+    else:
+        assert_close(CALLS[name](real, fake, Doubled()), 2 * expected)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_mmd_losses import checks, hand_written_gradients, usage_warnings
 from torch_mmd_losses.distances import squared_distances
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
-from torch_mmd_losses.kernels.inner_product import LinearKernel
+from torch_mmd_losses.kernels.inner_product import is_linear
 from torch_mmd_losses.kernels.summands import (
     RadialSummand,
     by_kind,
@@ -155,9 +155,9 @@ def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) ->
             )
         else:
             parts.append(differentiable(real, fake))
-    for factor, other, _ in others:
-        estimate = _linear if type(other) is LinearKernel else partial(_one_by_one, cast(Kernel, other))
-        parts.append(factor * estimate(real, fake, estimator))
+    for other in others:
+        estimate = _linear if is_linear(other) else partial(_one_by_one, cast(Kernel, other.kernel))
+        parts.append(other.factor * estimate(real, fake, estimator))
     return torch.stack(parts).sum(0)
 
 

@@ -14,6 +14,7 @@ from torch_mmd_losses.kernels import spectral_measure
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel
 from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
+from torch_mmd_losses.pairs.linear_products import without_linear
 from torch_mmd_losses.pairs.objective import GENERATOR
 from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision, total_dtype
@@ -120,9 +121,7 @@ def mmd2_fourier(
     checks.random_generator(generator)
     real, fake = checks.same_space("real", real, "fake", fake)
     checks.sample_sizes(real.shape[0], fake.shape[0], estimator)
-    summands = kernel._summands()
-    linear = [summand for summand in summands if type(summand.kernel) is LinearKernel]
-    others = [summand for summand in summands if type(summand.kernel) is not LinearKernel]
+    others, factor = without_linear(kernel._summands())
     for summand in others:
         if spectral_measure.is_trained(summand):
             raise TypeError(
@@ -136,10 +135,10 @@ def mmd2_fourier(
                 f"multiples of them, got {type(summand.kernel).__name__}, whose spectral measure is unknown"
             )
     values = []
-    if linear:
+    if factor is not None:
         with full_precision(real.device):
             (value,) = objective_values(LinearKernel(), real, fake, estimator, objectives=[GENERATOR])
-        values.append(sum(summand.factor for summand in linear) * value)
+        values.append(factor * value)
     if others:
         mixture = [component for summand in others for component in spectral_measure.components(summand)]
         smallest = min(component.sigma for component in mixture)

@@ -12,13 +12,12 @@ from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.groups import by_autograd, linear, stacked, strips, tiled
 from torch_mmd_losses.groups.call import Plan, Tensors, is_small, zero_gradients, zeros
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.inner_product import LinearKernel
+from torch_mmd_losses.kernels.inner_product import is_linear
 from torch_mmd_losses.kernels.summands import (
     GramSummand,
     RadialSummand,
     Summand,
     by_kind,
-    has_closed_form,
     is_trained,
 )
 from torch_mmd_losses.pairs.objective import GENERATOR
@@ -49,7 +48,7 @@ def group_values(kernel: Kernel, tensors: Tensors, estimator: Estimator, tile_si
     left: list[Summand] = []
     parts = []
     for summand in kernel._summands():
-        if isinstance(summand.kernel, LinearKernel) and has_closed_form(summand):
+        if is_linear(summand):
             parts.append(summand.factor * linear.values(tensors, estimator))
         elif not by_hand or is_trained(summand, tensors.real[0]):
             left.append(summand)

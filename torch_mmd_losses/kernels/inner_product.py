@@ -10,6 +10,7 @@ from torch_mmd_losses import checks
 from torch_mmd_losses.distances import Sample
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.contract import GramFunction
+from torch_mmd_losses.kernels.summands import Summand, has_closed_form
 
 LARGEST_DEGREE = 100
 """Largest degree of a polynomial: twice the offset of 1, to this power, is just within the range of float32."""
@@ -31,6 +32,11 @@ class LinearKernel(Kernel):
 
     def _function(self) -> GramFunction:
         return GramFunction(_inner_products, _sum_of_inner_products, by_hand=True, by_groups=True)
+
+
+def is_linear(summand: Summand) -> bool:
+    """Return whether a summand is a :class:`LinearKernel`, also of a subclass that does not define other values."""
+    return isinstance(summand.kernel, LinearKernel) and has_closed_form(summand)
 
 
 class PolynomialKernel(Kernel):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.hand_written_gradients import eager_only
 from torch_mmd_losses.kernels.base import Kernel, rough_parts
-from torch_mmd_losses.kernels.inner_product import LinearKernel
+from torch_mmd_losses.kernels.inner_product import is_linear
 from torch_mmd_losses.kernels.radial import RBFKernel
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand
 from torch_mmd_losses.losses.batch_loss import BatchLoss
@@ -290,13 +290,9 @@ class ScaledMMDLoss(BatchLoss):
         return 1 / (self.lambda_ + constant + mean if self.scale == "exact" else 1 + mean / self.lambda_)
 
 
-def _is_linear(summand: Summand) -> bool:
-    return type(summand.kernel) is LinearKernel
-
-
 def _check_squared(squared: bool, kernel: Kernel) -> None:
     """Raise if a kernel has no root of MMD^2."""
-    if not squared and not all(_is_linear(summand) for summand in kernel._summands()):
+    if not squared and not all(is_linear(summand) for summand in kernel._summands()):
         raise ValueError(
             f"squared: expected True for all kernels except LinearKernel, got False with {type(kernel).__name__}"
         )
@@ -322,7 +318,7 @@ def _peak_and_curvature(summand: RadialSummand, like: Tensor) -> tuple[Tensor, T
 def _check_scalable(summand: Summand) -> None:
     """Raise if a summand has no scale."""
     kernel, name = summand.kernel, type(summand.kernel).__name__
-    if _is_linear(summand):
+    if is_linear(summand):
         return
     if isinstance(summand, GramSummand):
         raise TypeError(

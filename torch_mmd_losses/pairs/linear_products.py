@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.kernels.inner_product import LinearKernel
-from torch_mmd_losses.kernels.summands import Summand, has_closed_form
+from torch_mmd_losses.kernels.inner_product import is_linear
+from torch_mmd_losses.kernels.summands import Summand
 from torch_mmd_losses.precision import total_dtype
 
 
@@ -16,7 +16,7 @@ def without_linear(summands: Sequence[Summand]) -> tuple[Sequence[Summand], floa
     """Return the summands that are not linear kernels, and the factor of the linear kernels (None without any)."""
     others, factor = [], None
     for each in summands:
-        if isinstance(each.kernel, LinearKernel) and has_closed_form(each):
+        if is_linear(each):
             factor = (factor or 0.0) + each.factor
         else:
             others.append(each)
