@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 from torch_mmd_losses import MMDReference, RBFKernel
-from torch_mmd_losses.references import nystrom
+from torch_mmd_losses.references import fourier, nystrom, self_terms
 
 pytestmark = pytest.mark.filterwarnings("ignore:MMDReference. expected landmarks that represent")
 
@@ -146,3 +146,45 @@ def test_a_refused_update_changes_nothing():
             with pytest.raises(ValueError, match="expected"):
                 reference.update(batch, weights=weights)
         assert_close(results(reference, fake), expected, rtol=0, atol=0)
+
+
+class Failing(RBFKernel):
+    """A kernel whose evaluation fails after a given number of calls."""
+
+    calls = 99
+
+    def from_sq_dist(self, sq_dist):
+        self.calls -= 1
+        if self.calls < 0:
+            raise RuntimeError("out of memory")
+        return super().from_sq_dist(sq_dist)
+
+
+@pytest.mark.parametrize("kind", ["exact", "nystrom"])
+def test_an_update_in_which_the_kernel_fails_changes_nothing(kind, monkeypatch):
+    monkeypatch.setattr(self_terms, "AT_ONCE", 2 * len(LANDMARKS))
+    kernel = Failing(1.5)
+    reference = MMDReference(scores(9, 2, 1), kernel, kind=kind, **taken_by(kind, landmarks=LANDMARKS))
+    kernel, before = reference.form.kernel, {name: kept.clone() for name, kept in reference.form.named_buffers()}
+    for kernel.calls in range(1 if kind == "exact" else 4):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            reference.update(scores(5, 2, 2))
+        assert_close(dict(reference.form.named_buffers()), before, rtol=0, atol=0, equal_nan=True)
+    kernel.calls = 99
+    reference.update(scores(5, 2, 2))
+    assert reference.form.weight == 14
+
+
+def test_an_update_whose_memory_does_not_suffice_changes_nothing(monkeypatch):
+    reference = made("fourier", scores(9, 2, 1))
+    before = {name: kept.clone() for name, kept in reference.form.named_buffers()}
+    chunks = fourier.chunks
+
+    def failing(*arguments, **options):
+        yield next(chunks(*arguments, **options))
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(fourier, "chunks", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        reference.update(scores(5, 2, 2))
+    assert_close(dict(reference.form.named_buffers()), before, rtol=0, atol=0, equal_nan=True)

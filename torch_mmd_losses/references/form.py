@@ -70,7 +70,7 @@ class Form(LoadedAsAWhole, ABC):
 
     @abstractmethod
     def add(self, rows: Rows) -> None:
-        """Add rows to the sums of the form."""
+        """Add rows to the sums of the form. The sums must not change before all additions are computed."""
 
     @abstractmethod
     def attraction(self, points: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Form(LoadedAsAWhole, ABC):
     # Methods that all forms share
 
     def include(self, rows: Rows) -> None:
-        """Add rows, with the sums that all forms keep."""
+        """Add rows, with the sums that all forms keep. If this fails, as a user's kernel may, nothing changes."""
         weights = ones_like_rows(rows.scores) if rows.weights is None else rows.weights
         there = self.weight.device
         weight, sizes = self.weight + weights.sum().to(there), self.sizes + weights.abs().sum().to(there)
@@ -112,10 +112,10 @@ class Form(LoadedAsAWhole, ABC):
                 f"weights: expected weights whose sum is not zero, got {float(weight):g} as the sum of weights whose "
                 f"absolute values add up to {float(sizes):g}"
             )
-        self.weight, self.sizes = weight, sizes
-        self.squares += weights.square().sum().to(there)
-        self.diagonal += (weights.square() @ values_within(self.kernel, rows.scores)).to(there)
+        squares = self.squares + weights.square().sum().to(there)
+        diagonal = self.diagonal + (weights.square() @ values_within(self.kernel, rows.scores)).to(there)
         self.add(rows)
+        self.weight, self.sizes, self.squares, self.diagonal = weight, sizes, squares, diagonal
         self.within.fill_(math.nan)
         self._regularised = None
         self._is_ready = self._knows_within = False

@@ -73,10 +73,12 @@ class Waves(Form):
 
     def add(self, rows: Rows) -> None:
         """Add the waves of the rows to the sums."""
+        total, moments = self.waves.clone(), self.moments.clone()
         for part, own in chunks(rows.scores, rows.weights, self.omega, size=max(1, AT_ONCE // len(self.waves))):
             waves = self._waves_of(part) * own.unsqueeze(1)
-            self.waves += waves.sum(0)
-            self.moments += waves.T @ part
+            total += waves.sum(0)
+            moments += waves.T @ part
+        self.waves, self.moments = total, moments
 
     def examples(self) -> Tensor:
         """Return the mean of the first rows."""

@@ -73,13 +73,14 @@ class Landmarks(Form):
 
     def add(self, rows: Rows) -> None:
         """Add the rows to the sums."""
-        landmarks = self._wide(self.landmarks)
+        landmarks, mu, moments = self._wide(self.landmarks), self.mu.clone(), self.moments.clone()
         for part, values in weighted_grams(self.kernel, landmarks, rows.scores, rows.weights):
-            self.mu += values.sum(1)
-            self.moments += values @ part
+            mu += values.sum(1)
+            moments += values @ part
         generator = torch.Generator().manual_seed(self.seed + int(self.count))
         kept = Chosen(self.chosen, self.chosen_weights, self.chosen_keys).extended(rows, self.self_rows, generator)
         self.chosen, self.chosen_weights, self.chosen_keys = kept
+        self.mu, self.moments = mu, moments
         self.count += len(rows.scores)
 
     def examples(self) -> Tensor:
