@@ -8,7 +8,7 @@ when its gradient is complete.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ def stand_ins_of(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def replaced(tensors: Sequence[Tensor], stand_ins: Sequence[Tensor]) -> AbstractContextManager[object]:
     """Return a context in which each operation of PyTorch uses the stand-ins instead of the tensors."""
-    return _Replacer(tensors, stand_ins)
+    return _Replacer(tensors, stand_ins) if tensors else nullcontext()
 
 
 def depends_only_on(values: Tensor, leaves: Sequence[Tensor]) -> bool:

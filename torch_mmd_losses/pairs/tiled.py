@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.kernels.summands import Summand
 from torch_mmd_losses.pairs.hessian import add_hessian_product
 from torch_mmd_losses.pairs.plan import Plan
 from torch_mmd_losses.pairs.tile_sums import sums_with_gradients
 from torch_mmd_losses.pairs.tiles import tile_side, tiles_at_once
+from torch_mmd_losses.pairs.trained_sums import Trained
 from torch_mmd_losses.precision import total_dtype
 
 SHARE_WITH_GRAPH = 4
@@ -80,10 +80,10 @@ def hessian_products(
     at_once = tiles_at_once(plan.tile_size, real.device, SHARE_WITH_GRAPH)
     samples = batch.samples(real, fake)
     blocks = batch.blocks(samples, plan.estimator)
-    summands: list[Summand] = [*plan.tiled, *plan.tiled_by_autograd]
+    kernels = Trained(plan.tiled, plan.tiled_by_autograd, ())
     products = [torch.zeros_like(scores) if want else None for scores, want in zip((real, fake), wanted, strict=True)]
     for objective, factor in zip(plan.objectives, outer, strict=True):
         steps = (torch.zeros_like(x) if v is None else factor * v for x, v in zip((real, fake), along, strict=True))
         directions = batch.gather(*steps)
-        add_hessian_product(products, summands, objective, blocks, samples, directions, side, at_once)
+        add_hessian_product(products, kernels, objective, blocks, samples, directions, side, at_once)
     return tuple(product if product is None else product * batch.gradient_factor for product in products)

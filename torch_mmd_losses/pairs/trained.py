@@ -15,8 +15,8 @@ from torch import Tensor
 from torch_mmd_losses.hand_written_gradients import GradientByHand
 from torch_mmd_losses.kernels.trained_tensors import UnknownTensorError
 from torch_mmd_losses.pairs import by_autograd
+from torch_mmd_losses.pairs.hessian import add_hessian_product
 from torch_mmd_losses.pairs.plan import Plan
-from torch_mmd_losses.pairs.trained_hessian import add_hessian_product
 from torch_mmd_losses.pairs.trained_sums import Wanted, sums_with_gradients
 from torch_mmd_losses.precision import full_precision, total_dtype
 
