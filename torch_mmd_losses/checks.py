@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torch_mmd_losses.precision import at_least_float32
 from torch_mmd_losses.types import ESTIMATORS, Estimator
 
-_PRECISE = (torch.float32, torch.float64)
 _PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # PyTorch 2.6 has no such dtype
 _PLAIN = (Tensor, nn.Parameter)
 _LARGEST_INTEGER = 2**63 - 1
@@ -109,8 +109,7 @@ def scores(name: str, value: object) -> Tensor:
 
     Half precision is converted to float32 here, once, because squared distances of 16-bit scores lose all digits.
     """
-    matrix = rows(name, value)
-    return matrix if matrix.dtype in _PRECISE else matrix.float()
+    return at_least_float32(rows(name, value))
 
 
 def rows(name: str, value: object) -> Tensor:
@@ -224,7 +223,7 @@ def same_space(name_a: str, a: Tensor, name_b: str, b: Tensor) -> tuple[Tensor, 
             type(a) is Tensor
             and type(b) is Tensor
             and a.dtype is b.dtype
-            and a.dtype in _PRECISE
+            and a.dtype in (torch.float32, torch.float64)
             and a.layout is b.layout is torch.strided
             and a.dim() == b.dim() == 2
             and a.shape[1] == b.shape[1]
@@ -252,6 +251,39 @@ def _flattening(a: Tensor, b: Tensor) -> str:
     if max(a.dim(), b.dim()) < 3:
         return ""
     return "; scores (m, ...) are flattened from dim 1, and grouped_mmd2 takes groups of samples (*G, m, d)"
+
+
+def same_groups(name_a: str, a: object, name_b: str, b: object) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Return both arguments as groups of scores `(g, m, d)` and `(g, n, d)`, and the shape of the groups.
+
+    They are float64 if they are float64, else float32. If both arguments are the same object, both results are.
+    """
+    rows_a = grouped_rows(name_a, a)
+    rows_b = rows_a if b is a else grouped_rows(name_b, b)
+    shapes = f"(shapes {tuple(rows_a.shape)} and {tuple(rows_b.shape)})"
+    groups, other_groups = tuple(rows_a.shape[:-2]), tuple(rows_b.shape[:-2])
+    if groups != other_groups:
+        raise ValueError(f"{name_a}, {name_b}: expected the same groups, got {groups} and {other_groups} {shapes}")
+    if rows_a.shape[-1] != rows_b.shape[-1]:
+        raise ValueError(
+            f"{name_a}, {name_b}: expected the same score dimension d, got {rows_a.shape[-1]} and {rows_b.shape[-1]} "
+            f"{shapes}"
+        )
+    same("dtype", name_a, rows_a, name_b, rows_b)
+    same("device", name_a, rows_a, name_b, rows_b)
+    flat_a = at_least_float32(rows_a.reshape(-1, *rows_a.shape[-2:]))
+    flat_b = flat_a if rows_b is rows_a else at_least_float32(rows_b.reshape(-1, *rows_b.shape[-2:]))
+    return flat_a, flat_b, groups
+
+
+def weights(name: str, value: object, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return `value` if it is a tensor of weights of the given shape, one for each sample, and on the given device."""
+    given = dense(name, value, "weights")
+    if given.shape != shape:
+        raise ValueError(f"{name}: expected weights of shape {shape}, one for each sample, got {tuple(given.shape)}")
+    if given.device != device:
+        raise ValueError(f"{name}: expected weights on the device of the scores, {device}, got {given.device}")
+    return given
 
 
 def same_columns(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 _UNCHANGED = nullcontext()
 _AUTOCAST_DEVICES = frozenset(
     filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla"))
 )
+
+
+def at_least_float32(numbers: Tensor) -> Tensor:
+    """Return numbers in float64 if they are float64, else in float32."""
+    return numbers if numbers.dtype in (torch.float32, torch.float64) else numbers.float()
 
 
 def total_dtype(device: torch.device) -> torch.dtype:

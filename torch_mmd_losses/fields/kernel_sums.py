@@ -70,7 +70,7 @@ def kernel_sums(
     """
     check_kernel(kernel)
     distinct = checks.flag("exclude_self", exclude_self)
-    x, y, groups = arguments.grouped("points", points, "samples", samples)
+    x, y, groups = checks.same_groups("points", points, "samples", samples)
     factors = arguments.weights("weights", weights, y, groups)
     if distinct and x.shape[1] != y.shape[1]:
         raise ValueError(

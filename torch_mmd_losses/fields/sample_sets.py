@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
@@ -21,13 +20,13 @@ def sets_of_samples(
     exclude_self: bool | None,
     *,
     signed: bool,
-) -> tuple[Tensor, list[SampleSet], torch.Size]:
+) -> tuple[Tensor, list[SampleSet], tuple[int, ...]]:
     """Return the fake samples `(g, n, d)`, real samples and negatives, and the shape of the groups, all checked.
 
     For the arguments see :func:`drift`; `signed` is whether weights may be below zero.
     """
-    x, y, groups = arguments.grouped("fake", fake, "real", real)
-    others = x if negatives is None else arguments.grouped("fake", fake, "negatives", negatives)[1]
+    x, y, groups = checks.same_groups("fake", fake, "real", real)
+    others = x if negatives is None else checks.same_groups("fake", fake, "negatives", negatives)[1]
     distinct = negatives is None if exclude_self is None else checks.flag("exclude_self", exclude_self)
     arguments.check_negatives(x, others, distinct=distinct)
     weights = [

@@ -105,10 +105,9 @@ def grouped_mmd2(
         Gretton et al. (2012), Lemma 6, for the estimators.
     """
     check_kernel(kernel)
-    real, fake = _checked_groups(real, fake)
-    groups, (m, d), n = tuple(real.shape[:-2]), real.shape[-2:], fake.shape[-2]
-    checks.sample_sizes(m, n, estimator)
-    tensors = Tensors(real.reshape(-1, m, d), fake.reshape(-1, n, d))
+    real, fake, groups = checks.same_groups("real", real, "fake", fake)
+    checks.sample_sizes(real.shape[1], fake.shape[1], estimator)
+    tensors = Tensors(real, fake)
     if scale is not None:
         tensors = tensors._replace(scale=_checked_scale(scale, kernel, groups, real.device))
     with full_precision(real.device):
@@ -118,25 +117,6 @@ def grouped_mmd2(
     if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
         warn_of_blind_groups("grouped_mmd2", kernel, tensors.real, tensors.fake, scale=tensors.scale)
     return values
-
-
-def _checked_groups(real: object, fake: object) -> tuple[Tensor, Tensor]:
-    """Return both arguments in float64 if they are float64, else in float32, after checking that they match."""
-    a, b = checks.grouped_rows("real", real), checks.grouped_rows("fake", fake)
-    if a.shape[:-2] != b.shape[:-2]:
-        raise ValueError(
-            f"real, fake: expected the same groups, got {tuple(a.shape[:-2])} and {tuple(b.shape[:-2])} (shapes "
-            f"{tuple(a.shape)} and {tuple(b.shape)})"
-        )
-    if a.shape[-1] != b.shape[-1]:
-        raise ValueError(
-            f"real, fake: expected the same score dimension d, got {a.shape[-1]} and {b.shape[-1]} (shapes "
-            f"{tuple(a.shape)} and {tuple(b.shape)})"
-        )
-    checks.same("dtype", "real", a, "fake", b)
-    checks.same("device", "real", a, "fake", b)
-    single = a.dtype not in (torch.float32, torch.float64)
-    return (a.float(), b.float()) if single else (a, b)
 
 
 def _checked_scale(scale: object, kernel: Kernel, groups: tuple[int, ...], device: torch.device) -> Tensor:

@@ -66,12 +66,7 @@ def with_weights(
 
 def _normalised(name: str, weights: object, scores: Tensor, groups: tuple[int, ...], estimator: Estimator) -> Tensor:
     """Return weights >= 0 as `(G, m)` in :func:`total_dtype`, divided by their sum in each group, or raise."""
-    given = checks.dense(name, weights, "weights")
-    shape = (*groups, scores.shape[1])
-    if given.shape != shape:
-        raise ValueError(f"{name}: expected weights of shape {shape}, one for each sample, got {tuple(given.shape)}")
-    if given.device != scores.device:
-        raise ValueError(f"{name}: expected weights on the device of the scores, {scores.device}, got {given.device}")
+    given = checks.weights(name, weights, (*groups, scores.shape[1]), scores.device)
     wide = given.reshape(scores.shape[:2]).to(total_dtype(scores.device))
     if is_readable(given):
         _check_numbers(name, wide.detach(), estimator)

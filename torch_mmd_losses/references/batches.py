@@ -67,13 +67,7 @@ def checked(name: str, scores: object, weights_name: str, weights: object) -> Ro
     checks.finite(name, matrix)
     if weights is None:
         return Rows(matrix, None)
-    numbers = checks.dense(weights_name, weights, "weights").detach()
-    if numbers.shape != matrix.shape[:1]:
-        raise ValueError(
-            f"{weights_name}: expected one weight for each of the {len(matrix)} rows, shape ({len(matrix)},), got "
-            f"{tuple(numbers.shape)}"
-        )
-    checks.same("device", name, matrix, weights_name, numbers)
+    numbers = checks.weights(weights_name, weights, (len(matrix),), matrix.device).detach()
     if not bool(numbers.isfinite().all()):
         raise ValueError(f"{weights_name}: expected finite weights, got NaN or infinity")
     return Rows(matrix, numbers.to(total_dtype(matrix.device)))
