@@ -226,7 +226,7 @@ def _add_group(
     a, b, distinct, weight = group
     every = slice(None)
     zeros = samples[a].shape[0] * samples[a].shape[1] if a == b else 0
-    ways = ways_of_distances(samples[a], samples[b], worst_conditioning(summands, samples[a]), None, repaired=True)
+    ways = ways_of_distances(samples[a], samples[b], worst_conditioning(summands, samples[a]), None)
     for distances in ways:  # pragma: no branch (the last way is always right)
         sq_dist = distances.of(every, every)
         right, near = distances.repair(sq_dist, every, every, _diagonal(sq_dist) if a == b else None)

@@ -92,7 +92,7 @@ def _add_part(
     """Add the contribution of a part of one group to its value and to the wanted gradients."""
     a, b = (one.samples()[sample][0] for sample in (part.a, part.b))
     for distances in ways_of_distances(  # pragma: no branch (the last way is right)
-        a, b, demands.conditioning, None, repaired=True
+        a, b, demands.conditioning, None
     ):
         walk = _Walk(plan, part, one, demands, distances, gradients)
         if walk.is_right():

@@ -73,7 +73,7 @@ def ways_of_repaired_distances(
             yield TileDistances(
                 left, right, factor, far=False, squares=squares, largest=known, near=near, scores=(a, b), whole=whole
             )
-    yield from ways_of_distances(a, b, conditioning, factor, repaired=True)
+    yield from ways_of_distances(a, b, conditioning, factor)
 
 
 def _squares(rows: Tensor) -> Tensor:

@@ -156,9 +156,11 @@ class TileDistances:
 
 
 def ways_of_distances(
-    a: Tensor, b: Tensor, conditioning: Conditioning, factor: float | None, *, repaired: bool = False
+    a: Tensor, b: Tensor, conditioning: Conditioning, factor: float | None
 ) -> Iterator[TileDistances]:
     """Yield ways to compute the distances of scores, each more precise than the previous way; the last is always right.
+
+    The caller has to :meth:`~TileDistances.repair` the distances of each tile.
 
     On a CPU the host reads how far scores are from their centre, and starts with the fastest way that is precise enough
     or can be checked. On other devices reading would need a synchronisation, so the only way is an expansion, in
@@ -169,8 +171,6 @@ def ways_of_distances(
         b: scores `(..., n, d)`, or `a`.
         conditioning: of the kernel.
         factor: see :class:`TileDistances`.
-        repaired: whether the caller will :meth:`~TileDistances.repair` the distances of each tile. Those of kernels of
-            infinite steepness then have all their digits also in float64 on a CPU.
     """
     steepness, elasticity, is_moderate = conditioning
     if not a.is_cpu:
@@ -196,7 +196,7 @@ def ways_of_distances(
         squares = squared_norms(left, right)
         largest = largest_square(squares)
     expandable = is_expandable(largest, steepness)
-    near = near_in_float64(dtype, largest, steepness) if repaired and expandable else 0.0
+    near = near_in_float64(dtype, largest, steepness) if expandable else 0.0
     if expandable:
         yield TileDistances(left, right, factor, far=False, squares=squares, near=near, scores=(a, b))
     if near or not expandable:  # pragma: no branch: nobody asks for more than distances that are right

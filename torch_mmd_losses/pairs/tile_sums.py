@@ -107,7 +107,7 @@ def _radial_sums(
     dtype, unbounded = block.a.dtype, len(limits) == 1 and all(limit == UNBOUNDED for limit in limits[0])
     factor = common_exponent(summands) if unbounded else None
     conditioning = worst_conditioning(summands, block.a)
-    ways = ways_of_distances(block.a, block.b, conditioning, factor, repaired=True)
+    ways = ways_of_distances(block.a, block.b, conditioning, factor)
     for distances in ways:  # pragma: no branch (the last way is always right)
         accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
         excess = are_near(summands, conditioning, distances.largest, block.a)

@@ -111,7 +111,7 @@ def _radial_sums(
 ) -> list[Sums]:
     stand_ins = trained_tensors.stand_ins_of(kernels.tensors)
     for distances in ways_of_distances(  # pragma: no branch (the last way is always right)
-        block.a, block.b, worst_conditioning(kernels.radial, block.a), None, repaired=True
+        block.a, block.b, worst_conditioning(kernels.radial, block.a), None
     ):
         sums = [zeros(kernels, block, Wanted(False, False, wanted.tensors)) for _ in choices]
         pulls = [_pulls(distances, block, wanted) for _ in choices]
