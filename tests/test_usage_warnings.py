@@ -46,6 +46,7 @@ def test_nothing_is_said_under_the_compiler(monkeypatch):
         step(torch.zeros(1))
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
         usage_warnings.warn("traced", "a")
+    assert not usage_warnings.is_first_call_from_place()
 
 
 def test_the_first_call_from_each_place():

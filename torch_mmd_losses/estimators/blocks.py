@@ -119,7 +119,7 @@ def mmd2_blocks(
     with full_precision(real.device):
         values = _values(kernel, real.reshape(count, size, -1), fake.reshape(count, size, -1), estimator)
         found = BlockEstimate(values.mean().to(real.dtype), (values.var() / count).to(real.dtype))
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_one_value("mmd2_blocks", [kernel], real[:EXAMINED], fake[:EXAMINED])
     return found
 

@@ -155,7 +155,7 @@ def mmd2_fourier(
             else:
                 mean = differentiable(x, y)
             values.append((peak * mean[0]).to(real.dtype))
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_one_value("mmd2_fourier", [kernel], real[:EXAMINED], fake[:EXAMINED])
     return torch.stack(values).sum()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks, usage_warnings
@@ -109,7 +108,7 @@ def mmd2(
     else:
         with full_precision(real.device):
             (value,) = objective_values(kernel, real, fake, estimator, objectives=[GENERATOR], tile_size=tile_size)
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_one_value("mmd2", [kernel], real, fake)
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks, usage_warnings
@@ -92,6 +91,6 @@ def mmd2_and_variance(real: Tensor, fake: Tensor, kernel: Kernel, *, tile_size: 
     )
     variance = (4 / m * of_real + 4 / n * of_fake).clamp_min(0) + interactions
     value = xx.mean - 2 * xy.mean + yy.mean
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_one_value("mmd2_and_variance", [kernel], real, fake)
     return ValueAndVariance(value.to(real.dtype), variance.to(real.dtype))

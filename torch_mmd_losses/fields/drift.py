@@ -150,7 +150,7 @@ def drift(
                 tried = direct.divided(x, sets, radial)
         divisor = log if sharp is None else sharp.log
         found = _by_logarithms(x, sets, log, divisor, normalise, traced) if tried is None else tried
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         smallest = UNDERFLOW if normalise == "none" else NEVER  # since logarithms do not underflow
         warn_of_blind_groups("drift", kernel, sets[0].samples, x, smallest=smallest)
     return found.to(x.dtype).reshape(*groups, *found.shape[-2:])

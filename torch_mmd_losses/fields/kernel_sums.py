@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks, usage_warnings
@@ -78,6 +77,6 @@ def kernel_sums(
             f"{y.shape[1]}"
         )
     mass, moment = kernel_moments(x, y, factors, kernel, distinct=distinct)
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_blind_groups("kernel_sums", kernel, x, y, smallest=UNDERFLOW)
     return mass.reshape(*groups, -1), moment.reshape(*groups, *moment.shape[1:])

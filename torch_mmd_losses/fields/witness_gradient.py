@@ -67,7 +67,7 @@ def witness_gradient(points: Tensor, *, real: Tensor, fake: Tensor, kernel: Kern
     found = kernel_gradients(
         rows.unsqueeze(0), samples.unsqueeze(0), weights.unsqueeze(0), kernel, same=at_fake or points is real
     )
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_one_value("witness_gradient", [kernel], real_rows[:EXAMINED], rows[:EXAMINED], smallest=UNDERFLOW)
     return found.squeeze(0)
 

@@ -148,7 +148,7 @@ def gradient_constrained_mmd2(
             form = _low_rank_form(kernel, points, weight, eta, rank)
         subtrahend = form.sum() if estimator == "biased" else _mmd2_of_gram(form, len(x), estimator)
         (value,) = objective_values(kernel, *samples, estimator, objectives=[GENERATOR])
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_one_value("gradient_constrained_mmd2", [kernel], *samples)
     return ((value - subtrahend) / regulariser).to(x.dtype)
 

@@ -114,7 +114,7 @@ def grouped_mmd2(
         if real_weights is not None or fake_weights is not None:
             tensors = with_checked_weights(tensors, real_weights, fake_weights, groups, estimator)
         values = group_values(kernel, tensors, estimator).to(real.dtype).reshape(groups)
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_blind_groups("grouped_mmd2", kernel, tensors.real, tensors.fake, scale=tensors.scale)
     return values
 

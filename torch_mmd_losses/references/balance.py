@@ -61,10 +61,7 @@ def relative(loss: Tensor, *, eps: float = 1e-7) -> Tensor:
     eps = checks.hyperparameter("eps", eps)
     if scalar.dtype != torch.float64:
         scalar = scalar.float()
-    is_examined = not torch.compiler.is_compiling() and (
-        usage_warnings.is_first_call_from_place() or scalar.device.type == "cpu"
-    )
-    if is_examined:
+    if usage_warnings.is_first_call_from_place() or scalar.is_cpu:
         _warn_of_small(scalar.detach(), eps)
     return scalar / (scalar.detach().abs() + eps)
 

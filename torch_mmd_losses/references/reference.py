@@ -205,7 +205,7 @@ class MMDReference(PointwiseReference, DeregularisedReference):
             samples.check_estimator(estimator, self.form, len(fake))
             with full_precision(fake.device):
                 value = self.form.mmd2(fake, estimator, LOCAL).to(fake.dtype)
-        if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+        if usage_warnings.is_first_call_from_place():
             samples.warn_of_bandwidth(self.form, fake)
         return value
 

@@ -167,8 +167,7 @@ def mmd_test(
     real, fake = checks.same_space("real", real, "fake", fake)
     m, n = real.shape[0], fake.shape[0]
     checks.enough_samples({"real": real, "fake": fake}, least=2)
-    is_traced = torch.compiler.is_compiling()
-    if kernels is not None and not is_traced and usage_warnings.is_first_call_from_place():
+    if kernels is not None and usage_warnings.is_first_call_from_place():
         examined = None if features is None else EXAMINED
         warn_of_one_value("mmd_test", kernels, real[:examined], fake[:examined])
     by_default = kernels is None and not callable(features)

@@ -108,7 +108,7 @@ def relative_mmd_test(
             checks.finite(name, sample)
     unequal = len(y) != len(z)
     near, far = (candidate(x, scores, kernel, tile_size=tile_size, with_moments=unequal) for scores in (y, z))
-    if not torch.compiler.is_compiling() and usage_warnings.is_first_call_from_place():
+    if usage_warnings.is_first_call_from_place():
         warn_of_one_value("relative_mmd_test", [kernel], x, torch.cat([y, z]))
     return compare(near, far, dtype=x.dtype)
 
