@@ -23,8 +23,7 @@ from torch_mmd_losses.kernels.contract import (
     ValueAndSlope,
     is_moderate,
 )
-
-LOG_2 = math.log(2)
+from torch_mmd_losses.kernels.profiles import LOG_2
 
 Numbers = npt.NDArray[np.float64]
 

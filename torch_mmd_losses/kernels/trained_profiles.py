@@ -6,7 +6,6 @@ few passes over their argument.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
 
@@ -15,9 +14,8 @@ from torch import Tensor
 
 from torch_mmd_losses.kernels import matern_profiles
 from torch_mmd_losses.kernels.contract import ValueAndSlope, ValueSlopeAndSteps
+from torch_mmd_losses.kernels.profiles import LOG_2
 from torch_mmd_losses.precision import total_dtype
-
-LOG_2 = math.log(2)
 
 Scalar = float | Tensor
 """A number that the host knows, or a tensor of dimension zero where reading it would need a synchronisation."""
