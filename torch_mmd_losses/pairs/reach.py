@@ -16,7 +16,8 @@ from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import RadialSummand, Summand, worst_conditioning
-from torch_mmd_losses.pairs.terms import SATURATED
+from torch_mmd_losses.pairs.batch import LOCAL
+from torch_mmd_losses.pairs.terms import mean_values
 from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import full_precision, total_dtype
 
@@ -90,18 +91,15 @@ def has_one_value(kernel: Kernel, real: Tensor, fake: Tensor, *, smallest: float
 
 @torch.no_grad()
 def saturated_share(kernel: Kernel, real: Tensor, fake: Tensor) -> float:
-    """Return the share of saturated pairs among all pairs, without bounds, and zero if no scores differ."""
-    stack, summands = torch.cat([real, fake]), kernel._summands()
-    if not _are_radial(summands) or not _differ(stack):
+    """Return the share of saturated pairs, without bounds. It is zero if no scores differ.
+
+    Kernels that are not functions of the distance reach everywhere, so their share is zero, too.
+    """
+    if not _are_radial(kernel._summands()) or not _differ(torch.cat([real, fake])):
         return 0.0
-    saturated = 0.0
-    for sq_dist, others in _tiles(summands, stack):
-        flat = torch.ones_like(sq_dist, dtype=torch.bool) if others is None else others
-        for summand in summands:
-            relative = _relative(summand, sq_dist)
-            flat = flat & ((relative < SATURATED) | (relative > 1 - SATURATED))
-        saturated += float(flat.sum()) * (2 if others is None else 1)
-    return saturated / (len(stack) * (len(stack) - 1))
+    with full_precision(real.device):
+        means = mean_values(kernel, real, fake, "unbiased", bounds="none", tile_size=None, batch=LOCAL)
+    return float(means[-1])
 
 
 @torch.no_grad()
