@@ -330,8 +330,3 @@ class Pairs:
             device = self.a.scores.device
             self._mask = torch.arange(m, device=device).unsqueeze(1) + self.shift == torch.arange(n, device=device)
         return self._mask
-
-
-def number_of_pairs(m: int, n: int, *, distinct: bool) -> int:
-    """Return the number of pairs of `m` and `n` samples, without those of equal index if `distinct`."""
-    return m * n - m if distinct else m * n

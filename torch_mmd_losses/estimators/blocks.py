@@ -23,7 +23,7 @@ from torch_mmd_losses.kernels.summands import (
     worst_conditioning,
 )
 from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
-from torch_mmd_losses.pairs.objective import GENERATOR
+from torch_mmd_losses.pairs.objective import GENERATOR, MMD2, groups_of_pairs
 from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted, ways_of_distances
 from torch_mmd_losses.pairs.tiles import tiles_at_once
@@ -178,12 +178,9 @@ def _linear(real: Tensor, fake: Tensor, estimator: Estimator) -> Tensor:
 
 
 def _groups(size: int, estimator: Estimator) -> list[_Group]:
-    within, aligned = estimator != "biased", estimator == "u_statistic"
-    every, without = size * size, size * (size - 1)
+    groups = groups_of_pairs(size, size, estimator)
     return [
-        _Group(0, 0, within, 1 / (without if within else every)),
-        _Group(0, 1, aligned, -2 / (without if aligned else every)),
-        _Group(1, 1, within, 1 / (without if within else every)),
+        _Group(a, b, distinct, weight / count) for weight, (_, a, b, distinct, count) in zip(MMD2, groups, strict=True)
     ]
 
 

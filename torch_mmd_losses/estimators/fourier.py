@@ -15,7 +15,7 @@ from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.inner_product import LinearKernel
 from torch_mmd_losses.pairs.blind_kernels import EXAMINED, warn_of_one_value
 from torch_mmd_losses.pairs.linear_products import without_linear
-from torch_mmd_losses.pairs.objective import GENERATOR
+from torch_mmd_losses.pairs.objective import GENERATOR, MMD2, groups_of_pairs
 from torch_mmd_losses.pairs.objective_values import objective_values
 from torch_mmd_losses.precision import full_precision, total_dtype
 from torch_mmd_losses.types import Estimator
@@ -186,11 +186,9 @@ class _Weights(NamedTuple):
 
 
 def _weights(m: int, n: int, estimator: Estimator) -> _Weights:
-    within, aligned = estimator != "biased", estimator == "u_statistic"
-    real = 1 / (m * m - m if within else m * m)
-    fake = 1 / (n * n - n if within else n * n)
-    cross = -2 / (m * n - m if aligned else m * n)
-    return _Weights(real, cross, fake, aligned, m * real + n * fake if within else 0.0)
+    groups = groups_of_pairs(m, n, estimator)
+    real, cross, fake = (weight / group.pairs for weight, group in zip(MMD2, groups, strict=True))
+    return _Weights(real, cross, fake, groups[1].distinct, m * real + n * fake if groups[0].distinct else 0.0)
 
 
 class _Waves:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.kernels.profiles import LOG_2
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, sum_of_profiles
+from torch_mmd_losses.pairs.objective import MMD2, groups_of_pairs
 from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import Estimator
@@ -99,14 +100,11 @@ def parts(tensors: Tensors, estimator: Estimator) -> list[Part]:
     With weights, the factors of the sums within are those of the estimator, :attr:`Tensors.within_real` and
     `within_fake`, and not part of the result.
     """
-    within, aligned = estimator != "biased", estimator == "u_statistic"
-    if tensors.real_weights is not None:
-        return [Part(0, 0, within, 1.0), Part(0, 1, False, -2.0), Part(1, 1, within, 1.0)]
-    m, n = tensors.real.shape[1], tensors.fake.shape[1]
+    is_weighted = tensors.real_weights is not None
+    groups = groups_of_pairs(tensors.real.shape[1], tensors.fake.shape[1], estimator)
     return [
-        Part(0, 0, within, 1 / (m * (m - 1) if within else m * m)),
-        Part(0, 1, aligned, -2 / (m * (m - 1) if aligned else m * n)),
-        Part(1, 1, within, 1 / (n * (n - 1) if within else n * n)),
+        Part(a, b, distinct, weight if is_weighted else weight / count)
+        for weight, (_, a, b, distinct, count) in zip(MMD2, groups, strict=True)
     ]
 
 

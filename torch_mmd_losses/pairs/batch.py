@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.distances import Pairs, Sample, number_of_pairs
+from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.pairs.objective import groups_of_pairs
 from torch_mmd_losses.pairs.tiles import Block
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import Estimator, Group
@@ -108,15 +109,11 @@ class LocalBatch:
 
     def blocks(self, samples: Sequence[Tensor], estimator: Estimator) -> list[WeightedBlock]:
         """Return one block for each group of pairs."""
-        within, aligned = estimator != "biased", estimator == "u_statistic"
-
-        def block(group: Group, a: int, b: int, distinct: bool) -> WeightedBlock:
+        blocks = []
+        for group, a, b, distinct, count in groups_of_pairs(len(samples[0]), len(samples[1]), estimator):
             pairs = Block(samples[a], samples[b], 0, distinct=distinct, same=a == b, symmetric=a == b)
-            return WeightedBlock(
-                group, a, b, pairs, number_of_pairs(len(samples[a]), len(samples[b]), distinct=distinct)
-            )
-
-        return [block("real", 0, 0, within), block("cross", 0, 1, aligned), block("fake", 1, 1, within)]
+            blocks.append(WeightedBlock(group, a, b, pairs, count))
+        return blocks
 
     def totals(self, values: Tensor) -> Tensor:
         """Return the values."""

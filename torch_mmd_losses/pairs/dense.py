@@ -22,7 +22,6 @@ from torch_mmd_losses.distances import (
     differences_squared,
     is_expandable,
     near_in_float64,
-    number_of_pairs,
 )
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits
 from torch_mmd_losses.kernels.profiles import power_of_two, power_of_two_excess
@@ -35,7 +34,7 @@ from torch_mmd_losses.kernels.summands import (
     worst_conditioning,
 )
 from torch_mmd_losses.pairs.near_pairs import StackedNearPairs, near_places
-from torch_mmd_losses.pairs.objective import Objective, Weights
+from torch_mmd_losses.pairs.objective import Objective, Weights, groups_of_pairs
 from torch_mmd_losses.pairs.tile_distances import differences_weighted
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import GROUPS, Bounds, Estimator
@@ -196,22 +195,17 @@ def pair_weights(
     The three means nearly cancel, so errors of rounded weights would dominate the result. Up to the common scale, the
     weights of MMD^2 are small integers and exact in every dtype. Weights that are not exact are returned in float64.
     """
-    within, aligned = estimator != "biased", estimator == "u_statistic"
-    pairs = [
-        number_of_pairs(m, m, distinct=within),
-        number_of_pairs(m, n, distinct=aligned),
-        number_of_pairs(n, n, distinct=within),
-    ]
-    common = math.lcm(*pairs)
-    real, cross, fake = (weight * (common // number) for weight, number in zip(weights, pairs, strict=True))
+    groups = groups_of_pairs(m, n, estimator)
+    common = math.lcm(*[group.pairs for group in groups])
+    real, cross, fake = (weight * (common // group.pairs) for weight, group in zip(weights, groups, strict=True))
     exact = all(torch.tensor(number, dtype=dtype, device="cpu").item() == number for number in (real, cross / 2, fake))
     # Filled on the device: a copy from the host would be a synchronisation.
     omega = torch.full((m + n, m + n), cross / 2, dtype=dtype if exact else total_dtype(device), device=device)
-    if aligned:
+    if groups[1].distinct:
         omega.diagonal(m).zero_()
         omega.diagonal(-m).zero_()
     omega[:m, :m], omega[m:, m:] = real, fake
-    if within:
+    if groups[0].distinct:
         omega.fill_diagonal_(0)
     return omega, omega.new_full((m + n,), 1 / common), 1 / common
 

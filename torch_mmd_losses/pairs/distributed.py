@@ -16,11 +16,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.distances import number_of_pairs
 from torch_mmd_losses.pairs.batch import WeightedBlock
+from torch_mmd_losses.pairs.objective import GroupOfPairs, groups_of_pairs
 from torch_mmd_losses.pairs.tiles import Block
 from torch_mmd_losses.precision import total_dtype
-from torch_mmd_losses.types import Estimator, Group
+from torch_mmd_losses.types import Estimator
 
 REFUSED = -1
 """A process that refuses its arguments sends this number in place of the number of scores."""
@@ -88,23 +88,21 @@ class GlobalBatch:
         """Return the blocks of local scores with all scores."""
         m, n = len(samples[2]), len(samples[3])
         checks.sample_sizes(m, n, estimator)
-        within, aligned = estimator != "biased", estimator == "u_statistic"
+        real, cross, fake = groups_of_pairs(m, n, estimator)
         starts = [sum(size[side] for size in self.sizes[: self.rank]) for side in range(2)]
 
-        def block(group: Group, a: int, b: int, distinct: bool, value: float, gradient: float) -> WeightedBlock:
-            pairs = Block(samples[a], samples[b], starts[a], distinct=distinct, same=b == a + 2, symmetric=False)
-            rows, columns = (m, n)[a], (m, n)[b - 2]
-            count = number_of_pairs(rows, columns, distinct=distinct)
-            return WeightedBlock(group, a, b, pairs, count, value, gradient, gradient / 2)
+        def block(group: GroupOfPairs, a: int, b: int, value: float, gradient: float) -> WeightedBlock:
+            pairs = Block(samples[a], samples[b], starts[a], distinct=group.distinct, same=b == a + 2, symmetric=False)
+            return WeightedBlock(group.group, a, b, pairs, group.pairs, value, gradient, gradient / 2)
 
         # Over all processes, a pair within a sample occurs in both orders, each with a gradient for its row, so a local
         # score gets both gradients here. A cross pair is evaluated by the process of its real score and by the process
         # of its fake score, and counts once. Parameters of a kernel get the gradient of each pair once.
         return [
-            block("real", 0, 2, within, value=1, gradient=2),
-            block("cross", 0, 3, aligned, value=1, gradient=1),
-            block("cross", 1, 2, aligned, value=0, gradient=1),
-            block("fake", 1, 3, within, value=1, gradient=2),
+            block(real, 0, 2, value=1, gradient=2),
+            block(cross, 0, 3, value=1, gradient=1),
+            block(cross, 1, 2, value=0, gradient=1),
+            block(fake, 1, 3, value=1, gradient=2),
         ]
 
     def totals(self, values: Tensor) -> Tensor:
