@@ -107,11 +107,10 @@ def _of_both(samples: Samples, other: Samples | None) -> Iterator[Rows]:
     """Yield the batches of both arguments."""
     own = in_batches("samples", samples, None)
     first = next(own)
-    others = iter(()) if other is None else in_batches("other", other, None)
-    for rows in others:
+    yield from chain([first], own)
+    for rows in () if other is None else in_batches("other", other, None):
         alike("samples", first.scores, "other", rows.scores)
         yield rows
-    yield from chain([first], own)
 
 
 def _groups(samples: object, other: object) -> tuple[Tensor, torch.Size]:
