@@ -224,10 +224,10 @@ def _add_group(
     every = slice(None)
     zeros = samples[a].shape[0] * samples[a].shape[1] if a == b else 0
     ways = ways_of_distances(samples[a], samples[b], worst_conditioning(summands, samples[a]), None)
-    for distances in ways:  # pragma: no branch (the last way is always right)
+    for distances in ways:  # pragma: no branch (the last way is always precise)
         sq_dist = distances.of(every, every)
-        right, near = distances.repair(sq_dist, every, every, _diagonal(sq_dist) if a == b else None)
-        if right and distances.are_right(sq_dist, zeros=zeros):
+        is_precise, near = distances.repair(sq_dist, every, every, _diagonal(sq_dist) if a == b else None)
+        if is_precise and distances.are_precise(sq_dist, zeros=zeros):
             break
     value, slope, rate = values_and_slopes(summands, sq_dist, None, dtype=samples[a].dtype, keep=False)
     if distinct:

@@ -48,8 +48,8 @@ def _of_rows(x: Tensor, y: Tensor, function: OfDistance) -> PairDistances:
     every = slice(None)
     for way in ways_of_repaired_distances(x, y, function, "values", whole=True):  # pragma: no branch
         sq_dist = way.of(every, every)
-        right, _ = way.repair(sq_dist, every, every, None)
-        if right:
+        is_precise, _ = way.repair(sq_dist, every, every, None)
+        if is_precise:
             break
     return PairDistances(sq_dist, lambda ranges: _of_rows(selected(x, ranges), selected(y, ranges), function))
 

@@ -83,7 +83,7 @@ class LossByValues(LossCall):
             own = [rate[groups] if self.options.per_group else rate for rate in rates]
             return _Masses(distances, groups, own, each.indices, self.square)
 
-        if not all(part.kept and part.are_right(self, self.x) for part in measured):
+        if not all(part.kept and part.are_precise(self, self.x) for part in measured):
             for part in measured:
                 part.kept.clear()
             return visit_distances(self.x, each.samples, self, each.indices, start, "displacements")
@@ -171,7 +171,7 @@ class _Distances:
             self.closest = min(self.closest, float(distances.amin()))
             equal.copy_(own)
 
-    def are_right(self, function: OfDistance, like: Tensor) -> bool:
+    def are_precise(self, function: OfDistance, like: Tensor) -> bool:
         """Return whether the kept distances are precise enough for a function that needs more precision than before."""
         largest = self.distances.largest
         return largest == math.inf or self.closest**2 > near_distance(function, "displacements", like, largest)

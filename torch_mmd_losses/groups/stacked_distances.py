@@ -34,7 +34,7 @@ class StackedDistances(NamedTuple):
 
     Attributes:
         groups: indices of the groups `(g,)`; None stands for all groups.
-        kept: places in `groups` of the groups for which these distances are right; None means all of them.
+        kept: places in `groups` of the groups for which these distances are precise; None means all of them.
         stack: real and fake scores `(g, m + n, d)`, around the centre of each group unless `far`.
         sq_dist: squared distances `(g, m + n, m + n)`, in units of the squared scale of each group.
         near: whether all distances are small enough to compute kernel values relative to their peak.
@@ -82,7 +82,7 @@ class Demands(NamedTuple):
             self.unit[groups], self.steepness[groups], self.elasticity, self.is_moderate[groups], self.near[groups]
         )
 
-    def right_in_float32(self, largest: Numbers, sq_dist: Tensor) -> Mask:
+    def precise_in_float32(self, largest: Numbers, sq_dist: Tensor) -> Mask:
         """Return the groups for which distances expanded in float32 are precise enough.
 
         Args:
@@ -99,7 +99,7 @@ class Demands(NamedTuple):
         clear = (close.sum((1, 2)) <= sq_dist.shape[1]).numpy()  # a score is at distance zero from itself
         return enough | (self.is_moderate & room & (smallest <= largest) & (largest <= highest) & clear)
 
-    def right_in_float64(self, largest: Numbers) -> Mask:
+    def precise_in_float64(self, largest: Numbers) -> Mask:
         """Return the groups that may be expanded in float64, including those with scores that are not finite."""
         product = largest * np.where(np.isposinf(self.steepness), SINGULAR / self.unit, self.steepness)
         return np.logical_not((product > FLOAT64_LIMIT) & (product < math.inf))
@@ -109,7 +109,7 @@ class Demands(NamedTuple):
 
         See :func:`torch_mmd_losses.distances.near_in_float64`.
         """
-        return np.where(np.isfinite(largest) & self.right_in_float64(largest), NEAR_IN_FLOAT64[dtype] * largest, 0.0)
+        return np.where(np.isfinite(largest) & self.precise_in_float64(largest), NEAR_IN_FLOAT64[dtype] * largest, 0.0)
 
     def are_near(self, largest: Numbers) -> Mask:
         """Return the groups that have only distances up to `near`."""
@@ -139,32 +139,32 @@ def stacked_distances(
         return
     with np.errstate(all="ignore"):
         demands = Demands.of(len(real), conditioning, near, scale)
-        left = np.arange(len(real))
+        remaining = np.arange(len(real))
         if real.dtype == torch.float32 and demands.is_moderate.any():
             stack = _centred(torch.cat([real, fake], 1))
             gram = stack @ stack.mT
             largest = _largest(gram)
             sq_dist = _expanded(gram)
-            right = demands.right_in_float32(largest, sq_dist)
-            yield from _by_nearness(None, right, demands.are_near(largest), stack, _in_units(sq_dist, scale))
-            left = np.flatnonzero(~right)
-            if not left.size:
+            precise = demands.precise_in_float32(largest, sq_dist)
+            yield from _by_nearness(None, precise, demands.are_near(largest), stack, _in_units(sq_dist, scale))
+            remaining = np.flatnonzero(~precise)
+            if not remaining.size:
                 return
-            demands = demands.chosen(left)
-        groups = torch.from_numpy(left)
+            demands = demands.chosen(remaining)
+        groups = torch.from_numpy(remaining)
         rows = torch.cat([real[groups], fake[groups]], 1).double()
         stack = _centred(rows.clone())
         gram = stack @ stack.mT
         largest = _largest(gram)
-        right = demands.right_in_float64(largest)
+        precise = demands.precise_in_float64(largest)
         is_singular = conditioning.steepness == math.inf
         sq_dist = _expanded(gram, clamped=not is_singular)  # distances below zero are near
         near_pairs = None
         if is_singular:
             near_pairs = _repaired(sq_dist, rows, demands.near_in_float64(largest, real.dtype))
         _in_units(sq_dist, None if scale is None else scale[groups])
-        yield from _by_nearness(groups, right, demands.are_near(largest), stack, sq_dist, near_pairs)
-        far = torch.from_numpy(np.flatnonzero(~right))
+        yield from _by_nearness(groups, precise, demands.are_near(largest), stack, sq_dist, near_pairs)
+        far = torch.from_numpy(np.flatnonzero(~precise))
         if len(far):
             rows, groups = rows[far], groups[far]  # not around the centre, which rounds too
             sq_dist = _in_units(differences_squared(rows, rows), None if scale is None else scale[groups])
@@ -173,7 +173,7 @@ def stacked_distances(
 
 def _by_nearness(
     groups: Tensor | None,
-    right: Mask,
+    precise: Mask,
     near: Mask,
     stack: Tensor,
     sq_dist: Tensor,
@@ -184,7 +184,7 @@ def _by_nearness(
     Both contain all groups, since the last digits of a result may depend on its place in a tensor. The last digits of a
     group then do not depend on the needs of the others.
     """
-    kinds = [(is_near, right & (near == is_near)) for is_near in (True, False)]
+    kinds = [(is_near, precise & (near == is_near)) for is_near in (True, False)]
     kinds = [(is_near, chosen) for is_near, chosen in kinds if chosen.any()]
     for i, (is_near, chosen) in enumerate(kinds):
         kept = None if chosen.all() else torch.from_numpy(np.flatnonzero(chosen))

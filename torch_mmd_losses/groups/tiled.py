@@ -91,11 +91,11 @@ def _add_part(
 ) -> None:
     """Add the contribution of a part of one group to its value and to the wanted gradients."""
     a, b = (one.samples()[sample][0] for sample in (part.a, part.b))
-    for distances in ways_of_distances(  # pragma: no branch (the last way is right)
+    for distances in ways_of_distances(  # pragma: no branch (the last way is precise)
         a, b, demands.conditioning, None
     ):
         walk = _Walk(plan, part, one, demands, distances, gradients)
-        if walk.is_right():
+        if walk.is_precise():
             break
     if demands.near:
         for side in walk.sides:
@@ -146,15 +146,15 @@ class _Walk:
             for i, sample in enumerate((part.a,) if part.is_within else (part.a, part.b))
         ]
 
-    def is_right(self) -> bool:
+    def is_precise(self) -> bool:
         """Visit all tiles, and return whether their distances are precise enough."""
         part, block = self.part, self.block
         for rows, columns in tiles(block, tile_side(self.plan.tile_size, block.a.device)):
             sq_dist = self.distances.of(rows, columns)
             diagonal = block.diagonal(sq_dist, rows, columns) if block.meets_diagonal(rows, columns) else None
             equal = diagonal if part.is_within else None
-            right, near = self.distances.repair(sq_dist, rows, columns, equal)
-            if not right or not self.distances.are_right(sq_dist, zeros=0 if equal is None else len(equal)):
+            is_precise, near = self.distances.repair(sq_dist, rows, columns, equal)
+            if not is_precise or not self.distances.are_precise(sq_dist, zeros=0 if equal is None else len(equal)):
                 return False
             if self.unit is not None:
                 sq_dist.mul_(self.unit.reciprocal().to(sq_dist.dtype))

@@ -71,8 +71,8 @@ def visit_distances(
             for tile in _tiles(groups, x.shape[1], y.shape[1], side):
                 sq_dist = distances.of(tile.rows, tile.columns)
                 equal = indices.in_(sq_dist, tile) if indices.meet(tile) else None
-                right, near = distances.repair(sq_dist, tile.rows, tile.columns, equal)
-                if not right:
+                is_precise, near = distances.repair(sq_dist, tile.rows, tile.columns, equal)
+                if not is_precise:
                     break  # start anew, more precisely
                 visitor.visit(sq_dist, tile, equal is not None, near)
             else:

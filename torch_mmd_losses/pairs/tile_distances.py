@@ -116,23 +116,23 @@ class TileDistances:
             equal: a view of the distances of scores from themselves, or of pairs that are left out.
 
         Returns:
-            Whether the distances are right now (they are unless too many pairs are near), and the near pairs.
+            Whether the distances are precise now (they are unless too many pairs are near), and the near pairs.
         """
         unit = self.factor or 1.0
         found: NearPairs | None = None
-        right = True
+        is_precise = True
         if self.near:
             if equal is not None:
                 equal.fill_(math.copysign(math.inf, unit))
             closest = float(sq_dist.amax() if unit < 0 else sq_dist.amin())
             if closest / unit < self.near:
                 near = sq_dist > self.near * unit if unit < 0 else sq_dist < self.near * unit
-                right = are_few(int(near.sum()), sq_dist)
-                if right:
+                is_precise = are_few(int(near.sum()), sq_dist)
+                if is_precise:
                     found = self._computed_anew(sq_dist, rows, columns, near.nonzero(as_tuple=True))
         if equal is not None:
             equal.zero_()
-        return right, found
+        return is_precise, found
 
     def _computed_anew(self, sq_dist: Tensor, rows: slice, columns: slice, places: tuple[Tensor, ...]) -> NearPairs:
         a, b = self.scores
@@ -147,7 +147,7 @@ class TileDistances:
     def _rows(scores: Tensor, places: tuple[Tensor, ...]) -> Tensor:
         return scores[places].to(total_dtype(scores.device))
 
-    def are_right(self, sq_dist: Tensor, *, zeros: int) -> bool:
+    def are_precise(self, sq_dist: Tensor, *, zeros: int) -> bool:
         """Whether the distances of a tile are precise enough, as far as this has to be checked."""
         if self.bound is None:
             return True
@@ -158,7 +158,7 @@ class TileDistances:
 def ways_of_distances(
     a: Tensor, b: Tensor, conditioning: Conditioning, factor: float | None
 ) -> Iterator[TileDistances]:
-    """Yield ways to compute the distances of scores, each more precise than the previous way; the last is always right.
+    """Yield ways to compute the distances of scores, each more precise than the previous way; the last always suffices.
 
     The caller has to :meth:`~TileDistances.repair` the distances of each tile.
 
@@ -199,7 +199,7 @@ def ways_of_distances(
     near = near_in_float64(dtype, largest, steepness) if expandable else 0.0
     if expandable:
         yield TileDistances(left, right, factor, far=False, squares=squares, near=near, scores=(a, b))
-    if near or not expandable:  # pragma: no branch: nobody asks for more than distances that are right
+    if near or not expandable:  # pragma: no branch: nobody asks for more than precise distances
         yield TileDistances(a, b, factor, far=True)  # not around the centre, which rounds too
 
 

@@ -108,15 +108,15 @@ def _radial_sums(
     factor = common_exponent(summands) if unbounded else None
     conditioning = worst_conditioning(summands, block.a)
     ways = ways_of_distances(block.a, block.b, conditioning, factor)
-    for distances in ways:  # pragma: no branch (the last way is always right)
+    for distances in ways:  # pragma: no branch (the last way is always precise)
         accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
         excess = are_near(summands, conditioning, distances.largest, block.a)
         for rows, columns in tiles(block, side, at_once, merged=True):
             sq_dist = distances.of(rows, columns)
             diagonal = block.meets_diagonal(rows, columns)
             equal = block.diagonal(sq_dist, rows, columns) if diagonal and block.same else None
-            right, near = distances.repair(sq_dist, rows, columns, equal)
-            if not right or not distances.are_right(sq_dist, zeros=0 if equal is None else len(equal)):
+            is_precise, near = distances.repair(sq_dist, rows, columns, equal)
+            if not is_precise or not distances.are_precise(sq_dist, zeros=0 if equal is None else len(equal)):
                 break  # start anew, more precisely
             for i, choice in enumerate(limits):
                 if factor is None:

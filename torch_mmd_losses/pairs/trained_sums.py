@@ -110,7 +110,7 @@ def _radial_sums(
     kernels: Trained, block: Block, choices: Sequence[tuple[Limits, ...]], wanted: Wanted, side: int
 ) -> list[Sums]:
     stand_ins = trained_tensors.stand_ins_of(kernels.tensors)
-    for distances in ways_of_distances(  # pragma: no branch (the last way is always right)
+    for distances in ways_of_distances(  # pragma: no branch (the last way is always precise)
         block.a, block.b, worst_conditioning(kernels.radial, block.a), None
     ):
         sums = [zeros(kernels, block, Wanted(False, False, wanted.tensors)) for _ in choices]
@@ -119,8 +119,8 @@ def _radial_sums(
             sq_dist = distances.of(rows, columns)
             diagonal = block.meets_diagonal(rows, columns)
             equal = block.diagonal(sq_dist, rows, columns) if diagonal and block.same else None
-            right, near = distances.repair(sq_dist, rows, columns, equal)
-            if not right or not distances.are_right(sq_dist, zeros=0 if equal is None else len(equal)):
+            is_precise, near = distances.repair(sq_dist, rows, columns, equal)
+            if not is_precise or not distances.are_precise(sq_dist, zeros=0 if equal is None else len(equal)):
                 break  # start anew, more precisely
             twice = block.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
             counted = None
