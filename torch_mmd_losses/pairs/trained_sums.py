@@ -109,48 +109,58 @@ def sums_with_gradients(
 def _radial_sums(
     kernels: Trained, block: Block, choices: Sequence[tuple[Limits, ...]], wanted: Wanted, side: int
 ) -> list[Sums]:
+    ways = ways_of_distances(block.a, block.b, worst_conditioning(kernels.radial, block.a), None)
+    found = (_sums_of_distances(kernels, block, choices, wanted, side, distances) for distances in ways)
+    return next(sums for sums in found if sums is not None)  # the last way is always precise
+
+
+def _sums_of_distances(
+    kernels: Trained,
+    block: Block,
+    choices: Sequence[tuple[Limits, ...]],
+    wanted: Wanted,
+    side: int,
+    distances: TileDistances,
+) -> list[Sums] | None:
+    """Return the sums for distances that are computed in some way, or None if it turns out not to be precise enough."""
     stand_ins = trained_tensors.stand_ins_of(kernels.tensors)
-    for distances in ways_of_distances(  # pragma: no branch (the last way is always precise)
-        block.a, block.b, worst_conditioning(kernels.radial, block.a), None
-    ):
-        sums = [zeros(kernels, block, Wanted(False, False, wanted.tensors)) for _ in choices]
-        pulls = [_pulls(distances, block, wanted) for _ in choices]
-        for rows, columns in tiles(block, side):
-            sq_dist = distances.of(rows, columns)
-            diagonal = block.meets_diagonal(rows, columns)
-            equal = block.diagonal(sq_dist, rows, columns) if diagonal and block.same else None
-            is_precise, near = distances.repair(sq_dist, rows, columns, equal)
-            if not is_precise or not distances.are_precise(sq_dist, zeros=0 if equal is None else len(equal)):
-                break  # start anew, more precisely
-            twice = block.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
-            counted = None
-            if diagonal and block.distinct:
-                counted = torch.ones_like(sq_dist, dtype=block.a.dtype)
-                block.diagonal(counted, rows, columns).zero_()
-            for choice, found, (to_a, to_b) in zip(choices, sums, pulls, strict=True):
-                tile = _evaluated(kernels, stand_ins, sq_dist, choice, counted, wanted, block.a.dtype)
-                times = 2 if twice else 1
-                found.total.add_(tile.total, alpha=times)
-                for mine, step in zip(found.to_tensors or (), tile.steps, strict=True):
-                    mine.add_(step, alpha=times)
-                if tile.slope is None:
-                    continue
-                slope = tile.slope.to(distances.a.dtype)
-                own = None if near is None else near.taken_from_(slope)
-                if to_a is not None:
-                    to_a.add(rows, columns, slope, tile.rate, near=near, apart=own)
-                if to_b is not None and (twice or not block.symmetric):
-                    to_b.add(columns, rows, slope.T, tile.rate, near=near and near.transposed(), apart=own)
-        else:
-            factor = 4.0 if block.symmetric else 2.0  # a pair within a set counts in both orders
-            for i, (to_a, to_b) in enumerate(pulls):
-                dtype = block.a.dtype
-                sums[i] = sums[i]._replace(
-                    to_a=None if to_a is None else to_a.result(factor).to(dtype),
-                    to_b=None if to_b is None or block.symmetric else to_b.result(factor).to(dtype),
-                )
-            break
-    return sums
+    sums = [zeros(kernels, block, Wanted(False, False, wanted.tensors)) for _ in choices]
+    pulls = [_pulls(distances, block, wanted) for _ in choices]
+    for rows, columns in tiles(block, side):
+        sq_dist = distances.of(rows, columns)
+        diagonal = block.meets_diagonal(rows, columns)
+        equal = block.diagonal(sq_dist, rows, columns) if diagonal and block.same else None
+        is_precise, near = distances.repair(sq_dist, rows, columns, equal)
+        if not is_precise or not distances.are_precise(sq_dist, zeros=0 if equal is None else len(equal)):
+            return None
+        twice = block.symmetric and rows != columns  # the tile below the diagonal is the transpose of this one
+        counted = None
+        if diagonal and block.distinct:
+            counted = torch.ones_like(sq_dist, dtype=block.a.dtype)
+            block.diagonal(counted, rows, columns).zero_()
+        for choice, found, (to_a, to_b) in zip(choices, sums, pulls, strict=True):
+            tile = _evaluated(kernels, stand_ins, sq_dist, choice, counted, wanted, block.a.dtype)
+            times = 2 if twice else 1
+            found.total.add_(tile.total, alpha=times)
+            for mine, step in zip(found.to_tensors or (), tile.steps, strict=True):
+                mine.add_(step, alpha=times)
+            if tile.slope is None:
+                continue
+            slope = tile.slope.to(distances.a.dtype)
+            own = None if near is None else near.taken_from_(slope)
+            if to_a is not None:
+                to_a.add(rows, columns, slope, tile.rate, near=near, apart=own)
+            if to_b is not None and (twice or not block.symmetric):
+                to_b.add(columns, rows, slope.T, tile.rate, near=near and near.transposed(), apart=own)
+    factor = 4.0 if block.symmetric else 2.0  # a pair within a set counts in both orders
+    dtype = block.a.dtype
+    return [
+        found._replace(
+            to_a=None if to_a is None else to_a.result(factor).to(dtype),
+            to_b=None if to_b is None or block.symmetric else to_b.result(factor).to(dtype),
+        )
+        for found, (to_a, to_b) in zip(sums, pulls, strict=True)
+    ]
 
 
 class _Tile(NamedTuple):
