@@ -149,23 +149,23 @@ class _Accumulator:
 
     def add(self, rows: slice, columns: slice, mapped: ValueAndSlope, near: NearPairs | None) -> None:
         value, slope, rate = mapped
-        height = above = value.shape[0]
-        if self.symmetric:  # rows above the square on the diagonal stand for columns below it too
-            above = min(rows.stop, columns.start) - rows.start
         row_sums = value.sum(1)
-        self.values[rows].add_(row_sums, alpha=2 if self.symmetric and above == height else 1)
-        if 0 < above < height:
-            self.values[rows][:above].add_(row_sums[:above])
+        self.values[rows].add_(row_sums)
+        # In a symmetric block, the rows above the square on the diagonal also stand for the columns below it.
+        mirrored = min(rows.stop, columns.start) - rows.start if self.symmetric else 0
+        if mirrored:
+            self.values[rows][:mirrored].add_(row_sums[:mirrored])
         apart = None if near is None else near.taken_from_(slope)
         if self.to_a is not None:
             sums = row_sums if slope is value else None
             self.to_a.add(rows, columns, slope, rate, sums=sums, near=near, apart=apart)
-        if self.to_b is not None and above:
-            upper = slope[:above] if above < height else slope
+        height = mirrored if self.symmetric else len(value)
+        if self.to_b is not None and height:
+            upper = slope[:height]
             if near is not None and apart is not None:
-                in_upper = near.places[0] < above
+                in_upper = near.places[0] < height
                 near, apart = near.chosen(in_upper).transposed(), apart[in_upper]
-            others = slice(rows.start, rows.start + above)
+            others = slice(rows.start, rows.start + height)
             self.to_b.add(columns, others, upper.T, rate, sums=upper.sum(0), near=near, apart=apart)
 
     def result(self, dtype: torch.dtype) -> SumWithGradients:
