@@ -23,7 +23,7 @@ from torch_mmd_losses.distances import (
     is_expandable,
     near_in_float64,
 )
-from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits
+from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits, ValueAndSlope
 from torch_mmd_losses.kernels.profiles import power_of_two, power_of_two_excess
 from torch_mmd_losses.kernels.summands import (
     PairLimits,
@@ -68,17 +68,20 @@ def values_and_gradients(
     excess = are_near(summands, conditioning, largest, real) and all(
         abs(sum(weights)) <= BALANCED for weights, _ in objectives
     )
-    mapped = None
+    mapped: dict[tuple[GroupLimits, ...] | None, ValueAndSlope] = {}
     if factor is not None:
-        mapped = power_of_two_excess(sq_dist, factor) if excess else power_of_two(sq_dist, factor)
-    losses, found = [], []
-    for i, (weights, _) in enumerate(objectives):
-        if mapped is None or limits[i] != limits[i - 1]:
-            bounds = [limit_matrices(m, n, each, sq_dist.dtype, sq_dist.device) for each in limits[i] or ()]
-            mapped = values_and_slopes(
-                summands, sq_dist, bounds or None, dtype=real.dtype, keep=i + 1 < len(objectives), excess=excess
+        mapped[None] = power_of_two_excess(sq_dist, factor) if excess else power_of_two(sq_dist, factor)
+    else:
+        choices = dict.fromkeys(limits)
+        for i, choice in enumerate(choices):
+            bounds = [limit_matrices(m, n, each, sq_dist.dtype, sq_dist.device) for each in choice or ()]
+            keep = i + 1 < len(choices)
+            mapped[choice] = values_and_slopes(
+                summands, sq_dist, bounds or None, dtype=real.dtype, keep=keep, excess=excess
             )
-        value, slope, rate = mapped
+    losses, found = [], []
+    for (weights, _), choice in zip(objectives, limits, strict=True):
+        value, slope, rate = mapped[choice]
         omega, scales, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
         pull = slope * omega
         apart = None if near is None else near.taken_from_(pull)
@@ -100,10 +103,10 @@ def values_and_gradients(
     return losses, found
 
 
-def group_limits(summands: Sequence[RadialSummand], bounds: Bounds) -> list[GroupLimits] | None:
+def group_limits(summands: Sequence[RadialSummand], bounds: Bounds) -> tuple[GroupLimits, ...] | None:
     """Return the limits of each summand for the three groups, or None if nothing is bounded."""
     real, cross, fake = ([summand.profile.limits(group, bounds) for summand in summands] for group in GROUPS)
-    limits = list(zip(real, cross, fake, strict=True))
+    limits = tuple(zip(real, cross, fake, strict=True))
     return None if all(limit == UNBOUNDED for groups in limits for limit in groups) else limits
 
 
