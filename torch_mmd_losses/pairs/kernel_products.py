@@ -160,9 +160,7 @@ def _gradients_of_pairs(
     wide = total_dtype(points.device)
     if reverse_mode_only(points, samples, weights) and not function.is_trained(points):
         outer = torch.ones(*points.shape[:2], 1, dtype=wide, device=points.device)
-        return _ProductGradients.apply(  # type: ignore[no-untyped-call]
-            points, samples, coefficients, outer, request, (True, False, False)
-        )[0]
+        return _gradient_at_points(points, samples, coefficients, outer, request)
 
     def total(x: Tensor) -> Tensor:
         return (function.of_all(x, samples, request.indices).to(wide) @ coefficients.to(wide)).sum()
@@ -224,6 +222,15 @@ class _ProductGradients(GradientByHand):
         if torch.is_grad_enabled():
             narrow = list(_NoFurther.apply(len(narrow), *narrow, *tensors))  # type: ignore[no-untyped-call]
         return (*narrow, None, None)
+
+
+def _gradient_at_points(
+    points: Tensor, samples: Tensor, coefficients: Tensor, outer: Tensor, request: Request
+) -> Tensor:
+    """Return the gradient of `<outer, products>` with respect to the points, differentiable once."""
+    wanted = (True, False, False)
+    gradient, _, _ = _ProductGradients.apply(points, samples, coefficients, outer, request, wanted)  # type: ignore[no-untyped-call]
+    return gradient
 
 
 class _NoFurther(GradientByHand):
