@@ -18,7 +18,7 @@ from torch_mmd_losses.fields.sample_sets import SampleSet
 from torch_mmd_losses.kernels.profiles import LOG_2
 from torch_mmd_losses.pairs.pair_functions import Indices, OfDistance, Tile
 from torch_mmd_losses.pairs.product_tiles import visit_distances
-from torch_mmd_losses.pairs.repaired_distances import near_distance
+from torch_mmd_losses.pairs.repaired_distances import near_in_float32
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances
 from torch_mmd_losses.precision import total_dtype
 
@@ -174,7 +174,7 @@ class _Distances:
     def are_precise(self, function: OfDistance, like: Tensor) -> bool:
         """Return whether the kept distances are precise enough for a function that needs more precision than before."""
         largest = self.distances.largest
-        return largest == math.inf or self.closest**2 > near_distance(function, "displacements", like, largest)
+        return largest == math.inf or self.closest**2 > near_in_float32(function, "displacements", like, largest)
 
 
 class _Masses:

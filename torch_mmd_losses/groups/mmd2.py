@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_mmd_losses import checks, usage_warnings
 from torch_mmd_losses.groups.call import Tensors
 from torch_mmd_losses.groups.values import group_values
-from torch_mmd_losses.groups.weights import is_readable, with_checked_weights
+from torch_mmd_losses.groups.weights import is_known_to_host, with_checked_weights
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.summands import by_kind
 from torch_mmd_losses.pairs.blind_kernels import warn_of_blind_groups
@@ -136,7 +136,7 @@ def _checked_scale(scale: object, kernel: Kernel, groups: tuple[int, ...], devic
     if given.device != device:
         raise ValueError(f"scale: expected numbers on the device of the scores, {device}, got {given.device}")
     flat = given.reshape(-1)
-    if not is_readable(given):
+    if not is_known_to_host(given):
         return torch.where(flat > 0, flat, math.nan)
     lowest, highest = checks.RANGE
     wrong = ~((flat >= lowest) & (flat <= highest))

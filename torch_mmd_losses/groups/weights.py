@@ -68,15 +68,15 @@ def _normalised(name: str, weights: object, scores: Tensor, groups: tuple[int, .
     """Return weights >= 0 as `(G, m)` in :func:`total_dtype`, divided by their sum in each group, or raise."""
     given = checks.weights(name, weights, (*groups, scores.shape[1]), scores.device)
     wide = given.reshape(scores.shape[:2]).to(total_dtype(scores.device))
-    if is_readable(given):
+    if is_known_to_host(given):
         _check_numbers(name, wide.detach(), estimator)
     else:
         wide = torch.where(wide >= 0, wide, math.nan)
     return wide / wide.sum(1, keepdim=True)
 
 
-def is_readable(numbers: Tensor) -> bool:
-    """Return whether the host may read numbers, because it need not wait for them."""
+def is_known_to_host(numbers: Tensor) -> bool:
+    """Return whether the host can read numbers without waiting for them."""
     return numbers.is_cpu and hand_written_gradients.reverse_mode_only(numbers)
 
 

@@ -67,7 +67,7 @@ def ways_of_repaired_distances(
             expandable = is_expandable(largest, conditioning.steepness)
             near = NEAR_IN_FLOAT64[torch.float64] * largest if expandable else math.inf
         else:
-            near = near_distance(function, use, a, largest)
+            near = near_in_float32(function, use, a, largest)
         if near < math.inf:
             known = math.inf if wide else largest
             yield TileDistances(
@@ -80,7 +80,7 @@ def _squares(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=-1, keepdim=True).square_()  # half the time of a sum of squares
 
 
-def near_distance(function: OfDistance, use: Use, like: Tensor, largest: float) -> float:
+def near_in_float32(function: OfDistance, use: Use, like: Tensor, largest: float) -> float:
     """Return the squared distance up to which pairs of float32 scores are near, or infinity if float32 is not enough.
 
     Values, slopes and differences of all other pairs have relative errors below 1e-5.
