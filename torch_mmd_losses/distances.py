@@ -1,4 +1,28 @@
-"""Pairs of samples and their squared distances."""
+"""Pairs of samples and their squared distances.
+
+The error of an expanded squared distance, `|a|^2 + |b|^2 - 2 a.b`, is a few units in the last place of the largest
+squared norm around the centre, here called `largest`. The constants bound this error in the units of a kernel, see
+:class:`torch_mmd_losses.kernels.contract.Conditioning`. Distances are squared.
+
+=====================  ==============================  ==========================================================
+constant               quantity                        guarantee
+=====================  ==============================  ==========================================================
+`FLOAT32_LIMIT`        `largest * steepness`, at most  expanded in float32, values and slopes of the kernel have
+                                                       relative errors below 1e-5
+`FLOAT64_LIMIT`        `largest * steepness`, at most  the same, expanded in float64
+`FLOAT32_SQUARES`      `largest`, between              squares in float32 neither underflow nor overflow
+`FLOAT32_ROOM`         `largest * steepness`, at most  functions of squared distances in float32 neither underflow
+                                                       nor overflow
+`CLEAR`                distance / error, at least      values have relative errors below 1e-5, if the elasticity is
+                                                       one
+`NEAR_IN_FLOAT64`      distance / `largest`, at least  expanded in float64, distances of float64 scores have nine
+                                                       digits, and those of float32 scores seven
+`SHARE_OF_NEAR_PAIRS`  pairs / near pairs, at least    the near pairs, each of which takes as long as a hundred
+                                                       others, take no longer than the others
+=====================  ==============================  ==========================================================
+
+As many near pairs as rows and columns are always allowed, since samples are often compared with themselves.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +37,17 @@ from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.precision import has_fast_float64, total_dtype
 
 FLOAT32_LIMIT = 64.0
-"""Largest squared norm around the centre times the steepness of the kernel, for expansions of distances in float32.
-
-The error of an expanded squared distance is a few units in the last place of the norms. Up to this limit, kernel values
-and slopes have relative errors below 1e-5.
-"""
-
-FLOAT64_LIMIT = FLOAT32_LIMIT * 2.0**29
-"""The same limit for float64, whose unit in the last place is smaller by this power of two."""
+FLOAT64_LIMIT = FLOAT32_LIMIT * 2.0**29  # the unit in the last place of float64 is smaller by this power of two
+FLOAT32_SQUARES = (2.0**-100, 2.0**100)
+FLOAT32_ROOM = 2.0**60
+NEAR_IN_FLOAT64 = {torch.float32: 1e-9, torch.float64: 1e-7}
+CLEAR = 2e5
+SHARE_OF_NEAR_PAIRS = 128
 
 SINGULAR = 1e6
 """Steepness in float64 of a function with a root at zero."""
 
-FLOAT32_SQUARES = (2.0**-100, 2.0**100)
-"""Range of the largest squared norm in which squares in float32 neither underflow nor overflow."""
-
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
-
-FLOAT32_ROOM = 2.0**60
-"""Largest squared norm times the steepness up to which the same holds for functions of squared distances."""
-
-NEAR_IN_FLOAT64 = {torch.float32: 1e-9, torch.float64: 1e-7}
-"""Squared distance, in units of the largest squared norm, above which an expansion in float64 has enough digits.
-
-For float64 scores these are nine digits, and for float32 scores seven.
-"""
-
-SHARE_OF_NEAR_PAIRS = 128
-"""A matrix may have at most one near pair in this many pairs: recomputing a pair takes as long as a hundred others.
-
-As many near pairs as rows and columns are always allowed, since samples are often compared with themselves.
-"""
-
-CLEAR = 2e5
-"""Factor between a squared distance and its error above which values are right as above, for an elasticity of one."""
 
 
 def is_expandable(largest: float, steepness: float) -> bool:
