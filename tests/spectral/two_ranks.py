@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from processes import leave
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -179,4 +180,4 @@ def run_all(rank, port, folder):
             found = f"{type(error).__name__}: {error}"
         torch.save(found, Path(folder) / f"{name}.{rank}.pt")
         dist.barrier()  # a rank that leaves early aborts the other
-    dist.destroy_process_group()
+    leave()
