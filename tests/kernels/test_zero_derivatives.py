@@ -73,7 +73,7 @@ def test_gradients_of_a_kernel_that_is_constant_in_steps_are_zero(name, kernel, 
 
 @pytest.mark.parametrize("m", SIZES)
 @pytest.mark.parametrize("kernel", [*KERNELS.values(), Additive()], ids=[*KERNELS, "additive"])
-@pytest.mark.parametrize("name", CALLS.keys() - {"variance"})
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "variance"])
 def test_second_derivatives_are_zero_where_the_slope_is_constant(name, kernel, m):
     real, fake = samples(m)
     value = CALLS[name](real, fake, kernel)
