@@ -272,7 +272,7 @@ class Pairs:
         """The shape `(m, n)` of a matrix with one entry for each pair."""
         return self.a.scores.shape[-2], self.b.scores.shape[-2]
 
-    def sq_dist(self, conditioning: Callable[[Tensor], tuple[float, float, bool]], *, by_hand: bool) -> Tensor:
+    def sq_dist(self, conditioning: Callable[[Tensor], tuple[float, float, bool, float]], *, by_hand: bool) -> Tensor:
         """Return the squared distances `(m, n)`, computed once for all kernels that can share them.
 
         Args:
@@ -285,11 +285,11 @@ class Pairs:
             a.is_cpu and hand_written_gradients.reverse_mode_only(a, b)
         ):  # reading a number would be a synchronisation, or fail
             if by_hand and a.dtype == torch.float32 and total_dtype(a.device) == torch.float64:
-                steepness, _, is_moderate = conditioning(a)
+                steepness, _, is_moderate, _ = conditioning(a)
                 if steepness == math.inf or not is_moderate:
                     return self._computed("wide", lambda: (squared_distances(a.double(), b.double()), 0.0))[0]
             return self._computed("traced", lambda: (squared_distances(a, b), 0.0))[0]
-        steepness, _, is_moderate = conditioning(a)
+        steepness, _, is_moderate, _ = conditioning(a)
         if a.dtype == torch.float32 and is_moderate and steepness < math.inf:
             distances, largest = self._computed("float32", lambda: _with_largest(a, b))
             if largest * steepness <= self.float32_limit:

@@ -209,10 +209,10 @@ class _Pairs(Pairs):
         left = Sample(a)
         return cls(left, left if b is a else Sample(b), distinct=False, same=b is a)
 
-    def sq_dist(self, conditioning: Callable[[Tensor], tuple[float, float, bool]], *, by_hand: bool) -> Tensor:
+    def sq_dist(self, conditioning: Callable[[Tensor], tuple[float, float, bool, float]], *, by_hand: bool) -> Tensor:
         """Return the squared distances `(g, p, q)`, in which no group influences the precision of the others."""
         a, b = self.a.scores, self.b.scores
-        steepness, _, is_moderate = conditioning(a[0]) if by_hand or _is_readable(a, b) else Conditioning()
+        steepness, _, is_moderate, _ = conditioning(a[0]) if by_hand or _is_readable(a, b) else Conditioning()
         in_float64 = by_hand and (steepness == math.inf or not is_moderate)
 
         def compute() -> tuple[Tensor, float]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.kernels.contract import Conditioning
-from torch_mmd_losses.kernels.profiles import LOG_2
-from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, sum_of_profiles
+from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand
 from torch_mmd_losses.pairs.objective import MMD2, groups_of_pairs
 from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
@@ -163,31 +160,6 @@ def whole_parts(tensors: Tensors, three: Sequence[Part], groups: slice) -> Itera
 def block(a: Tensor, b: Tensor, part: Part) -> Block:
     """Return the pairs of a part in one group."""
     return Block(a, b, 0, distinct=part.distinct, same=part.is_within, symmetric=part.is_within)
-
-
-def peak_value(summands: Sequence[RadialSummand], like: Tensor) -> Tensor:
-    """Return the value of the kernel at distance zero, a scalar in :func:`total_dtype`."""
-    zero = torch.zeros((), dtype=total_dtype(like.device), device=like.device)
-    return sum_of_profiles(summands, zero)
-
-
-def near_distance(summands: Sequence[RadialSummand], conditioning: Conditioning, like: Tensor) -> float:
-    """Return a squared distance up to which every kernel is at least half its peak and has an excess, or zero.
-
-    Up to this distance, the sum minus its peak has a smaller rounding error than the sum, see
-    :func:`torch_mmd_losses.kernels.summands.are_near`. On devices other than a CPU, the result is zero.
-
-    Args:
-        summands: the kernels.
-        conditioning: the conditioning of their sum.
-        like: the scores.
-    """
-    profiles = [summand.profile for summand in summands]
-    if not like.is_cpu or any(profile.excess_and_slope is None for profile in profiles):
-        return 0.0
-    if conditioning.steepness < math.inf:
-        return LOG_2 / conditioning.steepness
-    return min(LOG_2 / each.conditioning(like).steepness if each.near is None else each.near for each in profiles)
 
 
 def empty_gradients(tensors: Tensors, wanted: Sequence[bool]) -> list[Tensor | None]:

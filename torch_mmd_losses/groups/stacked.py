@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.groups.call import Plan, Tensors, chunks, empty_gradients, near_distance, parts, peak_value, zeros
+from torch_mmd_losses.groups.call import Plan, Tensors, chunks, empty_gradients, parts, zeros
 from torch_mmd_losses.groups.stacked_distances import StackedDistances, stacked_distances
 from torch_mmd_losses.kernels.contract import ValueAndSlope
 from torch_mmd_losses.kernels.summands import values_and_slopes, worst_conditioning
@@ -34,10 +34,9 @@ def values_and_gradients(plan: Plan, tensors: Tensors, wanted: Sequence[bool]) -
     """
     results = [zeros(tensors), *empty_gradients(tensors, wanted)]
     conditioning = worst_conditioning(plan.radial, tensors.real)
-    reach = near_distance(plan.radial, conditioning, tensors.real)
     for groups in chunks(tensors):
         chunk = tensors.of(groups)
-        for distances in stacked_distances(chunk.real, chunk.fake, chunk.scale, conditioning, reach):
+        for distances in stacked_distances(chunk.real, chunk.fake, chunk.scale, conditioning):
             chosen = distances.groups
             found = _of_some_groups(plan, chunk if chosen is None else chunk.of(chosen), distances, wanted)
             for whole, part in zip(results, found, strict=True):
@@ -62,9 +61,10 @@ def _of_some_groups(
     """Return the values, and the gradient with respect to each tensor or None."""
     sq_dist, scale = distances.sq_dist, tensors.scale
     kept = sq_dist.clone() if wanted[2] else None
-    mapped = values_and_slopes(plan.radial, sq_dist, None, dtype=tensors.real.dtype, keep=False, excess=distances.near)
-    peak = peak_value(plan.radial, tensors.real) if distances.near else None
-    value, to_weights = _value(plan, tensors, mapped.value, peak, any(wanted[3:]))
+    mapped = values_and_slopes(
+        plan.radial, sq_dist, None, dtype=tensors.real.dtype, keep=False, in_float64=distances.wide
+    )
+    value, to_weights = _value(plan, tensors, mapped.value, any(wanted[3:]))
     along = torch.zeros_like(value)
     pulls: list[Tensor | None] = [None, None]
     for side in range(2):
@@ -79,35 +79,28 @@ def _of_some_groups(
     return [value, *pulls, to_scale, *to_weights]
 
 
-def _value(
-    plan: Plan, tensors: Tensors, gram: Tensor, peak: Tensor | None, with_gradients: bool
-) -> tuple[Tensor, Sequence[Tensor | None]]:
+def _value(plan: Plan, tensors: Tensors, gram: Tensor, with_gradients: bool) -> tuple[Tensor, Sequence[Tensor | None]]:
     """Return the values `(g,)`, and the gradients with respect to the weights and to the factors of the sums within.
 
     Args:
         plan: the call.
         tensors: its tensors.
         gram: kernel values `(g, m + n, m + n)`.
-        peak: the number that was subtracted from the kernel values, or None.
         with_gradients: whether the gradients are wanted.
     """
 
-    def row_sums(a: int, b: int, distinct: bool = False) -> Tensor:
+    def row_sums(a: int, b: int) -> Tensor:
         block, weights = gram[:, tensors.rows(a), tensors.rows(b)], tensors.weights()[b]
         if weights is None:
-            found = block.sum(2).to(value.dtype)
-            return found if peak is None else found.add_(peak, alpha=block.shape[2] - distinct)
-        found = (block @ weights.to(gram.dtype).unsqueeze(2)).squeeze(2).to(value.dtype)
-        if peak is None:
-            return found
-        return found + peak * (weights.sum(1, keepdim=True) - (weights if distinct else 0))
+            return block.sum(2).to(value.dtype)
+        return (block @ weights.to(gram.dtype).unsqueeze(2)).squeeze(2).to(value.dtype)
 
     value, sums, totals = zeros(tensors), {}, {}
     for part in parts(tensors, plan.estimator):
         a, b = part.a, part.b
         if part.distinct:
             gram[:, tensors.rows(a), tensors.rows(b)].diagonal(dim1=1, dim2=2).zero_()
-        sums[a, b] = row_sums(a, b, part.distinct)
+        sums[a, b] = row_sums(a, b)
         weights, within = tensors.weights()[a], tensors.within()[a] if part.is_within else None
         totals[a, b] = (sums[a, b] if weights is None else weights * sums[a, b]).sum(1)
         value.add_(totals[a, b] if within is None else within * totals[a, b], alpha=part.factor)

@@ -37,7 +37,7 @@ class StackedDistances(NamedTuple):
         kept: places in `groups` of the groups for which these distances are precise; None means all of them.
         stack: real and fake scores `(g, m + n, d)`, around the centre of each group unless `far`.
         sq_dist: squared distances `(g, m + n, m + n)`, in units of the squared scale of each group.
-        near: whether all distances are small enough to compute kernel values relative to their peak.
+        wide: whether the distances are in float32, but the kernel values should be in float64.
         far: whether even float64 cannot expand the distances, so that gradients should be sums of differences too.
         near_pairs: pairs whose distances, and displacements, are computed from their differences.
     """
@@ -46,7 +46,7 @@ class StackedDistances(NamedTuple):
     kept: Tensor | None
     stack: Tensor
     sq_dist: Tensor
-    near: bool
+    wide: bool
     far: bool
     near_pairs: StackedNearPairs | None = None
 
@@ -59,27 +59,28 @@ class Demands(NamedTuple):
         steepness: see :class:`Conditioning`, for distances without the scale.
         elasticity: the same for all groups.
         is_moderate: see :class:`Conditioning`.
-        near: squared distance, without the scale, up to which values should be computed relative to their peak.
+        half_peak: see :class:`Conditioning`, for distances without the scale.
     """
 
     unit: Numbers
     steepness: Numbers
     elasticity: float
     is_moderate: Mask
-    near: Numbers
+    half_peak: Numbers
 
     @classmethod
-    def of(cls, groups: int, conditioning: Conditioning, near: float, scale: Tensor | None) -> Demands:
+    def of(cls, groups: int, conditioning: Conditioning, scale: Tensor | None) -> Demands:
         """Return the demands of all groups."""
         scales = np.ones(groups) if scale is None else scale.detach().double().numpy()
         moderate = conditioning.is_moderate & (scales >= SMALLEST) & (scales <= LARGEST)
         unit = np.square(scales)
-        return cls(unit, conditioning.steepness / unit, conditioning.elasticity, moderate, near * unit)
+        steepness, elasticity, _, half_peak = conditioning
+        return cls(unit, steepness / unit, elasticity, moderate, half_peak * unit)
 
     def chosen(self, groups: npt.NDArray[np.intp]) -> Demands:
         """Return the demands of some groups."""
         return Demands(
-            self.unit[groups], self.steepness[groups], self.elasticity, self.is_moderate[groups], self.near[groups]
+            self.unit[groups], self.steepness[groups], self.elasticity, self.is_moderate[groups], self.half_peak[groups]
         )
 
     def precise_in_float32(self, largest: Numbers, sq_dist: Tensor) -> Mask:
@@ -111,13 +112,13 @@ class Demands(NamedTuple):
         """
         return np.where(np.isfinite(largest) & self.precise_in_float64(largest), NEAR_IN_FLOAT64[dtype] * largest, 0.0)
 
-    def are_near(self, largest: Numbers) -> Mask:
-        """Return the groups that have only distances up to `near`."""
-        return (self.near > 0) & (4 * largest <= self.near)
+    def are_wide(self, largest: Numbers) -> Mask:
+        """Return the groups for which the kernel is wide, see :meth:`Conditioning.is_wide`."""
+        return (4 * largest < self.half_peak) & (self.half_peak < math.inf)
 
 
 def stacked_distances(
-    real: Tensor, fake: Tensor, scale: Tensor | None, conditioning: Conditioning, near: float
+    real: Tensor, fake: Tensor, scale: Tensor | None, conditioning: Conditioning
 ) -> Iterator[StackedDistances]:
     """Yield the distances of all groups, with groups of equal demands together.
 
@@ -130,15 +131,13 @@ def stacked_distances(
         fake: scores `(g, n, d)`.
         scale: unit of the distances of each group `(g,)`, or None.
         conditioning: of the kernel.
-        near: squared distance up to which kernel values should be computed relative to their peak, in squared units of
-            `scale`.
     """
     if not real.is_cpu:
         stack = _centred(torch.cat([real, fake], 1).to(total_dtype(real.device)))
-        yield StackedDistances(None, None, stack, _in_units(_expanded(stack @ stack.mT), scale), near=False, far=False)
+        yield StackedDistances(None, None, stack, _in_units(_expanded(stack @ stack.mT), scale), wide=False, far=False)
         return
     with np.errstate(all="ignore"):
-        demands = Demands.of(len(real), conditioning, near, scale)
+        demands = Demands.of(len(real), conditioning, scale)
         remaining = np.arange(len(real))
         if real.dtype == torch.float32 and demands.is_moderate.any():
             stack = _centred(torch.cat([real, fake], 1))
@@ -146,7 +145,7 @@ def stacked_distances(
             largest = _largest(gram)
             sq_dist = _expanded(gram)
             precise = demands.precise_in_float32(largest, sq_dist)
-            yield from _by_nearness(None, precise, demands.are_near(largest), stack, _in_units(sq_dist, scale))
+            yield from _by_width(precise, demands.are_wide(largest), stack, _in_units(sq_dist, scale))
             remaining = np.flatnonzero(~precise)
             if not remaining.size:
                 return
@@ -163,33 +162,32 @@ def stacked_distances(
         if is_singular:
             near_pairs = _repaired(sq_dist, rows, demands.near_in_float64(largest, real.dtype))
         _in_units(sq_dist, None if scale is None else scale[groups])
-        yield from _by_nearness(groups, precise, demands.are_near(largest), stack, sq_dist, near_pairs)
+        if precise.any():
+            kept = _kept(precise)
+            yield StackedDistances(groups, kept, stack, sq_dist, wide=False, far=False, near_pairs=near_pairs)
         far = torch.from_numpy(np.flatnonzero(~precise))
         if len(far):
             rows, groups = rows[far], groups[far]  # not around the centre, which rounds too
             sq_dist = _in_units(differences_squared(rows, rows), None if scale is None else scale[groups])
-            yield StackedDistances(groups, None, rows, sq_dist, near=False, far=True)
+            yield StackedDistances(groups, None, rows, sq_dist, wide=False, far=True)
 
 
-def _by_nearness(
-    groups: Tensor | None,
-    precise: Mask,
-    near: Mask,
-    stack: Tensor,
-    sq_dist: Tensor,
-    near_pairs: StackedNearPairs | None = None,
-) -> Iterator[StackedDistances]:
-    """Yield the distances once for near groups and once for all others, if there are any.
+def _by_width(precise: Mask, wide: Mask, stack: Tensor, sq_dist: Tensor) -> Iterator[StackedDistances]:
+    """Yield the distances once for groups with a wide kernel and once for all others, if there are any.
 
     Both contain all groups, since the last digits of a result may depend on its place in a tensor. The last digits of a
     group then do not depend on the needs of the others.
     """
-    kinds = [(is_near, precise & (near == is_near)) for is_near in (True, False)]
-    kinds = [(is_near, chosen) for is_near, chosen in kinds if chosen.any()]
-    for i, (is_near, chosen) in enumerate(kinds):
-        kept = None if chosen.all() else torch.from_numpy(np.flatnonzero(chosen))
+    kinds = [(is_wide, precise & (wide == is_wide)) for is_wide in (True, False)]
+    kinds = [(is_wide, chosen) for is_wide, chosen in kinds if chosen.any()]
+    for i, (is_wide, chosen) in enumerate(kinds):
         own = sq_dist if i + 1 == len(kinds) else sq_dist.clone()  # the kernel overwrites it
-        yield StackedDistances(groups, kept, stack, own, near=is_near, far=False, near_pairs=near_pairs)
+        yield StackedDistances(None, _kept(chosen), stack, own, wide=is_wide, far=False)
+
+
+def _kept(groups: Mask) -> Tensor | None:
+    """Return the places of some groups, or None if these are all."""
+    return None if groups.all() else torch.from_numpy(np.flatnonzero(groups))
 
 
 def _repaired(sq_dist: Tensor, rows: Tensor, near: Numbers) -> StackedNearPairs | None:

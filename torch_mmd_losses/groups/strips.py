@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torch_mmd_losses.distances import FLOAT32_LIMIT, centred, distance_factors, squared_norms
 from torch_mmd_losses.groups import tiled
-from torch_mmd_losses.groups.call import Part, Plan, Tensors, near_distance, parts, zero_gradients, zeros
+from torch_mmd_losses.groups.call import Part, Plan, Tensors, parts, zero_gradients, zeros
 from torch_mmd_losses.kernels.profiles import LOG_2
 from torch_mmd_losses.kernels.summands import common_exponent, worst_conditioning
 from torch_mmd_losses.pairs.tile_distances import largest_square
@@ -45,7 +45,6 @@ def values_and_gradients(plan: Plan, tensors: Tensors, wanted: Sequence[bool]) -
     """Return the value of each group, and the gradients of their sum, see :func:`tiled.values_and_gradients`."""
     values, gradients = zeros(tensors), zero_gradients(tensors, wanted)
     conditioning = worst_conditioning(plan.radial, tensors.real)
-    reach = near_distance(plan.radial, conditioning, tensors.real)
     three, rate = parts(tensors, plan.estimator), common_exponent(plan.radial) or 0.0
     for group in range(len(values)):
         one = tensors.of(slice(group, group + 1))
@@ -53,7 +52,8 @@ def values_and_gradients(plan: Plan, tensors: Tensors, wanted: Sequence[bool]) -
         stack, _ = centred(stack, stack)
         squares = squared_norms(stack, stack)
         largest = largest_square(squares)
-        if conditioning.is_moderate and reach / 4 < largest and largest * conditioning.steepness <= FLOAT32_LIMIT:
+        in_float32 = conditioning.is_moderate and largest * conditioning.steepness <= FLOAT32_LIMIT
+        if in_float32 and not conditioning.is_wide(largest):
             factors = distance_factors(stack, stack, rate, squares)
             value, pulls = _of_group(stack, factors, three, tensors.real.shape[1], wanted)
             values[group] = value

@@ -6,6 +6,7 @@ columns of a tile are multiplied by their weights once for all tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,9 +18,7 @@ from torch_mmd_losses.groups.call import (
     Plan,
     Tensors,
     block,
-    near_distance,
     parts,
-    peak_value,
     zero_gradients,
     zeros,
 )
@@ -65,25 +64,23 @@ class _Demands(NamedTuple):
 
     Attributes:
         conditioning: of the kernel, for distances without the scale.
-        near: whether kernel values should be computed relative to their peak.
+        is_wide: see :meth:`Conditioning.is_wide`.
     """
 
     conditioning: Conditioning
-    near: bool
+    is_wide: bool
 
 
 def _demands(plan: Plan, one: Tensors) -> _Demands:
     conditioning = worst_conditioning(plan.radial, one.real[0])
-    steepness, elasticity, moderate = conditioning
+    steepness, elasticity, moderate, half_peak = conditioning
     if not one.real.is_cpu:  # the host does not know the scale
-        return _Demands(Conditioning(steepness, elasticity, moderate and one.scale is None), near=False)
-    scale, reach, stack = (
-        1.0 if one.scale is None else float(one.scale),
-        near_distance(plan.radial, conditioning, one.real),
-        torch.cat(one.samples(), 1)[0],
-    )
-    is_near = reach > 0 and 4 * float((stack - stack.mean(0)).square().sum(1).amax()) <= reach * scale**2
-    return _Demands(Conditioning(steepness / scale**2, elasticity, moderate and is_moderate(scale)), is_near)
+        return _Demands(Conditioning(steepness, elasticity, moderate and one.scale is None), is_wide=False)
+    scale, stack = 1.0 if one.scale is None else float(one.scale), torch.cat(one.samples(), 1)[0]
+    unit = scale**2
+    scaled = Conditioning(steepness / unit, elasticity, moderate and is_moderate(scale), half_peak * unit)
+    largest = float((stack - stack.mean(0)).square().sum(1).amax()) if half_peak else math.inf
+    return _Demands(scaled, scaled.is_wide(largest))
 
 
 def _add_part(
@@ -97,9 +94,6 @@ def _add_part(
         walk = _Walk(plan, part, one, demands, distances, gradients)
         if walk.is_precise():
             break
-    if demands.near:
-        for side in walk.sides:
-            side.add_constant(peak_value(plan.radial, a), part.distinct)
     within = one.within()[part.a] if part.is_within else None
     factor = value.new_full((), part.factor) if within is None else within[0] * part.factor
     total = walk.sides[0].total()
@@ -160,8 +154,10 @@ class _Walk:
                 sq_dist.mul_(self.unit.reciprocal().to(sq_dist.dtype))
             kept = sq_dist.clone() if self.with_scale else None
             value, slope, rate = values_and_slopes(
-                self.plan.radial, sq_dist, None, dtype=self.dtype, keep=False, excess=self.demands.near
+                self.plan.radial, sq_dist, None, dtype=self.dtype, keep=False, in_float64=self.demands.is_wide
             )
+            if slope.dtype != block.a.dtype:  # this check costs less than a conversion that changes nothing
+                slope = slope.to(block.a.dtype)
             if part.distinct and diagonal is not None:
                 for matrix in (value, slope):
                     block.diagonal(matrix, rows, columns).zero_()
@@ -210,7 +206,7 @@ class _Side:
     ) -> None:
         """Add a tile, of which the slopes of near pairs are zero, and given apart."""
         other = self.other[columns]
-        sums = value @ other
+        sums = value @ (other if other.dtype == value.dtype else other.to(value.dtype))
         self.values[rows] += sums
         if self.gradient is None:
             return
@@ -224,11 +220,6 @@ class _Side:
             row, column = near.places
             steps = (apart * other[column]).unsqueeze(1) * near.differences
             self.products[rows].index_add_(0, row, steps, alpha=rate)
-
-    def add_constant(self, number: Tensor, distinct: bool) -> None:
-        """Add the sums of a constant: the number that was subtracted from the kernel values."""
-        other = self.other.to(self.values.dtype)
-        self.values += number * (other.sum() - (other if distinct else 0))
 
     def weighted_sum(self, rows: slice, columns: slice, matrix: Tensor) -> Tensor:
         """Return the weighted sum of a tile of any numbers."""

@@ -237,7 +237,9 @@ class Kernel(Hyperparameters):
                 return profile
             conditioning = slope.conditioning
             return profile._replace(
-                conditioning=lambda like: conditioning(self._as_numbers(), like), steps=partial(slope.steps, self)
+                # Values of a kernel with trained parameters are in the dtype of the scores, so float64 does not help.
+                conditioning=lambda like: conditioning(self._as_numbers(), like)._replace(half_peak=0.0),
+                steps=partial(slope.steps, self),
             )
         return Profile(
             self.from_sq_dist,
@@ -246,8 +248,7 @@ class Kernel(Hyperparameters):
             partial(slope.conditioning, self),
             None if slope.exponent is None else slope.exponent(self),
             by_hand=True,
-            excess_and_slope=None if slope.excess_and_slope is None else partial(slope.excess_and_slope, self),
-            near=None if slope.near is None else slope.near(self),
+            in_float64=None if slope.in_float64 is None else partial(slope.in_float64, self),
             overwriting=None if slope.overwriting is None else partial(slope.overwriting, self),
         )
 

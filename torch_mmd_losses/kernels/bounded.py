@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import profiles
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits, is_moderate, with_slope
+from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits, is_moderate, log_convex, with_slope
 from torch_mmd_losses.types import Bounds, Group
 
 LARGEST_FLOAT32 = 2.0**100
@@ -74,11 +74,10 @@ class RBFBKernel(Kernel):
 
     @with_slope(
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
-        conditioning=lambda self, _: Conditioning(
+        conditioning=lambda self, _: log_convex(
             0.5 / self.sigma**2, is_moderate=is_moderate(self.sigma) and self.upper <= LARGEST_FLOAT32
         ),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
-        excess_and_slope=lambda self, sq_dist: profiles.gaussian_excess_with_slope(sq_dist, self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances, without the bounds."""

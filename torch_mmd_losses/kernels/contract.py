@@ -46,11 +46,30 @@ class Conditioning(NamedTuple):
         elasticity: the largest change for an error as large as `x`: the maximum of `|x f'(x) / f(x)|`.
         is_moderate: whether the constants and factors of `f` leave room for squared distances and sums in float32. If
             not, everything has to be computed in float64.
+        half_peak: a squared distance up to which `f` is at least half its peak `f(0)`: zero if that is not known, and
+            infinite for a function with a peak of zero.
     """
 
     steepness: float = math.inf
     elasticity: float = math.inf
     is_moderate: bool = True
+    half_peak: float = 0.0
+
+    def is_wide(self, largest: float) -> bool:
+        """Return whether the values of all pairs are known to be at least half the peak, if the peak is not zero.
+
+        Their differences lose digits in float32. Kernel values and their sums should then be in float64. Distances in
+        float32 are precise enough.
+
+        Args:
+            largest: the largest squared norm of the scores around their centre; infinite if the host does not know it.
+        """
+        return 4 * largest < self.half_peak < math.inf
+
+
+def log_convex(steepness: float, elasticity: float = math.inf, is_moderate: bool = True) -> Conditioning:
+    """Return the conditioning of a function that nowhere falls faster, relative to its value, than at zero."""
+    return Conditioning(steepness, elasticity, is_moderate, math.log(2) / steepness if steepness else math.inf)
 
 
 class ValueAndSlope(NamedTuple):
@@ -91,18 +110,10 @@ class Profile(NamedTuple):
     """The number `c` if `f(x) = 2 ** (c * x)`. Distances can then be computed in multiples of `c` from the start."""
     by_hand: bool = False
     """Whether the slope is written by hand. If so, `f` has no trained parameters and accepts any dtype."""
-    excess_and_slope: Callable[[Tensor], ValueAndSlope] | None = None
-    """Returns `f - f(0)` and the derivative of `f`, without a graph. It may overwrite its argument.
+    in_float64: Callable[[Tensor], ValueAndSlope] | None = None
+    """Returns `f` in float64 with its derivative, given distances in float32, which it may overwrite.
 
-    A constant drops out of sums over pairs whose weights add up to zero, as in MMD^2. Where `f` is close to its peak,
-    `f - f(0)` is more precise than `f`, which loses digits to rounding. Where `f` is close to zero, `f` is more
-    precise.
-    """
-    near: float | None = None
-    """A squared distance up to which `f` is at least half its peak, for a function whose steepness is infinite.
-
-    Other functions with an excess are logarithmically convex, so that half the peak is reached no sooner than by the
-    exponential with their steepness.
+    A kernel with a root has this function, because roots in float64 take four times as long.
     """
     overwriting: Callable[[Tensor], Tensor] | None = None
     """Returns `f` without a graph, in fewer passes than `value`. It may overwrite its argument."""
@@ -205,8 +216,7 @@ class HandWritten(NamedTuple):
     value_and_slope: Callable[[Any, Tensor], ValueAndSlope]
     conditioning: Callable[[Any, Tensor], Conditioning]
     exponent: Callable[[Any], float] | None
-    excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None
-    near: Callable[[Any], float] | None
+    in_float64: Callable[[Any, Tensor], ValueAndSlope] | None
     overwriting: Callable[[Any, Tensor], Tensor] | None
     steps: Callable[[Any, Tensor], ValueSlopeAndSteps] | None
 
@@ -216,8 +226,7 @@ def with_slope(
     *,
     conditioning: Callable[[Any, Tensor], Conditioning],
     exponent: Callable[[Any], float] | None = None,
-    excess_and_slope: Callable[[Any, Tensor], ValueAndSlope] | None = None,
-    near: Callable[[Any], float] | None = None,
+    in_float64: Callable[[Any, Tensor], ValueAndSlope] | None = None,
     overwriting: Callable[[Any, Tensor], Tensor] | None = None,
     steps: Callable[[Any, Tensor], ValueSlopeAndSteps] | None = None,
 ) -> Callable[[Method], Method]:
@@ -230,13 +239,12 @@ def with_slope(
         value_and_slope: see :attr:`Profile.value_and_slope`.
         conditioning: see :attr:`Profile.conditioning`.
         exponent: see :attr:`Profile.exponent`.
-        excess_and_slope: see :attr:`Profile.excess_and_slope`.
-        near: see :attr:`Profile.near`.
+        in_float64: see :attr:`Profile.in_float64`.
         overwriting: see :attr:`Profile.overwriting`.
         steps: see :attr:`Profile.steps`.
     """
     # PyTorch 2.6 compiles attributes of functions if they are plain tuples.
-    functions = (value_and_slope, conditioning, exponent, excess_and_slope, near, overwriting, steps)
+    functions = (value_and_slope, conditioning, exponent, in_float64, overwriting, steps)
 
     def attach(method: Method) -> Method:
         method.hand_written = functions  # type: ignore[attr-defined]

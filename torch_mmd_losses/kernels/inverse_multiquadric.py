@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import hyperparameters, profiles, trained_profiles
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.contract import Conditioning, is_moderate, with_slope
+from torch_mmd_losses.kernels.contract import Conditioning, is_moderate, log_convex, with_slope
 
 
 class InverseMultiquadricKernel(Kernel):
@@ -67,14 +67,11 @@ class InverseMultiquadricKernel(Kernel):
 
     def _conditioning(self: Any, like: Tensor) -> Conditioning:
         moderate = -self.beta >= profiles.SMALLEST_SHAPE and is_moderate(_length(self.c, self.beta))
-        return Conditioning(-self.beta / self.c**2, -self.beta, moderate)
+        return log_convex(-self.beta / self.c**2, -self.beta, moderate)
 
     @with_slope(
         lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, -self.beta, self._length),
         conditioning=_conditioning,
-        excess_and_slope=lambda self, sq_dist: profiles.rational_quadratic_excess_with_slope(
-            sq_dist, -self.beta, self._length
-        ),
         steps=lambda self, sq_dist: trained_profiles.inverse_multiquadric_with_steps(sq_dist, self.c, self.beta),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import hyperparameters, matern_profiles, trained_profiles
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, is_moderate, with_slope
+from torch_mmd_losses.kernels.contract import Conditioning, is_moderate, log_convex, with_slope
 
 ORDERS = (0.5, 1.5, 2.5)
 """The orders of Matern kernels with a closed form: half-integers."""
@@ -72,11 +73,15 @@ class LaplaceKernel(Kernel):
     @with_slope(
         lambda self, sq_dist: matern_profiles.laplace_with_slope(sq_dist, self.scale, self.floor),
         # The elasticity grows with the distance, but then so does the error of the exponential itself.
-        conditioning=lambda self, _: Conditioning(math.inf, 1.0, is_moderate(self.scale, self.floor or 1.0)),
-        excess_and_slope=lambda self, sq_dist: matern_profiles.laplace_excess_with_slope(
-            sq_dist, self.scale, self.floor
+        conditioning=lambda self, _: Conditioning(
+            math.inf,
+            1.0,
+            is_moderate(self.scale, self.floor or 1.0),
+            matern_profiles.laplace_half_peak(self.scale, self.floor),
         ),
-        near=lambda self: matern_profiles.laplace_near(self.scale, self.floor),
+        in_float64=lambda self, sq_dist: matern_profiles.laplace_with_slope(
+            sq_dist, self.scale, self.floor, torch.float64
+        ),
         overwriting=lambda self, sq_dist: matern_profiles.laplace_overwriting(sq_dist, self.scale, self.floor),
         steps=lambda self, sq_dist: trained_profiles.laplace_with_steps(sq_dist, self.scale, self.floor),
     )
@@ -143,33 +148,25 @@ class MaternKernel(Kernel):
             raise ValueError(f"nu: expected 0.5, 1.5 or 2.5, got {checks.described(value)}")
         return number
 
-    def _excess_and_slope(self, sq_dist: Tensor) -> ValueAndSlope:
-        if self.nu == 0.5:
-            return matern_profiles.laplace_excess_with_slope(sq_dist, self.length, 0.0)
-        if self.nu == 1.5:
-            return matern_profiles.matern_32_excess_with_slope(sq_dist, self.length)
-        return matern_profiles.matern_52_excess_with_slope(sq_dist, self.length)
-
     def _overwriting(self, sq_dist: Tensor) -> Tensor:
         if self.nu == 0.5:
             return matern_profiles.laplace_overwriting(sq_dist, self.length, 0.0)
         return matern_profiles.matern_with_slope(sq_dist, self.nu, self.length).value
 
-    def _near(self) -> float:
-        if self.nu == 0.5:
-            return matern_profiles.laplace_near(self.length, 0.0)
-        return matern_profiles.matern_32_near(self.length)  # order 5/2 has a finite steepness and does not need it
-
     def _conditioning(self: Any, like: Tensor) -> Conditioning:
-        # The slope of order 3/2 still has a root at zero, though its value does not.
-        steepness = 2.5 / self.length**2 if self.nu == 2.5 else math.inf
-        return Conditioning(steepness, 1.0 if self.nu < 2.5 else math.inf, is_moderate(self.length))
+        moderate = is_moderate(self.length)
+        if self.nu == 0.5:
+            return Conditioning(math.inf, 1.0, moderate, matern_profiles.laplace_half_peak(self.length, 0.0))
+        if self.nu == 1.5:  # its slope still has a root at zero, though its value does not
+            return Conditioning(math.inf, 1.0, moderate, matern_profiles.matern_32_half_peak(self.length))
+        return log_convex(2.5 / self.length**2, is_moderate=moderate)
 
     @with_slope(
         lambda self, sq_dist: matern_profiles.matern_with_slope(sq_dist, self.nu, self.length),
         conditioning=_conditioning,
-        excess_and_slope=_excess_and_slope,
-        near=_near,
+        in_float64=lambda self, sq_dist: matern_profiles.matern_with_slope(
+            sq_dist, self.nu, self.length, torch.float64
+        ),
         overwriting=_overwriting,
         steps=lambda self, sq_dist: trained_profiles.matern_with_steps(sq_dist, self.nu, self.length),
     )

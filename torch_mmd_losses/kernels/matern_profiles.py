@@ -14,7 +14,6 @@ from torch import Tensor
 
 from torch_mmd_losses.kernels.contract import ValueAndSlope
 from torch_mmd_losses.kernels.profiles import LOG_2
-from torch_mmd_losses.precision import total_dtype
 
 Scalar = Any
 """A number, or a tensor of dimension zero."""
@@ -38,11 +37,12 @@ def laplace(sq_dist: Tensor, scale: Scalar, floor: float) -> Tensor:
     return torch.where(outside, torch.exp(distance / -scale), peak)
 
 
-def laplace_with_slope(sq_dist: Tensor, scale: Scalar, floor: float) -> ValueAndSlope:
-    """Return :func:`laplace` with its slope."""
+def laplace_with_slope(sq_dist: Tensor, scale: Scalar, floor: float, dtype: torch.dtype | None = None) -> ValueAndSlope:
+    """Return :func:`laplace` with its slope. Values are in `dtype`; None stands for that of `sq_dist`."""
     distance, inside = _distance(sq_dist, floor)
-    value = (distance * (-1 / (scale * LOG_2))).exp2_()
-    slope = torch.div(value, distance, out=distance)
+    rate = -1 / (scale * LOG_2)
+    value = (distance * rate if dtype is None else distance.to(dtype).mul_(rate)).exp2_()
+    slope = torch.div(value if dtype is None else value.to(distance.dtype), distance, out=distance)
     return ValueAndSlope(value, slope if inside is None else slope.masked_fill_(inside, 0), -0.5 / scale)
 
 
@@ -52,18 +52,10 @@ def laplace_overwriting(sq_dist: Tensor, scale: Scalar, floor: float) -> Tensor:
     return (distance.clamp_min_(floor) if floor else distance).mul_(-1 / (scale * LOG_2)).exp2_()
 
 
-def laplace_excess_with_slope(sq_dist: Tensor, scale: Scalar, floor: float) -> ValueAndSlope:
-    """Return :func:`laplace` minus its peak, with its slope."""
-    distance, inside = _distance(sq_dist, floor)
-    peak = math.exp(-floor / scale)
-    excess = (distance - floor).div_(-scale).expm1_().mul_(peak)
-    slope = (excess + peak).div_(distance)
-    return ValueAndSlope(excess, slope if inside is None else slope.masked_fill_(inside, 0), -0.5 / scale)
-
-
-def laplace_near(scale: Scalar, floor: float) -> float:
+def laplace_half_peak(scale: Scalar, floor: float) -> float:
     """Return the squared distance at which the Laplace kernel is half its peak."""
-    return (floor + LOG_2 * scale) ** 2
+    half = floor + LOG_2 * scale
+    return half * half  # a power would raise an error if it overflows
 
 
 def _distance(sq_dist: Tensor, floor: float) -> tuple[Tensor, Tensor | None]:
@@ -86,26 +78,17 @@ def matern_32(sq_dist: Tensor, length: Scalar) -> Tensor:
     return torch.where(apart, (1 + u) * torch.exp(-u), 1 - sq_dist / length / length * 1.5)
 
 
-def matern_32_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
-    """Return :func:`matern_32` with its slope."""
-    u, decay = _own_units(sq_dist, length, 3)
+def matern_32_with_slope(sq_dist: Tensor, length: Scalar, dtype: torch.dtype | None = None) -> ValueAndSlope:
+    """Return :func:`matern_32` with its slope, in `dtype`; None stands for that of `sq_dist`."""
+    u, decay = _own_units(sq_dist, length, 3, dtype)
     slope = (u * (-1 / LOG_2)).exp2_()
     return ValueAndSlope(u.mul_(slope).add_(slope), slope, -0.5 * decay**2)
 
 
-def matern_32_excess_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
-    """Return :func:`matern_32` minus its peak, with its slope."""
-    # In float64, because the linear terms of both summands cancel.
-    u, decay = _own_units(sq_dist.to(total_dtype(sq_dist.device)), length, 3)
-    less = u.neg().expm1_()
-    slope = less + 1
-    excess = u.mul_(slope).add_(less)
-    return ValueAndSlope(excess.to(sq_dist.dtype), slope.to(sq_dist.dtype), -0.5 * decay**2)
-
-
-def matern_32_near(length: Scalar) -> float:
+def matern_32_half_peak(length: Scalar) -> float:
     """Return the squared distance at which the kernel is half its peak."""
-    return (HALF_OF_MATERN_32 * length) ** 2 / 3
+    half = HALF_OF_MATERN_32 * length
+    return half * half / 3
 
 
 # With the same u: (1 + u + u^2 / 3) exp(-u), whose derivative is -decay^2 / 6 * (1 + u) exp(-u).
@@ -119,22 +102,12 @@ def matern_52(sq_dist: Tensor, length: Scalar) -> Tensor:
     return torch.where(apart, (1 + u * (1 + u / 3)) * torch.exp(-u), near_zero)
 
 
-def matern_52_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
-    """Return :func:`matern_52` with its slope."""
-    u, decay = _own_units(sq_dist, length, 5)
+def matern_52_with_slope(sq_dist: Tensor, length: Scalar, dtype: torch.dtype | None = None) -> ValueAndSlope:
+    """Return :func:`matern_52` with its slope, in `dtype`; None stands for that of `sq_dist`."""
+    u, decay = _own_units(sq_dist, length, 5, dtype)
     power = (u * (-1 / LOG_2)).exp2_()
     slope = torch.addcmul(power, power, u)
     return ValueAndSlope(torch.addcmul(slope, u.square_(), power, value=1 / 3), slope, -(decay**2) / 6)
-
-
-def matern_52_excess_with_slope(sq_dist: Tensor, length: Scalar) -> ValueAndSlope:
-    """Return :func:`matern_52` minus its peak, with its slope."""
-    u, decay = _own_units(sq_dist.to(total_dtype(sq_dist.device)), length, 5)
-    less = u.neg().expm1_()
-    power = less + 1
-    slope = torch.addcmul(power, power, u)
-    excess = less.addcmul_(u, power).addcmul_(u.square_(), power, value=1 / 3)
-    return ValueAndSlope(excess.to(sq_dist.dtype), slope.to(sq_dist.dtype), -(decay**2) / 6)
 
 
 # With v = (1 + u + u^2 / 3) exp(-u): v + (u^2 + u^3) exp(-u) / 15, whose derivative is -decay^2 / 10 * v.
@@ -156,11 +129,11 @@ def matern(sq_dist: Tensor, nu: float, length: Scalar) -> Tensor:
     return (matern_32 if nu == 1.5 else matern_52)(sq_dist, length)
 
 
-def matern_with_slope(sq_dist: Tensor, nu: float, length: Scalar) -> ValueAndSlope:
-    """Return :func:`matern` with its slope."""
+def matern_with_slope(sq_dist: Tensor, nu: float, length: Scalar, dtype: torch.dtype | None = None) -> ValueAndSlope:
+    """Return :func:`matern` with its slope. Values are in `dtype`; None stands for that of `sq_dist`."""
     if nu == 0.5:
-        return laplace_with_slope(sq_dist, length, 0.0)
-    return (matern_32_with_slope if nu == 1.5 else matern_52_with_slope)(sq_dist, length)
+        return laplace_with_slope(sq_dist, length, 0.0, dtype)
+    return (matern_32_with_slope if nu == 1.5 else matern_52_with_slope)(sq_dist, length, dtype)
 
 
 def _units(sq_dist: Tensor, length: Scalar, square: int) -> tuple[Tensor, Tensor]:
@@ -173,7 +146,8 @@ def _units(sq_dist: Tensor, length: Scalar, square: int) -> tuple[Tensor, Tensor
     return apart, (torch.where(apart, sq_dist, 1.0).sqrt() / length * math.sqrt(square)).clamp_max(FARTHEST)
 
 
-def _own_units(sq_dist: Tensor, length: Scalar, square: int) -> tuple[Tensor, Scalar]:
-    """Return `sqrt(square)` times the distances in lengths, in place, and the factor."""
+def _own_units(sq_dist: Tensor, length: Scalar, square: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Scalar]:
+    """Return `sqrt(square)` times the distances in lengths, in place unless `dtype` differs, and the factor."""
     decay = math.sqrt(square) / length
-    return sq_dist.sqrt_().mul_(decay).clamp_max_(FARTHEST), decay
+    units = sq_dist.sqrt_().mul_(decay).clamp_max_(FARTHEST)
+    return units if dtype is None else units.to(dtype), decay

@@ -129,7 +129,7 @@ def _value_and_slope(factor: float, profiles: Sequence[Profile], sq_dist: Tensor
 
 
 def _conditioning(factor: float, profiles: Sequence[Profile], like: Tensor) -> Conditioning:
-    steepness, elasticity, moderate = zip(*[profile.conditioning(like) for profile in profiles], strict=True)
+    steepness, elasticity, moderate, _ = zip(*[profile.conditioning(like) for profile in profiles], strict=True)
     return Conditioning(sum(steepness), sum(elasticity), all(moderate) and is_moderate(factor))
 
 

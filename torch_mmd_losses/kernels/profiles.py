@@ -54,18 +54,6 @@ def power_of_two(exponents: Tensor, factor: float) -> ValueAndSlope:
     return ValueAndSlope(value, value, factor * LOG_2)
 
 
-def power_of_two_excess(exponents: Tensor, factor: float) -> ValueAndSlope:
-    """Return `2 ** exponents - 1` with the slope of the power, like :func:`power_of_two`."""
-    excess = exponents.mul_(LOG_2).expm1_()
-    return ValueAndSlope(excess, excess + 1, factor * LOG_2)
-
-
-def gaussian_excess_with_slope(sq_dist: Tensor, sigma: float) -> ValueAndSlope:
-    """Return :func:`gaussian` minus its peak, with its slope."""
-    exponent = gaussian_exponent(sigma)
-    return power_of_two_excess(sq_dist.mul_(exponent), exponent)
-
-
 def gaussians_with_slopes(
     sq_dist: Tensor, sigmas: Sequence[float], weights: Sequence[float]
 ) -> Iterator[tuple[float, ValueAndSlope]]:
@@ -135,15 +123,6 @@ def rational_quadratic_with_slope(sq_dist: Tensor, alpha: float, length: float) 
         return ValueAndSlope(value, inverse.square() if value is inverse else inverse.mul_(value), rate)
     value = base.log2().mul_(-alpha).exp2_()
     return ValueAndSlope(value, torch.div(value, base, out=base), rate)
-
-
-def rational_quadratic_excess_with_slope(sq_dist: Tensor, alpha: float, length: float) -> ValueAndSlope:
-    """Return :func:`rational_quadratic` minus its peak, with its slope, in separate tensors."""
-    if alpha > GAUSSIAN_SHAPE:
-        return gaussian_excess_with_slope(sq_dist.clone(), length)
-    quotient = sq_dist * (0.5 / (alpha * length**2))
-    excess = quotient.log1p().mul_(-alpha).expm1_()
-    return ValueAndSlope(excess, (excess + 1).div_(quotient.add_(1)), -0.5 / length**2)
 
 
 def _whole_power(x: Tensor, exponent: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_mmd_losses import checks
 from torch_mmd_losses.kernels import hyperparameters, profiles, trained_profiles
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, is_moderate, with_slope
+from torch_mmd_losses.kernels.contract import Conditioning, ValueAndSlope, is_moderate, log_convex, with_slope
 from torch_mmd_losses.kernels.summands import weighted_sum
 
 
@@ -24,7 +24,7 @@ def _conditioning_of_gaussians(sigmas: tuple[float, ...], weights: tuple[float, 
 
 def _conditioning(sigmas: tuple[float, ...], weights: tuple[float, ...]) -> Conditioning:
     slopes = [0.5 * weight / sigma**2 for sigma, weight in zip(sigmas, weights, strict=True)]
-    return Conditioning(sum(slopes) / sum(weights), is_moderate=is_moderate(*sigmas, *weights))
+    return log_convex(sum(slopes) / sum(weights), is_moderate=is_moderate(*sigmas, *weights))
 
 
 _kept_conditioning = lru_cache(maxsize=32)(_conditioning)
@@ -61,7 +61,6 @@ class RBFKernel(Kernel):
         lambda self, sq_dist: profiles.gaussian_with_slope(sq_dist, self.sigma),
         conditioning=lambda self, _: _conditioning_of_gaussians((self.sigma,), (1.0,)),
         exponent=lambda self: profiles.gaussian_exponent(self.sigma),
-        excess_and_slope=lambda self, sq_dist: profiles.gaussian_excess_with_slope(sq_dist, self.sigma),
         steps=lambda self, sq_dist: trained_profiles.gaussian_with_steps(sq_dist, self.sigma),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
@@ -116,16 +115,9 @@ class RBFMix(Kernel):
     def _conditioning(self: Any, like: Tensor) -> Conditioning:
         return _conditioning_of_gaussians(self.sigmas, self.weights)
 
-    def _excess_and_slope(self: Any, sq_dist: Tensor) -> ValueAndSlope:
-        parts = zip(self.sigmas, self.weights, strict=True)
-        return weighted_sum(
-            (weight, profiles.gaussian_excess_with_slope(sq_dist.clone(), sigma)) for sigma, weight in parts
-        )
-
     @with_slope(
         _value_and_slope,
         conditioning=_conditioning,
-        excess_and_slope=_excess_and_slope,
         steps=lambda self, sq_dist: trained_profiles.gaussians_with_steps(sq_dist, self.sigmas, self.weights),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
@@ -179,14 +171,11 @@ class RationalQuadraticKernel(Kernel):
 
     def _conditioning(self: Any, like: Tensor) -> Conditioning:
         moderate = self.alpha >= profiles.SMALLEST_SHAPE and is_moderate(self.length)
-        return Conditioning(0.5 / self.length**2, self.alpha, moderate)
+        return log_convex(0.5 / self.length**2, self.alpha, moderate)
 
     @with_slope(
         lambda self, sq_dist: profiles.rational_quadratic_with_slope(sq_dist, self.alpha, self.length),
         conditioning=_conditioning,
-        excess_and_slope=lambda self, sq_dist: profiles.rational_quadratic_excess_with_slope(
-            sq_dist, self.alpha, self.length
-        ),
         steps=lambda self, sq_dist: trained_profiles.rational_quadratic_with_steps(sq_dist, self.alpha, self.length),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
@@ -251,19 +240,11 @@ class RationalQuadraticMix(Kernel):
 
     def _conditioning(self: Any, like: Tensor) -> Conditioning:
         moderate = min(self.alphas) >= profiles.SMALLEST_SHAPE and is_moderate(self.length, *self.weights)
-        return Conditioning(0.5 / self.length**2, max(self.alphas), moderate)
-
-    def _excess_and_slope(self: Any, sq_dist: Tensor) -> ValueAndSlope:
-        parts = zip(self.alphas, self.weights, strict=True)
-        return weighted_sum(
-            (weight, profiles.rational_quadratic_excess_with_slope(sq_dist, alpha, self.length))
-            for alpha, weight in parts
-        )
+        return log_convex(0.5 / self.length**2, max(self.alphas), moderate)
 
     @with_slope(
         _value_and_slope,
         conditioning=_conditioning,
-        excess_and_slope=_excess_and_slope,
         steps=lambda self, sq_dist: trained_profiles.rational_quadratics_with_steps(
             sq_dist, self.alphas, self.weights, self.length
         ),
@@ -299,9 +280,7 @@ class EnergyKernel(Kernel):
 
     @with_slope(
         lambda self, sq_dist: profiles.negative_distance_with_slope(sq_dist),
-        conditioning=lambda self, _: Conditioning(math.inf, 0.5),
-        excess_and_slope=lambda self, sq_dist: profiles.negative_distance_with_slope(sq_dist),  # zero at its peak
-        near=lambda self: math.inf,
+        conditioning=lambda self, _: Conditioning(math.inf, 0.5, half_peak=math.inf),
     )
     def from_sq_dist(self, sq_dist: Tensor) -> Tensor:
         """Return the kernel values at squared distances."""

@@ -23,7 +23,6 @@ from torch_mmd_losses.kernels.contract import (
     ValueAndSlope,
     is_moderate,
 )
-from torch_mmd_losses.kernels.profiles import LOG_2
 
 Numbers = npt.NDArray[np.float64]
 
@@ -117,7 +116,7 @@ def sum_of_profiles(summands: Sequence[RadialSummand], sq_dist: Tensor, dtype: t
 def needs_float64(summands: Sequence[RadialSummand], like: Tensor) -> bool:
     """Return whether the library's kernels among the summands need float64, if nothing is known about the scores."""
     each = [summand.profile.conditioning(like) for summand in summands if summand.profile.by_hand]
-    return any(steepness == math.inf or not moderate for steepness, _, moderate in each)
+    return any(steepness == math.inf or not moderate for steepness, _, moderate, _ in each)
 
 
 def values_and_slopes(
@@ -127,7 +126,7 @@ def values_and_slopes(
     *,
     dtype: torch.dtype,
     keep: bool,
-    excess: bool = False,
+    in_float64: bool = False,
 ) -> ValueAndSlope:
     """Return the sum of kernels of the distance with its slope, without a graph.
 
@@ -137,37 +136,20 @@ def values_and_slopes(
         limits: for each summand, numbers or tensors that broadcast to `sq_dist`; None if nothing is bounded.
         dtype: dtype of the scores. A user's kernel may hold tensors, such as a network, in this dtype.
         keep: whether `sq_dist` must stay unchanged.
-        excess: return the sum minus its peak instead, see :attr:`Profile.excess_and_slope`. All kernels must have it,
-            as they do if they :func:`are_near`.
+        in_float64: return values in float64 also for distances in float32, see :meth:`Conditioning.is_wide`.
     """
     last = len(summands) - 1
     if not last and summands[0].factor == 1:
         own = None if limits is None else limits[0]
-        return _value_and_slope(summands[0].profile, sq_dist, own, dtype, keep, excess)
+        return _value_and_slope(summands[0].profile, sq_dist, own, dtype, keep, in_float64)
     return weighted_sum(
         (
             factor,
-            _value_and_slope(profile, sq_dist, None if limits is None else limits[i], dtype, keep or i < last, excess),
+            _value_and_slope(
+                profile, sq_dist, None if limits is None else limits[i], dtype, keep or i < last, in_float64
+            ),
         )
         for i, (factor, _, profile) in enumerate(summands)
-    )
-
-
-def are_near(summands: Sequence[RadialSummand], conditioning: Conditioning, largest: float, like: Tensor) -> bool:
-    """Return whether every kernel is at least half its peak for all pairs, and has an excess.
-
-    The sum minus its peak then has a smaller rounding error than the sum itself.
-
-    Args:
-        summands: the kernels.
-        conditioning: the conditioning of their sum.
-        largest: the largest squared norm of the scores around their centre; infinite if the host does not know it.
-        like: the scores.
-    """
-    if conditioning.steepness == math.inf:
-        return largest < math.inf and 4 * largest < min([_near(summand.profile, like) for summand in summands])
-    return 4 * largest * conditioning.steepness < LOG_2 and all(
-        summand.profile.excess_and_slope is not None for summand in summands
     )
 
 
@@ -205,15 +187,6 @@ def clear_distance(slopes: Numbers | None, error: float) -> float:
     return math.inf if unclear[-1] + 1 == len(GRID) else float(GRID[unclear[-1] + 1])
 
 
-def _near(profile: Profile, like: Tensor) -> float:
-    """Return a squared distance up to which a kernel is at least half its peak; zero if that is not known."""
-    if profile.excess_and_slope is None:
-        return 0.0
-    if profile.near is not None:
-        return profile.near
-    return LOG_2 / profile.conditioning(like).steepness
-
-
 def weighted_sum(parts: Iterable[tuple[float, ValueAndSlope]]) -> ValueAndSlope:
     """Return the sum of `weight * part` in new tensors. Each part may overwrite the tensors of the previous part."""
     remaining = iter(parts)
@@ -235,9 +208,10 @@ def worst_conditioning(summands: Sequence[RadialSummand], like: Tensor) -> Condi
         return Conditioning(is_moderate=_are_moderate(summands, like))
     if len(summands) == 1 and summands[0].factor == 1:
         return summands[0].profile.conditioning(like)
-    steepness, elasticity, moderate = zip(*[summand.profile.conditioning(like) for summand in summands], strict=True)
+    each = [summand.profile.conditioning(like) for summand in summands]
+    steepness, elasticity, moderate, half_peak = zip(*each, strict=True)
     factors = [summand.factor for summand in summands]
-    return Conditioning(max(steepness), max(elasticity), all(moderate) and is_moderate(*factors))
+    return Conditioning(max(steepness), max(elasticity), all(moderate) and is_moderate(*factors), min(half_peak))
 
 
 def _are_moderate(summands: Sequence[RadialSummand], like: Tensor) -> bool:
@@ -289,12 +263,19 @@ def is_trained(summand: Summand, like: Tensor) -> bool:
 
 
 def _value_and_slope(
-    profile: Profile, sq_dist: Tensor, limits: PairLimits | None, dtype: torch.dtype, keep: bool, excess: bool = False
+    profile: Profile,
+    sq_dist: Tensor,
+    limits: PairLimits | None,
+    dtype: torch.dtype,
+    keep: bool,
+    in_float64: bool = False,
 ) -> ValueAndSlope:
     if not profile.by_hand and sq_dist.dtype != dtype:
         value, slope, rate = _value_and_slope(profile, sq_dist.to(dtype), limits, dtype, keep=False)
         return ValueAndSlope(value.to(sq_dist.dtype), slope.to(sq_dist.dtype), rate)
-    evaluate = (profile.excess_and_slope if excess else None) or profile.value_and_slope
+    evaluate = profile.value_and_slope
+    if in_float64 and sq_dist.dtype != torch.float64:
+        evaluate = profile.in_float64 or (lambda found: profile.value_and_slope(found.double()))
     if limits is None or (not isinstance(limits[0], Tensor) and limits == UNBOUNDED):
         # A user's kernel is given a copy anyway.
         return evaluate(sq_dist.clone() if keep and profile.by_hand else sq_dist)

@@ -24,11 +24,10 @@ from torch_mmd_losses.distances import (
     near_in_float64,
 )
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Conditioning, Limits, ValueAndSlope
-from torch_mmd_losses.kernels.profiles import power_of_two, power_of_two_excess
+from torch_mmd_losses.kernels.profiles import power_of_two
 from torch_mmd_losses.kernels.summands import (
     PairLimits,
     RadialSummand,
-    are_near,
     common_exponent,
     values_and_slopes,
     worst_conditioning,
@@ -38,9 +37,6 @@ from torch_mmd_losses.pairs.objective import Objective, Weights, groups_of_pairs
 from torch_mmd_losses.pairs.tile_distances import differences_weighted
 from torch_mmd_losses.precision import total_dtype
 from torch_mmd_losses.types import GROUPS, Bounds, Estimator
-
-BALANCED = 1e-12
-"""Sum of the weights of a loss that is zero up to rounding. That of a mean over fake pairs alone is one."""
 
 GroupLimits = tuple[Limits, Limits, Limits]
 """The limits of a kernel for real, cross and fake pairs."""
@@ -63,26 +59,22 @@ def values_and_gradients(
     limits = [None if bounds == "none" else group_limits(summands, bounds) for _, bounds in objectives]
     factor = common_exponent(summands) if all([limit is None for limit in limits]) else None  # noqa: C419 (faster)
     conditioning = worst_conditioning(summands, real)
-    stack, sq_dist, far_apart, largest, near = stacked_distances(real, fake, factor, conditioning)
-    # Where the weights of all pairs add up to zero, the peak of the kernel may be subtracted from its values.
-    excess = are_near(summands, conditioning, largest, real) and all(
-        abs(sum(weights)) <= BALANCED for weights, _ in objectives
-    )
+    stack, sq_dist, far_apart, is_wide, near = stacked_distances(real, fake, factor, conditioning)
     mapped: dict[tuple[GroupLimits, ...] | None, ValueAndSlope] = {}
     if factor is not None:
-        mapped[None] = power_of_two_excess(sq_dist, factor) if excess else power_of_two(sq_dist, factor)
+        mapped[None] = power_of_two(sq_dist.double() if is_wide else sq_dist, factor)
     else:
         choices = dict.fromkeys(limits)
         for i, choice in enumerate(choices):
             bounds = [limit_matrices(m, n, each, sq_dist.dtype, sq_dist.device) for each in choice or ()]
             keep = i + 1 < len(choices)
             mapped[choice] = values_and_slopes(
-                summands, sq_dist, bounds or None, dtype=real.dtype, keep=keep, excess=excess
+                summands, sq_dist, bounds or None, dtype=real.dtype, keep=keep, in_float64=is_wide
             )
     losses, found = [], []
     for (weights, _), choice in zip(objectives, limits, strict=True):
         value, slope, rate = mapped[choice]
-        omega, scales, scale = pair_weights(m, n, weights, estimator, stack.dtype, stack.device)
+        omega, scales, scale = pair_weights(m, n, weights, estimator, value.dtype, value.device)
         pull = slope * omega
         apart = None if near is None else near.taken_from_(pull)
         sums = pull.sum(1)
@@ -112,39 +104,40 @@ def group_limits(summands: Sequence[RadialSummand], bounds: Bounds) -> tuple[Gro
 
 def stacked_distances(
     real: Tensor, fake: Tensor, factor: float | None, conditioning: Conditioning
-) -> tuple[Tensor, Tensor, bool, float, StackedNearPairs | None]:
+) -> tuple[Tensor, Tensor, bool, bool, StackedNearPairs | None]:
     """Return the stacked scores `(m + n, d)` around their centre, and `factor` times their squared distances.
 
     The distances are `(m + n, m + n)`. Both are in a dtype in which differences of scores are precise: float32, unless
     scores are far from the centre compared with the distances that the kernel distinguishes. To decide this, the host
     must read a number. On a CPU, reading it costs less than float64. On other devices it would need a synchronisation,
     so the dtype there is always float64. The third result is whether even float64 is not enough, on a CPU: distances
-    are then sums of squared differences, and gradients should be sums of differences too. The fourth result is the
-    largest squared norm around the centre for distances in float32; for all others it is infinite. The fifth result is
-    the near pairs, whose distances were computed from differences, as their part of the gradients should be.
+    are then sums of squared differences, and gradients should be sums of differences too. The fourth result is
+    whether the distances are in float32, but the kernel values should be in float64. The fifth result is the near
+    pairs, whose distances were computed from differences, as their part of the gradients should be.
     """
     stack = torch.cat([real, fake])
     unit = factor or 1.0
     if stack.dtype == torch.float32:
-        steepness, elasticity, is_moderate = conditioning
+        steepness, elasticity, is_moderate, _ = conditioning
         if stack.is_cpu and is_moderate:
             gram, squares = _centred_gram(stack, unit)
             largest = _largest(squares, unit)
+            is_wide = conditioning.is_wide(largest)
             enough = largest * steepness <= FLOAT32_LIMIT
             if enough and factor is not None:
                 # A Gaussian of a distance that rounding made negative exceeds one by less than its own error.
-                return stack, _unclamped(gram, squares), False, largest, None
+                return stack, _unclamped(gram, squares), False, is_wide, None
             if enough or can_be_clear(largest, steepness, elasticity):
                 distances = clamp_rounding_(_unclamped(gram, squares), factor)
                 if enough or are_clear_of_rounding(distances, largest * unit, elasticity, len(stack)):
-                    return stack, distances, False, largest, None
+                    return stack, distances, False, is_wide, None
             stack = torch.cat([real, fake])
         stack = stack.to(total_dtype(stack.device))
     gram, squares = _centred_gram(stack, unit)
     largest = _largest(squares, unit) if stack.is_cpu else 0.0
     if not is_expandable(largest, conditioning.steepness):
         stack = torch.cat([real, fake]).double()  # not around the centre, which rounds too
-        return stack, differences_squared(stack, stack).mul_(unit), True, math.inf, None
+        return stack, differences_squared(stack, stack).mul_(unit), True, False, None
     distances = _unclamped(gram, squares)
     least = near_in_float64(real.dtype, largest, conditioning.steepness)
     near = None
@@ -155,7 +148,7 @@ def stacked_distances(
         if places is not None:
             near = StackedNearPairs(torch.cat([real, fake]).double(), places)
             near.repair_(distances)
-    return stack, distances, False, math.inf, near
+    return stack, distances, False, False, near
 
 
 def _centred_gram(stack: Tensor, factor: float) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,7 @@ def near_in_float32(function: OfDistance, use: Use, like: Tensor, largest: float
         like: the scores.
         largest: the largest squared norm of the scores around their centre.
     """
-    steepness, elasticity, is_moderate = function.conditioning(like)
+    steepness, elasticity, is_moderate, _ = function.conditioning(like)
     smallest, highest = FLOAT32_SQUARES
     if not is_moderate:
         return math.inf

@@ -172,7 +172,7 @@ def ways_of_distances(
         conditioning: of the kernel.
         factor: see :class:`TileDistances`.
     """
-    steepness, elasticity, is_moderate = conditioning
+    steepness, elasticity, is_moderate, _ = conditioning
     if not a.is_cpu:
         if not is_moderate:  # float32 has no room, however fast it is
             wide = a.to(total_dtype(a.device))

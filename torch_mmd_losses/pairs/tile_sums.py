@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.kernels.contract import UNBOUNDED, Limits, ValueAndSlope
-from torch_mmd_losses.kernels.profiles import power_of_two, power_of_two_excess
+from torch_mmd_losses.kernels.profiles import power_of_two
 from torch_mmd_losses.kernels.summands import (
     GramSummand,
     RadialSummand,
-    are_near,
     common_exponent,
-    sum_of_profiles,
     values_and_slopes,
     worst_conditioning,
 )
@@ -110,7 +108,7 @@ def _radial_sums(
     ways = ways_of_distances(block.a, block.b, conditioning, factor)
     for distances in ways:  # pragma: no branch (the last way is always precise)
         accumulators = [_Accumulator(distances.a, distances.b, block.symmetric, wanted, distances.far) for _ in limits]
-        excess = are_near(summands, conditioning, distances.largest, block.a)
+        is_wide = conditioning.is_wide(distances.largest)
         for rows, columns in tiles(block, side, at_once, merged=True):
             sq_dist = distances.of(rows, columns)
             diagonal = block.meets_diagonal(rows, columns)
@@ -121,28 +119,23 @@ def _radial_sums(
             for i, choice in enumerate(limits):
                 if factor is None:
                     keep = i + 1 < len(limits)
-                    mapped = values_and_slopes(summands, sq_dist, choice, dtype=dtype, keep=keep, excess=excess)
+                    mapped = values_and_slopes(summands, sq_dist, choice, dtype=dtype, keep=keep, in_float64=is_wide)
                 else:
-                    mapped = power_of_two_excess(sq_dist, factor) if excess else power_of_two(sq_dist, factor)
+                    mapped = power_of_two(sq_dist.double() if is_wide else sq_dist, factor)
                 if diagonal and block.distinct:
                     for matrix in mapped[:2]:
                         block.diagonal(matrix, rows, columns).zero_()
                 accumulators[i].add(rows, columns, mapped, near)
         else:
             break
-    sums = [accumulator.result(dtype) for accumulator in accumulators]
-    if excess:
-        peaks = sum_of_profiles(summands, torch.zeros_like(sums[0].total)) * block.pairs()
-        for found in sums:
-            found.total.add_(peaks)
-    return sums
+    return [accumulator.result(dtype) for accumulator in accumulators]
 
 
 class _Accumulator:
     """Sums over tiles for one choice of limits."""
 
     def __init__(self, a: Tensor, b: Tensor, symmetric: bool, wanted: Wanted, far: bool) -> None:
-        self.symmetric = symmetric
+        self.symmetric, self.dtype = symmetric, a.dtype
         self.values = torch.zeros(a.shape[0], dtype=total_dtype(a.device), device=a.device)
         self.to_a = HalfGradient(a, b, far) if wanted[0] else None
         self.to_b = self.to_a if self.symmetric else HalfGradient(b, a, far) if wanted[1] else None
@@ -155,6 +148,8 @@ class _Accumulator:
         mirrored = min(rows.stop, columns.start) - rows.start if self.symmetric else 0
         if mirrored:
             self.values[rows][:mirrored].add_(row_sums[:mirrored])
+        if slope.dtype != self.dtype:  # this check costs less than a conversion that changes nothing
+            slope = slope.to(self.dtype)
         apart = None if near is None else near.taken_from_(slope)
         if self.to_a is not None:
             sums = row_sums if slope is value else None

@@ -56,11 +56,6 @@ class Block(NamedTuple):
         """Return whether a tile contains pairs of equal index."""
         return rows.start + self.shift < columns.stop and columns.start < rows.stop + self.shift
 
-    def pairs(self) -> int:
-        """Return the number of pairs, without those that are left out."""
-        m, n = self.a.shape[0], self.b.shape[0]
-        return m * n - (max(0, min(m, n - self.shift) - max(0, -self.shift)) if self.distinct else 0)
-
     def diagonal(self, tile: Tensor, rows: slice, columns: slice) -> Tensor:
         """Return a view of the pairs of equal index in a tile that contains such pairs."""
         return tile.diagonal(rows.start + self.shift - columns.start)
