@@ -143,10 +143,11 @@ class _Accumulator:
     def add(self, rows: slice, columns: slice, mapped: ValueAndSlope, near: NearPairs | None) -> None:
         value, slope, rate = mapped
         row_sums = value.sum(1)
-        self.values[rows].add_(row_sums)
         # In a symmetric block, the rows above the square on the diagonal also stand for the columns below it.
         mirrored = min(rows.stop, columns.start) - rows.start if self.symmetric else 0
-        if mirrored:
+        all_mirrored = mirrored == len(value)
+        self.values[rows].add_(row_sums, alpha=2 if all_mirrored else 1)
+        if mirrored and not all_mirrored:
             self.values[rows][:mirrored].add_(row_sums[:mirrored])
         if slope.dtype != self.dtype:  # this check costs less than a conversion that changes nothing
             slope = slope.to(self.dtype)
