@@ -173,7 +173,7 @@ def test_bounds_hold_and_few_rows_suffice_for_any_critic(fig6, training, runs):
     assert fig6.few_rows(runs["SN-GCMMD"].gan, real).holds
 
 
-@pytest.mark.filterwarnings("ignore:mmd2. expected kernel values:torch_mmd_losses.UsageWarning")
+@pytest.mark.filterwarnings("ignore:gradient_constrained_mmd2. expected kernel values:torch_mmd_losses.UsageWarning")
 def test_scores_far_apart_take_many_rows(fig6):
     # Without neighbours in the range of the kernel, each image has rows of its own.
     critic = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
