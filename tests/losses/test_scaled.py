@@ -365,6 +365,43 @@ def test_a_forward_over_both_samples_at_once():
     assert all(weight.grad is not None for weight in critic.parameters())
 
 
+class Exponential(torch.autograd.Function):
+    """`exp(-x)`, in the form of functions that transforms refuse: without `setup_context`."""
+
+    @staticmethod
+    def forward(ctx, x):
+        values = torch.exp(-x)
+        ctx.save_for_backward(values)
+        return values
+
+    @staticmethod
+    def backward(ctx, outer):
+        (values,) = ctx.saved_tensors
+        return -outer * values
+
+
+class OwnFunction(Kernel):
+    """A Gaussian kernel by a function with a gradient of its own."""
+
+    def from_sq_dist(self, sq_dist):
+        return Exponential.apply(sq_dist / 8)
+
+
+def test_kernels_with_functions_that_transforms_refuse():
+    critic, real, fake = network(3, 2), samples(5, (3,)), samples(4, (3,), 1)
+
+    def found(kernel):
+        value = ScaledMMDLoss(kernel).discriminator(critic(real), critic(fake), inputs=real)
+        return value, *torch.autograd.grad(value, [real, *critic.parameters()])
+
+    assert_close(found(OwnFunction()), found(RBFKernel(2.0)))
+
+
+@torch.inference_mode()
+def test_own_kernels_are_checked_in_inference_mode_too():
+    assert isinstance(ScaledMMDLoss(InverseMultiquadric()).kernel, InverseMultiquadric)
+
+
 # A kernel that is trained, precision, state.
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.hand_written_gradients import eager_only
+from torch_mmd_losses.hand_written_gradients import eager_only, reverse_mode_only
 from torch_mmd_losses.kernels.base import Kernel, rough_parts
 from torch_mmd_losses.kernels.inner_product import is_linear
 from torch_mmd_losses.kernels.radial import RBFKernel
-from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand
+from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, is_trained
 from torch_mmd_losses.losses.batch_loss import BatchLoss
 from torch_mmd_losses.losses.input_gradients import squared_gradient_norms
 from torch_mmd_losses.pairs.batch import Batch
@@ -311,8 +311,25 @@ def _peak_and_curvature(summand: RadialSummand, like: Tensor) -> tuple[Tensor, T
     if profile.by_hand:
         value, slope, rate = profile.value_and_slope(zero)
         return value.sum(), -2 * rate * slope.sum()
-    slope, peak = torch.func.grad_and_value(lambda x: profile.value(x).sum())(zero)
+    peak, slope = _peak_and_slope(summand, zero)
     return peak, -2 * slope.sum()
+
+
+def _peak_and_slope(summand: RadialSummand, zero: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the value and the slope of a kernel at distance zero, with graphs if it is trained."""
+    value = summand.profile.value
+    if not reverse_mode_only(zero) or torch.is_inference_mode_enabled():
+        slope, peak = torch.func.grad_and_value(lambda x: value(x).sum())(zero)
+        return peak, slope
+    # Transforms refuse functions of users without setup_context.
+    trained = torch.is_grad_enabled() and is_trained(summand, zero)
+    with torch.enable_grad():
+        leaf = zero.requires_grad_()
+        peak = value(leaf).sum()
+        if not peak.requires_grad:  # of a constant
+            return peak, torch.zeros_like(leaf)
+        (slope,) = torch.autograd.grad(peak, leaf, create_graph=trained, materialize_grads=True)
+    return (peak if trained else peak.detach()), slope
 
 
 def _check_scalable(summand: Summand) -> None:
