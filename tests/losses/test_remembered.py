@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 from torch_mmd_losses import LinearKernel, MMDLoss, ScaledMMDLoss, UsageWarning
+from torch_mmd_losses.losses import origins
 from torch_mmd_losses.losses.remembered import EXAMINED
 
 
@@ -175,6 +176,14 @@ def test_scores_of_both_networks_are_also_those_of_the_last_one():
     for critic in (first, second):
         loss.discriminator(real=critic(torch.randn(8, 4)), fake=critic(fake.detach()))
     loss.generator(fake=first(fake) + second(fake))
+
+
+def test_the_graph_of_one_discriminator_s_scores_is_not_searched(monkeypatch):
+    loss, (critic,), generator = MMDLoss(remember_real=True), networks_of(1), nn.Linear(3, 4)
+    for _ in range(2):
+        loss.discriminator(real=critic(torch.randn(8, 4)), fake=critic(torch.randn(8, 4)))
+    monkeypatch.setattr(origins, "parameters_of", None)
+    loss.generator(fake=critic(generator(torch.randn(8, 3))))
 
 
 def test_a_list_of_fake_scores_is_refused():

@@ -30,7 +30,8 @@ def are_from_another_network(scores: Tensor, networks: list[frozenset[int]]) -> 
         networks: the parameters of each network, of the last one at the end.
     """
     *earlier, last = networks
-    own = parameters_of(scores)
-    if last <= own:
+    others = [network for network in earlier if not network <= last]  # a part of the last network is no other one
+    if not others:  # also not a walk through the graph, in each step of a generator
         return False
-    return any(other <= own and not other <= last for other in earlier)  # a part of the last network is no other one
+    own = parameters_of(scores)
+    return not last <= own and any(other <= own for other in others)
