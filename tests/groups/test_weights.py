@@ -141,6 +141,21 @@ def test_tiles_equal_whole_matrices(estimator, monkeypatch):
 
 @every_way
 @every_estimator
+def test_values_of_wide_kernels_keep_their_digits_in_float32(estimator):
+    real, fake = torch.randn(300, 4), torch.randn(260, 4) + 0.4
+    weights, others = torch.rand(300).requires_grad_(), torch.rand(260)
+    for kernel in (RBFKernel(3e3), LaplaceKernel(3e3)):
+        found, expected = (
+            mmd2(real.to(d), fake.to(d), kernel, estimator=estimator, real_weights=weights.to(d), fake_weights=others)
+            for d in (torch.float32, torch.float64)
+        )
+        assert_close(found.double(), expected, rtol=1e-5, atol=0)
+        of_found, of_expected = (torch.autograd.grad(value, weights)[0] for value in (found, expected))
+        assert_close(of_found, of_expected, rtol=1e-5, atol=1e-5 * float(of_expected.abs().max()))
+
+
+@every_way
+@every_estimator
 def test_a_weight_of_zero_leaves_a_row_out(estimator):
     real, fake = scores(5, 2, 1), scores(4, 2, 2)
     weights = tensor([1.0, 0.0, 2.0, 0.0, 0.5])

@@ -126,7 +126,7 @@ class _Walk:
         self.along = distances.a.new_zeros((), dtype=total_dtype(distances.a.device))
         self.with_scale = gradients[2] is not None
         scores = distances.a, distances.b
-        weights = [_weights(one, sample, x) for sample, x in zip((part.a, part.b), scores, strict=True)]
+        weights = [_weights(one, sample) for sample in (part.a, part.b)]
         self.sides = [
             _Side(
                 scores[i],
@@ -188,10 +188,11 @@ class _Side:
         to_weights: Tensor | None,
     ) -> None:
         self.x, self.y, self.own, self.other, self.far = x, y, own, other, far
+        self.narrow = other.to(x.dtype)
         self.gradient, self.to_weights = gradient, to_weights
         self.values = torch.zeros(len(x), dtype=total_dtype(x.device), device=x.device)
         if gradient is not None:
-            self.columns = y * other.unsqueeze(1)
+            self.columns = y * self.narrow.unsqueeze(1)
             self.slopes, self.products = x.new_zeros(len(x), 1), torch.zeros_like(x)
 
     def add(
@@ -205,8 +206,8 @@ class _Side:
         apart: Tensor | None,
     ) -> None:
         """Add a tile, of which the slopes of near pairs are zero, and given apart."""
-        other = self.other[columns]
-        sums = value @ (other if other.dtype == value.dtype else other.to(value.dtype))
+        other = self.narrow[columns]
+        sums = value @ (other if other.dtype == value.dtype else self.other[columns].to(value.dtype))
         self.values[rows] += sums
         if self.gradient is None:
             return
@@ -223,7 +224,7 @@ class _Side:
 
     def weighted_sum(self, rows: slice, columns: slice, matrix: Tensor) -> Tensor:
         """Return the weighted sum of a tile of any numbers."""
-        return torch.dot(self.own[rows].to(self.values.dtype), (matrix @ self.other[columns]).to(self.values.dtype))
+        return torch.dot(self.own[rows].to(self.values.dtype), (matrix @ self.narrow[columns]).to(self.values.dtype))
 
     def total(self) -> Tensor:
         """Return the weighted sum of the values."""
@@ -237,10 +238,10 @@ class _Side:
             # half the gradient of each pair: sum_j f' (x_i - y_j), from the sums of f' and of f' y_j
             pull = self.products if self.far else self.slopes * self.x - self.products
             pull.mul_((2 * factor if unit is None else 2 * factor / unit).to(pull.dtype))
-            self.gradient += pull.mul_(self.own.unsqueeze(1)).to(self.gradient.dtype)
+            self.gradient += pull.mul_(self.own.to(pull.dtype).unsqueeze(1)).to(self.gradient.dtype)
 
 
-def _weights(one: Tensors, sample: int, like: Tensor) -> Tensor:
-    """Return the weights of a sample in one group, or ones."""
-    weights = one.weights()[sample]
-    return like.new_ones(len(one.samples()[sample][0])) if weights is None else weights[0].to(like.dtype)
+def _weights(one: Tensors, sample: int) -> Tensor:
+    """Return the weights of a sample in one group, or ones, in their own dtype: in float32 their sum is not one."""
+    weights, scores = one.weights()[sample], one.samples()[sample][0]
+    return scores.new_ones(len(scores)) if weights is None else weights[0]
