@@ -14,6 +14,7 @@ from torch_mmd_losses import (
     gradient_penalty,
     grouped_mmd2,
     mmd2,
+    relative,
     witness,
 )
 
@@ -34,6 +35,9 @@ CALLS = {
     "both": lambda fake: sum(MMDLoss().both(real=REAL[0], fake=fake[0])),
     "a trained kernel": lambda fake: mmd2(REAL[0], fake[0], LaplaceKernel(trainable=True)),
     "grouped_mmd2": lambda fake: grouped_mmd2(REAL, fake, RBFKernel()).sum(),
+    "weights": lambda fake: mmd2(REAL[0], FAKE[0], RBFKernel(), fake_weights=fake[0, :, 0].square()),
+    "scale": lambda fake: grouped_mmd2(REAL, FAKE, RBFKernel(), scale=fake[:, 0, 0].exp()).sum(),
+    "relative": lambda fake: relative(fake[0].square().sum()),
     "drift_loss": lambda fake: drift_loss(fake, REAL).sum(),
     "witness": lambda fake: witness(fake[0], real=REAL[0], fake=fake[1], kernel=RBFKernel()).sum(),
 }

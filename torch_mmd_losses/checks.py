@@ -195,16 +195,16 @@ def dense(name: str, value: object, kind: str) -> Tensor:
     return value
 
 
-def plain(scores: Tensor) -> Tensor:
-    """Return scores of a subclass of tensors as a plain tensor, in the same graph.
+def plain(numbers: Tensor) -> Tensor:
+    """Return scores or other numbers in a subclass of tensors as a plain tensor, in the same graph.
 
     A subclass for images or noise passes its type on to the scores that a network computes from them, and its methods
     may fail for other tensors. Subclasses with a `__torch_dispatch__` may not hold their numbers, and stay as they are.
     """
-    kind = type(scores)
+    kind = type(numbers)
     if kind in _PLAIN or torch.compiler.is_compiling() or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        return scores
-    return scores.as_subclass(Tensor)
+        return numbers
+    return numbers.as_subclass(Tensor)
 
 
 def _first_tensors(name: str, values: Sequence[object] | Mapping[object, object]) -> str:
@@ -260,7 +260,7 @@ def same_groups(name_a: str, a: object, name_b: str, b: object) -> tuple[Tensor,
 
 def weights(name: str, value: object, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Return `value` if it is a tensor of weights of the given shape, one for each sample, and on the given device."""
-    given = dense(name, value, "weights")
+    given = plain(dense(name, value, "weights"))
     if given.shape != shape:
         raise ValueError(f"{name}: expected weights of shape {shape}, one for each sample, got {tuple(given.shape)}")
     if given.device != device:

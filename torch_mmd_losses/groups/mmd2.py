@@ -121,7 +121,7 @@ def grouped_mmd2(
 
 def _checked_scale(scale: object, kernel: Kernel, groups: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the scale of each group as `(G,)`."""
-    given = checks.dense("scale", scale, "numbers")
+    given = checks.plain(checks.dense("scale", scale, "numbers"))
     others = by_kind(kernel._summands())[1]
     if others:
         raise ValueError(

@@ -55,7 +55,7 @@ def relative(loss: Tensor, *, eps: float = 1e-7) -> Tensor:
     References:
         The code of Representation Distribution Matching (arXiv 2607.02375).
     """
-    scalar = checks.dense("loss", loss, "losses")
+    scalar = checks.plain(checks.dense("loss", loss, "losses"))
     if scalar.dim():
         raise ValueError(f"loss: expected a scalar, got {checks.described(scalar)}; call .mean() or .sum()")
     eps = checks.hyperparameter("eps", eps)
