@@ -323,8 +323,20 @@ class Steps(Kernel):
         return (sq_dist < 1).to(sq_dist.dtype)
 
 
-def test_a_kernel_without_a_slope_is_dead():
-    assert called(MMDLoss(Steps()), real=near(), fake=near())
+class TrainedSteps(Steps):
+    """The same with a factor that is trained, so that its values have a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def from_sq_dist(self, sq_dist):
+        return self.factor * super().from_sq_dist(sq_dist)
+
+
+@pytest.mark.parametrize("kernel", [Steps(), TrainedSteps()], ids=["fixed", "trained"])
+def test_a_kernel_without_a_slope_is_dead(kernel):
+    assert called(MMDLoss(kernel), real=near(), fake=near())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -181,8 +181,10 @@ def value_and_slope_by_autograd(value: Callable[[Tensor], Tensor], sq_dist: Tens
     with torch.enable_grad():
         points = sq_dist.detach().requires_grad_()
         values = value(points).to(points.dtype)
-        # A piecewise constant function has no graph; its slope is zero wherever it exists.
-        slope = torch.autograd.grad(values.sum(), points)[0] if values.requires_grad else torch.zeros_like(points)
+        # A piecewise constant function has no graph, or only that of parameters. Its slope is zero wherever it exists.
+        slope = torch.zeros_like(points)
+        if values.requires_grad:
+            (slope,) = torch.autograd.grad(values.sum(), points, materialize_grads=True)
     # The passes write into both, and cannot write into expanded tensors, such as the values of a constant function.
     return ValueAndSlope(values.detach().contiguous(), slope.contiguous(), 1.0)
 
