@@ -85,6 +85,17 @@ def test_second_derivatives_are_zero_where_the_slope_is_constant(name, kernel, m
     assert_close((real.grad, fake.grad), first)
 
 
+@pytest.mark.parametrize("m", SIZES)
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "variance"])
+def test_zero_gradients_have_a_graph_for_penalties(name, kernel, m):
+    real, fake = samples(m)
+    gradients = torch.autograd.grad(CALLS[name](real, fake, KERNELS[kernel]), (real, fake), create_graph=True)
+    sum(gradient.square().sum() for gradient in gradients).backward()
+    assert_close(real.grad, torch.zeros(m, 3))
+    assert fake.grad is None or not fake.grad.any()  # a reference is a constant
+
+
 def test_gradients_of_a_drift_by_a_kernel_that_is_constant_in_steps_have_a_graph():
     real, fake = samples(20)
     value = (drift(fake, real, kernel=Steps(), normalise="none") * torch.randn(20, 3)).sum()
