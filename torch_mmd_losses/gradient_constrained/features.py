@@ -28,7 +28,8 @@ def scores_of(name: str, inputs: Tensor, features: Features | None) -> Tensor:
 
 def scores_and_jacobian(name: str, inputs: Tensor, features: Features) -> tuple[Tensor, Tensor]:
     """Return the scores of samples, and their derivatives `(m, s, d)` with respect to the own sample."""
-    scores, columns = (_by_autograd if reverse_mode_only(inputs) else _by_transform)(name, inputs, features)
+    by_autograd = reverse_mode_only(inputs) and not torch.is_inference_mode_enabled()
+    scores, columns = (_by_autograd if by_autograd else _by_transform)(name, inputs, features)
     return scores, torch.stack([column.reshape(len(inputs), -1) for column in columns], 1)
 
 
@@ -47,7 +48,7 @@ def _by_autograd(name: str, inputs: Tensor, features: Features) -> tuple[Tensor,
 
 
 def _by_transform(name: str, inputs: Tensor, features: Features) -> tuple[Tensor, list[Tensor]]:
-    """Return the same within function transforms and forward-mode derivatives, which follow this transform."""
+    """Return the same within function transforms, forward-mode derivatives and inference mode, by a transform."""
     scores, pull = torch.func.vjp(lambda x: _with_graph(scores_of(name, x, features)), inputs)[:2]
     unit = torch.eye(scores.shape[1], dtype=scores.dtype, device=scores.device)
     return scores, [pull(direction.expand_as(scores))[0] for direction in unit]

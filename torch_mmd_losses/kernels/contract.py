@@ -178,15 +178,39 @@ def _described(value: object) -> str:
 
 def value_and_slope_by_autograd(value: Callable[[Tensor], Tensor], sq_dist: Tensor) -> ValueAndSlope:
     """Return the values of a function of squared distances, and its slopes from autograd."""
+    if torch.is_inference_mode_enabled():
+        values, slope = _in_inference_mode(value, sq_dist)
+    else:
+        values, slope = _recorded(value, sq_dist)
+    # The passes write into both, and cannot write into expanded tensors, such as the values of a constant function.
+    return ValueAndSlope(values.to(sq_dist.dtype).contiguous(), slope.contiguous(), 1.0)
+
+
+def _recorded(value: Callable[[Tensor], Tensor], sq_dist: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values, without a graph, and the slopes."""
     with torch.enable_grad():
         points = sq_dist.detach().requires_grad_()
-        values = value(points).to(points.dtype)
+        values = value(points)
         # A piecewise constant function has no graph, or only that of parameters. Its slope is zero wherever it exists.
         slope = torch.zeros_like(points)
         if values.requires_grad:
             (slope,) = torch.autograd.grad(values.sum(), points, materialize_grads=True)
-    # The passes write into both, and cannot write into expanded tensors, such as the values of a constant function.
-    return ValueAndSlope(values.detach().contiguous(), slope.contiguous(), 1.0)
+    return values.detach(), slope
+
+
+def _in_inference_mode(value: Callable[[Tensor], Tensor], sq_dist: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same in inference mode, where autograd records nothing, but transforms do."""
+
+    def total_and_values(x: Tensor) -> tuple[Tensor, Tensor]:
+        values = value(x)
+        return values.sum(), values
+
+    try:
+        slope, values = torch.func.grad(total_and_values, has_aux=True)(sq_dist)
+    except RuntimeError:  # of functions without setup_context, which transforms refuse
+        with torch.inference_mode(False):
+            return _recorded(value, sq_dist.clone())
+    return values, slope
 
 
 def conditioning_by_autograd(value: Callable[[Tensor], Tensor], like: Tensor) -> Conditioning:
@@ -202,8 +226,11 @@ def conditioning_by_autograd(value: Callable[[Tensor], Tensor], like: Tensor) ->
             values = checked_values("", found, zero.shape, zero.device)
         except (TypeError, ValueError):
             return Conditioning()
-        # Values that require gradients need not depend on the distance, if the kernel has trained parameters.
-        slope = float(torch.autograd.grad(values, zero, materialize_grads=True)[0]) if values.requires_grad else 0.0
+        slope = 0.0
+        if torch.is_inference_mode_enabled():
+            slope = float(_in_inference_mode(value, zero.detach())[1])
+        elif values.requires_grad:  # they need not depend on the distance, if the kernel has trained parameters
+            slope = float(torch.autograd.grad(values, zero, materialize_grads=True)[0])
     peak = float(values.detach())
     steepness = -slope / peak if peak else math.inf
     return Conditioning(abs(steepness) if math.isfinite(steepness) else math.inf)

@@ -158,7 +158,9 @@ def _gradients_of_pairs(
     function = KernelValues(summands)
     request, coefficients = Request(function, Indices(False, same or samples is points)), weights.unsqueeze(-1)
     wide = total_dtype(points.device)
-    if reverse_mode_only(points, samples, weights) and not function.is_trained(points):
+    by_tiles = reverse_mode_only(points, samples, weights) and not function.is_trained(points)
+    # Autograd, which finds the slopes of functions of the scores in tiles, records nothing in inference mode.
+    if by_tiles and not (function.others and torch.is_inference_mode_enabled()):
         outer = torch.ones(*points.shape[:2], 1, dtype=wide, device=points.device)
         return _gradient_at_points(points, samples, coefficients, outer, request)
 
