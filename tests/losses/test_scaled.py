@@ -539,6 +539,11 @@ class Rising(Kernel):
         return 1 + sq_dist
 
 
+class Constant(Kernel):
+    def from_sq_dist(self, sq_dist):
+        return torch.ones_like(sq_dist)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -547,6 +552,7 @@ class Rising(Kernel):
         ({"kernel": RBFKernel() + 2 * EnergyKernel()}, TypeError, "smooth at distance zero.* EnergyKernel"),
         ({"kernel": Laplace()}, TypeError, "smooth at distance zero.* Laplace with value 1 and slope -inf"),
         ({"kernel": MinusSquare()}, TypeError, "positive and smooth.* MinusSquare with value -?0 and slope -1"),
+        ({"kernel": Constant()}, TypeError, "negative slope.* Constant with value 1 and slope 0"),
         ({"kernel": Rising()}, TypeError, "negative slope.* Rising with value 1 and slope 1"),
         ({"kernel": Cubic()}, TypeError, "a kernel of the distance, a LinearKernel.* got Cubic"),
         ({"scale": "sqrt"}, ValueError, "scale: expected one of 'practical', 'exact'"),

@@ -325,10 +325,9 @@ def _peak_and_slope(summand: RadialSummand, zero: Tensor) -> tuple[Tensor, Tenso
     trained = torch.is_grad_enabled() and is_trained(summand, zero)
     with torch.enable_grad():
         leaf = zero.requires_grad_()
-        peak = value(leaf).sum()
-        if not peak.requires_grad:  # of a constant
-            return peak, torch.zeros_like(leaf)
-        (slope,) = torch.autograd.grad(peak, leaf, create_graph=trained, materialize_grads=True)
+        peak, slope = value(leaf).sum(), torch.zeros_like(leaf)
+        if peak.requires_grad:  # a constant has no graph
+            (slope,) = torch.autograd.grad(peak, leaf, create_graph=trained, materialize_grads=True)
     return (peak if trained else peak.detach()), slope
 
 
