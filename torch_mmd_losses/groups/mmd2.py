@@ -107,9 +107,7 @@ def grouped_mmd2(
     check_kernel(kernel)
     real, fake, groups = checks.same_groups("real", real, "fake", fake)
     checks.sample_sizes(real.shape[1], fake.shape[1], estimator)
-    tensors = Tensors(real, fake)
-    if scale is not None:
-        tensors = tensors._replace(scale=_checked_scale(scale, kernel, groups, real.device))
+    tensors = Tensors(real, fake, None if scale is None else _checked_scale(scale, kernel, groups, real.device))
     with full_precision(real.device):
         if real_weights is not None or fake_weights is not None:
             tensors = with_checked_weights(tensors, real_weights, fake_weights, groups, estimator)

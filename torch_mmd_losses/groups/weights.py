@@ -61,7 +61,7 @@ def with_weights(
     within: list[Tensor | None] = [None, None]
     if estimator == "unbiased":
         within = [1 / (1 - weights.square().sum(1)) for weights in found]
-    return tensors._replace(real_weights=found[0], fake_weights=found[1], within_real=within[0], within_fake=within[1])
+    return Tensors(tensors.real, tensors.fake, tensors.scale, *found, *within)
 
 
 def _normalised(name: str, weights: object, scores: Tensor, groups: tuple[int, ...], estimator: Estimator) -> Tensor:

@@ -15,7 +15,9 @@ from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.columns import checked_range, on_columns
 from torch_mmd_losses.kernels.contract import (
     UNBOUNDED,
+    Conditioning,
     GramFunction,
+    HandWritten,
     Limits,
     Profile,
     checked_values,
@@ -31,6 +33,7 @@ from torch_mmd_losses.kernels.summands import (
     Summand,
     checked_factor,
     sum_of_gram_matrices,
+    with_factor,
 )
 from torch_mmd_losses.precision import full_precision
 from torch_mmd_losses.types import Bounds, Group
@@ -227,20 +230,11 @@ class Kernel(Hyperparameters):
         slope = hand_written(type(self).from_sq_dist)
         if slope is None or self._trainable:
             value = self._checked_from_sq_dist
-            profile = Profile(
-                value,
-                partial(value_and_slope_by_autograd, value),
-                self._limits,
-                partial(conditioning_by_autograd, self.from_sq_dist),
-            )
-            if slope is None or slope.steps is None:
-                return profile
-            conditioning = slope.conditioning
-            return profile._replace(
-                # Values of a kernel with trained parameters are in the dtype of the scores, so float64 does not help.
-                conditioning=lambda like: conditioning(self._as_numbers(), like)._replace(half_peak=0.0),
-                steps=partial(slope.steps, self),
-            )
+            conditioning, steps = partial(conditioning_by_autograd, self.from_sq_dist), None
+            if slope is not None and slope.steps is not None:
+                conditioning, steps = partial(self._conditioning_of_trained, slope), partial(slope.steps, self)
+            slopes = partial(value_and_slope_by_autograd, value)
+            return Profile(value, slopes, self._limits, conditioning, steps=steps)
         return Profile(
             self.from_sq_dist,
             partial(slope.value_and_slope, self),
@@ -251,6 +245,11 @@ class Kernel(Hyperparameters):
             in_float64=None if slope.in_float64 is None else partial(slope.in_float64, self),
             overwriting=None if slope.overwriting is None else partial(slope.overwriting, self),
         )
+
+    def _conditioning_of_trained(self, slope: HandWritten, like: Tensor) -> Conditioning:
+        found = slope.conditioning(self._as_numbers(), like)
+        # Values are in the dtype of the scores, so float64 does not help: half the peak is at no distance.
+        return Conditioning(found.steepness, found.elasticity, found.is_moderate)
 
     def _limits(self, group: Group, bounds: Bounds) -> Limits:
         """Return the limits to which the kernel clamps the squared distances of a group of pairs."""
@@ -296,7 +295,7 @@ class _Multiple(Kernel):
     def _own_summands(self) -> list[Summand]:
         own, found = self.factor, []
         for summand in _summands_of("part", self.part):
-            found.append(summand._replace(factor=checked_factor(own * summand.factor)))
+            found.append(with_factor(checked_factor(own * summand.factor), summand))
         return found
 
 

@@ -36,10 +36,12 @@ def checked_range(columns: object) -> ColumnRange:
 def on_columns(ranges: Sequence[ColumnRange], summands: Sequence[Summand]) -> GramFunction:
     """Return the sum of `summands` as a kernel of some columns of the scores."""
     of_columns = OfColumns(tuple(ranges), summands)
-    return of_pairs(partial(_gram_matrix, of_columns), summands)._replace(of_columns=of_columns)
+    return of_pairs(partial(_gram_matrix, of_columns), summands, of_columns)
 
 
-def of_pairs(values: Callable[[Pairs], Tensor], summands: Sequence[Summand]) -> GramFunction:
+def of_pairs(
+    values: Callable[[Pairs], Tensor], summands: Sequence[Summand], of_columns: OfColumns | None = None
+) -> GramFunction:
     """Return a function of pairs that evaluates some summands as a Gram function."""
 
     def of_samples(a: Sample, b: Sample) -> Tensor:
@@ -49,6 +51,7 @@ def of_pairs(values: Callable[[Pairs], Tensor], summands: Sequence[Summand]) -> 
         of_samples,
         by_hand=all(map(is_by_hand, summands)),
         values_of_pairs=values,
+        of_columns=of_columns,
         by_groups=all(map(takes_groups, summands)),
     )
 

@@ -74,7 +74,12 @@ def _joint_gaussian(kernel: nn.Module, parts: Sequence[Sequence[Summand]]) -> Gr
         for _, ranges, summand in found
         for start, stop, scale in ranges
     ]
-    plain = unit._replace(factor=factor, profile=unit.profile._replace(limits=_no_limits))
+    own = unit.profile
+    plain = RadialSummand(
+        factor,
+        unit.kernel,
+        Profile(own.value, own.value_and_slope, _no_limits, own.conditioning, own.exponent, own.by_hand),
+    )
     return GramSummand(1.0, kernel, on_columns(joint, [plain]))
 
 

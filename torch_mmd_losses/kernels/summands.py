@@ -52,6 +52,13 @@ class GramSummand(NamedTuple):
 Summand = RadialSummand | GramSummand
 
 
+def with_factor(factor: float, summand: Summand) -> Summand:
+    """Return the same kernel with another factor, as `_replace` does, which PyTorch 2.6 does not compile."""
+    if isinstance(summand, RadialSummand):
+        return RadialSummand(factor, summand.kernel, summand.profile)
+    return GramSummand(factor, summand.kernel, summand.function)
+
+
 def by_kind(summands: Iterable[Summand]) -> tuple[list[RadialSummand], list[GramSummand]]:
     """Return the kernels of the distance and all other kernels."""
     radial: list[RadialSummand] = []

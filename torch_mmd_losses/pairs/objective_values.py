@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.columns import selected
 from torch_mmd_losses.kernels.contract import OfColumns
-from torch_mmd_losses.kernels.summands import Summand
+from torch_mmd_losses.kernels.summands import Summand, with_factor
 from torch_mmd_losses.pairs import by_autograd, hand_written, trained
 from torch_mmd_losses.pairs.batch import LOCAL, Batch
 from torch_mmd_losses.pairs.objective import Objective
@@ -68,7 +68,7 @@ def _values(
         parts.append(by_autograd.values(plan, plan.by_autograd, real, fake))
     for factor, _, function in plan.of_columns:
         ranges, inner = cast(OfColumns, function.of_columns)
-        own = [summand._replace(factor=factor * summand.factor) for summand in inner]
+        own = [with_factor(factor * summand.factor, summand) for summand in inner]
         change = partial(selected, ranges=ranges)
         columns = change(real), change(fake)
         parts.append(_values(own, *columns, estimator, objectives, tile_size, batch.changed(change)))
