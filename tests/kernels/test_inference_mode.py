@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import Cubic, InverseMultiquadric
+from cases import Cubic, InverseMultiquadric, OwnFunction
 from torch import nn
 from torch.testing import assert_close
 
@@ -17,26 +17,6 @@ from torch_mmd_losses import (
 
 KERNELS = {"own": InverseMultiquadric(), "trained": RBFKernel(2.0, trainable=True), "own_general": Cubic()}
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-
-
-class Exponential(torch.autograd.Function):
-    """`exp(-x)`, in the form of functions that transforms refuse: without `setup_context`."""
-
-    @staticmethod
-    def forward(ctx, x):
-        values = torch.exp(-x)
-        ctx.save_for_backward(values)
-        return values
-
-    @staticmethod
-    def backward(ctx, outer):
-        (values,) = ctx.saved_tensors
-        return -outer * values
-
-
-class OwnFunction(Kernel):
-    def from_sq_dist(self, sq_dist):
-        return Exponential.apply(sq_dist / 8)
 
 
 class Weighted(Kernel):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from authors import CASES as AUTHORS
 from authors import ids, tensor
-from cases import CASES, Cubic, InverseMultiquadric, KernelCase, scores
+from cases import CASES, Cubic, InverseMultiquadric, KernelCase, OwnFunction, scores
 from critics import WEIGHTS, Critic, network, squared_jacobians
 from hypothesis import given
 from hypothesis import strategies as st
@@ -363,28 +363,6 @@ def test_a_forward_over_both_samples_at_once():
     assert_close(value, loss.discriminator(critic(real), critic(fake), inputs=real))
     value.backward()
     assert all(weight.grad is not None for weight in critic.parameters())
-
-
-class Exponential(torch.autograd.Function):
-    """`exp(-x)`, in the form of functions that transforms refuse: without `setup_context`."""
-
-    @staticmethod
-    def forward(ctx, x):
-        values = torch.exp(-x)
-        ctx.save_for_backward(values)
-        return values
-
-    @staticmethod
-    def backward(ctx, outer):
-        (values,) = ctx.saved_tensors
-        return -outer * values
-
-
-class OwnFunction(Kernel):
-    """A Gaussian kernel by a function with a gradient of its own."""
-
-    def from_sq_dist(self, sq_dist):
-        return Exponential.apply(sq_dist / 8)
 
 
 def test_kernels_with_functions_that_transforms_refuse():
