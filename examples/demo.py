@@ -5,13 +5,10 @@ The loss, spectral normalisation and simultaneous updates are those of Wang et a
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
@@ -23,8 +20,6 @@ if __name__ == "__main__":  # before other imports, so that all missing packages
 import torch
 import tyro
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
-from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,7 +33,7 @@ from torch_mmd_losses import MMDLoss, RBFBKernel, conv_spectral_norm
 
 NOISE, SCORES, WIDTH, EMA_DECAY, LOG_EVERY = 64, 16, 32, 0.995, 10
 DIGITS, HELD_OUT, FEATURES, FEATURE_EPOCHS = 1797, 359, 32, 12  # the held-out digits do not train the feature network
-SNAPSHOTS = (0, 0.025, 0.05, 0.1, 0.25, 0.5, 1)  # moments at which samples are drawn, as shares of the training
+SNAPSHOTS = (0.025, 0.05, 0.1, 0.25, 0.5, 1)  # moments at which samples are drawn, as shares of the training
 
 
 @dataclass(frozen=True)
@@ -51,19 +46,13 @@ class Options:
     lr_generator: float = 1e-3  # learning rate of the generator
     scale: float = 64 ** (1 / 8)  # spectral norm of each layer of the discriminator, the constant C of Wang et al.
     seed: int = 0  # seed of all random numbers
-    device: str = "cpu"  # device to train on
-    out: Path = Path("runs/demo")  # new or empty folder for the files of the run
-    quiet: bool = False  # print only the result
+    out: Path = Path("runs/demo")  # new or empty folder for the picture and the log
 
     def __post_init__(self) -> None:  # tyro reports a ValueError as wrong usage
         check(self, "iterations", least=1)
         check(self, "batch_size", least=2, below=DIGITS + 1)
         check(self, "lr_discriminator", "lr_generator", "scale", above=0)
         check(self, "seed", least=0, below=2**32)
-        try:
-            torch.empty(1, device=self.device).item()
-        except (AssertionError, NotImplementedError, RuntimeError) as error:
-            raise ValueError(f"device: {str(error).splitlines()[0]}") from error
         if self.out.is_file() or any(self.out.glob("*")):
             raise ValueError(f"out: expected a new or empty folder, got {self.out}; choose another")
 
@@ -85,14 +74,12 @@ def batches(images: Tensor, size: int) -> Iterator[Tensor]:
 
 def make_generator() -> nn.Sequential:
     """Return a network that maps noise `(n, 64)` to images `(n, 1, 32, 32)` in [-1, 1]."""
-
-    def doubled(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-        convolution = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
-        return convolution, nn.BatchNorm2d(channels_out), nn.ReLU()
-
-    first = nn.Linear(NOISE, 4 * WIDTH * 4 * 4), nn.Unflatten(1, (4 * WIDTH, 4, 4))
-    middle = *doubled(4 * WIDTH, 2 * WIDTH), *doubled(2 * WIDTH, WIDTH)
-    return nn.Sequential(*first, *middle, nn.ConvTranspose2d(WIDTH, 1, 4, stride=2, padding=1), nn.Tanh())
+    start = nn.Linear(NOISE, 4 * WIDTH * 4 * 4), nn.Unflatten(1, (4 * WIDTH, 4, 4))
+    doubled = chain.from_iterable(
+        (nn.ConvTranspose2d(*pair, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(pair[1]), nn.ReLU())
+        for pair in pairwise((4 * WIDTH, 2 * WIDTH, WIDTH))
+    )
+    return nn.Sequential(*start, *doubled, nn.ConvTranspose2d(WIDTH, 1, 4, stride=2, padding=1), nn.Tanh())
 
 
 def three_convolutions(width: int, outputs: int, activation: nn.Module) -> nn.Sequential:
@@ -102,8 +89,8 @@ def three_convolutions(width: int, outputs: int, activation: nn.Module) -> nn.Se
     return nn.Sequential(*halved, nn.Flatten(), nn.Linear(4 * width * 4 * 4, outputs))
 
 
-def train_features(images: Tensor, labels: Tensor) -> tuple[nn.Sequential, float]:
-    """Return a network that maps images to features `(n, 32)`, and its accuracy as a classifier of held-out digits."""
+def train_features(images: Tensor, labels: Tensor) -> nn.Sequential:
+    """Return a network that maps images to features `(n, 32)`, the inputs of a trained classifier's last layer."""
     network = three_convolutions(16, FEATURES, nn.ReLU())
     classifier = nn.Sequential(network, nn.ReLU(), nn.Linear(FEATURES, 10))
     adam = torch.optim.Adam(classifier.parameters(), lr=1e-3)
@@ -112,9 +99,10 @@ def train_features(images: Tensor, labels: Tensor) -> tuple[nn.Sequential, float
             adam.zero_grad()
             F.cross_entropy(classifier(images[rows]), labels[rows]).backward()
             adam.step()
-    network.num_features = FEATURES  # type: ignore[assignment]  # torchmetrics reads the dimension here
     right = classifier.requires_grad_(False)(images[-HELD_OUT:]).argmax(1) == labels[-HELD_OUT:]
-    return network, right.double().mean().item()
+    print(f"Distances are in features of a classifier that recognises {right.double().mean():.1%} of held-out digits.")
+    network.num_features = FEATURES  # type: ignore[assignment]  # torchmetrics reads the dimension here
+    return network
 
 
 def moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
@@ -122,35 +110,29 @@ def moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
     return average + (new - average) * max(1 - EMA_DECAY, 9 / (10 + int(count)))
 
 
-def sheet(images: Tensor, columns: int) -> Tensor:
-    """Arrange images `(n, 1, h, w)` in rows on one sheet, a matrix in [-1, 1]."""
-    padded = F.pad(images[: len(images) // columns * columns, 0], [3] * 4, value=-1)
-    return torch.cat([torch.cat(list(row), dim=1) for row in padded.split(columns)])
-
-
 def draw(path: Path, panels: dict[str, Tensor]) -> None:
-    """Save 24 images of each titled panel in one picture."""
+    """Save 24 images `(1, 32, 32)` of each titled panel in one picture, in six rows of four."""
     figure = Figure(figsize=(1.45 * len(panels), 2.6), dpi=100, layout="constrained")
     for axes, (title, images) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        axes.imshow(sheet(images[:24], 4).numpy(), cmap="gray_r", vmin=-1, vmax=1)
+        framed = F.pad(images[:24, 0], [3] * 4, value=-1).unflatten(0, (6, 4))
+        axes.imshow(framed.transpose(1, 2).flatten(2).flatten(0, 1).numpy(), cmap="gray_r", vmin=-1, vmax=1)
         axes.set_title(title, fontsize=9)
         axes.set(xticks=[], yticks=[])
-    figure.savefig(path)  # then save it again with a palette, which halves the size of the file
-    Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    figure.savefig(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Train, measure and draw with the options of a command line, and return the folder of the run."""
-    options = tyro.cli(Options, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
-    folder, start = options.out, time.perf_counter()
-    (folder / "samples").mkdir(parents=True)
+    options = tyro.cli(Options, args=arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    log, picture = options.out / "metrics.jsonl", options.out / "samples.png"
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     images, labels = digits(options.seed)
-    features, accuracy = train_features(images, labels)
+    features = train_features(images, labels)
     half, other_half = images[:-1:2], images[1::2]
-    G = make_generator().to(options.device)
-    D = conv_spectral_norm(three_convolutions(WIDTH, SCORES, nn.LeakyReLU(0.1)), scale=options.scale).to(options.device)
+    G = make_generator()
+    D = conv_spectral_norm(three_convolutions(WIDTH, SCORES, nn.LeakyReLU(0.1)), scale=options.scale)
     average = AveragedModel(G, avg_fn=moving_average, use_buffers=True).eval()
     adam_d = torch.optim.Adam(D.parameters(), lr=options.lr_discriminator, betas=(0.5, 0.999))
     adam_g = torch.optim.Adam(G.parameters(), lr=options.lr_generator, betas=(0.5, 0.999))
@@ -159,26 +141,25 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     frechet = FrechetInceptionDistance(features, reset_real_features=False)
     frechet.update(half, real=True)
     panels: dict[str, Tensor] = {}
-    distances: dict[int, float] = {}
 
-    def distance_to_half(images: Tensor) -> float:
+    @torch.no_grad()
+    def samples() -> Tensor:
+        return torch.cat([average(part) for part in noise.split(256)])
+
+    def measured(title: str, images: Tensor) -> float:
         frechet.reset()
         frechet.update(images, real=False)
-        return frechet.compute().item()
+        distance = frechet.compute().item()
+        append_line(log, {"images": title, "frechet_distance": distance})
+        panels[f"{title}\nFrechet {distance:.1f}"] = images
+        return distance
 
-    def snapshot(step: int) -> None:
-        with torch.no_grad():
-            images = torch.cat([average(part.to(options.device)).cpu() for part in noise.split(256)])
-        distances[step] = distance_to_half(images)
-        panels[f"step {step}\nFrechet {distances[step]:.1f}"] = images
-        imsave(folder / f"samples/step-{step:06d}.png", sheet(images[:64], 8).numpy(), cmap="gray_r", vmin=-1, vmax=1)
-
-    snapshot(0)
+    before = after = measured("step 0", samples())
     steps = islice(batches(images, options.batch_size), options.iterations)
-    bar = tqdm(steps, "Training", options.iterations, unit="step", disable=options.quiet)
+    bar = tqdm(steps, "Training", options.iterations, unit="step", disable=None)  # no bar unless on a terminal
     for step, batch in enumerate(bar, start=1):
-        fake = G(torch.randn(len(batch), NOISE).to(options.device))
-        scores_real, scores_fake = D(torch.cat([batch.to(options.device), fake])).chunk(2)
+        fake = G(torch.randn(len(batch), NOISE))
+        scores_real, scores_fake = D(torch.cat([batch, fake])).chunk(2)
         loss_d, loss_g = loss.both(real=scores_real, fake=scores_fake)
         adam_d.zero_grad()
         adam_g.zero_grad()
@@ -193,27 +174,17 @@ def main(arguments: Sequence[str] | None = None) -> Path:
             sys.exit(f"Stopped where a loss is not finite: {line}. {advice}")
         if step == 1 or step % LOG_EVERY == 0:
             terms = loss.terms(real=scores_real.detach(), fake=scores_fake.detach())._asdict()
-            line |= {name: term.item() for name, term in terms.items()} | {"seconds": time.perf_counter() - start}
-            append_line(folder / "metrics.jsonl", line)
+            append_line(log, line | {name: term.item() for name, term in terms.items()})
             bar.set_postfix(loss_D=f"{loss_d.item():.3f}", loss_G=f"{loss_g.item():.3f}")
         if step in {round(share * options.iterations) for share in SNAPSHOTS}:
-            snapshot(step)
+            after = measured(f"step {step}", samples())
 
-    before, after, halves = distances[0], distances[options.iterations], distance_to_half(other_half)
-    draw(folder / "samples.png", panels | {f"real digits\nFrechet {halves:.1f}": other_half})
-    summary = {
-        "result": f"The samples came {before / after:.0f} times closer to the data: Frechet distance {before:.1f} "
-        f"before training, {after:.1f} after it, {halves:.1f} between two halves of the data.",
-        "configuration": {**asdict(options), "out": str(folder), "kernel": repr(loss.kernel)},
-        "frechet_distance": {"before": before, "after": after, "real_halves": halves, "images_per_side": len(half)},
-        "frechet_distance_by_step": distances,
-        "feature_network_accuracy": accuracy,
-        "seconds": round(time.perf_counter() - start, 1),
-        "versions": {name: version(name) for name in ("torch-mmd-losses", "torch", "torchmetrics", "scikit-learn")},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print(f"{summary['result']}\nSamples, metrics and a summary: {folder}")
-    return folder
+    halves = measured("real digits", other_half)
+    draw(picture, panels)
+    distances = f"{before:.1f} before training, {after:.1f} after it, {halves:.1f} between two halves of the data"
+    print(f"The samples came {before / after:.0f} times closer to the data: Frechet distance {distances}.")
+    print(f"Samples: {picture}, losses and distances: {log}")
+    return options.out
 
 
 if __name__ == "__main__":
