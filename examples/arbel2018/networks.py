@@ -1,4 +1,4 @@
-"""The critics and generators of Arbel et al. (2018), and the spectral parametrisation of the critics.
+"""The critics and generators of Arbel et al. (2018), the spectral parametrisation of the critics, and their spectra.
 
 Details that the paper does not state follow the authors' code, such as TensorFlow's padding and the initial weights.
 Biases before batch normalisation, which removes them, are left out. The blocks of the generator for CelebA are not
@@ -198,3 +198,16 @@ class SumOverPixels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.sum(dim=(2, 3))
+
+
+@torch.no_grad()
+def singular_values(critic: nn.Module) -> dict[str, list[float]]:
+    """Return the singular values of each layer's weight matrix by the name of the layer, the largest first.
+
+    A weight `(outputs, inputs, height, width)` is reshaped to `(outputs, inputs * height * width)`. The critic does not
+    change, since reading a normalised weight does not advance its power iteration.
+    """
+    layers = {name: layer for name, layer in critic.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    # The transpose has the same values. For a large matrix, it takes a tenth of the time.
+    values = {name: torch.linalg.svdvals(layer.weight.flatten(1).T).tolist() for name, layer in layers.items()}
+    return {name: [float(f"{value:.6g}") for value in each] for name, each in values.items()}  # float32 has 7 digits

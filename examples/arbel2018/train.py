@@ -29,9 +29,8 @@ from training.settings import read
 from arbel2018 import data
 from arbel2018.kid_schedule import Features, KIDSchedule, Outcome, feature_extractor
 from arbel2018.losses import make_loss
-from arbel2018.networks import make_critic, make_generator
+from arbel2018.networks import make_critic, make_generator, singular_values
 from arbel2018.presets import METHODS, PRESETS, Arbel2018, resolved
-from arbel2018.singular_values import SPECTRA, singular_values
 
 BETAS = (0.5, 0.9)  # of Adam, as in the paper
 
@@ -152,7 +151,7 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
                 run.log(line, advice=ADVICE)
             if run.is_due(settings.spectrum_every, iteration):
                 try:
-                    run.append(SPECTRA, {"iteration": iteration, SPECTRA: singular_values(critic)})
+                    run.append("singular_values", {"iteration": iteration, "singular_values": singular_values(critic)})
                 except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
                     lost = f"Stopped at iteration {iteration}, where weights of the discriminator are not finite."
                     raise StoppedError(f"{lost} Try {ADVICE}") from None

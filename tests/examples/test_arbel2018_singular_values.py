@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from arbel2018 import networks
+from arbel2018.networks import singular_values
 from arbel2018.presets import Arbel2018
-from arbel2018.singular_values import singular_values
 from torch import nn
 
 

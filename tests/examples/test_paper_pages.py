@@ -66,7 +66,6 @@ def test_scripts_of_the_pages_exist(page: str):
 @pytest.mark.parametrize("page", ["experiments.md", "wang2019.md", "arbel2018.md"])
 def test_training_scripts_understand_their_commands(page: str):
     trained = [each for each in commands(page) if re.fullmatch(r"examples/(dcgan|smmd)_\w+\.py", each[0])]
-    trained = [each for each in trained if each[0] != "examples/smmd_spectra.py"]
     assert len(trained) >= 4
     for script, options in trained:
         settings = chosen(script, options)

@@ -1,6 +1,6 @@
 """Fig. 2b and 7 of Arbel et al. (2018): the singular values of a critic's layers in the course of a training.
 
-`examples/smmd_spectra.py` is the command. It needs the folder of a run of an smmd script.
+It needs the folder of a run of an smmd script.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.append(str(Path(__file__).parents[2]))  # examples/
+
+import training  # noqa: F401  # names all missing packages
 import tyro
-from arbel2018.singular_values import SPECTRA
 from training.errors import RefusedError
 from training.files import read_lines, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SPECTRA = "singular_values"  # name of the log of singular values, and of their entry in its lines
 
 
 def draw(log: Sequence[Mapping[str, Any]]) -> Figure:
@@ -63,3 +67,7 @@ def main(run: tyro.conf.Positional[Path], out: Path | None = None) -> None:
     with replacing(out) as partial:
         draw(log).savefig(partial, format="png")
     print(f"Picture: {out}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -34,9 +34,8 @@ sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
 import classifier
 from arbel2018.losses import Loss, make_loss
-from arbel2018.networks import make_critic, make_generator
+from arbel2018.networks import make_critic, make_generator, singular_values
 from arbel2018.presets import Arbel2018
-from arbel2018.singular_values import singular_values
 from arbel2018.train import BETAS, update
 from classifier import Classifier
 from figures.script import Claim, finish, integer, reader
