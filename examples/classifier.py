@@ -128,7 +128,7 @@ def main(
     found = torch.cat([network(centred(part))[1].argmax(1) for part in test.images.split(1000)])
     origin = {"dataset": dataset, "epochs": epochs, "seed": seed, "seconds": round(time.perf_counter() - start, 1)}
     origin["test_accuracy"] = accuracy = (found == test.labels).double().mean().item()
-    save(out, network, origin | circumstances("examples/classifier.py"))
+    save(out, network, origin | circumstances())
     print(f"Recognises {accuracy:.2%} of {len(test.images):,} test images. Weights: {out}")
     print(f"SHA-256 of the weights: {digest_of_network(network)}")
     return out

@@ -104,7 +104,7 @@ def feature_extractor(choice: str, shape: tuple[int, ...], device: torch.device)
     """
     from evaluation import features
 
-    network = features.load(choice, shape=shape).network
+    network, _ = features.load(choice, shape=shape)
 
     def extract(images: Tensor) -> Tensor:
         return features.extract(network, images.mul(255).round().byte(), 64, device)[0].to(device)

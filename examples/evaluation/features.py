@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from classifier import restore
@@ -17,56 +17,42 @@ from evaluation.provenance import digest_of_file, digest_of_network
 INCEPTION = "inception"
 
 
-class Features(NamedTuple):
-    """A network for features, in eval mode and without gradients."""
-
-    name: str  # used in the names of result files
-    network: nn.Module  # maps images in [-1, 1] to features (n, d), or to a pair of features and logits
-    provenance: dict[str, Any]  # includes the `dimension` of the features and the number of `logits`
-
-
 class Inception(nn.Module):
     """The Inception network of 2015, in torch-fidelity's conversion, for images in [-1, 1] that were bytes."""
 
-    def __init__(self, weights: Path | None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
         try:
-            parts = ["2048", "logits_unbiased"]
-            self.network = FeatureExtractorInceptionV3(INCEPTION, parts, weights and str(weights))
+            self.network = FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"])
         except OSError as error:
+            problem = f"the weights of Inception cannot be read ({error}). Fetch {URL_INCEPTION_V3} elsewhere"
             place = f"{torch.hub.get_dir()}/checkpoints"
-            advice = f"Fetch {URL_INCEPTION_V3} elsewhere and put it into {place}"
-            message = (
-                f"features: the weights of Inception cannot be read ({error}). {advice}, or name the file by "
-                "--inception-weights of evaluate.py; or choose other features."
-            )
-            raise ValueError(message) from error
+            raise ValueError(f"features: {problem} and put it into {place}, or choose other features.") from error
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features `(n, 2048)` and the logits `(n, 1008)`; grey images get three equal channels."""
         return self.network(to_pixels(images).expand(-1, 3, -1, -1))
 
 
-def load(choice: str, *, shape: tuple[int, ...], inception_weights: Path | None = None) -> Features:
-    """Return the network that a user chooses, for images of a shape; raise an error if it cannot be used.
+def load(choice: str, *, shape: tuple[int, ...]) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a network that maps images of a shape in [-1, 1] to features, or features and logits, and its provenance.
 
-    The choice is `"inception"`, with weights that torch-fidelity downloads by default; the path of a file that
-    `examples/classifier.py` wrote; or the path of a Python file for `of_python`.
+    The choice is `"inception"`, whose weights torch-fidelity downloads; the path of a file of `examples/classifier.py`;
+    or that of a Python file for `of_python`. The provenance has the `dimension` of the features and the number of
+    `logits`. A choice that cannot be used raises `ValueError` or `RefusedError`.
     """
     network: nn.Module
     path = Path(choice)
-    about: dict[str, Any] = {"name": path.name, "resize": "none"}
+    about: dict[str, Any] = {"name": path.name}
     if choice == INCEPTION:
         need("torch_fidelity", "torchvision")
-        network = Inception(inception_weights)
-        about["name"] = "inception-v3-compat of torch-fidelity (2015-12-05)"
-        about["resize"] = "to 299 x 299, bilinear as in TensorFlow 1"
+        network, about["name"] = Inception(), "inception-v3-compat of torch-fidelity (2015-12-05)"
     elif not path.is_file():
         raise ValueError(f"features: expected {INCEPTION} or the path of a file, got {choice}")
     elif path.suffix == ".py":
-        network = of_python(path)
+        network, about["sha256"] = of_python(path), digest_of_file(path)
     else:
         network, about["origin"] = restore(path)
     network.eval().requires_grad_(False)
@@ -74,23 +60,18 @@ def load(choice: str, *, shape: tuple[int, ...], inception_weights: Path | None 
         features, logits = outputs(network, torch.zeros(2, *shape, dtype=torch.uint8))
     except RuntimeError as error:
         raise ValueError(f"features: {choice} cannot take images of shape {shape}: {error}") from error
-    if choice != INCEPTION:
-        about["sha256"] = digest_of_file(path)
-    about["sha256_of_weights"] = digest_of_network(network)
     about |= {"dimension": features.shape[1], "logits": logits.shape[1]}
-    return Features(path.stem, network, about)
+    return network, about | {"sha256_of_weights": digest_of_network(network)}
 
 
 def of_python(path: Path) -> nn.Module:
     """Return the network that `load()` in a Python file returns; the file may import modules in the current folder."""
     find_modules_here()
     try:
-        network = runpy.run_path(str(path)).get("load", object)()
+        return runpy.run_path(str(path))["load"]().eval().requires_grad_(False)
     except Exception as error:  # of any kind, since the code of users may raise any
-        raise ValueError(f"features: {path} cannot be loaded: {type(error).__name__}: {error}") from error
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"features: expected {path} to have a function load() that returns a torch.nn.Module")
-    return network
+        expected = f"expected a function load() in {path} that returns a torch.nn.Module"
+        raise ValueError(f"features: {expected}, got {type(error).__name__}: {error}") from error
 
 
 def outputs(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,10 @@ import warnings
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
+from torchmetrics.image.ssim import MultiScaleStructuralSimilarityIndexMeasure
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance, as in torch-fidelity
 RESIZED = 256  # size for MS-SSIM, as in the authors' code: its five scales need more than 160 pixels
@@ -50,12 +50,12 @@ def kernel_distance(features: Tensor, real: Tensor, subset_size: int) -> dict[st
 
 def similarity(pixels: Tensor, device: torch.device) -> dict[str, float]:
     """Return the mean MS-SSIM of consecutive pairs (0 and 1, 2 and 3, ...) of images `(n, channels, h, w)` in bytes."""
-    found = []
+    # A negative similarity at a coarse scale has no real power and counts as zero, as in TensorFlow.
+    metric = MultiScaleStructuralSimilarityIndexMeasure(data_range=255.0, normalize="relu").to(device)
     for part in pixels[: len(pixels) // 2 * 2].split(32):
         large = F.interpolate(part.to(device).float(), (RESIZED, RESIZED), mode="bilinear")
-        # A negative similarity at a coarse scale has no real power and counts as zero, as in TensorFlow.
-        found.append(ms_ssim(large[::2], large[1::2], data_range=255.0, reduction="none", normalize="relu").view(-1))
-    return {"ms_ssim": torch.cat(found).double().mean().item()}
+        metric.update(large[::2], large[1::2])
+    return {"ms_ssim": metric.compute().item()}
 
 
 def class_shares(logits: Tensor) -> Tensor:
@@ -65,8 +65,5 @@ def class_shares(logits: Tensor) -> Tensor:
 
 def class_coverage(measured: Tensor, real: Tensor) -> dict[str, float]:
     """Return the share of the real images' classes that are covered, and the entropy of the measured shares in nats."""
-    covered = measured[real > 0] >= COVERED * real[real > 0]
-    return {
-        "class_coverage": covered.double().mean().item(),
-        "class_entropy": torch.special.entr(measured).sum().item(),
-    }
+    covered = (measured[real > 0] >= COVERED * real[real > 0]).double().mean().item()
+    return {"class_coverage": covered, "class_entropy": torch.special.entr(measured).sum().item()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import shlex
 import sys
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import distributions
 from pathlib import Path
@@ -31,22 +31,16 @@ def digest_of_network(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def circumstances(script: str, words: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return versions, machine, date and command of a script.
-
-    The `script` is a path in the repository. The `words` are its arguments if other code calls it; None stands for the
-    command line of this process.
-    """
-    line = sys.argv if words is None else [script, *words]
+def circumstances() -> dict[str, Any]:
+    """Return versions, machine, date and command of this process."""
     installed = {each.name.replace("_", "-"): each.version for each in distributions()}
-    info = Path("/proc/cpuinfo")  # which only Linux has
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")] or [platform.processor()]
+    cpuinfo = Path("/proc/cpuinfo")  # which only Linux has
+    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
+    processor, threads = model[1] if model else platform.processor(), torch.get_num_threads()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = {"platform": platform.platform(), "processor": models[0], "threads": torch.get_num_threads(), "gpu": gpu}
     return {
         "versions": {"python": platform.python_version(), **{name: installed.get(name) for name in PACKAGES}},
-        "machine": machine,
+        "machine": {"platform": platform.platform(), "processor": processor, "threads": threads, "gpu": gpu},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *line]),
+        "command": shlex.join(["python", *sys.argv]),
     }

@@ -13,6 +13,7 @@ from evaluation import features, metrics, provenance
 from one_step import encoders
 from one_step.data import classes_of
 from torch import Tensor
+from torch.utils.data import Dataset
 from training import checkpoints
 from training.batches import centred
 
@@ -44,7 +45,7 @@ class Judge:
         shape = restore(path)[0].shape
         channels, size = shape["channels"], shape["size"]
         self._shape: dict[str, Any] = {"channels": channels, "size": size}
-        self._unseen = features.load(str(path), shape=(channels, size, size))
+        self._unseen, self._about = features.load(str(path), shape=(channels, size, size))
         self._encoder = encoders.load(encoder, channels=channels)
         self._images, self._root = images, data_root
         self._known: Real | None = None
@@ -53,12 +54,12 @@ class Judge:
     def provenance(self) -> dict[str, Any]:
         """All that determines the numbers, with versions, machine, date and command."""
         return {
-            "unseen": self._unseen.provenance,
+            "unseen": self._about,
             "encoder": {"name": self._encoder.name, "sha256": provenance.digest_of_network(self._encoder)},
             "images": {"measured": self._images, "real": self._images, "split": "test"},
             "seed_of_measures": SEED,
             "kid": {"subsets": metrics.SUBSETS, "subset_size": min(metrics.SUBSET_SIZE, self._images)},
-            **provenance.circumstances("examples/study_one_step.py"),
+            **provenance.circumstances(),
         }
 
     def checkpoint(self, path: Path, *, whole: bool) -> dict[str, Any]:
@@ -85,19 +86,18 @@ class Judge:
         compared = evaluate.floor(self._options(floor=dataset), dataset)
         pixels = compared.measured(self._images)
         classes = classes_of(dataset, self._root, FAKE)
-        # `evaluate.Shuffled` takes the images in this order.
-        order = evaluate.Shuffled(range(len(classes)), SEED).order[: self._images]  # type: ignore[arg-type]
-        return self._measured(pixels, compared.real, classes[torch.from_numpy(order).sort().values], True)
+        asked = evaluate.picked(classes, self._images, SEED)  # type: ignore[arg-type]
+        return self._measured(pixels, compared.real, asked, True)
 
     def _options(self, **which: Any) -> evaluate.Options:  # noqa: ANN401
         return evaluate.Options(
             split="test", data_root=self._root, device="cpu", batch_size=BATCH, seed=SEED, **self._shape, **which
         )
 
-    def _measured(self, pixels: Tensor, real: evaluate.Shuffled, asked: Tensor | None, whole: bool) -> dict[str, Any]:
+    def _measured(self, pixels: Tensor, real: Dataset[Tensor], asked: Tensor | None, whole: bool) -> dict[str, Any]:
         ours, logits = self._seen_by_classifier(pixels)
         if self._known is None:
-            others = real.take(self._images)
+            others = evaluate.picked(real, self._images, SEED)
             found, of_real = self._seen_by_classifier(others)
             self._known = Real(found, metrics.class_shares(of_real), self._seen_by_encoder(others))
         shares = metrics.class_shares(logits)
@@ -114,7 +114,7 @@ class Judge:
         return {"metrics": numbers, "class_shares": shares.tolist()}
 
     def _seen_by_classifier(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return features.extract(self._unseen.network, pixels, BATCH, torch.device("cpu"))
+        return features.extract(self._unseen, pixels, BATCH, torch.device("cpu"))
 
     @torch.no_grad()
     def _seen_by_encoder(self, pixels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation import features, metrics
-from evaluation.provenance import circumstances, digest_of_file, digest_of_network
+from evaluation.provenance import digest_of_file, digest_of_network
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -26,6 +26,7 @@ from trained import flip
 from training.batches import centred, to_pixels
 from training.checkpoints import read
 from training.errors import RefusedError
+from training.images import READERS, Pixels, fake
 from wang2019 import train
 from wang2019.networks import make_generator
 
@@ -95,10 +96,11 @@ def test_images_are_those_of_the_chosen_generator_and_seed_in_bytes(weights: str
 def test_real_images_are_in_an_order_of_the_seed_and_halves_are_all_of_them():
     options = evaluate.Options(floor="fake", seed=1)
     both = evaluate.floor(options, "fake")
-    together = torch.cat([both.real.take(128), both.measured(128)])
-    assert len(together.unique(dim=0)) == both.available * 2 == 256
-    assert_close(both.real.take(20), evaluate.floor(options, "fake").real.take(20))
-    assert (both.real.take(20) != evaluate.floor(evaluate.Options(floor="fake"), "fake").real.take(20)).any()
+    real = evaluate.picked(both.real, 128, 1)
+    assert len(torch.cat([real, both.measured(128)]).unique(dim=0)) == both.available * 2 == 256
+    assert_close(real, evaluate.picked(evaluate.floor(options, "fake").real, 128, 1))
+    assert (real != evaluate.picked(both.real, 128, 0)).any()
+    assert (both.measured(128) != evaluate.floor(evaluate.Options(floor="fake"), "fake").measured(128)).any()
 
 
 def test_features_are_those_of_images_between_minus_one_and_one_in_batches():
@@ -121,10 +123,11 @@ def test_what_cannot_be_features_is_refused(returned: object, monkeypatch: pytes
 
 
 def test_any_network_is_loaded_from_a_python_file(network: Path):
-    found = features.load(str(network), shape=(3, 32, 32))
-    assert (found.name, found.network.training) == ("four-classes", False)
-    digests = {"sha256": digest_of_file(network), "sha256_of_weights": digest_of_network(found.network)}
-    assert found.provenance == {"name": network.name, "resize": "none", "dimension": 5, "logits": 4, **digests}
+    found, about = features.load(str(network), shape=(3, 32, 32))
+    assert not found.training
+    assert not any(weight.requires_grad for weight in found.parameters())
+    digests = {"sha256": digest_of_file(network), "sha256_of_weights": digest_of_network(found)}
+    assert about == {"name": network.name, "dimension": 5, "logits": 4, **digests}
 
 
 def test_a_python_file_finds_modules_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -133,16 +136,16 @@ def test_a_python_file_finds_modules_in_the_current_folder(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != ""])
     importlib.invalidate_caches()
-    assert features.load("judge.py", shape=(3, 32, 32)).provenance["dimension"] == 5
+    assert features.load("judge.py", shape=(3, 32, 32))[1]["dimension"] == 5
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.py", "import not_there", r"x.py cannot be loaded: ModuleNotFoundError: No module named 'not_there'"),
-        ("x.py", "def load(): raise KeyError('weights')", r"x.py cannot be loaded: KeyError: 'weights'"),
-        ("x.py", "nothing = 0", r"expected .*x.py to have a function load\(\)"),
-        ("x.py", "def load(): return 3", r"expected .*x.py to have a function load\(\)"),
+        ("x.py", "import not_there", r"in .*x.py that .*, got ModuleNotFoundError: No module named 'not_there'"),
+        ("x.py", "def load(): raise KeyError('weights')", r"x.py that returns .*, got KeyError: 'weights'"),
+        ("x.py", "nothing = 0", r"expected a function load\(\) in .*x.py that returns .*, got KeyError: 'load'"),
+        ("x.py", "def load(): return 3", r"that returns a torch.nn.Module, got AttributeError: 'int' object"),
         ("x.pt", "no weights", "x.pt cannot be read"),
         ("x.py", NETWORK, r"x.py cannot take images of shape \(1, 32, 32\)"),
     ],
@@ -206,12 +209,15 @@ def test_coverage_and_entropy_of_classes():
 # The script
 
 
-def test_a_result_has_numbers_and_their_origin(run: Path, network: Path, capsys: pytest.CaptureFixture[str]):
-    path = evaluated(run, network, "--metrics", "is", "fid", "kid", "ms-ssim", "classes")
+def test_a_result_has_numbers_and_their_origin(
+    run: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["../clone/examples/evaluate.py", "my run"])
+    path = evaluated(run, network)
     assert path == run / "evaluations" / "iteration-00000002-averaged-four-classes-train-12.json"
     assert f"Result: {path}" in capsys.readouterr().out
     result = json.loads(path.read_text(encoding="utf-8"))
-    names = ["inception_score_mean", "inception_score_std", "fid", "kid_mean", "kid_std", "ms_ssim"]
+    names = ["inception_score_mean", "inception_score_std", "fid", "kid_mean", "kid_std"]
     assert list(result["metrics"]) == [*names, "class_coverage", "class_entropy"]
     assert sum(result["class_shares"]["real"]) == pytest.approx(1)
     origin, checkpoint = result["provenance"], run / "checkpoints" / "iteration-00000002.pt"
@@ -219,17 +225,17 @@ def test_a_result_has_numbers_and_their_origin(run: Path, network: Path, capsys:
     assert origin["checkpoint"] == about | {"sha256": digest_of_file(checkpoint)}
     assert origin["configuration"] == read(checkpoint)["configuration"]
     assert (origin["dataset"], origin["split"], origin["seed"]) == ("fake", "train", 0)
-    assert origin["images"] == {"measured": 12, "real": 12, "real_available": 256}
+    assert origin["images"] == {"measured": 12, "real": 12}
     assert origin["extractor"]["sha256"] == digest_of_file(network)
     assert origin["kid"]["subset_size"] == 6
-    assert origin["command"].startswith(f"python examples/evaluate.py {run}")
+    assert origin["command"] == "python ../clone/examples/evaluate.py 'my run'"
     assert all((origin["versions"]["torchmetrics"], origin["machine"]["platform"], origin["date"]))
 
 
 def test_the_seed_decides_a_result(run: Path, network: Path, tmp_path: Path):
     found = []
     for number, seed in enumerate("112"):
-        words = f"--metrics kid --kid-subset-size 5 --seed {seed} --out {tmp_path}/{number}.json".split()
+        words = f"--seed {seed} --out {tmp_path}/{number}.json".split()
         found.append(json.loads(evaluated(run, network, *words).read_text(encoding="utf-8"))["metrics"])
     assert found[0] == found[1] != found[2]
 
@@ -237,7 +243,7 @@ def test_the_seed_decides_a_result(run: Path, network: Path, tmp_path: Path):
 def test_all_checkpoints_are_measured_on_demand_and_results_replaced_only_if_asked_for(
     run: Path, network: Path, capsys: pytest.CaptureFixture[str]
 ):
-    words = ("--metrics", "classes", "--seed", "3", "--weights", "current", "--split", "test", "--all")
+    words = ("--seed", "3", "--weights", "current", "--split", "test", "--all")
     label = "current-four-classes-test-12-seed-3.json"
     paths = [run / "evaluations" / f"iteration-0000000{iteration}-{label}" for iteration in (1, 2)]
     assert evaluated(run, network, *words) == paths[1]
@@ -268,12 +274,11 @@ def test_the_floor_compares_real_images(
         (["."], "there is no checkpoint in"),
         *(([*words, "--all"], "run: expected a run") for words in (["--floor", "fake"], [".", "--out", "x"])),
         (["--floor", "fake", "--features", "x.pt"], "expected inception or the path of a file, got x.pt"),
-        ([".", "--metrics", "fid", "beauty"], "beauty"),
+        ([".", "--split", "beauty"], "beauty"),
         ([".", "--images", "1"], "images: expected a number >= 2, got 1"),
         (["--floor", "fake", "--device", "cuda"], "device: expected cpu, since PyTorch finds no CUDA device; got cuda"),
         (["--floor", "lsun", "--data-root", "."], "There is no bedroom_train_lmdb"),
         (["--floor", "fake", "--features", "N", "--images", "999"], "images: expected at most 128, the number of"),
-        (["--floor", "fake", "--features", "N", "--kid-subset-size", "129"], "kid_subset_size: expected at most 128"),
     ],
 )
 def test_wrong_options_are_explained(
@@ -284,44 +289,37 @@ def test_wrong_options_are_explained(
     assert message in refusal(capsys, *(str(network) if word == "N" else word for word in words))
 
 
-def test_metrics_that_the_features_do_not_have_are_refused_and_few_images_warned_of(tmp_path: Path, capsys: Any):
-    path = tmp_path / "flat.py"
+def test_metrics_are_those_of_the_features_and_the_data_set_and_few_images_are_warned_of(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    path, out = tmp_path / "flat.py", tmp_path / "x.json"
     path.write_text("from torch import nn\ndef load(): return nn.Sequential(nn.AvgPool2d(8), nn.Flatten())\n")
-    words = ("--floor", "fake", "--features", str(path), "--device", "cpu", "--out", str(tmp_path / "x.json"))
-    for name in ("is", "classes"):
-        assert "metrics: is and classes need logits" in refusal(capsys, *words, "--metrics", name)
-    evaluate.main([*words, "--images", "48"])
-    shown = capsys.readouterr().err
-    assert "48 images do not determine the covariance of 48 features" in shown
-    assert "KID" not in shown
-    result = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
-    assert list(result["metrics"]) == ["fid", "kid_mean", "kid_std"]
-    assert result["metrics"]["kid_std"] > 0.01 * abs(result["metrics"]["kid_mean"])  # of subsets of 24
-    evaluate.main([*words, "--images", "64", "--kid-subset-size", "64", "--overwrite"])
-    shown = capsys.readouterr()
-    assert "each of the 100 subsets of KID has all 64 images, so kid_std is meaningless" in shown.err
-    assert "split of fake; KID of 100 subsets of 64" in shown.out
+    words = ["--floor", "fake", "--device", "cpu", "--out", str(out), "--overwrite"]
+
+    def names(*more: str) -> list[str]:
+        return list(json.loads(evaluate.main([*words, *more]).read_text(encoding="utf-8"))["metrics"])
+
+    assert names("--features", str(path), "--images", "48") == ["fid", "kid_mean", "kid_std"]
+    assert "48 images do not determine the covariance of 48 features" in capsys.readouterr().err
+    assert names("--features", str(path), "--images", "49") == ["fid", "kid_mean", "kid_std"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(READERS, "lsun", lambda _: fake(64, 3))
+    assert "ms_ssim" in names("--features", str(network), "--floor", "lsun", "--images", "8")
 
 
-def test_subsets_of_kid_have_a_thousand_images_or_half_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("images", "size"), [(2, 2), (3, 2), (12, 6), (1000, 500), (2000, 1000), (49_984, 1000)])
+def test_subsets_of_kid_have_a_thousand_images_or_half_of_few(
+    images: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path, sizes = tmp_path / "flat.py", []
     path.write_text("from torch import nn\ndef load(): return nn.Flatten()\n")
     monkeypatch.setattr(metrics, "kernel_distance", lambda ours, real, size: sizes.append(size) or {"kid_mean": 0.0})
-    images = torch.zeros(49_984, 1, 1, 1, dtype=torch.uint8)
-    compared = evaluate.Comparison(
-        evaluate.Shuffled(images, 0), lambda count: images[:count], 49_984, tmp_path, "x", {"dataset": "fake"}
-    )
-    words: dict[str, Any] = {"floor": "fake", "features": str(path), "metrics": ("kid",), "device": "cpu"}
-    for count in (2, 3, 12, 1000, 2000, 49_984):
-        options = evaluate.Options(**words, images=count, batch_size=4096, out=tmp_path / f"{count}.json")
-        evaluate.evaluate(options, compared, [])
-    assert sizes == [2, 2, 6, 500, 1000, 1000]
-
-
-def test_the_command_of_a_number_is_the_command_line_or_that_of_the_given_arguments(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", ["../clone/examples/evaluate.py", "my run"])
-    assert circumstances("examples/evaluate.py")["command"] == "python ../clone/examples/evaluate.py 'my run'"
-    assert circumstances("examples/evaluate.py", ["x"])["command"] == "python examples/evaluate.py x"
+    found = (torch.arange(49_984) % 256).byte()[:, None, None, None]
+    compared = evaluate.Comparison(lambda count: found[:count], Pixels(found), 49_984, tmp_path, {"dataset": "fake"})
+    out = tmp_path / "x.json"
+    words: dict[str, Any] = {"floor": "fake", "features": str(path), "device": "cpu", "batch_size": 4096, "out": out}
+    evaluate.evaluate(evaluate.Options(**words, images=images), compared)
+    assert sizes == [size] == [json.loads(out.read_text(encoding="utf-8"))["provenance"]["kid"]["subset_size"]]
 
 
 # Damaged files
@@ -357,7 +355,7 @@ def test_a_generator_that_is_lost_and_numbers_that_are_not_finite_are_refused(
     words = (run, "--features", network, "--images", 12, "--out", tmp_path / "x.json", "--device", "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(metrics, "frechet_distance", lambda *_: {"fid": math.nan})
-        assert "metrics: expected finite numbers, got {" in refusal(capsys, *words)
+        assert "Out of range float values are not JSON compliant" in refusal(capsys, *words)
     monkeypatch.setattr(nn.Tanh, "forward", lambda _, images: images * math.nan)
     assert "returns images with NaN or infinite values" in refusal(capsys, *words)
     assert not (tmp_path / "x.json").exists()
@@ -398,6 +396,8 @@ def test_published_numbers_stand_below_ours(tmp_path: Path, capsys: pytest.Captu
     assert f"| {tmp_path / 'real.json'} | real |  | inception | train | 49,984 | 8.30 | 16.21 |  |  |  |" in lines
     row = "mmd-rep-b | 100,000 | inception | train | 49,984 | 8.29 | 16.21 |  |  |  |"
     assert f"| Wang et al., Table 1 of the submission | {row}" in lines
+    sources = [re.match(r"\| Wang et al., (\S+) .* \| hinge \|", line) for line in lines]
+    assert [found[1] for found in sources if found] == ["Table"]  # other losses have no rows of raw results
     rates = "lr_discriminator 0.001, lr_generator 0.0005, finished 16, tried 16"
     what = f"Results_rep.xlsx, sheet CIFAR-10, normalisation conv, total_scale 64, scores 16, {rates}"
     assert len([line for line in lines if line.startswith(f"| Wang et al., {what} | mmd-rep-b |")]) == 1
