@@ -6,14 +6,11 @@ It uses one thread, so that the same command on the same machine gives the same 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 if __name__ == "__main__":  # before other imports, so that all missing packages are named at once
-    from training import need
-
-    need("torchmetrics", "torchvision")
+    import evaluation  # noqa: F401
 
 import torch
 import tyro
@@ -68,32 +65,26 @@ def restore(path: Path) -> tuple[Classifier, dict[str, Any]]:
     return network.eval(), state["provenance"]
 
 
-class Split(NamedTuple):
-    """Images `(n, channels, size, size)` in bytes, and their classes `(n,)`."""
-
-    images: Tensor
-    labels: Tensor
-
-
-def read(dataset: str, root: Path, split: str) -> Split:
+def read(dataset: str, root: Path, split: str) -> tuple[Tensor, Tensor]:
+    """Return the images `(n, channels, size, size)` of a split in bytes, and their classes `(n,)`."""
     size, channels = FORMATS[dataset]
     images = load(dataset, root, size=size, channels=channels, split=split)
     labelled = fashion_mnist_data if dataset == "fashion-mnist" else torchvision().CIFAR10
-    return Split(images[:], torch.as_tensor(labelled(root, train=split == "train").targets))
+    return images[:], torch.as_tensor(labelled(root, train=split == "train").targets)
 
 
-def train(data: Split, classes: int, epochs: int) -> Classifier:
+def train(images: Tensor, labels: Tensor, epochs: int, classes: int = 10) -> Classifier:
     """Return a trained classifier. Images are flipped horizontally with probability 1/2."""
-    network = Classifier(size=data.images.shape[-1], channels=data.images.shape[1], classes=classes)
+    network = Classifier(size=images.shape[-1], channels=images.shape[1], classes=classes)
     adam = torch.optim.Adam(network.parameters())
-    steps = len(data.images) // BATCH
+    steps = len(images) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=epochs * steps)
     for epoch in range(epochs):
-        for rows in torch.randperm(len(data.images))[: steps * BATCH].split(BATCH):
-            batch = centred(data.images[rows])
+        for rows in torch.randperm(len(images))[: steps * BATCH].split(BATCH):
+            batch = centred(images[rows])
             mirrored = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, batch.flip(3), batch)
             adam.zero_grad()
-            loss = F.cross_entropy(network(mirrored)[1], data.labels[rows])
+            loss = F.cross_entropy(network(mirrored)[1], labels[rows])
             loss.backward()
             adam.step()
             schedule.step()
@@ -117,19 +108,19 @@ def main(
         seed: seed of all random numbers
         out: file for the weights; by default runs/classifiers/DATASET.pt
     """
-    start, out = time.perf_counter(), out or Path(f"runs/classifiers/{dataset}.pt")
+    out = out or Path(f"runs/classifiers/{dataset}.pt")
     torch.set_num_threads(1)
     try:
-        training, test = (read(dataset, data_root, split) for split in ("train", "test"))
+        (images, labels), (others, classes) = (read(dataset, data_root, split) for split in ("train", "test"))
     except RefusedError as error:
         sys.exit(f"error: {error}")
     torch.manual_seed(seed)
-    network = train(training, 10, epochs)
-    found = torch.cat([network(centred(part))[1].argmax(1) for part in test.images.split(1000)])
-    origin = {"dataset": dataset, "epochs": epochs, "seed": seed, "seconds": round(time.perf_counter() - start, 1)}
-    origin["test_accuracy"] = accuracy = (found == test.labels).double().mean().item()
+    network = train(images, labels, epochs)
+    found = torch.cat([network(centred(part))[1].argmax(1) for part in others.split(1000)])
+    accuracy = (found == classes).double().mean().item()
+    origin = {"dataset": dataset, "epochs": epochs, "seed": seed, "test_accuracy": accuracy}
     save(out, network, origin | circumstances())
-    print(f"Recognises {accuracy:.2%} of {len(test.images):,} test images. Weights: {out}")
+    print(f"Recognises {accuracy:.2%} of {len(others):,} test images. Weights: {out}")
     print(f"SHA-256 of the weights: {digest_of_network(network)}")
     return out
 

@@ -416,13 +416,13 @@ def test_a_table_of_nothing_is_refused(content: str | None, message: str, tmp_pa
 # The classifier
 
 
-def stripes(dataset: str, root: Path, split: str) -> classifier.Split:
+def stripes(dataset: str, root: Path, split: str) -> tuple[Tensor, Tensor]:
     """Return images that are easily told apart by where they have a stripe."""
     labels = torch.arange({"train": 600, "test": 200}[split]) % 10
     images = pixels(len(labels), channels=1) // 4
     for image, label in zip(images, labels, strict=True):
         image[:, 3 * label + 1 : 3 * label + 4] = 255
-    return classifier.Split(images, labels)
+    return images, labels
 
 
 def test_the_classifier_learns_and_its_weights_are_those_of_the_seed(
@@ -435,6 +435,6 @@ def test_the_classifier_learns_and_its_weights_are_those_of_the_seed(
     assert (origin["dataset"], origin["epochs"], origin["seed"]) == ("fashion-mnist", 4, 0)
     assert digest_of_network(first) == digest_of_network(same) != digest_of_network(other)
     assert digest_of_network(first) in capsys.readouterr().out
-    found, logits = first.train()(centred(stripes("", tmp_path, "train").images))
+    found, logits = first.train()(centred(stripes("", tmp_path, "train")[0]))
     assert logits.shape == (600, 10)
     assert_close(found.std(0), torch.ones(64), rtol=1e-2, atol=0)  # of n - 1 images, and with an epsilon

@@ -14,7 +14,7 @@ import torch
 from arbel2018.figures import fig6_gradient_constrained
 from arbel2018.figures.fig6_gradient_constrained import GradientConstrainedLoss
 from arbel2018.networks import make_critic, make_generator
-from classifier import Classifier, Split
+from classifier import Classifier
 from torch import nn
 from torch.testing import assert_close
 
@@ -197,7 +197,7 @@ def test_samples_are_laid_out_in_rows(fig6):
 def test_the_script_trains_judges_and_draws(fig6, tmp_path, capsys, monkeypatch):
     image = pytest.importorskip("matplotlib.image")
     images, labels = stripes(260)
-    split = Split(torch.from_numpy(np.pad(images, [(0, 0), (2, 2), (2, 2)])[:, None]), torch.from_numpy(labels).long())
+    split = torch.from_numpy(np.pad(images, [(0, 0), (2, 2), (2, 2)])[:, None]), torch.from_numpy(labels).long()
     monkeypatch.setattr(fig6.classifier, "read", lambda *args: split)
     path = tmp_path / "picture.png"
     words = ["--data-root", str(tmp_path), "--out", str(path), "--dpi", "50", "--count", "40"]

@@ -23,7 +23,7 @@ def stripes():
     for image, label in zip(images, labels, strict=True):
         image[0, 2 * label + 4 : 2 * label + 8] = 255
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "read", lambda *_: classifier.Split(images, labels))
+        patch.setattr(classifier, "read", lambda *_: (images, labels))
         patch.setitem(fig4.CLASSES, "fake", tuple("0123456789"))
         yield images
 

@@ -361,19 +361,19 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     try:
-        training, test = (classifier.read(DATASET, options.data_root, split) for split in ("train", "test"))
+        (training, labels), (test, _) = (
+            classifier.read(DATASET, options.data_root, split) for split in ("train", "test")
+        )
     except RefusedError as error:
         parser.error(str(error))
     torch.manual_seed(options.seed)
-    network = classifier.train(
-        classifier.Split(*(part[:JUDGED_BY] for part in (training.images, training.labels))), 10, 1
-    )
-    judge = Judge(network, centred(test.images[: options.count]))
+    network = classifier.train(training[:JUDGED_BY], labels[:JUDGED_BY], epochs=1)
+    judge = Judge(network, centred(test[: options.count]))
     runs = {}
     for name, kind in KINDS.items():
-        runs[name] = run = train(kind, training.images, judge, options)
+        runs[name] = run = train(kind, training, judge, options)
         print(f"{name}: KID {run.final():.3f}, {run.seconds * options.iterations:.0f} s of processor time", flush=True)
-    made = claims(runs, test.images[: options.batch_size].float() / 255)
+    made = claims(runs, test[: options.batch_size].float() / 255)
     finish(options, made, partial(draw, runs=runs))
 
 
