@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics.image.fid import FrechetInceptionDistance
 from tqdm import tqdm
-from training.files import append_line
+from training.files import Line, append_line, read_lines
 from training.settings import check
 
 from torch_mmd_losses import MMDLoss, RBFBKernel, conv_spectral_norm
@@ -46,7 +46,7 @@ class Options:
     lr_generator: float = 1e-3  # learning rate of the generator
     scale: float = 64 ** (1 / 8)  # spectral norm of each layer of the discriminator, the constant C of Wang et al.
     seed: int = 0  # seed of all random numbers
-    out: Path = Path("runs/demo")  # new or empty folder for the picture and the log
+    out: Path = Path("runs/demo")  # new or empty folder for the pictures and the log
 
     def __post_init__(self) -> None:  # tyro reports a ValueError as wrong usage
         check(self, "iterations", least=1)
@@ -110,7 +110,7 @@ def moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
     return average + (new - average) * max(1 - EMA_DECAY, 9 / (10 + int(count)))
 
 
-def draw(path: Path, panels: dict[str, Tensor]) -> None:
+def draw_samples(path: Path, panels: dict[str, Tensor]) -> None:
     """Save 24 images `(1, 32, 32)` of each titled panel in one picture, in six rows of four."""
     figure = Figure(figsize=(1.45 * len(panels), 2.6), dpi=100, layout="constrained")
     for axes, (title, images) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
@@ -121,11 +121,23 @@ def draw(path: Path, panels: dict[str, Tensor]) -> None:
     figure.savefig(path)
 
 
+def draw_curves(path: Path, lines: list[Line]) -> None:
+    """Save curves of both losses and of the mean kernel values."""
+    figure = Figure(figsize=(9, 3.2), dpi=100, layout="constrained")
+    curves = {"losses": ("loss_discriminator", "loss_generator"), "mean kernel values": ("k_rr", "k_rf", "k_ff")}
+    for axes, (title, names) in zip(figure.subplots(1, 2), curves.items(), strict=True):
+        for name in names:
+            axes.plot([line["step"] for line in lines], [line[name] for line in lines], linewidth=0.8, label=name)
+        axes.set(title=title, xlabel="step")
+        axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Train, measure and draw with the options of a command line, and return the folder of the run."""
     options = tyro.cli(Options, args=arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    log, picture = options.out / "metrics.jsonl", options.out / "samples.png"
+    log = options.out / "metrics.jsonl"
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     images, labels = digits(options.seed)
@@ -180,10 +192,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
             after = measured(f"step {step}", samples())
 
     halves = measured("real digits", other_half)
-    draw(picture, panels)
+    draw_samples(options.out / "samples.png", panels)
+    draw_curves(options.out / "curves.png", [line for line in read_lines(log) if "step" in line])
     distances = f"{before:.1f} before training, {after:.1f} after it, {halves:.1f} between two halves of the data"
     print(f"The samples came {before / after:.0f} times closer to the data: Frechet distance {distances}.")
-    print(f"Samples: {picture}, losses and distances: {log}")
+    print(f"Samples, curves, and a log of losses and distances: {options.out}")
     return options.out
 
 

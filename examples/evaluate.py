@@ -7,6 +7,7 @@ With --floor DATASET, measure real images in place of generated ones: training i
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ class Options:
     all: bool = False  # measure all checkpoints of the run, the oldest first
     features: Annotated[str, tyro.conf.arg(metavar="inception|PATH")] = "inception"
     """network for the features; a path is a file of classifier.py, or a Python file with a function load()"""
+    inception_weights: Path | None = None  # file with the weights of Inception; by default they are downloaded
     images: int | None = None  # number of generated and of real images; by default 49,984, or all if there are fewer
     split: Literal["train", "test"] = "train"  # split of the real images to compare with
     weights: Literal["averaged", "current"] = "averaged"  # moving average of the generator, or the generator itself
@@ -133,7 +135,7 @@ def floor(options: Options, dataset: str) -> Comparison:
 def evaluate(options: Options, compared: Comparison) -> Path:
     """Measure, write the result, and return its path."""
     start, dataset, device = time.perf_counter(), compared.origin["dataset"], torch.device(options.device)
-    network, about = features.load(options.features, shape=tuple(compared.real[0].shape))
+    network, about = features.load(options.features, tuple(compared.real[0].shape), options.inception_weights)
     count = options.images or min(PAPER, compared.available)
     if count > compared.available:
         raise ValueError(f"images: expected at most {compared.available:,}, the number of images; got {count:,}")
@@ -170,7 +172,9 @@ def evaluate(options: Options, compared: Comparison) -> Path:
         "seconds": round(time.perf_counter() - start, 1),
         **provenance.circumstances(),
     }
-    write_text(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError(f"features: expected finite metrics, got {numbers}")
+    write_text(out, json.dumps(result, indent=2) + "\n")
     print(*(f"{name:22}{number:.6g}" for name, number in numbers.items()), f"Result: {out}", sep="\n")
     return out
 

@@ -20,35 +20,37 @@ INCEPTION = "inception"
 class Inception(nn.Module):
     """The Inception network of 2015, in torch-fidelity's conversion, for images in [-1, 1] that were bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Path | None) -> None:
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
         try:
-            self.network = FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"])
+            parts = ["2048", "logits_unbiased"]
+            self.network = FeatureExtractorInceptionV3(INCEPTION, parts, weights and str(weights))
         except OSError as error:
             problem = f"the weights of Inception cannot be read ({error}). Fetch {URL_INCEPTION_V3} elsewhere"
-            place = f"{torch.hub.get_dir()}/checkpoints"
-            raise ValueError(f"features: {problem} and put it into {place}, or choose other features.") from error
+            place = f"put it into {torch.hub.get_dir()}/checkpoints, or name the file by --inception-weights"
+            raise ValueError(f"features: {problem} and {place} of evaluate.py; or choose other features.") from error
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features `(n, 2048)` and the logits `(n, 1008)`; grey images get three equal channels."""
         return self.network(to_pixels(images).expand(-1, 3, -1, -1))
 
 
-def load(choice: str, *, shape: tuple[int, ...]) -> tuple[nn.Module, dict[str, Any]]:
+def load(choice: str, shape: tuple[int, ...], weights: Path | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Return a network that maps images of a shape in [-1, 1] to features, or features and logits, and its provenance.
 
-    The choice is `"inception"`, whose weights torch-fidelity downloads; the path of a file of `examples/classifier.py`;
-    or that of a Python file for `of_python`. The provenance has the `dimension` of the features and the number of
-    `logits`. A choice that cannot be used raises `ValueError` or `RefusedError`.
+    The choice is `"inception"`, whose `weights` torch-fidelity downloads by default; the path of a file of
+    `examples/classifier.py`; or that of a Python file for `of_python`. The provenance has the `dimension` of the
+    features and the number of `logits`. A choice that cannot be used raises `ValueError` or `RefusedError`.
     """
     network: nn.Module
     path = Path(choice)
-    about: dict[str, Any] = {"name": path.name}
+    about: dict[str, Any] = {"name": path.name, "resize": "none"}
     if choice == INCEPTION:
         need("torch_fidelity", "torchvision")
-        network, about["name"] = Inception(), "inception-v3-compat of torch-fidelity (2015-12-05)"
+        network, about["name"] = Inception(weights), "inception-v3-compat of torch-fidelity (2015-12-05)"
+        about["resize"] = "to 299 x 299, bilinear as in TensorFlow 1"
     elif not path.is_file():
         raise ValueError(f"features: expected {INCEPTION} or the path of a file, got {choice}")
     elif path.suffix == ".py":

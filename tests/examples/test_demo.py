@@ -60,16 +60,26 @@ def test_batches_of_an_epoch_are_full_and_have_no_image_twice():
     assert len(torch.cat(epoch).unique()) == 9
 
 
-def test_a_run_leaves_a_picture_and_a_log(finished: Path):
-    assert {path.name for path in finished.rglob("*")} == {"metrics.jsonl", "samples.png"}
-    assert imread(finished / "samples.png").std() > 0.001
+def test_a_run_leaves_pictures_and_a_log(finished: Path):
+    assert {path.name for path in finished.rglob("*")} == {"metrics.jsonl", "samples.png", "curves.png"}
+    assert all(imread(path).std() > 0.001 for path in finished.glob("*.png"))
+
+
+def test_curves_are_those_of_the_log(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(Axes, "plot", lambda _, x, y, label, **__: drawn.update({label: (x, y)}))
+    monkeypatch.setattr(Axes, "legend", lambda *_, **__: None)  # of lines that are not there
+    lines = [line for line in metrics(finished) if "step" in line]
+    demo.draw_curves(tmp_path / "x.png", lines)
+    names = ["loss_discriminator", "loss_generator", "k_rr", "k_rf", "k_ff"]
+    assert drawn == {name: ([1, 10], [line[name] for line in lines]) for name in names}
 
 
 def test_samples_are_laid_out_in_six_rows_of_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn = []
     monkeypatch.setattr(Axes, "imshow", lambda _, image, **__: drawn.append(image))
     images = torch.arange(30.0).view(30, 1, 1, 1).expand(-1, -1, 32, 32)
-    demo.draw(tmp_path / "x.png", {"a": images, "b": images + 100})
+    demo.draw_samples(tmp_path / "x.png", {"a": images, "b": images + 100})
     assert [image.shape for image in drawn] == [(6 * 38, 4 * 38)] * 2
     for image, first in zip(drawn, (0, 100), strict=True):
         assert (image[19::38, 19::38] == first + torch.arange(24).reshape(6, 4).numpy()).all()
@@ -94,7 +104,7 @@ def test_the_log_has_the_distances_of_samples_and_of_real_digits(finished: Path)
 def test_the_seed_decides_a_run(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(demo, "draw", lambda *_: None)  # which takes most of the time
+    monkeypatch.setattr(demo, "draw_samples", lambda *_: None)  # which takes most of the time
     monkeypatch.chdir(tmp_path)
     demo.main(SMALL)
     assert metrics(Path("runs/demo")) == metrics(finished)
@@ -102,7 +112,7 @@ def test_the_seed_decides_a_run(
     assert 50 < float(re.search(r"recognises ([\d.]+)% of held-out digits", features)[1]) <= 100
     before, after, real = (f"{distances(finished)[name]:.1f}" for name in ("step 0", "step 12", "real digits"))
     assert f"Frechet distance {before} before training, {after} after it, {real} between two halves" in result
-    assert where == "Samples: runs/demo/samples.png, losses and distances: runs/demo/metrics.jsonl"
+    assert where == "Samples, curves, and a log of losses and distances: runs/demo"
     images = demo.digits(seed=0)
     monkeypatch.setattr(demo, "digits", lambda _: images)
     demo.main([*SMALL, "--out", "other", "--seed", "1"])

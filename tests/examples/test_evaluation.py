@@ -127,7 +127,7 @@ def test_any_network_is_loaded_from_a_python_file(network: Path):
     assert not found.training
     assert not any(weight.requires_grad for weight in found.parameters())
     digests = {"sha256": digest_of_file(network), "sha256_of_weights": digest_of_network(found)}
-    assert about == {"name": network.name, "dimension": 5, "logits": 4, **digests}
+    assert about == {"name": network.name, "resize": "none", "dimension": 5, "logits": 4, **digests}
 
 
 def test_a_python_file_finds_modules_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -355,7 +355,7 @@ def test_a_generator_that_is_lost_and_numbers_that_are_not_finite_are_refused(
     words = (run, "--features", network, "--images", 12, "--out", tmp_path / "x.json", "--device", "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(metrics, "frechet_distance", lambda *_: {"fid": math.nan})
-        assert "Out of range float values are not JSON compliant" in refusal(capsys, *words)
+        assert "features: expected finite metrics, got {" in refusal(capsys, *words)
     monkeypatch.setattr(nn.Tanh, "forward", lambda _, images: images * math.nan)
     assert "returns images with NaN or infinite values" in refusal(capsys, *words)
     assert not (tmp_path / "x.json").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
@@ -35,7 +34,7 @@ def test_numbers_are_those_of_torch_fidelity():
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights in a file like that of Inception, of which only the real ones mean something."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
@@ -45,13 +44,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for parameter in network.parameters():  # so large that images are told apart
         if parameter.ndim > 1:
             nn.init.kaiming_normal_(parameter)
-    folder = tmp_path_factory.mktemp("hub")
-    (folder / "checkpoints").mkdir()
-    path = folder / "checkpoints" / inception.URL_INCEPTION_V3.rpartition("/")[2]
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
     torch.save(network.state_dict(), path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.hub, "_hub_dir", str(folder))
-        yield path
+    return path
 
 
 def test_inception_sees_the_bytes_as_torch_fidelity_does_and_grey_images_in_three_equal_channels(weights: Path):
@@ -59,18 +54,18 @@ def test_inception_sees_the_bytes_as_torch_fidelity_does_and_grey_images_in_thre
     grey = pixels(3, channels=1)
     expected = [part.double() for part in network(grey.expand(-1, 3, -1, -1))]
     for images in (grey, grey.expand(-1, 3, -1, -1)):
-        found, about = features.load("inception", shape=tuple(images.shape[1:]))
+        found, about = features.load("inception", tuple(images.shape[1:]), weights)
         assert about["dimension"] == 2048
         torch.testing.assert_close(features.extract(found, images, 3, CPU), tuple(expected))
 
 
 def test_an_evaluation_by_inception_says_how(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(metrics, "frechet_distance", lambda *_: {"fid": 0.0})  # of 2048 features takes seconds
-    words = ["--floor", "fake", "--images", "3", "--device", "cpu", "--out", str(tmp_path / "x.json")]
-    out = evaluate.main(words)
+    words = ["--floor", "fake", "--inception-weights", str(weights), "--images", "3"]
+    out = evaluate.main([*words, "--device", "cpu", "--out", str(tmp_path / "x.json")])
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["metrics"].keys() == {"inception_score_mean", "inception_score_std", "fid", "kid_mean", "kid_std"}
-    assert found["provenance"]["extractor"]["name"].startswith("inception-v3-compat of torch-fidelity")
+    assert found["provenance"]["extractor"]["resize"].startswith("to 299 x 299")
     assert found["provenance"]["versions"]["torch-fidelity"] == torch_fidelity.__version__
 
 
@@ -86,3 +81,4 @@ def test_without_network_the_file_to_fetch_is_named(
     message = capsys.readouterr().err
     assert "Fetch https://" in message
     assert f"put it into {torch.hub.get_dir()}/checkpoints" in message
+    assert "name the file by --inception-weights" in message
