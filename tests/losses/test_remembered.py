@@ -129,19 +129,44 @@ def steps(loss, order, networks, *, generator, noise=None):
     return [str(warning.message) for warning in caught if warning.category is UsageWarning]
 
 
-def networks_of(count, shared=None):
-    shared = nn.Identity() if shared is None else shared
-    return [nn.Sequential(shared, nn.Linear(4, 16)) for _ in range(count)]
+def networks_of(count):
+    return [nn.Linear(4, 16) for _ in range(count)]
 
 
 @pytest.mark.parametrize("kind", [MMDLoss, ScaledMMDLoss])
-@pytest.mark.parametrize("shared", [None, nn.Linear(4, 4)], ids=["apart", "a shared trunk"])
-def test_real_scores_of_another_discriminator_are_warned_of(kind, shared):
-    messages = steps(
-        kind(remember_real=True), (0, 1, 2), networks_of(3, shared), generator=nn.Sequential(nn.Linear(3, 4))
-    )
+def test_real_scores_of_another_discriminator_are_warned_of(kind):
+    messages = steps(kind(remember_real=True), (0, 1, 2), networks_of(3), generator=nn.Sequential(nn.Linear(3, 4)))
     assert len(messages) == 1  # one line of code, so one warning
     assert messages[0].startswith(f"{kind.__name__}: expected fake scores of the discriminator that computed the remem")
+
+
+@pytest.mark.parametrize("kind", [MMDLoss, ScaledMMDLoss])
+def test_one_discriminator_whose_layers_change_from_call_to_call_is_no_other_one(kind):
+    generator = nn.Linear(3, 4)
+    first, last, *middle = (nn.Linear(4, 4) for _ in range(5))
+    dropped = [nn.Sequential(first, layer, last) for layer in middle]  # as with LayerDrop or hard routing
+    routed = [nn.Sequential(first, nn.Linear(4, 16)) for _ in range(3)]  # also of heads, which look like scales
+    for calls in (dropped, routed):
+        assert not steps(kind(remember_real=True), (0, 1, 2), calls, generator=generator)
+
+
+def test_layers_that_are_trained_in_some_calls_only_are_no_other_discriminator():
+    trunk, head, fake = nn.Linear(4, 4), nn.Linear(4, 16), nn.Linear(3, 4)(torch.randn(8, 3))
+    critic, loss = nn.Sequential(trunk, head), MMDLoss(remember_real=True)
+    for trained in (head, trunk, head, trunk):
+        critic.requires_grad_(False)
+        trained.requires_grad_(True)
+        loss.discriminator(real=critic(torch.randn(8, 4)), fake=critic(fake.detach()))
+        for again in (trunk, head):  # the generator's loss need not have the gradients of the discriminator's
+            critic.requires_grad_(False)
+            again.requires_grad_(True)
+            loss.generator(fake=critic(fake))  # warnings are errors
+
+
+def test_a_parameter_that_is_gone_is_not_taken_for_a_new_one_at_its_address():
+    gone, *new = [origins.parameters_of(nn.Parameter(torch.zeros(())) + 1) for _ in range(100)]
+    assert gone not in new
+    assert not origins.are_from_another_network(torch.zeros(()), [new[0], gone])
 
 
 @pytest.mark.parametrize("kind", [MMDLoss, ScaledMMDLoss])

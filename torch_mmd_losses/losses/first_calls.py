@@ -91,7 +91,7 @@ def warn_of_constant_scores(name: str, calls: FirstCalls, real: Tensor, fake: Te
     calls.constant = constant
 
 
-def warn_of_another_discriminator(name: str, networks: list[frozenset[int]], fake: Tensor) -> None:
+def warn_of_another_discriminator(name: str, networks: list[origins.Network], fake: Tensor) -> None:
     """Warn if the remembered real scores are those of another discriminator than the fake scores."""
     if networks and origins.are_from_another_network(fake, networks):
         usage_warnings.warn(

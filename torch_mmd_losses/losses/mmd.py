@@ -84,7 +84,8 @@ class MMDLoss(BatchLoss):
             require gradients, twice in a row. In the first three calls of :meth:`terms`: if more than 99 % of the pairs
             are saturated. In :meth:`generator` without real scores: if the discriminator of an earlier loss, and not
             that of the remembered real scores, has computed the fake scores. Only the first sixteen losses whose real
-            scores are remembered count for this. Later calls are not examined.
+            scores are remembered count for this. Discriminators that share trained layers are not told apart, because
+            one discriminator may use different layers in each call. Later calls are not examined.
 
     Example:
         >>> loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)

@@ -20,7 +20,7 @@ class Remembered:
     def __init__(self) -> None:
         self.real: Tensor | None = None
         self.scale: Tensor | None = None
-        self.networks: list[frozenset[int]] = []
+        self.networks: list[origins.Network] = []
         self._left = EXAMINED
 
     def note_network(self, real: Tensor) -> None:
