@@ -132,6 +132,22 @@ def test_a_state_is_loaded_as_a_whole_or_not_at_all(own, other, root):
     own.load_state_dict(before)
 
 
+@pytest.mark.parametrize("kind", [lambda kernel: kernel, MMDLoss], ids=["kernel", "loss"])
+def test_tensors_are_not_assigned_from_a_state_that_is_refused(kind):
+    kernel = RBFKernel(2.0, trainable=True) + RBFMix((1.0, 2.0), trainable=True)
+    parameters, state = list(kernel.parameters()), _state(kind(kernel))
+    first, *_, last = [name for name in state if "log_" in name]
+    state[first], state[last] = state[first] + 1, torch.zeros(3)
+    given = dict(state)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        kind(kernel).load_state_dict(state, assign=True)
+    for parameter, before in zip(kernel.parameters(), parameters, strict=True):
+        assert parameter is before  # the optimiser has it
+    assert_close(kernel.parts[0].sigma.item(), 2.0)
+    assert_close(state, given)
+    assert_close(state[first], torch.tensor(2.0).log() + 1)
+
+
 def test_states_that_are_no_numbers_are_refused():
     for bad, error, message in [
         (None, TypeError, "state of RBFKernel: expected a tensor, got None"),
@@ -142,6 +158,11 @@ def test_states_that_are_no_numbers_are_refused():
             "state of RBFKernel: expected numbers, got a tensor on the meta dev",
         ),
         (torch.empty(0), ValueError, r"expected \['sigma'\] with \[1\] numbers, got 0 numbers"),
+        (
+            RBFKernel().get_extra_state().half(),
+            ValueError,
+            r"expected \['sigma'\] with \[1\] numbers, got 1 numbers that were rounded to torch.float16 or another",
+        ),
     ]:
         with pytest.raises(error, match=message):
             RBFKernel().set_extra_state(bad)

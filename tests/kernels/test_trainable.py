@@ -188,11 +188,34 @@ def test_kernels_stay_precise_in_modules_of_half_precision(make, convert):
     assert_close(step(converted["loss"]), step(MMDLoss(kernel)), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("make", HALVED.values(), ids=HALVED)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("assign", [False, True])
+def test_kernels_stay_precise_if_a_state_of_half_precision_is_loaded(make, dtype, assign):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"network": nn.Linear(2, 2), "loss": MMDLoss(make())})
+    state = {
+        name: tensor if name.endswith("_extra_state") else nn.Parameter((tensor + 0.1).to(dtype))
+        for name, tensor in model.state_dict().items()
+    }
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    model.load_state_dict(state, assign=assign)
+    assert model["network"].weight.dtype == (dtype if assign else torch.float32)
+    loss = model["loss"]
+    for name, tensor in [*loss.named_parameters(), *loss.named_buffers()]:
+        assert tensor.dtype == torch.float32
+        assert tensor.requires_grad == isinstance(tensor, nn.Parameter)
+        assert_close(tensor.detach(), state[f"loss.{name}"].detach().float(), rtol=0, atol=0)
+    assert {name: tensor.dtype for name, tensor in state.items()} == dtypes
+
+
 def test_a_network_that_is_given_in_half_precision_stays_so():
     kernel = Mapped()
     kernel.network.half()
     assert kernel.cpu().network.weight.dtype == torch.float16
     assert kernel.scale.dtype == torch.float32
+    kernel.load_state_dict(kernel.state_dict(), assign=True)
+    assert kernel.network.weight.dtype == torch.float16
     assert kernel.double().network.weight.dtype == torch.float64
 
 

@@ -73,8 +73,9 @@ class Kernel(Hyperparameters):
     trained kernels are not exchangeable.
 
     The parameters and buffers of a kernel stay in float32 or float64 in `.half()`, `.to(torch.bfloat16)` and the like,
-    also those of a network in a kernel of yours, because kernels compute in float32 or float64. In half precision,
-    small steps of an optimiser would be lost, and the gradients of parameters would lose most of their digits.
+    and when `load_state_dict` assigns a state of half precision. So do those of a network in a kernel of yours, because
+    kernels compute in float32 or float64. In half precision, small steps of an optimiser would be lost, and the
+    gradients of parameters would lose most of their digits. Tensors that are assigned to `.data` are not converted.
 
     A kernel that you write yourself is trained through all tensors that require gradients in `from_sq_dist` or
     `forward`: parameters of the module, other leaves, or tensors computed before the call. In large batches its memory

@@ -26,11 +26,12 @@ class LoadedAsAWhole(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Load a state, or raise and change nothing, see :meth:`torch.nn.Module.load_state_dict`."""
-        before = copy.deepcopy(self.state_dict())
+        # With `assign`, tensors are replaced, not changed.
+        before = self.state_dict(keep_vars=True) if assign else copy.deepcopy(self.state_dict())
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except Exception:
-            super().load_state_dict(before)
+            super().load_state_dict(before, assign=assign)
             raise
 
 
@@ -146,9 +147,11 @@ class Hyperparameters(LoadedAsAWhole):
                 "hyper-parameters; assign these to a kernel with trainable=True"
             )
         if checksum != self._checksum() or len(numbers) != sum(len(values) for _, values in wanted):
+            rounded = "" if state.dtype == torch.float64 else f" that were rounded to {state.dtype}"
             raise ValueError(
                 f"state of {type(self).__name__}: expected {[name for name, _ in wanted]} with "
-                f"{[len(values) for _, values in wanted]} numbers, got {len(numbers)} numbers or another kernel's state"
+                f"{[len(values) for _, values in wanted]} numbers, got {len(numbers)} numbers{rounded} or another "
+                "kernel's state"
             )
         remaining = iter(numbers)
         loaded: dict[str, float | tuple[float, ...]] = {}
@@ -163,12 +166,17 @@ class Hyperparameters(LoadedAsAWhole):
         """Return a number as it was before it was stored as a float."""
         return number
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
         # PyTorch loads module by module. All states of a sum are checked before the first one changes anything.
         for path, module in self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False):
             state = state_dict.get(f"{path}.{_EXTRA_STATE}" if path else _EXTRA_STATE)
             if isinstance(module, Hyperparameters) and state is not None:
                 module._loaded(state)
+        # As in :meth:`_apply`. PyTorch passes the same dictionary, a copy of the user's, to all modules of a kernel.
+        for name, tensor in self.state_dict(prefix=prefix).items():
+            found = state_dict.get(name)
+            if isinstance(found, Tensor) and isinstance(tensor, Tensor) and _is_less_precise(found, tensor):
+                state_dict[name] = found.detach().to(tensor.dtype)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
