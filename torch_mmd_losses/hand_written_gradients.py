@@ -112,12 +112,18 @@ def _is_batch(outer: Tensor | None) -> bool:
     return outer is not None and (is_legacy_batchedtensor(outer) or is_functorch_wrapped_tensor(outer))
 
 
-def with_graph(values: Tensor, *inputs: Tensor) -> Tensor:
+def with_graph(values: Tensor, *inputs: Tensor, is_trained: bool = False) -> Tensor:
     """Return values as a function of the inputs. If the values have no graph, they get one, with gradients of zero.
 
-    The values of a kernel that is constant in steps, for example, have no graph.
+    The values of a kernel that is constant in steps, for example, have no graph, or only one that leads to the kernel's
+    parameters.
+
+    Args:
+        values: the values.
+        inputs: tensors of which some may require gradients.
+        is_trained: whether the graph of the values may lead to other tensors only.
     """
-    if values.requires_grad or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or (values.requires_grad and not is_trained):
         return values
     for tensor in inputs:
         if tensor.requires_grad:

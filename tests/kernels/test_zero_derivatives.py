@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
@@ -15,6 +16,7 @@ from torch_mmd_losses import (
     mmd2_and_variance,
     mmd2_blocks,
     witness,
+    witness_gradient,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch_mmd_losses.UsageWarning")
@@ -101,3 +103,49 @@ def test_gradients_of_a_drift_by_a_kernel_that_is_constant_in_steps_have_a_graph
     value = (drift(fake, real, kernel=Steps(), normalise="none") * torch.randn(20, 3)).sum()
     first = torch.autograd.grad(value, (real, fake), retain_graph=True)
     assert_close(torch.autograd.grad(value, (real, fake), create_graph=True), first)
+
+
+# Trained kernels, whose values have the graph of their parameters.
+
+
+class TrainedSteps(Kernel):
+    def __init__(self):
+        super().__init__()
+        self.height = nn.Parameter(torch.tensor(2.0))
+
+    def from_sq_dist(self, sq_dist):
+        return (sq_dist < 4) * self.height.exp()
+
+
+class TrainedConstant(Kernel):
+    def __init__(self):
+        super().__init__()
+        self.height = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, a, b):
+        return self.height.exp().expand(len(a), len(b))
+
+
+OF_TRAINED = {name: call for name, call in CALLS.items() if name not in ("MMDReference", "attraction")} | {
+    "witness_gradient": lambda x, y, kernel: witness_gradient(x, real=y, fake=y + 1, kernel=kernel).sum()
+}
+
+
+@pytest.mark.parametrize("m", SIZES)
+@pytest.mark.parametrize("kernel", [TrainedSteps(), TrainedConstant()], ids=["steps", "constant"])
+@pytest.mark.parametrize("name", OF_TRAINED)
+def test_gradients_of_trained_kernels_that_are_constant_in_steps_are_zero_with_a_graph(name, kernel, m):
+    real, fake = samples(m)
+    gradients = torch.autograd.grad(OF_TRAINED[name](real, fake, kernel), (real, fake), create_graph=True)
+    zeros = torch.zeros(m, 3)
+    assert_close([gradient.detach() for gradient in gradients], [zeros, zeros], rtol=0, atol=0)
+    sum(gradient.square().sum() for gradient in gradients).backward()
+    assert_close([real.grad, fake.grad], [zeros, zeros], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("m", SIZES)
+def test_the_height_of_trained_steps_is_trained(m):
+    kernel, (real, fake) = TrainedSteps(), samples(m)
+    value = mmd2(real, fake, kernel)
+    (gradient,) = torch.autograd.grad(value, kernel.height)
+    assert_close(gradient, value.detach())  # a multiple of the exponential

@@ -17,6 +17,7 @@ from torch_mmd_losses.kernels.summands import (
     RadialSummand,
     by_kind,
     is_trained,
+    may_be_constant,
     needs_float64,
     sum_of_profiles,
     values_and_slopes,
@@ -154,7 +155,8 @@ def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) ->
                 hand_written_gradients.batched_values(real, fake, partial(_in_pieces, radial, groups), differentiable)
             )
         else:
-            parts.append(differentiable(real, fake))
+            values = differentiable(real, fake)
+            parts.append(hand_written_gradients.with_graph(values, real, fake, is_trained=may_be_constant(radial)))
     for other in others:
         estimate = _linear if is_linear(other) else partial(_one_by_one, cast(Kernel, other.kernel))
         parts.append(other.factor * estimate(real, fake, estimator))

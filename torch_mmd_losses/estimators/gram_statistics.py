@@ -22,7 +22,7 @@ from torch_mmd_losses import hand_written_gradients
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.estimators import gram_sums
 from torch_mmd_losses.estimators.gram_sums import Centre, centred_gram
-from torch_mmd_losses.kernels.summands import Summand, sum_of_gram_matrices
+from torch_mmd_losses.kernels.summands import Summand, may_be_constant, sum_of_gram_matrices
 from torch_mmd_losses.kernels.trained_tensors import UnknownTensorError
 from torch_mmd_losses.pairs.tiles import Block, tile_side, tiles
 from torch_mmd_losses.precision import total_dtype
@@ -168,7 +168,7 @@ def _sums_by_autograd(
         i, j = own.start // side, other.start // side
         means = constants.rows[own], constants.columns[other], constants.rest
         gram = centred_gram(summands, block.symmetric and i == j, a[own], b[other], *means)
-        gram = hand_written_gradients.with_graph(gram, a, b)
+        gram = hand_written_gradients.with_graph(gram, a, b, is_trained=may_be_constant(summands))
         rows[i] = rows[i] + gram.sum(1)
         twice = block.symmetric and i != j  # the tile below the diagonal is the transpose of this one
         if twice or not block.symmetric:

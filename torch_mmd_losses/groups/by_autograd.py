@@ -33,6 +33,7 @@ from torch_mmd_losses.kernels.summands import (
     Summand,
     by_kind,
     gram_matrix,
+    may_be_constant,
     needs_float64,
     sum_of_profiles,
     takes_groups,
@@ -58,7 +59,7 @@ def values(summands: Sequence[Summand], plan: Plan, tensors: Tensors) -> Tensor:
     for piece in whole_parts(tensors, parts(tensors, plan.estimator), slice(None)):
         inputs = {role: _taken(tensors, slot) for role, slot in _slots(tensors, piece).items()}
         total = total + _piece_values(summands, piece, inputs)
-    return total
+    return hand_written_gradients.with_graph(total, *tensors.present(), is_trained=may_be_constant(summands))
 
 
 def add_values_and_gradients(

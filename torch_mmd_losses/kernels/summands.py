@@ -252,6 +252,14 @@ def has_closed_form(summand: Summand) -> bool:
     return isinstance(summand, GramSummand) and summand.function.pair_sum is not None
 
 
+def may_be_constant(summands: Iterable[Summand]) -> bool:
+    """Return whether kernel values may not depend on the scores: the library has no kernel of this kind."""
+    return any(
+        not is_by_hand(summand) and (isinstance(summand, GramSummand) or summand.profile.steps is None)
+        for summand in summands
+    )
+
+
 def is_trained(summand: Summand, like: Tensor) -> bool:
     """Return whether kernel values depend on a tensor, other than the scores, that requires gradients.
 

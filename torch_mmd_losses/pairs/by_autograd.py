@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.hand_written_gradients import with_graph
 from torch_mmd_losses.kernels.contract import UNBOUNDED
-from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, gram_matrix
+from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, Summand, gram_matrix, may_be_constant
 from torch_mmd_losses.pairs.batch import WeightedBlock
 from torch_mmd_losses.pairs.objective import Objective
 from torch_mmd_losses.pairs.plan import Plan
@@ -26,7 +27,8 @@ def values(plan: Plan, summands: Sequence[Summand], real: Tensor, fake: Tensor) 
     for block in batch.blocks(sets, plan.estimator):
         pairs = block.pairs_of(samples[block.a], samples[block.b])
         contributions.append((block, [_contribution(summands, block, pairs, each) for each in plan.objectives]))
-    return batch.combine(contributions)
+    is_trained = may_be_constant(summands)
+    return tuple(with_graph(value, real, fake, is_trained=is_trained) for value in batch.combine(contributions))
 
 
 def pair_sum(summand: Summand, pairs: Pairs, group: Group, bounds: Bounds) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_mmd_losses.hand_written_gradients import GradientByHand, reverse_mode_only, with_graph
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.summands import Summand
+from torch_mmd_losses.kernels.summands import Summand, may_be_constant
 from torch_mmd_losses.pairs.linear_products import linear_gradients, linear_products, without_linear
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, Tile
 from torch_mmd_losses.pairs.plan import DENSE_UP_TO
@@ -73,7 +73,7 @@ def _of_pairs(
         return _Products.apply(points, samples, coefficients, request)  # type: ignore[no-untyped-call]
     wide = total_dtype(points.device)
     gram = request.indices.without(function.of_all(points, samples, request.indices))
-    gram = with_graph(gram, points, samples)
+    gram = with_graph(gram, points, samples, is_trained=not by_hand and may_be_constant(summands))
     return gram.to(wide) @ coefficients.to(wide)
 
 
@@ -167,7 +167,7 @@ def _gradients_of_pairs(
     def total(x: Tensor) -> Tensor:
         return (function.of_all(x, samples, request.indices).to(wide) @ coefficients.to(wide)).sum()
 
-    return torch.func.grad(total)(points)
+    return with_graph(torch.func.grad(total)(points), points, samples, is_trained=may_be_constant(summands))
 
 
 def signed_samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
