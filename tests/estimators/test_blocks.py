@@ -10,13 +10,15 @@ from cases import CASES, INVARIANT, KernelCase, scores
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import mmd2 as mmd2_by_loops
-from sizes import Largest
+from sizes import Count, Largest
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
     EnergyKernel,
     Kernel,
+    L1LaplaceKernel,
     LinearKernel,
+    PolynomialKernel,
     RBFKernel,
     RBFMix,
     hand_written_gradients,
@@ -424,3 +426,19 @@ def test_a_kernel_of_the_wrong_shape_is_refused(monkeypatch):
         monkeypatch.setattr(hand_written_gradients, "reverse_mode_only", applies)
         with pytest.raises(ValueError, match="^Summed: expected kernel values of shape"):
             mmd2_blocks(torch.zeros(8, 2), torch.zeros(8, 2), Summed(), block_size=4)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [RBFKernel(), L1LaplaceKernel(), PolynomialKernel(), RBFMix().on(slice(0, 1)) * PolynomialKernel().on(slice(1, 2))],
+    ids=["rbf", "l1_laplace", "polynomial", "columns"],
+)
+def test_all_blocks_are_evaluated_by_the_same_operations(kernel):
+    def operations(count):
+        real, fake = scores(4 * count, 2, 1).requires_grad_(), scores(4 * count, 2, 2)
+        with Count() as counted:
+            mmd2_blocks(real, fake, kernel, block_size=4).value.backward()
+        return counted.operations
+
+    operations(2)  # the first call is examined for warnings
+    assert operations(40) == operations(4)

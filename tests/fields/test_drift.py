@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sizes import Largest
+from sizes import Count, Largest
 from torch.autograd import forward_ad
 from torch.testing import assert_close
 
@@ -25,7 +25,7 @@ from torch_mmd_losses import (
     kernel_sums,
     mmd2,
 )
-from torch_mmd_losses.pairs import tiles
+from torch_mmd_losses.pairs import product_tiles, tiles
 from torch_mmd_losses.types import NORMALISERS
 
 DATA = Path(__file__).parents[1] / "data" / "modern-mmd.json"
@@ -429,6 +429,36 @@ def test_it_is_differentiable_twice(normalise):
         return drift(fake, real, kernel=RBFKernel(0.7), normalise=normalise, real_weights=real_weights)
 
     assert torch.autograd.gradgradcheck(field, inputs)
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("name", ["rbf", "laplace", "product"])
+@pytest.mark.parametrize("side", [344, 7, 2], ids=["together", "some together", "tiles"])
+def test_groups_have_the_derivatives_that_they_have_alone(name, exclude_self, side, monkeypatch):
+    monkeypatch.setattr(product_tiles, "TOGETHER_FROM", 1)
+    monkeypatch.setattr(tiles, "CPU_TILE", side)
+    kernel = {**KERNELS, **ON_COLUMNS}[name]
+
+    def derivatives(*inputs):
+        leaves = [each.clone().requires_grad_() for each in inputs]
+        found = drift(*leaves[:2], kernel=kernel, negatives=leaves[2], exclude_self=exclude_self)
+        return torch.autograd.grad((found.square() + found).sum(), leaves)
+
+    groups = rows(3, 4, 3), rows(3, 3, 3, seed=1), rows(3, 5, 3, seed=2)
+    alone = [derivatives(*each) for each in zip(*groups, strict=True)]
+    assert_close(derivatives(*groups), tuple(torch.stack(parts) for parts in zip(*alone, strict=True)))
+
+
+@pytest.mark.parametrize("kernel", [KERNELS["rbf"], ON_COLUMNS["joint_gaussian"]], ids=["rbf", "joint_gaussian"])
+def test_the_derivatives_of_all_groups_take_the_same_operations(kernel):
+    def operations(count):
+        fake, real = rows(count, 4, 3).requires_grad_(), rows(count, 3, 3, seed=1)
+        with Count() as counted:
+            drift(fake, real, kernel=kernel).square().sum().backward()
+        return counted.operations
+
+    operations(1)  # the first call is examined for warnings
+    assert operations(40) == operations(4)
 
 
 # Kernels on some columns

@@ -3,12 +3,24 @@
 import pytest
 import torch
 from cases import CASES, SMOOTH, KernelCase, scores
-from sizes import Largest
+from sizes import Count, Largest
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from torch_mmd_losses import EnergyKernel, Kernel, LinearKernel, MaternKernel, RBFKernel, RBFMix, kernel_sums, mmd2
-from torch_mmd_losses.pairs import kernel_products, tiles
+from torch_mmd_losses import (
+    EnergyKernel,
+    Kernel,
+    L1LaplaceKernel,
+    LaplaceKernel,
+    LinearKernel,
+    MaternKernel,
+    PolynomialKernel,
+    RBFKernel,
+    RBFMix,
+    kernel_sums,
+    mmd2,
+)
+from torch_mmd_losses.pairs import kernel_products, product_tiles, tiles
 from torch_mmd_losses.pairs.kernel_products import kernel_gradients
 
 
@@ -137,6 +149,68 @@ def test_no_group_has_an_influence_on_another(number):
             again = torch.autograd.grad((sums[0] + sums[1].sum(-1)).sum(), alone)
             assert_close([gradient[i] for gradient in gradients], list(again), equal_nan=True)
         assert mass[2].isfinite().all()
+
+
+OF_COLUMNS = RBFKernel().on(slice(0, 2)) * LaplaceKernel().on(slice(2, 3))
+KINDS = {
+    "rbf": RBFKernel(),
+    "trained": RBFKernel(trainable=True).double(),
+    "trained_of_columns": RBFKernel(trainable=True).double().on(slice(0, 2)) + PolynomialKernel(),
+    "polynomial": PolynomialKernel(),
+    "l1_laplace": L1LaplaceKernel(),
+    "of_columns": OF_COLUMNS,
+    "sum": RBFMix() + OF_COLUMNS + LinearKernel(),
+    "own": CASES["own_general"].make(),
+}
+kinds = pytest.mark.parametrize("kernel", KINDS.values(), ids=KINDS)
+
+
+def sums_and_derivatives(points, samples, weights, kernel, *, exclude_self):
+    """Return the sums, the derivatives of a function of them, and those of the squares of the derivatives."""
+    leaves = [tensor.clone().requires_grad_() for tensor in (points, samples, weights)]
+    within = kernel_sums(leaves[1], leaves[1], kernel, weights=leaves[2], exclude_self=exclude_self)
+    found = kernel_sums(*leaves[:2], kernel, weights=leaves[2], exclude_self=exclude_self)
+    total = sum((part.square() + part).sum() for part in (*found, *within))
+    first = torch.autograd.grad(total, leaves, create_graph=True)
+    second = torch.autograd.grad(sum(part.square().sum() for part in first), leaves)
+    return [*found, *within, *first, *second]
+
+
+@kinds
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("side", [344, 6, 3], ids=["together", "some together", "tiles"])
+def test_groups_have_the_sums_and_derivatives_that_they_have_alone(kernel, exclude_self, side, monkeypatch):
+    monkeypatch.setattr(product_tiles, "TOGETHER_FROM", 1)
+    monkeypatch.setattr(tiles, "CPU_TILE", side)
+    points, samples, weights = rows(3, 4, 3), rows(3, 4, 3, seed=1), rows(3, 4, seed=2)
+    found = sums_and_derivatives(points, samples, weights, kernel, exclude_self=exclude_self)
+    inputs = zip(points, samples, weights, strict=True)
+    alone = [sums_and_derivatives(*each, kernel, exclude_self=exclude_self) for each in inputs]
+    assert_close(found, [torch.stack(parts) for parts in zip(*alone, strict=True)])
+
+
+@pytest.mark.parametrize("kernel", [kernel for name, kernel in KINDS.items() if name != "own"], ids=list(KINDS)[:-1])
+def test_all_groups_are_evaluated_by_the_same_operations(kernel):
+    def operations(count):
+        with Count() as counted:
+            sums_and_derivatives(
+                rows(count, 4, 3), rows(count, 4, 3, seed=1), rows(count, 4), kernel, exclude_self=False
+            )
+        return counted.operations
+
+    operations(1)  # the first call is examined for warnings
+    assert operations(40) == operations(4)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_group_without_values_does_not_hide_that_another_has_rows_that_are_far_apart(number):
+    points, samples = rows(3, 4, 3), rows(3, 4, 3, seed=1)
+    points[1, :2] += 1e7
+    samples[1, :2] += 1e7
+    expected = kernel_sums(points[1], samples[1], OF_COLUMNS)
+    points[2, 0, 0] = number
+    mass, moment = kernel_sums(points, samples, OF_COLUMNS)
+    assert_close((mass[1], moment[1]), expected)
 
 
 @pytest.mark.parametrize("far", [0.0, 100.0, 1e7])

@@ -24,8 +24,8 @@ from torch_mmd_losses import (
     hand_written_gradients,
     mmd2,
 )
-from torch_mmd_losses.groups import by_autograd, call
-from torch_mmd_losses.pairs import tiles
+from torch_mmd_losses.groups import call
+from torch_mmd_losses.pairs import group_pairs, tiles
 
 ESTIMATORS = ("unbiased", "u_statistic", "biased")
 PUBLIC = {
@@ -223,6 +223,17 @@ def test_a_group_does_not_influence_the_others(kernel, wrong):
         assert_close(found[others], right[others], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@every_way
+def test_a_group_without_values_does_not_hide_that_another_has_scores_that_are_far_apart(wrong):
+    real, fake = groups(3, 4, 3, 1), groups(3, 3, 3, 2)
+    real[1, :2] += 1e7
+    fake[1, :2] += 1e7
+    expected = mmd2(real[1], fake[1], OF_COLUMNS, estimator="biased")
+    real[2, 1, 0] = wrong
+    assert_close(grouped_mmd2(real, fake, OF_COLUMNS)[1], expected)
+
+
 @pytest.mark.parametrize("kernel", NOT_OF_DISTANCE.values(), ids=NOT_OF_DISTANCE)
 def test_all_groups_are_evaluated_by_the_same_operations(kernel):
     def operations(count):
@@ -413,7 +424,7 @@ def test_second_derivatives_of_a_kernel_that_is_linear_in_each_argument():
 
 
 def test_without_fast_float64_distances_stay_in_float32(monkeypatch):
-    monkeypatch.setattr(by_autograd, "has_fast_float64", lambda _: False)
+    monkeypatch.setattr(group_pairs, "has_fast_float64", lambda _: False)
     monkeypatch.setattr(hand_written_gradients, "reverse_mode_only", lambda *_: False)
     real, fake = torch.randn(3, 4, 2), torch.randn(3, 4, 2)
     for kernel in (RBFKernel(), EnergyKernel()):  # the root needs float64

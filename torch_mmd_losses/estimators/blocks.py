@@ -11,6 +11,8 @@ from torch import Tensor
 
 from torch_mmd_losses import checks, hand_written_gradients, usage_warnings
 from torch_mmd_losses.distances import squared_distances
+from torch_mmd_losses.groups.call import Tensors
+from torch_mmd_losses.groups.values import group_values
 from torch_mmd_losses.kernels.base import Kernel, check_kernel
 from torch_mmd_losses.kernels.inner_product import is_linear
 from torch_mmd_losses.kernels.summands import (
@@ -158,8 +160,10 @@ def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) ->
             values = differentiable(real, fake)
             parts.append(hand_written_gradients.with_graph(values, real, fake, is_trained=may_be_constant(radial)))
     for other in others:
-        estimate = _linear if is_linear(other) else partial(_one_by_one, cast(Kernel, other.kernel))
-        parts.append(other.factor * estimate(real, fake, estimator))
+        if is_linear(other):
+            parts.append(other.factor * _linear(real, fake, estimator))
+        else:
+            parts.append(other.factor * group_values(cast(Kernel, other.kernel), Tensors(real, fake), estimator))
     return torch.stack(parts).sum(0)
 
 

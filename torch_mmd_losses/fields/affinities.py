@@ -25,6 +25,7 @@ class Affinity:
     """
 
     factor: float | None = None
+    takes_groups = True
 
     def __init__(
         self,
@@ -51,9 +52,9 @@ class Affinity:
         return self._shifted(self.in_tile(sq_dist, tile), tile).exp_()
 
     def of_pairs(self, pairs: Pairs, tile: Tile) -> Tensor:
-        """Return the affinities in a tile of one group, by operations that autograd follows."""
+        """Return the affinities in a tile, by operations that autograd follows."""
         logarithms = self.log.of(column_distances.of_pairs(pairs, self.log.conditioning))
-        return self._shifted(logarithms.unsqueeze(0), tile).squeeze(0).exp()
+        return self._shifted(logarithms, tile).exp()
 
     def of_all(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
         """Return the affinities of all pairs, by operations that autograd follows."""

@@ -181,13 +181,17 @@ class _Field(GradientByHand):
 
         def scalar(of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile) -> Tensor:
             (x, mass, pull), (y, w) = of_points, of_samples
-            values = values_of_tile(function, indices, x, y, tile).to(wide) * w.to(wide)
-            centre = x.detach().mean(0)
+            values = values_of_tile(function, indices, x, y, tile).to(wide) * w.to(wide).unsqueeze(-2)
+            centre = x.detach().mean(-2, keepdim=True)
             near_x, near_y = (x - centre).to(wide), (y - centre).to(wide)
-            return (values * (mass.unsqueeze(-1) + pull @ near_y.T - (pull * near_x).sum(-1, keepdim=True))).sum()
+            steps = mass.unsqueeze(-1) + pull @ near_y.mT - (pull * near_x).sum(-1, keepdim=True)
+            return (values * steps).sum()
 
         with full_precision(points.device):
-            add_gradients(scalar, (points, of_mass, of_pull), (samples, weights), (targets[0], None, None), targets[1:])
+            wanted = (targets[0], None, None), targets[1:]
+            add_gradients(
+                scalar, (points, of_mass, of_pull), (samples, weights), *wanted, together=function.takes_groups
+            )
         narrow = zip(targets, ctx.saved_tensors, strict=True)
         return *(None if found is None else found.to(tensor.dtype) for found, tensor in narrow), None, None, None
 

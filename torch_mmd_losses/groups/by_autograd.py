@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from torch_mmd_losses import hand_written_gradients
-from torch_mmd_losses.distances import (
-    Pairs,
-    Sample,
-    centred,
-    differences_squared,
-    is_expandable,
-    near_in_float64,
-    repaired,
-    squared_distances,
-)
+from torch_mmd_losses.distances import Sample
 from torch_mmd_losses.groups.call import Piece, Plan, Tensors, parts, pieces, whole_parts, zero_gradients, zeros
-from torch_mmd_losses.kernels.contract import Conditioning
 from torch_mmd_losses.kernels.summands import (
     GramSummand,
     Summand,
@@ -39,7 +29,8 @@ from torch_mmd_losses.kernels.summands import (
     takes_groups,
     worst_conditioning,
 )
-from torch_mmd_losses.precision import has_fast_float64, total_dtype
+from torch_mmd_losses.pairs.group_pairs import GroupPairs, distances_of_groups, is_readable, pairs_within_groups
+from torch_mmd_losses.precision import total_dtype
 
 
 class _Slot(NamedTuple):
@@ -185,96 +176,21 @@ def _gram(
     grams = []
     if radial:
         same = _equal_indices(piece, a, b) if is_within else None
-        steepness = worst_conditioning(radial, a[0]).steepness if _is_readable(a, b) else math.inf
-        sq_dist = _sq_dist(a, b, same, scale, in_float64=needs_float64(radial, a[0]), steepness=steepness)
+        steepness = worst_conditioning(radial, a[0]).steepness if is_readable(a, b) else math.inf
+        sq_dist = distances_of_groups(a, b, same, scale, in_float64=needs_float64(radial, a[0]), steepness=steepness)
         grams.append(sum_of_profiles(radial, sq_dist, a.dtype))
-    pairs = _Pairs.of(a, b)
+    pairs = pairs_within_groups(a, b)
     grams += [summand.factor * _values(summand, pairs) for summand in others]
     return functools.reduce(torch.add, grams)
 
 
-def _values(summand: GramSummand, pairs: _Pairs) -> Tensor:
+def _values(summand: GramSummand, pairs: GroupPairs) -> Tensor:
     """Return the Gram matrices `(g, p, q)` of a kernel that is not a function of the distance."""
     if takes_groups(summand):
         return gram_matrix(summand, pairs)
     samples = [Sample(scores) for scores in pairs.a.scores.unbind()]
     columns = samples if pairs.same else [Sample(scores) for scores in pairs.b.scores.unbind()]
     return torch.stack([summand.function.values(x, y) for x, y in zip(samples, columns, strict=True)])
-
-
-class _Pairs(Pairs):
-    """The pairs within each of several groups, of samples `(g, p, d)` and `(g, q, d)`."""
-
-    @classmethod
-    def of(cls, a: Tensor, b: Tensor) -> _Pairs:
-        left = Sample(a)
-        return cls(left, left if b is a else Sample(b), distinct=False, same=b is a)
-
-    def sq_dist(self, conditioning: Callable[[Tensor], tuple[float, float, bool, float]], *, by_hand: bool) -> Tensor:
-        """Return the squared distances `(g, p, q)`, in which no group influences the precision of the others."""
-        a, b = self.a.scores, self.b.scores
-        steepness, _, is_moderate, _ = conditioning(a[0]) if by_hand or _is_readable(a, b) else Conditioning()
-        in_float64 = by_hand and (steepness == math.inf or not is_moderate)
-
-        def compute() -> tuple[Tensor, float]:
-            same = self._equal_indices() if self.same else None
-            return _sq_dist(a, b, same, None, in_float64=in_float64, steepness=steepness), 0.0
-
-        distances, _ = self._computed(f"{in_float64} {steepness}", compute)
-        return distances if by_hand else distances.to(a.dtype)
-
-
-def _is_readable(a: Tensor, b: Tensor) -> bool:
-    """Return whether the host may read numbers: elsewhere that would be a synchronisation, or fail."""
-    return a.is_cpu and hand_written_gradients.reverse_mode_only(a, b)
-
-
-def _sq_dist(
-    a: Tensor, b: Tensor, same: Tensor | None, scale: Tensor | None, *, in_float64: bool, steepness: float
-) -> Tensor:
-    """Return the squared distances in units of the squared scale.
-
-    Args:
-        a: scores `(g, p, d)`.
-        b: scores `(g, q, d)`.
-        same: a mask `(p, q)` of the pairs of a score and itself, or None.
-        scale: the scale of each group, or None.
-        in_float64: whether the kernel needs distances in float64.
-        steepness: see :class:`Conditioning`. It is not used where the host may not read numbers.
-    """
-    dtype = a.dtype
-    if in_float64 or has_fast_float64(a.device):
-        wide = a.to(total_dtype(a.device))
-        a, b = wide, wide if b is a else b.to(wide.dtype)
-    sq_dist = squared_distances(a, b, same)
-    if _is_readable(a, b):
-        sq_dist = _checked(sq_dist, a, b, same, dtype, scale, steepness)
-    return sq_dist if scale is None else sq_dist / scale.to(sq_dist.dtype).square().view(-1, 1, 1)
-
-
-def _checked(
-    sq_dist: Tensor,
-    a: Tensor,
-    b: Tensor,
-    same: Tensor | None,
-    dtype: torch.dtype,
-    scale: Tensor | None,
-    steepness: float,
-) -> Tensor:
-    """Return squared distances, from differences where an expansion lacks digits."""
-    squares = [scores.square().sum(-1).amax(-1) for scores in centred(a.detach(), b.detach())]
-    of_groups = torch.maximum(*squares)
-    largest = float(of_groups.amax())
-    smallest = 1.0 if scale is None else float(scale.detach().amin())
-    if not is_expandable(largest, steepness / smallest**2):
-        return differences_squared(a, b)
-    unit = near_in_float64(dtype, 1.0, steepness)
-    if not unit:
-        return sq_dist
-    near = torch.where(of_groups.isfinite(), unit * of_groups, 0.0)
-    close = sq_dist.detach() < near.view(-1, 1, 1)
-    found = repaired(sq_dist, a, b, close if same is None else close & ~same)
-    return differences_squared(a, b) if found is None else found
 
 
 def _equal_indices(piece: Piece, a: Tensor, b: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch_mmd_losses.pairs.product_tiles import (
     Moments,
     Sums,
     add_gradients,
-    single_tiles,
+    tiles_of_groups,
     values_of_tile,
     visit_distances,
 )
@@ -267,10 +267,10 @@ def _sums(points: Tensor, samples: Tensor, coefficients: Tensor, request: Reques
         total = torch.zeros(shape, dtype=wide, device=points.device)
     if function.others:
         others = KernelValues(function.others)
-        for group, tile in single_tiles(points, samples):
-            x, y = points[group, tile.rows], samples[group, tile.columns]
-            values = values_of_tile(others, indices, x, y, tile)
-            total[group, tile.rows].add_(values.to(wide) @ coefficients[group, tile.columns].to(wide))
+        for tile in tiles_of_groups(points, samples, together=others.takes_groups):
+            rows, columns = (tile.groups, tile.rows), (tile.groups, tile.columns)
+            values = values_of_tile(others, indices, points[rows], samples[columns], tile)
+            total[rows].add_(values.to(wide) @ coefficients[columns].to(wide))
     return total
 
 
@@ -300,7 +300,8 @@ def _gradients(
         def inner(of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile) -> Tensor:
             return _inner(others, indices, of_points, of_samples, tile)
 
-        add_gradients(inner, (points, outer), (samples, coefficients), (found[0], None), found[1:])
+        targets = (found[0], None), found[1:]
+        add_gradients(inner, (points, outer), (samples, coefficients), *targets, together=others.takes_groups)
     return found
 
 
@@ -325,6 +326,7 @@ def _second_gradients(
         (samples, coefficients, *steps[1:]),
         (found[0], found[3], None),
         (found[1], found[2], None, None),
+        together=request.function.takes_groups,
     )
     return found
 
@@ -332,7 +334,7 @@ def _second_gradients(
 def _inner(
     function: KernelValues, indices: Indices, of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile
 ) -> Tensor:
-    """Return `<outer, products>` for a tile of one group, differentiable twice."""
+    """Return `<outer, products>` for a tile, differentiable twice."""
     x, outer, y, coefficients = *of_points[:2], *of_samples[:2]
     values = values_of_tile(function, indices, x, y, tile)
     wide = total_dtype(x.device)

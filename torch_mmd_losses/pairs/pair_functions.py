@@ -24,9 +24,12 @@ from torch_mmd_losses.kernels.summands import (
     relative_slopes,
     sum_of_gram_matrices,
     sum_of_profiles,
+    takes_groups,
     values_and_slopes,
     worst_conditioning,
 )
+from torch_mmd_losses.pairs.group_pairs import GroupPairs
+from torch_mmd_losses.pairs.plan import DENSE_UP_TO
 from torch_mmd_losses.precision import total_dtype
 
 
@@ -96,8 +99,12 @@ class ValuesOfPairs(Protocol):
 class PairFunction(OfDistance, ValuesOfPairs, Protocol):
     """A function of the pairs of points and samples."""
 
+    @property
+    def takes_groups(self) -> bool:
+        """Whether :meth:`of_pairs` takes the pairs of several groups."""
+
     def of_pairs(self, pairs: Pairs, tile: Tile) -> Tensor:
-        """Return the values of a tile of a single group, all parts together, by operations that autograd follows."""
+        """Return the values of a tile, all parts together, by operations that autograd follows."""
 
     def of_all(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
         """Return the values `(g, p, n)` of all pairs, by operations that autograd follows."""
@@ -115,6 +122,7 @@ class KernelValues:
         self.radial, self.others = by_kind(summands)
         self.has_radial = len(self.radial) > 0  # PyTorch 2.6 does not compile bool(list)
         self.factor = common_exponent(self.radial) if self.radial else None
+        self.takes_groups = all([takes_groups(summand) for summand in summands])  # noqa: C419 (PyTorch 2.6 compiles it)
         self._slopes: Numbers | None = None
         self._are_slopes_known = False
 
@@ -164,6 +172,13 @@ class KernelValues:
 
     @staticmethod
     def _one_by_one(summands: Sequence[Summand], points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+        if (
+            all(map(takes_groups, summands))
+            and points.shape[0] > 1
+            and points.shape[1] + samples.shape[1] <= DENSE_UP_TO
+        ):
+            together = GroupPairs(Sample(points), Sample(samples), distinct=False, same=indices.same)
+            return sum_of_gram_matrices(summands, together)
         groups = zip(points, samples, strict=True)
         pairs = [Pairs(Sample(x), Sample(y), distinct=False, same=indices.same) for x, y in groups]
         return torch.stack([sum_of_gram_matrices(summands, each) for each in pairs])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample
 from torch_mmd_losses.kernels.contract import ValueAndSlope
+from torch_mmd_losses.pairs.group_pairs import GroupPairs
 from torch_mmd_losses.pairs.pair_functions import Indices, KernelValues, OfDistance, PairFunction, Tile
 from torch_mmd_losses.pairs.repaired_distances import Use, ways_of_repaired_distances
 from torch_mmd_losses.pairs.tile_distances import NearPairs, TileDistances, differences_weighted
@@ -23,6 +24,9 @@ from torch_mmd_losses.precision import total_dtype
 
 NARROW_UP_TO = 2**13
 """Number of samples up to which weighted sums of them are added up in the dtype of a tile: a few dozen tiles."""
+
+TOGETHER_FROM = 8
+"""Number of groups in a tile from which one evaluation for all, with float64 distances, is faster than one for each."""
 
 
 class Visitor(Protocol):
@@ -106,12 +110,14 @@ def _tiles(groups: slice, p: int, n: int, side: int) -> Iterator[Tile]:
             yield Tile(groups, slice(row, min(row + side, p)), slice(column, min(column + side, n)))
 
 
-def single_tiles(points: Tensor, samples: Tensor) -> Iterator[tuple[int, Tile]]:
-    """Yield the tiles of all groups, one group after the other, each with the number of its group."""
-    side = tile_side(None, points.device)
-    for group in range(points.shape[0]):
-        for tile in _tiles(slice(group, group + 1), points.shape[1], samples.shape[1], side):
-            yield group, tile
+def tiles_of_groups(points: Tensor, samples: Tensor, *, together: bool) -> Iterator[Tile]:
+    """Yield the tiles of all groups, of one group after the other, or of many small groups at a time if `together`."""
+    side, (count, p), n = tile_side(None, points.device), points.shape[:2], samples.shape[1]
+    step = side**2 // (p * n)
+    if not together or step < TOGETHER_FROM:
+        step = 1
+    for start in range(0, count, step):
+        yield from _tiles(slice(start, min(start + step, count)), p, n, side)
 
 
 class Sums:
@@ -281,7 +287,7 @@ def displacements(
 
 
 TileScalar = Callable[[Sequence[Tensor], Sequence[Tensor], Tile], Tensor]
-"""Returns a number for a tile of one group, given the rows of the tensors for points and for samples."""
+"""Returns a number for a tile, given the rows of the tensors for points and for samples in its groups."""
 
 
 def add_gradients(
@@ -290,6 +296,8 @@ def add_gradients(
     of_samples: Sequence[Tensor],
     to_points: Sequence[Tensor | None],
     to_samples: Sequence[Tensor | None],
+    *,
+    together: bool,
 ) -> None:
     """Add the gradients of a sum over tiles, by autograd within each tile.
 
@@ -299,13 +307,14 @@ def add_gradients(
         of_samples: tensors `(g, n, ...)`, such as the samples.
         to_points: for each of `of_points` the tensor to add its gradient to, or None.
         to_samples: the same for `of_samples`.
+        together: whether a tile may have several groups.
     """
     targets = [*to_points, *to_samples]
-    for group, tile in single_tiles(of_points[0], of_samples[0]):
-        places = [tile.rows] * len(of_points) + [tile.columns] * len(of_samples)
+    for tile in tiles_of_groups(of_points[0], of_samples[0], together=together):
+        places = [(tile.groups, tile.rows)] * len(of_points) + [(tile.groups, tile.columns)] * len(of_samples)
         with torch.enable_grad():
             leaves = [
-                tensor[group, place].detach().requires_grad_()
+                tensor[place].detach().requires_grad_()
                 for tensor, place in zip((*of_points, *of_samples), places, strict=True)
             ]
             value = scalar(leaves[: len(of_points)], leaves[len(of_points) :], tile)
@@ -313,24 +322,26 @@ def add_gradients(
         found = iter(torch.autograd.grad(value, wanted, materialize_grads=True))
         for target, place in zip(targets, places, strict=True):
             if target is not None:
-                target[group, place].add_(next(found))
+                target[place].add_(next(found))
 
 
 def values_of_tile(function: PairFunction, indices: Indices, x: Tensor, y: Tensor, tile: Tile) -> Tensor:
-    """Return the values of a tile of one group, by operations that autograd follows.
+    """Return the values of a tile `(g, p, n)`, by operations that autograd follows.
 
     Args:
         function: the values.
         indices: properties of the pairs of equal index.
-        x: points `(p, d)` of the tile.
-        y: samples `(n, d)` of the tile.
+        x: points `(g, p, d)` of the tile; several groups only if the function takes them.
+        y: samples `(g, n, d)` of the tile.
         tile: the place of the tile.
     """
     meets = indices.meet(tile)
     shift = tile.rows.start - tile.columns.start
-    values = function.of_pairs(Pairs(Sample(x), Sample(y), distinct=meets, same=meets, shift=shift), tile)
+    kind, a, b = (Pairs, x[0], y[0]) if len(x) == 1 else (GroupPairs, x, y)
+    pairs = kind(Sample(a), Sample(b), distinct=meets, same=meets, shift=shift)
+    values = function.of_pairs(pairs, tile).reshape(len(x), *pairs.shape)
     if not (meets and indices.distinct):
         return values
-    left_out = torch.zeros(values.shape, dtype=torch.bool, device=values.device)
+    left_out = torch.zeros(pairs.shape, dtype=torch.bool, device=values.device)
     indices.in_(left_out, tile).fill_(True)
     return values.masked_fill(left_out, 0)
