@@ -47,6 +47,43 @@ def test_a_reference_of_another_size_loads_the_state(kind, with_self_term, assig
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("assign", [False, True])
+def test_sums_that_were_rounded_to_half_precision_are_refused(kind, assign):
+    fake, reference, saved = scores(5, 2, 2), made(kind, 12), made(kind, 14).state_dict()
+    expected = results(reference, fake)
+    state = {
+        name: tensor if name.endswith("_extra_state") or not tensor.is_floating_point() else tensor.half()
+        for name, tensor in saved.items()
+    }
+    with pytest.raises(
+        ValueError, match=r"^state of MMDReference: expected sums in torch.float64, got 'weight' in tor"
+    ):
+        reference.load_state_dict(state, assign=assign)
+    assert_close(results(reference, fake), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("assign", [False, True])
+def test_rows_take_the_dtype_of_a_state_and_sums_stay_in_float64(kind, assign):
+    saved, other = made(kind, 12, weights=scores(12, 1, 9)[:, 0].abs()), made(kind, 20)
+    narrow = {
+        torch.float16: ("like", "rows", "landmarks", "chosen"),
+        torch.float32: ("weight", "mu", "waves", "weights"),
+    }
+    state = saved.state_dict()
+    for dtype, names in narrow.items():
+        for name in names:
+            if f"form.{name}" in state:
+                state[f"form.{name}"] = state[f"form.{name}"].to(dtype)
+    other.load_state_dict(state, assign=assign)
+    for name, buffer in other.form.named_buffers():
+        if buffer.is_floating_point():
+            assert buffer.dtype == (torch.float16 if name in narrow[torch.float16] else torch.float64)
+    fake = scores(5, 2, 2).float()
+    assert_close(other.mmd2(fake), saved.mmd2(fake.double()).float(), rtol=1e-2, atol=1e-3)  # rows in half precision
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_as_a_part_of_another_module(kind):
     fake = scores(5, 2, 2)
     saved, other = (nn.ModuleDict({"loss": made(kind, count)}) for count in (12, 20))

@@ -113,7 +113,7 @@ class Hyperparameters(LoadedAsAWhole):
         # lose small steps, and its gradient, a difference of sums over pairs, most of its digits.
         def precise(tensor: Tensor) -> Tensor:
             found = fn(tensor)
-            return tensor.to(found.device) if _is_less_precise(found, tensor) else found
+            return tensor.to(found.device) if is_less_precise(found, tensor) else found
 
         return super()._apply(precise, recurse)  # type: ignore[no-untyped-call]
 
@@ -175,7 +175,7 @@ class Hyperparameters(LoadedAsAWhole):
         # As in :meth:`_apply`. PyTorch passes the same dictionary, a copy of the user's, to all modules of a kernel.
         for name, tensor in self.state_dict(prefix=prefix).items():
             found = state_dict.get(name)
-            if isinstance(found, Tensor) and isinstance(tensor, Tensor) and _is_less_precise(found, tensor):
+            if isinstance(found, Tensor) and isinstance(tensor, Tensor) and is_less_precise(found, tensor):
                 state_dict[name] = found.detach().to(tensor.dtype)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
@@ -249,7 +249,7 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _is_less_precise(found: Tensor, tensor: Tensor) -> bool:
+def is_less_precise(found: Tensor, tensor: Tensor) -> bool:
     """Return whether a tensor in float32 or float64 was converted to half precision."""
     precise = (torch.float32, torch.float64)
     return tensor.dtype in precise and found.is_floating_point() and found.dtype not in precise

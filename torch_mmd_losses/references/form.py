@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_mmd_losses.devices import moved
 from torch_mmd_losses.hand_written_gradients import eager_only, in_function_transform, kept_tensors
 from torch_mmd_losses.kernels.base import Kernel
-from torch_mmd_losses.kernels.hyperparameters import LoadedAsAWhole
+from torch_mmd_losses.kernels.hyperparameters import LoadedAsAWhole, is_less_precise
 from torch_mmd_losses.pairs.batch import Batch
 from torch_mmd_losses.pairs.objective import Objective, Weights
 from torch_mmd_losses.pairs.objective_values import objective_values
@@ -29,6 +29,10 @@ WITHIN_FAKE = Objective(Weights(real=0.0, cross=0.0, fake=1.0), "none")
 
 CANCELLED = 1e-12
 """Absolute value of the sum of the weights, relative to the sum of absolute values, up to which it counts as zero."""
+
+
+ROWS = ("like", "rows", "landmarks", "chosen")
+"""Names of the buffers in the dtype in which rows were given. The others are sums over rows, and frequencies."""
 
 
 class Form(LoadedAsAWhole, ABC):
@@ -210,13 +214,21 @@ class Form(LoadedAsAWhole, ABC):
                 self._buffers[name] = kept.to(device, dtype)
         return self
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
         for name, kept in self.named_buffers(recurse=False):
             found = state_dict.get(prefix + name)
-            if isinstance(found, Tensor):
-                with kept_tensors():
-                    self._buffers[name] = torch.empty(found.shape, dtype=found.dtype, device=kept.device)
-        super()._load_from_state_dict(cast(Any, state_dict), prefix, *arguments)
+            if not isinstance(found, Tensor):
+                continue
+            if name not in ROWS:
+                if is_less_precise(found, kept):
+                    raise ValueError(
+                        f"state of MMDReference: expected sums in {kept.dtype}, got {name!r} in {found.dtype}, which "
+                        "rounds them; only rows may be in half precision"
+                    )
+                state_dict[prefix + name] = found = found.to(kept.dtype)
+            with kept_tensors():
+                self._buffers[name] = torch.empty(found.shape, dtype=found.dtype, device=kept.device)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
         self._regularised = None
         self._is_ready = self._knows_within = False
 
