@@ -435,6 +435,38 @@ def test_half_precision_and_autocast_compute_in_float32(dtype):
     assert kernel.net[0].weight.grad.dtype == torch.float32
 
 
+class Scaled(Kernel):
+    """A kernel times the square of a tensor that was computed elsewhere."""
+
+    def __init__(self, tensor):
+        super().__init__()
+        self.tensors = [tensor]
+
+    def from_sq_dist(self, sq_dist):
+        return 40 * self.tensors[0] ** 2 * torch.exp(-sq_dist / 8)
+
+
+class ScaledGram(Scaled):
+    def forward(self, a, b):
+        return 40 * self.tensors[0] ** 2 * RBFKernel(2.0)(a, b)
+
+
+@pytest.mark.usefixtures("in_tiles")
+@pytest.mark.parametrize("kind", [Scaled, ScaledGram])
+def test_sums_over_pairs_do_not_overflow_in_a_tensor_of_half_precision(kind):
+    real, fake = scores(60, 3, 1).float(), scores(60, 3, 2, shift=3.0).float()
+
+    def derivatives(dtype):
+        tensor = torch.tensor(1.0, dtype=dtype, requires_grad=True)
+        value = mmd2(real, fake, kind(tensor))
+        (first,) = torch.autograd.grad(value, tensor, create_graph=True)
+        (second,) = torch.autograd.grad(first, tensor)
+        return value, first.float(), second.float()
+
+    # The tensor's gradient from each group of pairs has the digits of its dtype.
+    assert_close(derivatives(torch.float16), derivatives(torch.float32), rtol=5e-3, atol=0)
+
+
 @pytest.mark.usefixtures("in_tiles")
 def test_linear_kernels_beside_trained_ones(monkeypatch):
     monkeypatch.undo()

@@ -65,14 +65,15 @@ def add_hessian_product(
                         summand.factor * pair_sum(summand, pairs, part.group, objective.bounds)
                         for summand in kernels.summands()
                     ]
-                found = _products(torch.stack(sums).sum(), leaves, steps)
+                # With its weight: the sum itself could overflow in the dtype of a tensor of the kernel.
+                found = _products(torch.stack(sums).sum() * (weight * times), leaves, steps)
             if found is None:
                 continue
             targets = [products[sample] if sample < 2 else None for sample, _ in sides]
             places = [t if t is None else t[place] for t, (_, place) in zip(targets, sides, strict=True)]
             for target, product in zip([*places, *products[2:]], found, strict=True):
                 if target is not None:
-                    target.add_(product, alpha=weight * times)
+                    target.add_(product)
 
 
 def _products(total: Tensor, leaves: Sequence[Tensor], steps: Sequence[Tensor | None]) -> Sequence[Tensor] | None:

@@ -21,6 +21,9 @@ from torch_mmd_losses.precision import total_dtype
 NETWORK_TILE = 1024
 """Least side length of a tile for kernels that may map scores through a network, which runs once for each tile."""
 
+HALF_ROOM = 10
+"""Power of two up to which sums in float16 may rise if all terms are one. The largest float16 is near `2 ** 16`."""
+
 
 class Trained(NamedTuple):
     """Kernels with trained parameters.
@@ -284,7 +287,12 @@ def _gradients(
         raise trained_tensors.UnknownTensorError
     chosen = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
     weights = values.new_ones(()).expand_as(values) if counted is None else counted.to(values.dtype)
-    return list(torch.autograd.grad(values, chosen, weights, materialize_grads=True))
+    if not any(leaf.dtype == torch.float16 for leaf in chosen):
+        return list(torch.autograd.grad(values, chosen, weights, materialize_grads=True))
+    # A sum over a tile would overflow in float16. A power of two changes no digit.
+    unit = 2.0 ** (HALF_ROOM - values.numel().bit_length())
+    found = torch.autograd.grad(values, chosen, weights * unit, materialize_grads=True)
+    return [gradient.to(total_dtype(gradient.device)) / unit for gradient in found]
 
 
 def _add_others(kernels: Trained, block: Block, sums: Sums, side: int) -> None:
