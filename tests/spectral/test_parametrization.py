@@ -81,6 +81,22 @@ def test_an_assigned_state_is_not_moved_by_training():
     assert_close(state["0.parametrizations.weight.0.v"], kept, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("method", STATE)
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("has_run", [False, True])
+def test_vectors_stay_in_float32_if_a_state_of_half_precision_is_loaded(method, assign, has_run):
+    model, other = (conv_spectral_norm(network(), method=method) for _ in range(2))
+    model(images())
+    if has_run:
+        other(images())
+    state = {name: x.bfloat16() if x.is_floating_point() else x for name, x in model.state_dict().items()}
+    other.load_state_dict(state, assign=assign)
+    assert original(other[0]).dtype == (torch.bfloat16 if assign else torch.float32)
+    for name, buffer in other.named_buffers():
+        assert buffer.dtype == (torch.float32 if state[name].is_floating_point() else torch.int64)
+        assert_close(buffer, state[name], rtol=0, atol=0, check_dtype=False)
+
+
 @pytest.mark.parametrize(
     ("stored", "loaded"), [("pico", "matrix"), ("conv", "matrix"), ("matrix", "pico"), ("matrix", "conv")]
 )

@@ -223,7 +223,8 @@ class SpectralNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         with kept_tensors():
             for name, buffer in self.named_buffers(recurse=False):
-                setattr(self, name, buffer.clone())  # assign=True would share it with the checkpoint
+                copy = buffer.clone()  # assign=True would share it with the checkpoint
+                setattr(self, name, at_least_float32(copy) if copy.is_floating_point() else copy)
         padding = state_dict.get(prefix + "output_padding")
         self.set_output_padding(None if padding is None or padding.is_meta else padding.tolist())
 
