@@ -78,3 +78,15 @@ def test_the_first_call_from_each_place_through_a_module():
     module = Module()
     assert [module() for _ in range(3)] == [True, False, False]
     assert (module(), module()) == (True, True)
+
+
+def test_code_that_is_run_once_is_not_taken_for_later_code_at_its_address():
+    def examined():
+        return usage_warnings.is_first_call_from_place()
+
+    def cell(number):
+        names = {"examined": examined}
+        exec(compile(f"found = examined()  # {number}", f"<cell {number}>", "exec"), names)
+        return names["found"]
+
+    assert all(cell(number) for number in range(50))

@@ -6,12 +6,15 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from types import CodeType
 
 import torch
 
 _LIBRARIES = (f"{Path(__file__).parent}{os.sep}", f"{Path(torch.__file__).parent}{os.sep}")
 _warned: set[tuple[object, ...]] = set()
 """Places in the code that have caused a warning, and places whose first call has been examined."""
+_examined: list[CodeType] = []
+"""The code of the latter. While it is kept, no other code, such as the next cell of a notebook, gets its address."""
 
 
 class UsageWarning(UserWarning):
@@ -60,4 +63,5 @@ def is_first_call_from_place() -> bool:
     if place in _warned:
         return False
     _warned.add(place)
+    _examined.append(frame.f_code)
     return True
