@@ -29,7 +29,8 @@ def kernel_sums(
 
     The sums are exact and computed tile by tile, so memory grows with the numbers of points and samples, not with the
     number of pairs. Under `torch.compile` and in transforms of `torch.func`, and for kernels with trained parameters,
-    there is one matrix of all pairs of all groups instead. On a CPU, float32 samples are evaluated in float32 where the
+    there is one matrix of all pairs of all groups instead. A tile has many small groups; a kernel of yours that defines
+    `forward` is evaluated group by group, which is slower. On a CPU, float32 samples are evaluated in float32 where the
     error is below 1e-5 of the sums of absolute terms, and in float64 elsewhere.
 
     Args:
