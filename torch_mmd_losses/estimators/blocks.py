@@ -79,9 +79,8 @@ def mmd2_blocks(
     **The samples must be in random order.** Shuffle them once if they are sorted, for example by class or by time.
     Otherwise the blocks differ in distribution, and `variance` is meaningless.
 
-    Time is :math:`O(N b d)` for :math:`N` samples. Memory, gradients included, is :math:`O(N d + b^2)` for kernels of
-    the distance and the linear kernel. It is :math:`O(N b)` for other kernels, for trained kernels, for second
-    derivatives, under `torch.compile` and in function transforms.
+    Time is :math:`O(N b d)` for :math:`N` samples. Memory, gradients included, is :math:`O(N d + b^2)`. It is
+    :math:`O(N b)` for trained kernels, for second derivatives, under `torch.compile` and in function transforms.
 
     Args:
         real: scores `(n, d)` in any floating-point dtype; `(n,)` and `(n, ...)` are flattened from dim 1.
