@@ -10,7 +10,7 @@ from cases import CASES, INVARIANT, KernelCase, scores
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import mmd2 as mmd2_by_loops
-from sizes import Count, Largest
+from sizes import Alive, Count, Largest
 from torch.testing import assert_close
 
 from torch_mmd_losses import (
@@ -358,6 +358,18 @@ def test_memory_is_that_of_the_scores(monkeypatch, size):
     assert largest.elements <= n * d
     assert sum(tensor.numel() for tensor in saved) <= 5 * n * d
     estimate.value.backward()
+
+
+def test_memory_grows_with_the_samples_also_for_kernels_that_are_not_of_the_distance():
+    def most(n, d=2):
+        real, fake = scores(n, d, 1).requires_grad_(), scores(n, d, 2)
+        with Alive() as alive:
+            mmd2_blocks(real, fake, PolynomialKernel(), block_size=64).value.backward()
+        return alive.bytes
+
+    small, large = 2**11, 2**13
+    numbers = (most(large) - most(small)) / (large - small) / 8
+    assert numbers < 20  # for each sample, in place of 64 and more for kernel values
 
 
 def test_accepts_every_shape():
