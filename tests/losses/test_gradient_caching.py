@@ -241,6 +241,27 @@ def test_batch_norm_in_training_mode_is_warned_of(real, noise, shape):
     cached_backward(noise.split(5), encode, lambda fake: mmd2(real, fake, KERNEL))
 
 
+def test_batch_norm_that_encode_does_not_use_is_right(real, noise):
+    class GAN(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.generator, self.classifier = network(), nn.BatchNorm1d(5).double()
+
+        def generate(self, z):
+            return self.generator(z)
+
+    cached_backward(noise.split(5), GAN().generate, lambda fake: mmd2(real, fake, KERNEL))  # warnings are errors
+
+
+@pytest.mark.parametrize("make", [nn.BatchNorm1d, nn.LazyBatchNorm1d], ids=["eager", "lazy"])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_batch_norm_of_any_kind_is_warned_of(real, noise, make, statistics):
+    features = () if make is nn.LazyBatchNorm1d else (5,)
+    module = nn.Sequential(network(), make(*features, track_running_stats=statistics, dtype=torch.float64))
+    with pytest.warns(UsageWarning, match=r"got BatchNorm1d '1' in training mode"):
+        cached_backward(noise.split(5), module, lambda fake: mmd2(real, fake, KERNEL))
+
+
 def test_a_callable_that_cannot_be_looked_into_is_called_all_the_same(real, noise):
     class Encode:
         def __init__(self):

@@ -114,14 +114,14 @@ def cached_backward(
     if not parts:
         raise ValueError("chunks: expected at least one chunk, got none")
     examined = usage_warnings.is_first_call_from_place()
-    if examined:
-        _warn_of_batch_norm(encode)
+    batch_norms = _batch_norms(encode) if examined else []
     states: list[_RandomState] = []
     features: list[Features] = []
     with torch.no_grad():
         for i, chunk in enumerate(parts):
             states.append(_RandomState(chunk))
             features.append(_features(encode(chunk), i))
+    _warn_of_batch_norm(batch_norms)
     torch.clear_autocast_cache()  # in PyTorch 2.6, it has copies of weights without gradients
     value, gradients = _loss_with_gradients(loss, features, scaler)
     examined = examined and reach.is_readable(*features[0].values())
@@ -255,17 +255,33 @@ def _warn_of_no_gradient(gradients: Sequence[Mapping[str, Tensor]]) -> None:
         )
 
 
-def _warn_of_batch_norm(encode: object) -> None:
-    for module in _modules(encode):
-        for name, part in module.named_modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training:
-                usage_warnings.warn(
-                    "batch norm of chunks",
-                    f"cached_backward: expected encode to treat each sample by itself, got "
-                    f"{type(part).__name__} {name!r} in training mode, which normalises each chunk by itself and "
-                    "counts it twice in its statistics. Put it in eval mode, or use another normalisation",
-                )
-                return
+def _batch_norms(encode: object) -> list[tuple[str, nn.Module, int | None]]:
+    """Return the batch norms in training mode that a function may use, with their names and :func:`_uses`."""
+    return [
+        (name, part, _uses(part))
+        for module in _modules(encode)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
+    ]
+
+
+def _uses(batch_norm: nn.Module) -> int | None:
+    """Return a number that changes when a batch norm is used in training mode, or None if it has no statistics."""
+    counter = batch_norm.num_batches_tracked
+    return counter._version if isinstance(counter, Tensor) and not counter.is_inference() else None
+
+
+def _warn_of_batch_norm(found: Sequence[tuple[str, nn.Module, int | None]]) -> None:
+    """Warn of a batch norm that has been used since. A method may belong to a module that has others, too."""
+    for name, part, before in found:
+        if before is None or _uses(part) != before:
+            usage_warnings.warn(
+                "batch norm of chunks",
+                f"cached_backward: expected encode to treat each sample by itself, got "
+                f"{type(part).__name__} {name!r} in training mode, which normalises each chunk by itself and "
+                "counts it twice in its statistics. Put it in eval mode, or use another normalisation",
+            )
+            return
 
 
 def _modules(function: object) -> list[nn.Module]:
