@@ -246,6 +246,31 @@ def test_constant_scores_in_between_are_right():
     assert not called(loss, **detached("real"))
 
 
+class Mapped(Kernel):
+    """A kernel of features, which is itself the discriminator."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(16, 4)
+
+    def forward(self, a, b):
+        return RBFKernel()(self.network(a), self.network(b))
+
+
+@pytest.mark.parametrize("kernel", [Mapped(), 2 * Mapped() + RBFKernel(trainable=True)], ids=["alone", "sum"])
+def test_samples_without_gradients_are_right_for_a_kernel_that_is_the_discriminator(kernel):
+    loss = MMDLoss(kernel)
+    assert not any(called(loss, **detached("real")) for _ in range(3))
+    kernel.requires_grad_(False)
+    loss = MMDLoss(kernel)
+    assert [len(called(loss, **detached("real"))) for _ in range(2)] == [0, 1]
+
+
+def test_a_trained_bandwidth_does_not_make_a_kernel_the_discriminator():
+    loss = MMDLoss(RBFKernel(trainable=True))
+    assert [len(called(loss, **detached("real"))) for _ in range(2)] == [0, 1]
+
+
 @pytest.mark.parametrize("method", ["generator", "forward", "terms"])
 def test_real_scores_of_the_generator_are_constant(method):
     loss = MMDLoss()

@@ -93,7 +93,8 @@ class BatchLoss(LoadedAsAWhole):
         name, calls = type(self).__name__, self._first_calls
         if of_discriminator and calls.discriminator and torch.is_grad_enabled() and not in_function_transform():
             calls.discriminator -= 1
-            first_calls.warn_of_constant_scores(name, calls, real, fake)
+            if not first_calls.is_discriminator(self.kernel):
+                first_calls.warn_of_constant_scores(name, calls, real, fake)
         if not calls.losses:
             return
         calls.losses -= 1

@@ -69,6 +69,15 @@ def warn_of_probabilities(name: str, real: Tensor) -> None:
     )
 
 
+def is_discriminator(kernel: Kernel) -> bool:
+    """Return whether a kernel learns from constant samples too, for example through a network of the user's.
+
+    Hyper-parameters of the library's kernels are trained along with a discriminator.
+    """
+    trained = [part for part in kernel.modules() if any(each.requires_grad for each in part.parameters(recurse=False))]
+    return not all(isinstance(part, Kernel) and part._trainable for part in trained)
+
+
 def warn_of_constant_scores(name: str, calls: FirstCalls, real: Tensor, fake: Tensor) -> None:
     """Warn if one side has gradients and the other has none, twice in a row.
 

@@ -81,11 +81,12 @@ class MMDLoss(BatchLoss):
             scores of :meth:`discriminator` or :meth:`both` are the output of a sigmoid or a softmax. The autograd graph
             shows these functions, so a compiled discriminator is not examined. In the first three calls of
             :meth:`discriminator` and :meth:`both` with gradients enabled: if only the real or only the fake scores
-            require gradients, twice in a row. In the first three calls of :meth:`terms`: if more than 99 % of the pairs
-            are saturated. In :meth:`generator` without real scores: if the discriminator of an earlier loss, and not
-            that of the remembered real scores, has computed the fake scores. Only the first sixteen losses whose real
-            scores are remembered count for this. Discriminators that share trained layers are not told apart, because
-            one discriminator may use different layers in each call. Later calls are not examined.
+            require gradients, twice in a row, unless a kernel of yours has trained parameters, which learn from both.
+            In the first three calls of :meth:`terms`: if more than 99 % of the pairs are saturated. In
+            :meth:`generator` without real scores: if the discriminator of an earlier loss, and not that of the
+            remembered real scores, has computed the fake scores. Only the first sixteen losses whose real scores are
+            remembered count for this. Discriminators that share trained layers are not told apart, because one
+            discriminator may use different layers in each call. Later calls are not examined.
 
     Example:
         >>> loss = MMDLoss(kernel=RBFBKernel(), lambda_=1.0)
