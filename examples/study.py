@@ -17,7 +17,7 @@ import tyro
 from studies import pictures, protocol
 from studies.logs import Grid
 from studies.tables import COSTS, FLOOR, TABLES
-from sweeps.runs import EXAMPLES, Pair, Recipe, Run, status
+from sweeps.runs import EXAMPLES, Recipe, Run, record
 from sweeps.tables import counted
 from training.errors import RefusedError
 from training.files import write_text
@@ -34,18 +34,12 @@ class Study:
 
     @property
     def logs(self) -> Grid:
-        return Grid(self.raw, protocol.PAIRS, protocol.SEEDS)
+        return Grid(self.raw)
 
     @property
-    def best(self) -> dict[str, Pair]:
-        """The best pairs of the losses whose grids are complete."""
-        found = {each[0][1]: self.logs.best_pair(each) for each in protocol.QUESTIONS["losses"].settings}
-        return {loss: pair for loss, pair in found.items() if pair}
-
-    @property
-    def waiting(self) -> list[Run]:
-        """The planned runs without a raw log, so that nobody with the logs of the repository repeats a run."""
-        return [run for run in protocol.planned(self.best) if not self.logs.log(run).exists()]
+    def planned(self) -> dict[Run, bool]:
+        """All runs, and whether they have a raw log; nobody with the logs of the repository repeats a run."""
+        return {run: self.logs.log(run).exists() for run in protocol.planned(self.logs.best_pair)}
 
 
 @dataclass
@@ -67,39 +61,32 @@ class Train(Study):
             protocol.NAME,
             self.out.absolute(),
             EXAMPLES / f"{protocol.SCRIPT}.py",
-            evaluate=shlex.join([f"--features={self.features}", *protocol.EVALUATION]),
+            evaluate=f"--features={shlex.quote(str(self.features))} {protocol.EVALUATION}",
             jobs=self.jobs,
             gpus=0,
-            options=(*protocol.OPTIONS, f"--data-root={self.data_root}"),
+            options=(*protocol.OPTIONS.split(), f"--data-root={self.data_root}"),
         )
-        ended, grid = 0, protocol.QUESTIONS["losses"].runs({})
-        for stage in ("grid of the losses", "all"):
-            waiting = [run for run in self.waiting if run in grid or stage == "all"]
-            print(f"{stage}: {len(waiting)} to do, {self.jobs} at a time", flush=True)
-            ended = ended or tuning.do(recipe, waiting)
-            for run in self.waiting:
-                if self.logs.export(run, recipe):
-                    print(f"exported {run.name}", flush=True)
-        for loss, pair in self.best.items():
-            run = Run(protocol.setting(loss), pair, protocol.SEEDS[0])
+        ended = 0
+        while not ended and (waiting := [run for run, done in self.planned.items() if not done]):
+            print(f"{len(waiting)} to do, {self.jobs} at a time", flush=True)
+            ended = tuning.do(recipe, waiting)
+            for run in waiting:
+                self.logs.export(run, recipe)
+        for each in protocol.QUESTIONS["losses"]:
+            run = Run(each, self.logs.best_pair(each) or protocol.PAIRS[0], protocol.SEEDS[0])
             samples = self.out / run.name / "samples" / f"iteration-{protocol.ITERATIONS:08d}.png"
-            # With raw logs of other people, there are no samples to copy.
-            if samples.exists() and not self.logs.sheet(run).exists():
+            if samples.exists():  # with raw logs of other people, there are none to copy
                 self.logs.keep(run, samples)
         return ended
 
 
-@dataclass
-class List(Study):
-    """List the planned runs and their progress."""
-
-    out: Path = Path("runs/study")  # folder of the runs
+class List(Train):
+    """List the planned runs and their progress; those with a raw log are done."""
 
     def do(self) -> int:
-        runs = protocol.planned(self.best)
-        known = self.logs.known(runs)
-        ended = {run: "diverged" if outcome.diverged else "finished" for run, outcome in known.items()}
-        statuses = {run: ended.get(run) or status(self.out / run.name) for run in runs}
+        statuses = {
+            run: "done" if done else record(self.out / run.name)["status"] for run, done in self.planned.items()
+        }
         for run, found in statuses.items():
             print(f"{found:11} {run.name}")
         print(counted(statuses.values()))
@@ -111,22 +98,14 @@ class Report(Study):
     """Write all tables and pictures of the documentation, and the table in the README, from the raw logs alone."""
 
     root: Path = EXAMPLES.parent  # folder of README.md and docs/
-    partial: bool = False  # write the report even if raw logs are missing
 
     def do(self) -> int:
-        """Write the report, unless raw logs are missing without --partial."""
-        readme = self.root / "README.md"
-        if not any(self.raw.glob("loss=*.jsonl")):
-            raise RefusedError(f"--raw: there are no raw logs of runs in {self.raw}")
-        if not readme.is_file():
-            raise RefusedError(f"--root: there is no README.md in {self.root}")
-        needed = [*map(self.logs.log, self.waiting), self.raw / COSTS, self.raw / FLOOR]
-        missing = [path.name for path in needed if not path.exists()]
-        if missing and not self.partial:
-            names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            advice = "--partial writes the report without them"
-            raise RefusedError(f"--raw: {len(missing)} files are missing in {self.raw}: {names}; {advice}")
+        """Write the report, unless raw logs are missing."""
+        needed = [*map(self.logs.log, self.planned), self.raw / COSTS, self.raw / FLOOR]
+        if missing := [path.name for path in needed if not path.exists()]:
+            raise RefusedError(f"--raw: {len(missing)} files are missing in {self.raw}, such as {missing[0]}")
         found = {name: table(self.logs) for name, table in TABLES.items()}
+        readme = self.root / "README.md"
         text, places = BLOCK.subn(lambda _: found["losses"], readme.read_text(encoding="utf-8"))
         if places != 1:
             raise RefusedError(f"{readme}: expected one place for the table of the study, got {places}")

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # before tyro, so that all missing packages are name
 
 import tyro
 from sweeps import tables
-from sweeps.runs import EXAMPLES, PAIR, SWEEPS, Group, Pair, Recipe, Run, last_line, plan, record, status, write
+from sweeps.runs import EXAMPLES, PAIR, PAIRS, SWEEPS, Group, Pair, Recipe, Run, plan, record, write
 from training import need
 from training.errors import RefusedError
 from training.files import replacing, write_text
@@ -23,6 +23,7 @@ from training.files import replacing, write_text
 EPILOG = """Arguments after -- are passed to the training script, for example: -- --data-root data --iterations 50000.
 Exit status: 0 if all runs are finished, 1 if some are not, 2 if the command cannot be carried out, 3 if other processes
 have the remaining runs."""
+Name = Literal["table1", "lambda", "constant", "scores"]
 OWN = {"out", "resume", "seed", "dry-run", *PAIR}  # options of the training script that the sweep sets
 
 
@@ -30,26 +31,26 @@ OWN = {"out", "resume", "seed", "dry-run", *PAIR}  # options of the training scr
 class Collect:
     """Write a table, a summary and a figure of the results so far."""
 
-    study: tyro.conf.Positional[Literal["table1", "lambda", "constant", "scores"]]  # the sweep
+    study: tyro.conf.Positional[Name]  # the sweep
     out: Path  # folder of the sweep
     metric: Literal["fid", "kid_mean"] = "fid"  # metric that ranks runs; lower is better
     evaluations: str = "*.json"  # names of the evaluations that count; of several, the last
     limit: float | None = None  # upper end of the vertical axis of the figure
 
     def do(self) -> int:
-        sweep, rows = SWEEPS[self.study], tables.rows_of(self.study, self.out, self.evaluations)
-        if not rows:
+        sweep, found = SWEEPS[self.study], tables.results(self.study, self.out, self.evaluations)
+        if not found:
             raise RefusedError(f"{self.out} has no runs of {self.study}")
         table, page, picture = (self.out / f"{self.study}.{ending}" for ending in ("csv", "md", "png"))
-        tables.write_csv(table, rows)
-        summary = tables.summary(sweep.meaning, rows, self.metric)
+        tables.write_csv(table, found)
+        summary = tables.summary(sweep.meaning, found, self.metric)
         write_text(page, summary)
         print(f"{summary}\nRuns: {table}; summary: {page}", flush=True)
         need("matplotlib")
         from matplotlib.figure import Figure
 
         figure = Figure(layout="constrained")
-        tables.draw(figure, rows, sweep.axis, self.metric, self.limit)
+        tables.draw(figure, found, sweep.axis, self.metric, self.limit)
         figure.set_size_inches(11, max(3.9, 0.6 + 2.4 * len(figure.axes)))
         with replacing(picture) as partial:
             figure.savefig(partial, format="png")
@@ -61,6 +62,7 @@ class Collect:
 class Train(Recipe):
     """Run the remaining trainings, and evaluate them if --evaluate is given."""
 
+    study: tyro.conf.Positional[Name]  # the sweep
     losses: str = ""  # losses instead of those of the sweep, separated by commas
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """OPTION=VALUE,...: values of an option of the training script; OPTION= leaves it at the default of the script"""
@@ -71,12 +73,11 @@ class Train(Recipe):
     evaluations: str = "*.json"  # names of the evaluations that count; of several, the last
 
     def do(self) -> int:
-        runs, mine = self.runs()
-        for path in (self.script, *([] if self.evaluate is None else [self.evaluator])):
-            if not path.is_file():
-                raise RefusedError(f"--script: there is no {path}")
+        runs = self.runs()
+        if self.evaluate is not None and not (evaluator := self.script.with_name("evaluate.py")).is_file():
+            raise RefusedError(f"--evaluate: there is no {evaluator}")
         where = f"the Ray cluster {self.address}" if self.address else "this machine"
-        print(f"{self.count(mine)}; by {self.script.name} on {where}, in {self.out}", flush=True)
+        print(f"{self.count(runs)}; by {self.script.name} on {where}, in {self.out}", flush=True)
         # Settings that the script would refuse are refused before the first training. Runs differ in their options if a
         # sweep has several grids.
         print(f"Checking the settings with {self.script.name}", flush=True)
@@ -84,24 +85,22 @@ class Train(Recipe):
             dry = subprocess.run(self.training(each, "--dry-run"), capture_output=True, text=True)
             if dry.returncode:
                 raise RefusedError(f"{self.script.name} refuses {each.name}: {dry.stderr.strip()}")
-        for each in mine:  # folders of several shares can then be copied into one
-            if record(self.out / each.name) is None:
+        for each in runs:  # folders of several shares can then be copied into one
+            if "study" not in record(self.out / each.name):
                 write(self.out / each.name, self.fresh(each))
-        if all(map(self.is_done, mine)):
+        if all(map(self.is_done, runs)):
             return 0
         need("ray")
         print("Starting Ray, which can take a minute", flush=True)
         from sweeps import tuning
 
         # Ray copies the recipe to its processes, which do not need the options of this script.
-        ended = tuning.do(Recipe(**{each.name: getattr(self, each.name) for each in fields(Recipe)}), mine)
-        print(f"{self.count(mine)}{'; the same command continues' if ended else ''}", flush=True)
+        ended = tuning.do(Recipe(**{each.name: getattr(self, each.name) for each in fields(Recipe)}), runs)
+        print(f"{self.count(runs)}{'; the same command continues' if ended else ''}", flush=True)
         return ended
 
-    def runs(self) -> tuple[list[Run], list[Run]]:
-        """Return the runs of all shares, and the runs of this share."""
-        if self.study not in SWEEPS:
-            raise RefusedError(f"expected one of {', '.join(SWEEPS)}, got {self.study}")
+    def runs(self) -> list[Run]:
+        """Return the runs of this share."""
         sweep, vary = SWEEPS[self.study], {}
         for words in (*self.vary, *([f"loss={self.losses}"] if self.losses else [])):
             option, equals, values = words.partition("=")
@@ -119,17 +118,18 @@ class Train(Recipe):
         share = re.fullmatch(r"(\d+)/(\d+)", self.share)
         if not share or int(share[1]) >= int(share[2]):
             raise RefusedError(f"--share: expected I/N with I from 0 to N - 1, got {self.share}")
-        pairs = [(d, g) for d, _, g in (pair.partition("/") for pair in self.pairs.split(",") if pair)]
-        seeds = [int(seed) for seed in self.seeds.split(",")]
-        runs = plan(sweep, vary, self.best() if self.pairs == "best" else pairs, seeds)
-        return runs, runs[int(share[1]) :: int(share[2])]
+        best = self.best() if self.pairs == "best" else {}
+        pairs = best.values() or [(d, g) for d, _, g in (pair.partition("/") for pair in self.pairs.split(",") if pair)]
+        runs = plan(sweep, vary, pairs or PAIRS, [int(seed) for seed in self.seeds.split(",")])
+        runs = [run for run in runs if not best or best.get(run.group) == run.pair]
+        return runs[int(share[1]) :: int(share[2])]
 
     def best(self) -> dict[Group, Pair]:
         """Return the best pairs of the settings with results for all pairs of their first seed."""
         found = {}
-        for group, rows in tables.groups(tables.rows_of(self.study, self.out, self.evaluations)).items():
-            first, pair = tables.first_seed(rows), tables.best(rows, self.metric)
-            if pair and all(self.metric in row.metrics or row.status == "diverged" for row in first):
+        for group, of in tables.groups(tables.results(self.study, self.out, self.evaluations)).items():
+            pair = tables.best(of, self.metric)
+            if pair and all(self.metric in each.metrics or each.diverged for each in tables.first_seed(of)):
                 found[group] = pair
             else:
                 settings = ",".join(map("=".join, group))
@@ -140,18 +140,17 @@ class Train(Recipe):
 
     def count(self, runs: Sequence[Run]) -> str:
         """Return the number of runs, and of those with each status."""
-        return f"{len(runs)} runs: {tables.counted(status(self.out / each.name) for each in runs)}"
+        return f"{len(runs)} runs: {tables.counted(record(self.out / each.name)['status'] for each in runs)}"
 
 
 class List(Train):
     """List the chosen runs and their progress."""
 
     def do(self) -> int:
-        _, mine = self.runs()
-        for each in mine:
-            folder = self.out / each.name
-            print(f"{status(folder):11} {last_line(folder)['iteration']:>9,}  {each.name}")
-        print(self.count(mine))
+        for each in (runs := self.runs()):
+            found = record(self.out / each.name)
+            print(f"{found['status']:11} {found['iteration']:>9,}  {each.name}")
+        print(self.count(runs))
         return 0
 
 
@@ -169,9 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RefusedError, OSError) as error:
         print(f"sweep.py: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("sweep.py: interrupted before a run was started", file=sys.stderr)
-        return 1
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from studies import one_step as plan
 from studies.logs import Raw
 from studies.one_step import Trial
 from studies.one_step_tables import QUARTERS, REFERENCES, over_seeds
-from studies.pictures import Size, draw_rows, plain, tidy
+from studies.pictures import Pictures, draw_rows, plain, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +58,7 @@ def samples(figure: Figure, raw: Raw) -> None:
     draw_rows(figure, sheets, COLUMNS, font=8).set_anchor("E")  # long names of arms need the room on the left
 
 
-PICTURES: Mapping[str, tuple[Callable[[Figure, Raw], None], Size]] = {
+PICTURES: Pictures = {
     "curves": (curves, (10.0, 7.0)),
     "samples": (samples, (9.0, 10.6)),
 }

@@ -7,21 +7,21 @@ from functools import partial
 
 from studies import one_step as plan
 from studies import reference_cost
-from studies.logs import Line, Outcome, Raw, seeds
+from studies.logs import Raw
 from studies.one_step import SECONDS, Trial
-from sweeps.tables import markdown, shown
-from training.files import read_lines
+from sweeps.tables import Result, markdown, seeds, shown
+from training.files import Line, read_lines
 
 FLOOR = "floor.jsonl"
 """The measures of real images in place of generated ones: a file among the raw logs."""
 
 
-def over_seeds(raw: Raw, arm: str) -> list[Outcome]:
-    """Return the outcomes of an arm."""
-    return list(raw.known(Trial(arm, seed) for seed in plan.SEEDS).values())
+def over_seeds(raw: Raw, arm: str) -> list[Result]:
+    """Return the results of an arm."""
+    return raw.known(Trial(arm, seed) for seed in plan.SEEDS)
 
 
-def at_time(found: Outcome) -> Line | None:
+def at_time(found: Result) -> Line | None:
     """Return the first complete evaluation after the common CPU time, or None if the run diverged before."""
     lines = found.evaluations.values()
     late = [line for line in lines if line["cpu_seconds"] >= SECONDS and "kid_mean" in line["metrics"]]
@@ -39,7 +39,7 @@ def mean_of(name: str, digits: int | None = None, scale: float = 1.0, unit: str 
 
     def cell(lines: Sequence[Line]) -> str:
         values = [scale * line["metrics"][name] for line in lines if name in line["metrics"]]
-        return shown(values, digits) + unit * bool(values)
+        return shown(values, digits, unit)
 
     return cell
 
@@ -84,7 +84,9 @@ def table(
         steps = shown([line["iteration"] for line in lines], 0)
         cost = shown([1000 * line["cpu_seconds"] / line["iteration"] for line in lines], 0)
         at_steps = [distances(each.evaluations.get(count) for each in found) for count in after]
-        rows.append([*cells, steps, cost, *(cell(lines) for _, cell in columns), *at_steps, seeds(found, plan.SEEDS)])
+        rows.append(
+            [*cells, steps, cost, *(cell(lines) for _, cell in columns), *at_steps, seeds(found, len(plan.SEEDS))]
+        )
     for floor in read_lines(raw.path / FLOOR, metrics=dict):
         measured = [cell([floor]) for _, cell in columns]
         rows.append(["real images", *["-"] * (len(head) + 1), *measured, *["-"] * (len(after) + 1)])

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from studies import protocol, tables
 from studies.logs import Grid
 from studies.protocol import NORMS, SCALES, SCORES, normed, setting
-from sweeps.runs import Group, Run, Status
-from sweeps.tables import Row, draw, spread
+from sweeps.runs import Group, Run
+from sweeps.tables import draw, spread
 from training import need
 from training.files import replacing
 from wang2019.losses import MMD
@@ -43,26 +43,22 @@ MEANS = {
 COLUMNS, SIDE = 12, 32 + 2 * 2
 """Number of images of each loss, and pixels of an image on a sheet of samples with its border."""
 
-Size = tuple[float, float]  # width and height in inches
+Pictures = Mapping[str, tuple[Callable[..., None], tuple[float, float]]]
+"""Functions that draw the logs on a figure, with width and height in inches."""
 
 
-def plot(
-    axes: Axes, runs: Iterable[Mapping[int, float]], unit: float = 1.0, *, label: str, colour: str, dashes: str = "-"
-) -> None:
-    """Draw the mean over runs against iterations times `unit`, and a band from the lowest value to the highest."""
-    found: dict[int, list[float]] = {}
-    for iteration, value in sorted(item for run in runs for item in run.items()):
-        found.setdefault(iteration, []).append(value)
+def plot(axes: Axes, runs: Iterable[Mapping[float, float]], label: str, colour: str, dashes: str = "-") -> None:
+    """Draw the mean over runs, and a band from the lowest value to the highest."""
+    found: dict[float, list[float]] = {}
+    for place, value in sorted(item for run in runs for item in run.items()):
+        found.setdefault(place, []).append(value)
     if found:
-        places = [unit * iteration for iteration in found]
-        axes.plot(places, [statistics.fmean(of) for of in found.values()], dashes, color=colour, label=label)
-        lowest, highest = ([of(each) for each in found.values()] for of in (min, max))
-        axes.fill_between(places, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+        lowest, means, highest = ([of(each) for each in found.values()] for of in (min, statistics.fmean, max))
+        axes.plot([*found], means, dashes, color=colour, label=label)
+        axes.fill_between([*found], lowest, highest, color=colour, alpha=0.15, linewidth=0)
 
 
-def save(
-    pictures: Mapping[str, tuple[Callable[[Figure, Any], None], Size]], raw: object, to: Path, prefix: str
-) -> None:
+def save(pictures: Pictures, raw: object, to: Path, prefix: str) -> None:
     """Save pictures in a folder, as PNGs of few colours without metadata."""
     need("matplotlib")
     from matplotlib.figure import Figure
@@ -96,20 +92,18 @@ def plain(*logarithmic: Axis) -> None:
 
 def curves(figure: Figure, raw: Grid) -> None:
     """Draw the FID of each loss at its best pair of learning rates, against iterations and against time."""
-    costs = tables.milliseconds(raw)
+    costs = tables.cost(raw)
     by_iteration, by_time = figure.subplots(1, 2, sharey=True)
     for loss, (colour, dashes) in STYLES.items():
-        found = raw.over_seeds(setting(loss))
-        runs = [{at: line["metrics"]["fid"] for at, line in each.evaluations.items()} for each in found]
-        plot(by_iteration, runs, label=loss, colour=colour, dashes=dashes)
-        if setting(loss) in costs:
-            plot(by_time, runs, costs[setting(loss)][0] / 1000, label=loss, colour=colour, dashes=dashes)
+        for axes, unit in ((by_iteration, 1.0), (by_time, costs[setting(loss)]["milliseconds"] / 1000)):
+            runs = [each.over_time("fid") for each in raw.over_seeds(setting(loss))]
+            places = [{unit * iteration: fid for iteration, fid in run.items()} for run in runs]
+            plot(axes, places, loss, colour, dashes)
     by_iteration.set(xlabel="iterations", ylabel="FID", yscale="log")
     plain(by_iteration.yaxis)
     by_time.set(xlabel="CPU seconds")
     tidy(by_iteration, by_time, which="both")
-    legend = by_iteration.get_legend_handles_labels()
-    figure.legend(*legend, loc="outside right center", frameon=False, fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
 
 
 def kernel_means(figure: Figure, raw: Grid) -> None:
@@ -119,7 +113,7 @@ def kernel_means(figure: Figure, raw: Grid) -> None:
         found = raw.over_seeds(setting(loss))
         for name, (label, colour) in MEANS.items():
             runs = [{line["iteration"]: line[name] for line in each.training} for each in found]
-            plot(axes, runs, label=label, colour=colour)
+            plot(axes, runs, label, colour)
         axes.set_title(loss, fontsize=10)
         axes.set_ylim(bottom=0)
         if axes in panels[1]:
@@ -127,44 +121,36 @@ def kernel_means(figure: Figure, raw: Grid) -> None:
         if axes in panels[:, 0]:
             axes.set_ylabel("mean kernel value")
     tidy(*panels.flat)
-    # A panel has all lines or none.
-    legends = [axes.get_legend_handles_labels() for axes in panels.flat]
-    figure.legend(*max(legends, key=lambda legend: len(legend[1])), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
 
 
 def lambdas(figure: Figure, raw: Grid) -> None:
     """Draw a bar for each lambda and pair of learning rates with both kernels, as in Figure 3 of the paper."""
-    rows = []
-    for (kernel, lambda_), by_pair in tables.repulsions(raw).items():
-        for pair in raw.pairs:
-            run, found = Run((("kernel", kernel), ("lambda", lambda_)), pair, 0), by_pair.get(pair)
-            status: Status = "missing" if found is None else "diverged" if found.diverged else "finished"
-            rows.append(Row(run, status, metrics=found.metrics if found else {}))
-    draw(figure, rows, ("lambda",), "fid", protocol.COLLAPSED)
+    results = []
+    for (kernel, lambda_), found in tables.repulsions(raw).items():
+        for each in found:
+            run = Run((("kernel", kernel), ("lambda", lambda_)), each.run.pair, 0)
+            results.append(each._replace(record={**each.record, "settings": run.settings}))
+    draw(figure, results, ("lambda",), "fid", protocol.COLLAPSED)
 
 
 def samples(figure: Figure, raw: Grid) -> None:
     """Draw a row of samples of each loss at its best pair with the first seed."""
-    sheets: dict[str, Path | None] = {}
-    for loss in protocol.LOSSES:
-        pair = raw.best_pair(setting(loss))
-        sheets[loss] = raw.sheet(Run(setting(loss), pair, raw.seeds[0])) if pair else None
+    pairs = {loss: raw.best_pair(setting(loss)) or protocol.PAIRS[0] for loss in protocol.LOSSES}
+    sheets = {loss: raw.sheet(Run(setting(loss), pair, protocol.SEEDS[0])) for loss, pair in pairs.items()}
     draw_rows(figure, sheets, COLUMNS)
 
 
-def draw_rows(figure: Figure, sheets: Mapping[str, Path | None], columns: int, font: float | None = None) -> Axes:
+def draw_rows(figure: Figure, sheets: Mapping[str, Path], columns: int, font: float | None = None) -> Axes:
     """Draw the first images of each sheet as a row with its label; the row of a missing sheet is white."""
     import numpy as np
     from PIL import Image
 
-    rows = []
-    for path in sheets.values():
-        pixels = np.full((SIDE, columns * SIDE), 255, np.uint8)
-        if path is not None and path.exists():
-            with Image.open(path) as picture:
-                sheet = np.asarray(picture.convert("L"))
-            pixels = np.concatenate(np.split(sheet, len(sheet) // SIDE), axis=1)[:, : columns * SIDE]
-        rows.append(pixels)
+    rows = np.full((len(sheets), SIDE, columns * SIDE), 255, np.uint8)
+    for row, path in zip(rows, sheets.values(), strict=True):
+        if path.exists():
+            sheet = np.asarray(Image.open(path).convert("L"))
+            row[:] = np.concatenate(np.split(sheet, len(sheet) // SIDE), axis=1)[:, : columns * SIDE]
     axes = figure.subplots()
     axes.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
@@ -178,7 +164,7 @@ def choices(figure: Figure, raw: Grid) -> None:
     """Draw the FID of seeds that did not diverge, by the number of scores, and by the constant C with both norms."""
 
     def line(axes: Axes, settings: Mapping[float, Group], label: str, colour: str) -> None:
-        fids = [[each.fid for each in raw.over_seeds(of) if not each.diverged] for of in settings.values()]
+        fids = [[each.metrics["fid"] for each in raw.over_seeds(of) if each.metrics] for of in settings.values()]
         means, deviations = zip(*(spread(each) or (math.nan, None) for each in fids), strict=True)
         more: dict[str, Any] = {"marker": "o", "capsize": 3, "color": colour, "label": label}
         axes.errorbar(list(settings), means, [each or 0.0 for each in deviations], **more)
@@ -189,8 +175,7 @@ def choices(figure: Figure, raw: Grid) -> None:
         line(by_scale, {scale: normed(name, scale) for scale in SCALES}, name, colour)
     by_scores.set_xscale("log", base=2)
     by_scores.set_xticks(SCORES, map(str, SCORES))
-    by_scores.set(xlabel="scores per image", ylabel="FID")
-    by_scores.set_ylim(bottom=0)
+    by_scores.set(xlabel="scores per image", ylabel="FID", ylim=(0, None))
     # A constant that is too large raises the FID by far more than the other choices.
     by_scale.set(xlabel="C", ylabel="FID", yscale="log")
     by_scale.set_xticks(SCALES, [f"{scale:.3g}" for scale in SCALES])
@@ -200,7 +185,7 @@ def choices(figure: Figure, raw: Grid) -> None:
     by_scale.legend(frameon=False)
 
 
-PICTURES: Mapping[str, tuple[Callable[[Figure, Grid], None], Size]] = {
+PICTURES: Pictures = {
     "curves": (curves, (10.0, 4.2)),
     "kernel-means": (kernel_means, (10.0, 5.2)),
     "lambda": (lambdas, (10.0, 5.4)),

@@ -6,8 +6,7 @@ Networks, data and budget are the same for all runs; settings name the differenc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 from sweeps.runs import Group, Pair, Run, Value, text
 from wang2019.losses import MMD
@@ -15,16 +14,9 @@ from wang2019.losses import MMD
 NAME = "fashion-mnist"
 SCRIPT = "dcgan_fashion_mnist"
 ITERATIONS = 2000
-OPTIONS = (
-    "--width=8",
-    f"--iterations={ITERATIONS}",
-    "--channels-last",
-    "--log-every=100",
-    "--sample-every=1000",
-    "--keep-every=400",
-)
+OPTIONS = f"--width=8 --iterations={ITERATIONS} --channels-last --log-every=100 --sample-every=1000 --keep-every=400"
 """Options of all trainings. While another run is active, an iteration takes 0.06 s at width 8 and 0.14 s at 16."""
-EVALUATION = ("--split=test", "--images=10000", "--all")  # options of all evaluations, in addition to the features
+EVALUATION = "--split=test --images=10000 --all"  # options of all evaluations, in addition to the features
 RATES = (5e-4, 2e-3)  # learning rates of D and of G; the study tries all four pairs
 SEEDS = (0, 1, 2)  # the first seed chooses the best pair of learning rates, with which all seeds are run
 COLLAPSED = 40.0
@@ -39,30 +31,13 @@ NORMS = {"PICO": "pico", "PIM": "matrix"}
 PAIRS: tuple[Pair, ...] = tuple((text(d), text(g)) for d, g in itertools.product(RATES, repeat=2))
 
 
-class Question(NamedTuple):
-    """Settings that are compared to answer one question."""
-
-    settings: list[Group]
-    of_grid: bool = False  # whether every setting has all pairs of learning rates with the first seed
-    seeds: bool = True
-    """Whether every setting has all seeds at the pair that is best for its loss in the table of losses."""
-
-    def runs(self, best: Mapping[str, Pair]) -> list[Run]:
-        """Return the runs at all pairs, pair after pair, then those at the best pairs of losses if these are known."""
-        pairs = PAIRS if self.of_grid else ()
-        grid = [Run(each, pair, SEEDS[0]) for pair in pairs for each in self.settings]
-        seeds, known = SEEDS if self.seeds else (), [each for each in self.settings if each[0][1] in best]
-        return grid + [Run(each, best[each[0][1]], seed) for seed in seeds for each in known]
-
-
 def setting(loss: str, **options: Value) -> Group:
     """Return the setting of a loss, without options that have their usual value."""
+    usual: dict[str, Value] = {"scores": 16, "normalisation": "pico", "scale": 1 / 0.55, "updates": "simultaneous"}
     if loss in MMD:
         # A kernel with the lambda of another loss is that loss. With two names, it would be trained twice.
         same = (MMD[loss][0], options.get("lambda"))
         loss = next((name for name, definition in MMD.items() if definition == same), loss)
-    usual: dict[str, Value] = {"scores": 16, "normalisation": "pico", "scale": 1 / 0.55, "updates": "simultaneous"}
-    if loss in MMD:
         usual["lambda"] = MMD[loss][1]
     chosen = {name: text(value) for name, value in options.items() if value != usual.get(name)}
     return (("loss", loss), *chosen.items())
@@ -74,25 +49,25 @@ def normed(name: str, scale: float) -> Group:
 
 
 UPDATES = ("simultaneous", "alternating")
-QUESTIONS: Mapping[str, Question] = {
+QUESTIONS: Mapping[str, list[Group]] = {
     # The losses of Table 1 of Wang et al. and scaled MMD.
-    "losses": Question([setting(loss) for loss in LOSSES], of_grid=True),
+    "losses": [setting(loss) for loss in LOSSES],
     # Updates from one forward pass, and by turns.
-    "updates": Question([setting(loss, updates=each) for loss in ("hinge", "mmd-rep-b") for each in UPDATES]),
+    "updates": [setting(loss, updates=each) for loss in ("hinge", "mmd-rep-b") for each in UPDATES],
     # The number of scores per image.
-    "scores": Question([setting("mmd-rep", scores=scores) for scores in SCORES]),
+    "scores": [setting("mmd-rep", scores=scores) for scores in SCORES],
     # Lambda, with the kernels RBF and RBF-B (Figure 3).
-    "lambda": Question(
-        [setting(loss, **{"lambda": lambda_}) for loss in KERNELS.values() for lambda_ in LAMBDAS],
-        of_grid=True,
-        seeds=False,
-    ),
+    "lambda": [setting(loss, **{"lambda": lambda_}) for loss in KERNELS.values() for lambda_ in LAMBDAS],
     # PICO and the norm of the reshaped matrix, with three constants C.
-    "norms": Question([normed(name, scale) for name in NORMS for scale in SCALES]),
+    "norms": [normed(name, scale) for name in NORMS for scale in SCALES],
 }
-"""In the order of the runs."""
+"""The settings that are compared to answer each question."""
+OVER_PAIRS, OVER_SEEDS = ("losses", "lambda"), ("losses", "updates", "scores", "norms")
+"""Questions whose settings are run at all pairs with the first seed, and at the best pair of their loss with all."""
 
 
-def planned(best: Mapping[str, Pair]) -> list[Run]:
-    """Return all runs in the order of the questions, each once; runs with an unknown best pair are left out."""
-    return list(dict.fromkeys(run for each in QUESTIONS.values() for run in each.runs(best)))
+def planned(best: Callable[[Group], Pair | None]) -> list[Run]:
+    """Return all runs, each once; runs at an unknown best pair are left out."""
+    grid = [Run(each, pair, SEEDS[0]) for name in OVER_PAIRS for pair in PAIRS for each in QUESTIONS[name]]
+    at_best = [(each, best(each[:1])) for name in OVER_SEEDS for each in QUESTIONS[name]]
+    return list(dict.fromkeys(grid + [Run(each, pair, seed) for seed in SEEDS for each, pair in at_best if pair]))

@@ -1,18 +1,18 @@
-"""The tables of the study on Fashion-MNIST, from its raw logs; logs may be missing."""
+"""The tables of the study on Fashion-MNIST, from its raw logs."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from studies import protocol
-from studies.logs import Grid, Outcome, seeds
-from studies.protocol import NORMS, QUESTIONS, SCALES, SCORES, normed, setting
-from sweeps.runs import Group, Pair
-from sweeps.tables import markdown, shown
-from training.files import read_json, read_lines
+from studies.logs import Grid
+from studies.protocol import NORMS, QUESTIONS, SCALES, SCORES, SEEDS, normed, setting
+from sweeps.runs import Group
+from sweeps.tables import Result, markdown, seeds, shown
+from training.files import Line, read_json, read_lines
 
 COSTS, FLOOR = "costs.jsonl", "floor.json"
 """The cost of an iteration of each setting, and the result of `evaluate.py --floor`: files among the raw logs."""
@@ -22,30 +22,26 @@ LOGGED = (1, 100, 400, 2000)  # iterations in the table of mean kernel values
 ERRORS = 2  # standard errors by which a difference has to exceed zero
 
 
-def measured(raw: Grid, found: Sequence[Outcome]) -> list[str]:
-    """Return the cells `MEASURED` of the outcomes of a setting."""
-    return [*metrics([each.metrics for each in found if not each.diverged]), seeds(found, raw.seeds)]
+def measured(found: Sequence[Result]) -> list[str]:
+    """Return the cells `MEASURED` of the results of a setting, with covered classes in per cent."""
+    known = [each.metrics for each in found if each.metrics]
+    covered = shown((100 * each["class_coverage"] for each in known), 0, " %")
+    means = [shown(each[name] for each in known) for name in ("fid", "kid_mean")]
+    return [*means, covered, seeds(found, len(SEEDS))]
 
 
-def metrics(found: Sequence[Mapping[str, float]]) -> list[str]:
-    """Return the cells of metrics, with covered classes in per cent."""
-    covered = shown((100 * each["class_coverage"] for each in found), 0) + " %" * bool(found)
-    return [shown(each["fid"] for each in found), shown(each["kid_mean"] for each in found), covered]
+def fids(found: Sequence[Result]) -> list[float]:
+    """Return the FIDs of runs, infinite for those that diverged."""
+    return [each.metrics.get("fid", math.inf) for each in found]
 
 
-def fid(value: float | None) -> str:
-    """Return the cell of an FID, which is None if unknown and infinite if the run diverged."""
-    return "-" if value is None else f"{value:.2f}" if math.isfinite(value) else "diverged"
-
-
-def share(number: int, known: int, planned: int) -> str:
-    """Return the cell that counts runs of a kind among the known ones, and says whether others are missing."""
-    return f"{number} of {known}{'' if known == planned else ' so far'}" if known else "-"
-
-
-def failed(found: Iterable[Outcome]) -> int:
+def failed(found: Sequence[Result]) -> int:
     """Count the runs that diverged or ended above the FID of a collapsed generator."""
-    return sum(each.fid > protocol.COLLAPSED for each in found)
+    return sum(fid > protocol.COLLAPSED for fid in fids(found))
+
+
+def cell(fid: float) -> str:
+    return f"{fid:.2f}" if math.isfinite(fid) else "diverged"
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
@@ -67,36 +63,25 @@ def verdict(found: tuple[float, float] | None, *, or_equal: bool = False) -> str
     return "holds" if found[0] < 0 else "does not hold"
 
 
-class Side(NamedTuple):
-    """One side of a claim: a name, and settings. The setting with the lowest mean FID represents the side."""
-
-    name: str
-    settings: Sequence[Group]
-
-    def outcomes(self, raw: Grid) -> list[Outcome]:
-        """Return the outcomes of all seeds; with several settings, an empty list if a run is missing."""
-        found = [raw.over_seeds(each) for each in self.settings]
-        if len(found) > 1 and any(len(each) < len(raw.seeds) for each in found):
-            return []
-        return min(found, key=lambda of: statistics.fmean(each.fid for each in of)) if len(found) > 1 else found[0]
-
-
-LOSS = {loss: Side(loss, [setting(loss)]) for loss in protocol.LOSSES}
-SCORE = {n: Side(f"mmd-rep with {n} score{'s' * (n > 1)}", [setting("mmd-rep", scores=n)]) for n in SCORES}
-NORM = {name: Side(f"{name} at its best C", [normed(name, scale) for scale in SCALES]) for name in NORMS}
+SIDES: Mapping[str, Sequence[Group]] = {
+    **{loss: [setting(loss)] for loss in protocol.LOSSES},
+    **{f"mmd-rep with {n} score{'s' * (n > 1)}": [setting("mmd-rep", scores=n)] for n in SCORES},
+    **{f"{name} at its best C": [normed(name, scale) for scale in SCALES] for name in NORMS},
+}
+"""The sides of claims with their settings. The setting with the lowest mean FID represents the side."""
 BETTER, NOT_WORSE = "is better than", "is not worse than"
-CLAIMS: Sequence[tuple[Side, str, Side, str]] = (
-    (LOSS["mmd-rep"], BETTER, LOSS["mmd-rbf"], "5.2, 1)"),
-    (LOSS["mmd-rep-b"], BETTER, LOSS["mmd-rbf-b"], "5.2, 1)"),
-    (LOSS["mmd-rbf-b"], BETTER, LOSS["mmd-rbf"], "5.2, 2)"),
-    (LOSS["mmd-rbf-b"], BETTER, LOSS["mmd-rq"], "5.2, 2)"),
-    (LOSS["mmd-rep-b"], NOT_WORSE, LOSS["mmd-rep"], "5.2, 3)"),
-    (LOSS["mmd-rep"], BETTER, LOSS["non-saturating"], "5.2, 4)"),
-    (LOSS["mmd-rep"], BETTER, LOSS["hinge"], "5.2, 4)"),
-    (LOSS["mmd-rep-b"], BETTER, LOSS["non-saturating"], "5.2, 4)"),
-    (LOSS["mmd-rep-b"], BETTER, LOSS["hinge"], "5.2, 4)"),
-    *((SCORE[number], BETTER, SCORE[1], "5.2, of D.2") for number in SCORES if number > 1),
-    (NORM["PICO"], BETTER, NORM["PIM"], "5.2, of C.3"),
+CLAIMS: Sequence[tuple[str, str, str, str]] = (
+    ("mmd-rep", BETTER, "mmd-rbf", "5.2, 1)"),
+    ("mmd-rep-b", BETTER, "mmd-rbf-b", "5.2, 1)"),
+    ("mmd-rbf-b", BETTER, "mmd-rbf", "5.2, 2)"),
+    ("mmd-rbf-b", BETTER, "mmd-rq", "5.2, 2)"),
+    ("mmd-rep-b", NOT_WORSE, "mmd-rep", "5.2, 3)"),
+    ("mmd-rep", BETTER, "non-saturating", "5.2, 4)"),
+    ("mmd-rep", BETTER, "hinge", "5.2, 4)"),
+    ("mmd-rep-b", BETTER, "non-saturating", "5.2, 4)"),
+    ("mmd-rep-b", BETTER, "hinge", "5.2, 4)"),
+    *((f"mmd-rep with {n} scores", BETTER, "mmd-rep with 1 score", "5.2, of D.2") for n in SCORES if n > 1),
+    ("PICO at its best C", BETTER, "PIM at its best C", "5.2, of C.3"),
 )
 """Claims of Wang et al. (2019) about FIDs with their sections, in the order of the paper."""
 
@@ -104,19 +89,19 @@ CLAIMS: Sequence[tuple[Side, str, Side, str]] = (
 def claims(raw: Grid) -> str:
     rows = []
     for better, relation, worse, source in CLAIMS:
-        sides = [side.outcomes(raw) for side in (better, worse)]
-        found = difference(*([each.fid for each in side] for side in sides))
+        sides = [min(map(raw.over_seeds, SIDES[name]), key=lambda found: sum(fids(found))) for name in (better, worse)]
+        found = difference(*map(fids, sides))
         said = f"{found[0]:+.2f} ± {found[1]:.2f}" if found else "-"
-        cells = [measured(raw, side) for side in sides]
-        fids = [of[0] if of[-1] == str(len(raw.seeds)) else f"{of[0]} ({of[-1]})" for of in cells]
+        cells = [measured(side) for side in sides]
+        means = [of[0] if of[-1] == str(len(SEEDS)) else f"{of[0]} ({of[-1]})" for of in cells]
         ruling = verdict(found, or_equal=relation == NOT_WORSE)
-        rows.append([f"{better.name} {relation} {worse.name}", source, *fids, said, ruling])
+        rows.append([f"{better} {relation} {worse}", source, *means, said, ruling])
     head = ["claim", "in the paper", "FID of the first", "FID of the second", "difference", "verdict"]
     return markdown(head, rows)
 
 
-def repulsions(raw: Grid) -> dict[tuple[str, str], dict[Pair, Outcome]]:
-    """Return the outcomes of each kernel and lambda by pair of learning rates."""
+def repulsions(raw: Grid) -> dict[tuple[str, str], list[Result]]:
+    """Return the results of each kernel and lambda, pair after pair."""
     return {
         (kernel, str(lambda_)): raw.over_pairs(setting(loss, **{"lambda": lambda_}))
         for kernel, loss in protocol.KERNELS.items()
@@ -124,18 +109,13 @@ def repulsions(raw: Grid) -> dict[tuple[str, str], dict[Pair, Outcome]]:
     }
 
 
-def lowest(found: Mapping[Pair, Outcome]) -> str:
-    return fid(min((each.fid for each in found.values()), default=None))
-
-
-def lambdas(raw: Grid) -> str:
+def lambda_(raw: Grid) -> str:
     """Return the numbers of Figure 3: the FID of each pair for each lambda, with both kernels."""
     rows = []
     for names, found in repulsions(raw).items():
-        fids = [fid(found[pair].fid if pair in found else None) for pair in raw.pairs]
-        numbers = sum(run.diverged for run in found.values()), failed(found.values())
-        rows.append([*names, *fids, lowest(found), *(share(each, len(found), len(raw.pairs)) for each in numbers)])
-    return markdown(["kernel", "lambda", *map(" / ".join, raw.pairs), "lowest", "diverged", "failed"], rows)
+        counts = [f"{number} of {len(found)}" for number in (sum(each.diverged for each in found), failed(found))]
+        rows.append([*names, *map(cell, fids(found)), cell(min(fids(found))), *counts])
+    return markdown(["kernel", "lambda", *map(" / ".join, protocol.PAIRS), "lowest", "diverged", "failed"], rows)
 
 
 def observations(raw: Grid) -> str:
@@ -143,12 +123,11 @@ def observations(raw: Grid) -> str:
     columns = []
     for kernel in protocol.KERNELS:
         of = {lambda_: found for (name, lambda_), found in repulsions(raw).items() if name == kernel}
-        runs = [run for found in of.values() for run in found.values()]
-        best = {lambda_: f"{lowest(found)} at {lambda_}" for lambda_, found in of.items()}
-        attractive = [cell for lambda_, cell in best.items() if float(lambda_) < 0]
-        failures = [f"{failed(found.values()) if found else '-'} at {lambda_}" for lambda_, found in of.items()]
-        in_all = share(failed(runs), len(runs), len(of) * len(raw.pairs))
-        columns.append([*map("; ".join, (best.values(), attractive, failures)), in_all])
+        runs = [run for found in of.values() for run in found]
+        lowest = [f"{cell(min(fids(found)))} at {lambda_}" for lambda_, found in of.items()]
+        attractive = lowest[: sum(lambda_ < 0 for lambda_ in protocol.LAMBDAS)]
+        failures = [f"{failed(found)} at {lambda_}" for lambda_, found in of.items()]
+        columns.append([*map("; ".join, (lowest, attractive, failures)), f"{failed(runs)} of {len(runs)}"])
     said = (
         "1) it does well with lambda >= 0, slightly better with 0.5 and 1 than with -0.5, 0 and 2: lowest FID",
         "2) -0.5 is much better than -1 with RBF: lowest FID",
@@ -161,21 +140,21 @@ def observations(raw: Grid) -> str:
 def losses(raw: Grid) -> str:
     """Return the table of losses at their best pairs, like Table 1 of the paper, and the floor of the metrics."""
     rows = []
-    for chosen in QUESTIONS["losses"].settings:
+    for chosen in QUESTIONS["losses"]:
         tried, pair = raw.over_pairs(chosen), raw.best_pair(chosen)
-        cells = [" / ".join(pair) if pair else "-", *measured(raw, raw.over_seeds(chosen))]
-        rows.append([chosen[0][1], *cells, share(failed(tried.values()), len(tried), len(raw.pairs))])
-    floor = [read_json(raw.path / FLOOR, metrics=dict)["metrics"]] if (raw.path / FLOOR).exists() else []
-    rows.append(["floor: training images", "-", *metrics(floor), "-", "-"])
+        cells = [" / ".join(pair or "-"), *measured(raw.over_seeds(chosen))]
+        rows.append([chosen[0][1], *cells, f"{failed(tried)} of {len(tried)}"])
+    floor = Result({"status": "finished", "iteration": 0}, {0: read_json(raw.path / FLOOR, metrics=dict)})
+    rows.append(["floor: training images", "-", *measured([floor])[:-1], "-", "-"])
     return markdown(["loss", "lr of D / G", *MEASURED, "pairs that failed"], rows)
 
 
 def progress(raw: Grid) -> str:
     iterations = range(protocol.ITERATIONS // 5, protocol.ITERATIONS + 1, protocol.ITERATIONS // 5)
     rows = []
-    for chosen in QUESTIONS["losses"].settings:
-        found = [each for each in raw.over_seeds(chosen) if not each.diverged]
-        rows.append([chosen[0][1], *(shown(each.fid_at(iteration) for each in found) for iteration in iterations)])
+    for chosen in QUESTIONS["losses"]:
+        found = [each.over_time("fid") for each in raw.over_seeds(chosen) if not each.diverged]
+        rows.append([chosen[0][1], *(shown(by_time[iteration] for by_time in found) for iteration in iterations)])
     return markdown(["loss", *(f"FID at {iteration:,}" for iteration in iterations)], rows)
 
 
@@ -190,54 +169,50 @@ def kernel_means(raw: Grid) -> str:
     return markdown(["loss", "iteration", *map("`{}`".format, MEANS), "saturated pairs, %"], rows)
 
 
-def choices(raw: Grid, head: Sequence[str], settings: Mapping[tuple[str, ...], Group]) -> str:
-    """Return the table of settings of the repulsive loss, by their first cells."""
-    rows = ([*cells, *measured(raw, raw.over_seeds(chosen))] for cells, chosen in settings.items())
-    return markdown([*head, *MEASURED], rows)
+def scores(raw: Grid) -> str:
+    rows = ([str(number), *measured(raw.over_seeds(setting("mmd-rep", scores=number)))] for number in SCORES)
+    return markdown(["scores", *MEASURED], rows)
 
 
-def milliseconds(raw: Grid) -> Mapping[Group, tuple[float, float | None]]:
-    """Return the CPU time of an iteration by setting, and the share of the losses in it if that was measured."""
-    lines = read_lines(raw.path / COSTS, settings=dict, milliseconds=float)
-    return {tuple(line["settings"].items()): (line["milliseconds"], line["share_of_loss"]) for line in lines}
+def norms(raw: Grid) -> str:
+    """Return the table of PICO and the norm of the reshaped matrix, with the same constants."""
+    chosen = {(f"{scale:.3g}", name): normed(name, scale) for scale in SCALES for name in NORMS}
+    return markdown(["C", "norm", *MEASURED], ([*cells, *measured(raw.over_seeds(of))] for cells, of in chosen.items()))
+
+
+def cost(raw: Grid) -> Mapping[Group, Line]:
+    """Return the line of each setting in `COSTS`."""
+    return {tuple(line["settings"].items()): line for line in read_lines(raw.path / COSTS, settings=dict)}
 
 
 def costs(raw: Grid) -> str:
     rows = []
-    for chosen, (cost, of_loss) in milliseconds(raw).items():
+    for chosen, line in cost(raw).items():
+        of_loss = line["share_of_loss"]
         named = ", ".join([chosen[0][1], *map(" ".join, chosen[1:])])
-        rows.append([named, f"{cost:.1f}", "-" if of_loss is None else f"{100 * of_loss:.1f} %"])
-    return markdown(["loss", "CPU ms an iteration", "share of the loss"], rows or [["-"] * 3])
+        rows.append([named, f"{line['milliseconds']:.1f}", "-" if of_loss is None else f"{100 * of_loss:.1f} %"])
+    return markdown(["loss", "CPU ms an iteration", "share of the loss"], rows)
 
 
 def updates(raw: Grid) -> str:
     """Return the table of simultaneous and alternating updates, after as many iterations and in equal time."""
-    known, rows = {chosen: cost for chosen, (cost, _) in milliseconds(raw).items()}, []
-    for chosen in QUESTIONS["updates"].settings:
+    milliseconds, rows = {chosen: line["milliseconds"] for chosen, line in cost(raw).items()}, []
+    for chosen in QUESTIONS["updates"]:
         found = raw.over_seeds(chosen)
-        at_end, *_, known_seeds = measured(raw, found)
-        cells = ["-", at_end, "-", "-"]
-        if chosen in known:
-            # Equal time is the time that the faster kind of updates needs for all iterations.
-            alike = [known[each] for each in QUESTIONS["updates"].settings if each[0] == chosen[0] and each in known]
-            iterations = protocol.ITERATIONS * (min(alike) / known[chosen])
-            in_time = shown(each.fid_at(iterations) for each in found if not each.diverged)
-            cells = [f"{known[chosen]:.1f}", at_end, f"{iterations:,.0f}", in_time]
-        rows.append([chosen[0][1], dict(chosen).get("updates", "simultaneous"), *cells, known_seeds])
+        at_end, *_, known_seeds = measured(found)
+        # Equal time is the time that the faster kind of updates needs for all iterations.
+        fastest = min(milliseconds[each] for each in QUESTIONS["updates"] if each[0] == chosen[0])
+        iterations = protocol.ITERATIONS * (fastest / milliseconds[chosen])
+        over_time = [each.over_time("fid") for each in found if not each.diverged]
+        in_time = shown(float(np.interp(iterations, [*known], [*known.values()])) for known in over_time)
+        cells = [f"{milliseconds[chosen]:.1f}", at_end, f"{iterations:,.0f}", in_time, known_seeds]
+        rows.append([chosen[0][1], dict(chosen).get("updates", "simultaneous"), *cells])
     head = ["loss", "updates", "CPU ms an iteration", f"FID after {protocol.ITERATIONS:,} iterations"]
     return markdown([*head, "iterations in equal time", "FID in equal time", "seeds"], rows)
 
 
 TABLES: Mapping[str, Callable[[Grid], str]] = {
-    "losses": losses,
-    "progress": progress,
-    "kernel_means": kernel_means,
-    "claims": claims,
-    "lambda": lambdas,
-    "observations": observations,
-    "scores": lambda raw: choices(raw, ["scores"], {(str(each),): setting("mmd-rep", scores=each) for each in SCORES}),
-    # PICO and the norm of the reshaped matrix, with the same constants.
-    "norms": lambda raw: choices(raw, ["C", "norm"], {(f"{c:.3g}", n): normed(n, c) for c in SCALES for n in NORMS}),
-    "updates": updates,
-    "costs": costs,
+    table.__name__.rstrip("_"): table
+    for table in (losses, progress, kernel_means, claims, lambda_, observations, scores, norms, updates, costs)
 }
+"""By the names of their files."""

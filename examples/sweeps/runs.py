@@ -5,17 +5,16 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
-import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tyro
-from training.errors import RefusedError
-from training.files import read_json, read_lines, write_text
+from training.files import Line, read_json, read_lines, write_text
 
 EXAMPLES = Path(__file__).parents[1]
 
@@ -24,16 +23,17 @@ Grid = Mapping[str, tuple[Value, ...]]
 Group = tuple[tuple[str, str], ...]  # options of a training script with their values, except learning rates and seed
 Pair = tuple[str, str]  # learning rates of D and of G
 PAIR = ("lr-discriminator", "lr-generator")
-Status = Literal["missing", "interrupted", "running", "finished", "diverged", "stopped", "failed"]
-"""The progress of a run. `stopped` is due to the scheduler. The record of a run has `missing` until the run ends."""
 Record = dict[str, Any]
-"""The record of a run: `study`, `script`, `settings`, `options`, `status`, `message`, `iteration`, `evaluated`."""
+"""The record of a run: `study`, `script`, `settings`, `options`, `status`, `message`, `iteration`, `evaluated`.
+
+The status is `missing` until the run is `finished`, `diverged` or `failed`, or `stopped` by the scheduler.
+"""
 
 DIVERGED = re.compile(r"^Stopped at iteration ([\d,]+), where .*", re.MULTILINE)
 """The message of a training script that ends with status 1 since a number is not finite."""
-INTERRUPTED = (129, 130, 143)  # exit statuses of a training after SIGHUP, SIGINT or SIGTERM
 
-RATES = (1e-4, 2e-4, 5e-4, 1e-3)  # learning rates of D and of G in Section 5.1 of Wang et al. (2019), 16 pairs in all
+RATES = (1e-4, 2e-4, 5e-4, 1e-3)  # learning rates of D and of G in Section 5.1 of Wang et al. (2019)
+PAIRS = tuple(itertools.product(RATES, RATES))
 TOTAL_SCALES = (16, 32, 64, 128, 256)  # C^K, which the authors give for K layers with the constant C
 LOSSES: Grid = {"loss": ("non-saturating", "hinge", "mmd-rbf", "mmd-rq", "mmd-rbf-b", "mmd-rep", "mmd-rep-b")}
 FOUR: Grid = {"loss": ("hinge", "mmd-rbf", "mmd-rep", "mmd-rep-b")}
@@ -73,7 +73,7 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the folder, which depends on the settings only."""
-        return ",".join(f"{option}={value}" for option, value in self.settings.items())
+        return ",".join(f"{option}={value}" for option, value in self.settings.items()).replace("/", "_")
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> Run:
@@ -82,46 +82,36 @@ class Run(NamedTuple):
 
 
 def text(value: Value) -> str:
-    """Return one spelling of each number; refuse words that the name of a folder cannot contain."""
+    """Return one spelling of each number, or the word itself."""
     try:
-        number = float(value)
+        return str(float(value) or 0).removesuffix(".0")
     except ValueError:
-        if not value or set(str(value)) & set("/\\,=") or str(value).startswith("-"):
-            raise RefusedError(f"expected a number or a plain word, got {value!r}") from None
         return str(value)
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else str(number)
 
 
 def plan(
     sweep: Sweep,
     vary: Mapping[str, Sequence[Value]],
-    pairs: Sequence[tuple[Value, Value]] | Mapping[Group, Pair] = (),
+    pairs: Iterable[tuple[Value, Value]] = PAIRS,
     seeds: Sequence[int] = (0,),
 ) -> list[Run]:
     """Return the runs of a sweep, seed after seed.
 
-    The values of `vary` replace those of the sweep, or of further options; an option without values is left out. The
-    `pairs` are those of all settings, by default the paper's 16, or name one pair for each of the settings to run.
+    The values of `vary` replace those of the sweep, or of further options; an option without values is left out.
     """
-    runs: dict[Run, None] = {}
-    for seed, grid in itertools.product(seeds, sweep.grids):
+    rates, groups = [(text(d), text(g)) for d, g in pairs], list[Group]()
+    for grid in sweep.grids:
         # Sorted, so that names do not depend on the order of the options.
         varied = {option: values for option, values in {**grid, **dict(sorted(vary.items()))}.items() if values}
-        for values in itertools.product(*varied.values()):
-            group = tuple((option, text(value)) for option, value in zip(varied, values, strict=True))
-            if isinstance(pairs, Mapping):
-                chosen = [pairs[group]] if group in pairs else []
-            else:
-                chosen = [(text(d), text(g)) for d, g in pairs or itertools.product(RATES, repeat=2)]
-            runs.update(dict.fromkeys(Run(group, pair, seed) for pair in chosen))
-    return list(runs)
+        groups += (tuple(zip(varied, map(text, each), strict=True)) for each in itertools.product(*varied.values()))
+    return list(dict.fromkeys(Run(group, pair, seed) for seed in seeds for group in groups for pair in rates))
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How the runs are trained and evaluated."""
 
-    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar=f"{{{','.join(SWEEPS)}}}")]  # the sweep
+    study: str  # name of the sweep or of the study
     out: Path  # folder of the sweep
     script: Path = Path("dcgan_cifar10")  # training script: its name in examples/, or its path
     evaluate: str | None = None  # evaluate finished runs by evaluate.py with these options, given as one string
@@ -136,11 +126,6 @@ class Recipe:
     options: tyro.conf.Suppress[tuple[str, ...]] = ()  # of the training script, for all runs
     directory: tyro.conf.Suppress[Path] = field(default_factory=Path.cwd)  # working directory of the commands
 
-    @property
-    def evaluator(self) -> Path:
-        """The script that evaluates, in the folder of the script that trains."""
-        return self.script.with_name("evaluate.py")
-
     def training(self, run: Run, *more: str) -> list[str]:
         """Return the command that trains a run."""
         settings = [f"--{option}={value}" for option, value in run.settings.items()]
@@ -151,27 +136,32 @@ class Recipe:
         trained = {"study": self.study, "script": self.script.stem, "settings": run.settings}
         return {**trained, "options": [*self.options], "status": "missing", "message": "", "iteration": 0}
 
-    def known(self, run: Run) -> Record | None:
-        """Return the record of a run, or None if it has to be trained."""
-        found, again = record(self.out / run.name), ("missing", "failed", *("diverged", "stopped") * self.retry)
-        if found is None or found["status"] in again:
-            return None
+    def known(self, run: Run) -> Record:
+        """Return the record of a run, or an empty one if it has to be trained."""
+        found, ended = record(self.out / run.name), ("finished", *("diverged", "stopped") * (not self.retry))
         # With changed options, the script decides whether it can continue.
-        return found if (found["script"], found["options"]) == (self.script.stem, [*self.options]) else None
+        same = (found.get("script"), found.get("options")) == (self.script.stem, [*self.options])
+        return found if same and found["status"] in ended else {}
 
     def is_done(self, run: Run) -> bool:
         """Return whether a run has ended, and was evaluated if the recipe evaluates."""
         found = self.known(run)
-        return found is not None and (found["status"] != "finished" or self.evaluate in (None, found.get("evaluated")))
+        return bool(found) and (found["status"] != "finished" or self.evaluate in (None, found.get("evaluated")))
 
 
-def record(folder: Path) -> Record | None:
-    path = folder / "run.json"
-    if not path.exists():
-        return None
-    found = read_json(path, study=str, script=str, settings=dict, options=list, status=str, iteration=int)
-    if not {*PAIR, "seed"} <= set(found["settings"]):
-        raise RefusedError(f"{path}: expected settings with learning rates and a seed, got {found['settings']}")
+def record(folder: Path) -> Record:
+    """Return the record of the run in a folder; if the run has not ended, with its progress by the other files."""
+    found: Record = {"status": "missing"}
+    if (path := folder / "run.json").exists():
+        found = read_json(path, study=str, script=str, settings=dict, options=list, status=str, iteration=int)
+    if found["status"] == "missing":
+        found["status"] = "interrupted" if (folder / "console.log").exists() else "missing"
+        found["iteration"] = reached(folder)
+        with suppress(FileNotFoundError), (folder / "training.lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, since another sweep may look too
+            except BlockingIOError:
+                found["status"] = "running"
     return found
 
 
@@ -179,22 +169,9 @@ def write(folder: Path, found: Record) -> None:
     write_text(folder / "run.json", json.dumps(found, indent=2) + "\n")
 
 
-def status(folder: Path) -> Status:
-    """Return the status of the run in a folder, which is running while a training holds its lock."""
-    lock = folder / "training.lock"
-    if lock.exists():
-        with lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, since another sweep may look too
-            except BlockingIOError:
-                return "running"
-    known = (record(folder) or {}).get("status", "missing")
-    return "interrupted" if known == "missing" and (folder / "console.log").exists() else known
-
-
 def understood(fresh: Record, ended: int, output: str, iteration: int) -> Record:
     """Return the record of a training by its exit status and output; after a signal, the training can continue."""
-    if ended in INTERRUPTED:
+    if ended in (129, 130, 143):  # SIGHUP, SIGINT or SIGTERM
         return {**fresh, "iteration": iteration}
     if not ended:
         return {**fresh, "status": "finished", "iteration": iteration}
@@ -208,19 +185,15 @@ def failure(what: str, ended: int, output: str) -> str:
     return "\n    ".join([f"{what} failed with status {ended}:", *output.splitlines()[-10:]])
 
 
-def last_line(folder: Path) -> dict[str, Any]:
-    """Return the last line of the log, which may be later than the last checkpoint."""
-    return [{"iteration": 0}, *read_lines(folder / "log.jsonl", growing=True, iteration=int)][-1]
+def reached(folder: Path) -> int:
+    """Return the iteration of the last line of the log, which may be later than the last checkpoint."""
+    return max((line["iteration"] for line in read_lines(folder / "log.jsonl", growing=True, iteration=int)), default=0)
 
 
-def evaluation(folder: Path, iteration: int, pattern: str = "*.json") -> tuple[str, dict[str, float]]:
-    """Return name and finite metrics of the evaluation of an iteration, the last name if there are several."""
-    for path in sorted((folder / "evaluations").glob(pattern), reverse=True):
-        found = read_json(path, metrics=dict, provenance=dict)
-        if found["provenance"].get("checkpoint", {}).get("iteration", iteration) == iteration:
-            return path.name, finite(found["metrics"])
-    return "", {}
-
-
-def finite(numbers: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in numbers.items() if isinstance(value, int | float) and math.isfinite(value)}
+def evaluations(folder: Path, pattern: str = "*.json") -> dict[int, Line]:
+    """Return the evaluations of a run by iteration; of several at one iteration, the last name counts."""
+    found = {}
+    for path in sorted((folder / "evaluations").glob(pattern)):
+        line = read_json(path, metrics=dict, provenance=dict)
+        found[line["provenance"]["checkpoint"]["iteration"]] = line | {"evaluation": path.name}
+    return found

@@ -24,8 +24,7 @@ os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints tables even where nothing
 import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
-from sweeps import runs as folders
-from sweeps.runs import Recipe, Record, Run, last_line, write
+from sweeps.runs import EXAMPLES, Recipe, Record, Run, evaluations, failure, reached, record, understood, write
 
 REFUSED, BUSY = 2, 3
 """Exit statuses of a script that changed nothing, and of a sweep whose remaining runs belong to other processes."""
@@ -54,38 +53,36 @@ class Trial(tune.Trainable):
             self._process.wait()
 
     def _work(self) -> Iterator[dict[str, Any]]:
-        report = self._recipe.known(self._run) or (yield from self._train())
-        if report["status"] == "finished" and self._recipe.evaluate not in (None, report.get("evaluated")):
-            report |= yield from self._evaluate(report)
-        yield report | {"done": True}
-
-    def _train(self) -> Generator[dict[str, Any], None, Record]:
-        """Train from rung to rung, and record the end unless the script refused, which changes nothing."""
-        fresh = self._recipe.fresh(self._run)
-        for rung in (*(rung for rung in self._recipe.rungs if rung > last_line(self._folder)["iteration"]), None):
-            more = [f"--out={self._folder}", "--resume=auto", *([f"--iterations={rung}"] if rung else [])]
-            ended, output = yield from self._watch(self._recipe.training(self._run, *more), "console.log")
-            found = folders.understood(fresh, ended, output, last_line(self._folder)["iteration"])
-            if not rung or found["status"] != "finished":
-                break
-            yield {"iteration": rung} | (yield from self._evaluate(found))
-        if ended != REFUSED:
-            write(self._folder, found)
-        return found
+        """Train from rung to rung, record the end unless the script refused, which changes nothing, and evaluate."""
+        recipe = self._recipe
+        found = recipe.known(self._run)
+        if not found:
+            for rung in (*(rung for rung in recipe.rungs if rung > reached(self._folder)), None):
+                more = [f"--out={self._folder}", "--resume=auto", *([f"--iterations={rung}"] if rung else [])]
+                ended, output = yield from self._watch(recipe.training(self._run, *more), "console.log")
+                found = understood(recipe.fresh(self._run), ended, output, reached(self._folder))
+                if not rung or found["status"] != "finished":
+                    break
+                yield {"iteration": rung} | (yield from self._evaluate(found))
+            if ended != REFUSED:
+                write(self._folder, found)
+        if found["status"] == "finished" and recipe.evaluate not in (None, found.get("evaluated")):
+            found |= yield from self._evaluate(found)
+        yield found | {"done": True}
 
     def _evaluate(self, found: Record) -> Generator[dict[str, Any], None, dict[str, Any]]:
         """Return the metrics of the newest checkpoint; the record of a run that has ended gets the options."""
-        command = [sys.executable, str(self._recipe.evaluator), str(self._folder), "--overwrite"]
-        command += shlex.split(self._recipe.evaluate or "")
+        script, options = self._recipe.script.with_name("evaluate.py"), shlex.split(self._recipe.evaluate or "")
+        command = [sys.executable, str(script), str(self._folder), "--overwrite", *options]
         ended, output = yield from self._watch(command, "evaluation.log")
         if ended:
-            return {"message": folders.failure("evaluation", ended, output)}
-        if folders.record(self._folder) == found:
+            return {"message": failure("evaluation", ended, output)}
+        if record(self._folder) == found:
             write(self._folder, {**found, "evaluated": self._recipe.evaluate})
-        return folders.evaluation(self._folder, found["iteration"])[1]
+        return dict(evaluations(self._folder).get(found["iteration"], {"metrics": {}})["metrics"])
 
     def _watch(self, command: Sequence[str], log: str) -> Generator[dict[str, Any], None, tuple[int, str]]:
-        """Report the last line of the log every few seconds; return exit status and output at the end."""
+        """Report the progress every few seconds; return exit status and output at the end."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / log).open("ab") as file:
             begin = file.tell()
@@ -104,7 +101,7 @@ class Trial(tune.Trainable):
             with suppress(subprocess.TimeoutExpired):
                 ended = self._process.wait(LOOK)
                 return ended, (self._folder / log).read_bytes()[begin:].decode(errors="replace")
-            yield folders.finite(last_line(self._folder))
+            yield {"iteration": reached(self._folder)}
 
 
 class Reporter(tune.Callback):
@@ -115,7 +112,7 @@ class Reporter(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
         run = Run.of(trial.config["settings"])
-        print(f"{run.name}: starts at iteration {last_line(self._recipe.out / run.name)['iteration']:,}", flush=True)
+        print(f"{run.name}: starts at iteration {reached(self._recipe.out / run.name):,}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
         run, last = Run.of(trial.config["settings"]), trial.last_result
@@ -133,7 +130,7 @@ def start(jobs: int | None = None, cpus: float = 1.0, address: str | None = None
     The processes of a new cluster inherit a mask that blocks `ENDING`. Supervisors send these signals to all processes
     of a sweep, and without Ray's processes, the sweep would wait for them for a minute and could not save anything.
     """
-    path = os.pathsep.join([str(folders.EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
     mask, handler = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING), signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -165,7 +162,7 @@ def do(recipe: Recipe, runs: Sequence[Run]) -> int:
                 if ours:
                     ray.shutdown()
     left = [run for run in runs if not replace(recipe, retry=False).is_done(run)]
-    busy = all(folders.status(recipe.out / run.name) == "running" for run in left)
+    busy = all(record(recipe.out / run.name)["status"] == "running" for run in left)
     return (BUSY if busy else 1) if left else 0
 
 

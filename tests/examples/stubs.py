@@ -67,7 +67,7 @@ for name in sorted(os.listdir(run + "/checkpoints")):
     fid = 20 + abs(d / g - 1) + seed
     origin = dict.fromkeys(("images", "extractor", "seed", "versions", "machine", "date", "command"), rest)
     origin["checkpoint"] = {"iteration": int(name[10:-3])}
-    metrics = {"fid": fid, "kid_mean": fid / 1000, "kid_std": 0.1, "class_coverage": 1, "images": None}
+    metrics = {"fid": fid, "kid_mean": fid / 1000, "kid_std": 0.1, "class_coverage": 1}
     with open(run + f"/evaluations/{name[:-3]}.json", "w") as file:
         json.dump({"metrics": metrics, "class_shares": {"measured": [1]}, "provenance": origin}, file)
 with open(run + "/evaluated", "a") as file:

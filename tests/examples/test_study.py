@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from stubs import EVALUATE, TRAIN
-from studies import logs, pictures, protocol, tables
+from studies import pictures, protocol, tables
 from studies.logs import Grid
-from studies.protocol import Question, setting
+from studies.protocol import setting
 from sweeps.runs import Group, Recipe, Run
 from sweeps.runs import write as write_record
 from trained import refusal
@@ -44,20 +44,19 @@ FOLDER = ROOT / "examples" / "studies" / "fashion_mnist"
 
 def test_the_runs_are_those_of_the_plan_whichever_pairs_are_best():
     for pair in protocol.PAIRS:
-        best, found, counts = dict.fromkeys(protocol.LOSSES, pair), dict[Run, None](), {}
-        for name, question in protocol.QUESTIONS.items():
-            before = len(found)
-            found.update(dict.fromkeys(question.runs(best)))
-            counts[name] = len(found) - before
-        assert counts == {"losses": 32 + 16, "updates": 6, "scores": 9, "norms": 15, "lambda": 36}
-        assert protocol.planned(best) == list(found)
-        assert len({run.name for run in found}) == 114
-    assert len(protocol.planned({})) == 32 + 36
+        runs = protocol.planned(lambda chosen, pair=pair: pair)
+        assert len({run.name for run in runs}) == len(runs) == 32 + 36 + 16 + 6 + 9 + 15
+        for name, settings in protocol.QUESTIONS.items():
+            pairs = protocol.PAIRS if name in ("losses", "lambda") else []
+            seeds = [] if name == "lambda" else protocol.SEEDS
+            assert {Run(each, of, 0) for each in settings for of in pairs} <= set(runs)
+            assert {Run(each, pair, seed) for each in settings for seed in seeds} <= set(runs)
+    assert len(protocol.planned(lambda chosen: None)) == 32 + 36
 
 
 def test_the_training_script_knows_all_runs_and_no_two_are_the_same_training():
-    runs = protocol.planned(dict.fromkeys(protocol.LOSSES, protocol.PAIRS[0]))
-    recipe = Recipe("x", Path("out"), Path("script.py"), options=protocol.OPTIONS)
+    runs = protocol.planned(lambda chosen: protocol.PAIRS[0])
+    recipe = Recipe("x", Path("out"), Path("script.py"), options=tuple(protocol.OPTIONS.split()))
     settings = [resolved(read(PRESETS, "x", ["fashion-mnist", *recipe.training(run)[2:]])) for run in runs]
     assert {each.iterations for each in settings} == {protocol.ITERATIONS}
     # What decides a training is the kernel and not the name of the loss.
@@ -78,7 +77,7 @@ def test_a_setting_has_one_name_however_it_is_asked_for():
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Grid:
-    return Grid(tmp_path / "raw", protocol.PAIRS, protocol.SEEDS)
+    return Grid(tmp_path / "raw")
 
 
 def write(raw: Grid, run: Run, fid: float, *, coverage: float = 1.0) -> None:
@@ -90,7 +89,12 @@ def write(raw: Grid, run: Run, fid: float, *, coverage: float = 1.0) -> None:
         else {"k_rr": 0.5, "k_rf": 0.2, "k_ff": 0.8, "saturated": 0.1}
     )
     lines: list[dict[str, Any]] = [
-        {"kind": "run", "settings": run.settings, "status": "diverged" if diverged else "finished"},
+        {
+            "kind": "run",
+            "settings": run.settings,
+            "status": "diverged" if diverged else "finished",
+            "iteration": protocol.ITERATIONS,
+        },
         *({"kind": "training", "iteration": iteration, **of_kernel} for iteration in (1, 100, 200)),
         *({"kind": "evaluation", "iteration": at, "metrics": metrics} for at in CHECKPOINTS if not diverged),
     ]
@@ -114,6 +118,14 @@ def write_loss(raw: Grid, loss: str, fids: Sequence[float]) -> None:
     """Write the raw logs of a loss: at the best pair with some seeds, and at the other pairs."""
     write_grid(raw, setting(loss), [30.0] * 4)
     write_seeds(raw, setting(loss), fids)
+
+
+def write_all(raw: Grid) -> None:
+    """Write raw logs of all runs, with an FID of 20 at the best pair and 30 at the others, and costs and floor."""
+    for run in protocol.planned(lambda chosen: BEST):
+        write(raw, run, 20.0 if run.pair == BEST else 30.0)
+    for name in (tables.COSTS, tables.FLOOR):
+        shutil.copy(FOLDER / name, raw.path)
 
 
 def rows(table: str) -> list[list[str]]:
@@ -145,40 +157,38 @@ def test_a_raw_log_has_all_that_is_known_of_a_run_that_is_through_and_is_written
     (folder / "log.jsonl").write_text('{"iteration": 1, "loss": 0.123456789, "sigma": {"a": 2}, "x": null}\n{"it')
     (folder / "evaluations").mkdir()
     for iteration in (1, 3):
-        origin = {**dict.fromkeys(logs.ORIGIN, f"{tmp_path}/x"), "checkpoint": {"iteration": iteration}, "other": 1}
+        origin = {"command": f"evaluate.py {tmp_path}/x", "checkpoint": {"iteration": iteration}}
         shares = {"measured": [1], "real": [1]}
         result = {"metrics": {"fid": 9 / iteration}, "class_shares": shares, "provenance": origin}
         (folder / "evaluations" / f"iteration-{iteration}.json").write_text(json.dumps(result))
-    assert raw.export(run, recipe) is exported
+    raw.export(run, recipe)
     assert raw.log(run).exists() is exported
-    assert not raw.export(run, recipe)
     if exported:
         of_run, training, *evaluations = map(json.loads, raw.log(run).read_text().splitlines())
-        record.pop("evaluated", None)
         assert of_run == {"kind": "run", **record, "configuration": {"width": 8}}
         assert training == {"kind": "training", "iteration": 1, "loss": 0.123457, "sigma": {"a": 2}, "x": None}
         found = [(line["iteration"], line["metrics"], line["class_shares"]) for line in evaluations]
         assert found == [(1, {"fid": 9}, [1]), (3, {"fid": 3}, [1])]
-        assert ["provenance" in line for line in evaluations] == [False, True]
-        expected = {**dict.fromkeys(logs.ORIGIN, "x"), "checkpoint": {"iteration": 3}}  # without paths of this machine
-        assert evaluations[1]["provenance"] == expected
+        assert "provenance" not in evaluations[0]
+        # Without paths of this machine.
+        assert evaluations[1]["provenance"] == {"command": "evaluate.py x", "checkpoint": {"iteration": 3}}
 
 
 @given(st.permutations([3.0, 4.0, math.inf, 50.0]))
 def test_the_best_pair_is_that_of_the_first_seed_when_all_pairs_are_known(
     tmp_path_factory: pytest.TempPathFactory, fids: list[float]
 ):
-    raw, chosen = Grid(tmp_path_factory.mktemp("raw"), protocol.PAIRS, protocol.SEEDS), setting("hinge")
+    raw, chosen = Grid(tmp_path_factory.mktemp("raw")), setting("hinge")
     write_grid(raw, chosen, fids)
     best = protocol.PAIRS[fids.index(3.0)]
     assert raw.best_pair(chosen) == best
     write(raw, Run(chosen, protocol.PAIRS[fids.index(50.0)], 1), 1.0)
     write(raw, Run(chosen, best, 2), 9.0)
-    assert [each.fid for each in raw.over_seeds(chosen)] == [3.0, 9.0]
+    assert tables.fids(raw.over_seeds(chosen)) == [3.0, 9.0]
     # The other settings of a loss have its pair.
     alternating = setting("hinge", updates="alternating")
     write(raw, Run(alternating, best, 1), 7.0)
-    assert [each.fid for each in raw.over_seeds(alternating)] == [7.0]
+    assert tables.fids(raw.over_seeds(alternating)) == [7.0]
     raw.log(Run(chosen, protocol.PAIRS[0], 0)).unlink()
     assert raw.best_pair(chosen) is None
     assert raw.over_seeds(chosen) == []
@@ -213,64 +223,62 @@ def test_too_few_seeds_and_diverged_ones_tell_nothing(first: list[float]):
 
 
 def test_the_claims_are_of_runs_of_the_study():
-    runs = set(protocol.planned(dict.fromkeys(protocol.LOSSES, BEST)))
+    runs = set(protocol.planned(lambda chosen: BEST))
     for better, _, worse, _ in tables.CLAIMS:
-        settings = (*better[1], *worse[1])
+        settings = (*tables.SIDES[better], *tables.SIDES[worse])
         assert {Run(each, BEST, seed) for each in settings for seed in protocol.SEEDS} <= runs
-    assert len({(better[0], worse[0]) for better, _, worse, _ in tables.CLAIMS}) == len(tables.CLAIMS) == 13
+    assert len({(better, worse) for better, _, worse, _ in tables.CLAIMS}) == len(tables.CLAIMS) == 13
 
 
 def test_the_table_of_claims_has_numbers_and_verdicts(raw: Grid):
+    write_all(raw)
     for loss, fids in {
         "mmd-rep": [3.0, 4.0, 5.0],
         "mmd-rbf": [6.0, 7.0, 8.0],
         "hinge": [3.1, 4.2, 5.3],
         "non-saturating": [1.0, 1.1, 1.2],
-        "mmd-rep-b": [4.0, 4.5],
-        "mmd-rbf-b": [6.0],
+        "mmd-rep-b": [4.0, 4.5, 4.25],
         "mmd-rq": [6.0, math.inf, 7.0],
     }.items():
         write_loss(raw, loss, fids)
-    found = {claim: cells for claim, *cells in rows(tables.claims(raw))}
+    found = {claim: cells for claim, *cells in rows(tables.TABLES["claims"](raw))}
     assert found["mmd-rep is better than mmd-rbf"] == ["5.2, 1)", "4.00 ± 1.00", "7.00 ± 1.00", "-3.00 ± 0.82", "holds"]
     assert found["mmd-rep is better than hinge"][-2:] == ["-0.20 ± 0.86", "cannot tell"]
     assert found["mmd-rep is better than non-saturating"][-1] == "does not hold"
-    equal = ["4.25 ± 0.35 (2 of 3)", "4.00 ± 1.00", "+0.25 ± 0.63", "not refuted"]
+    equal = ["4.25 ± 0.25", "4.00 ± 1.00", "+0.25 ± 0.60", "not refuted"]
     assert found["mmd-rep-b is not worse than mmd-rep"][1:] == equal
-    assert found["mmd-rep-b is better than mmd-rbf-b"][2:] == ["6.00 (1 of 3)", "-", "cannot tell"]
     assert found["mmd-rbf-b is better than mmd-rq"][2:] == ["6.50 ± 0.71 (3, 1 diverged)", "-", "cannot tell"]
-    assert found["mmd-rep with 4 scores is better than mmd-rep with 1 score"][1] == "- (0 of 3)"
-    # The best of several constants stands for a norm when all are known.
+    # The best of several constants stands for a norm.
     for norm, by_scale in (("pico", ([1, math.inf, 2], None, [4, 5, 6])), ("matrix", ([8, 9, 10],) * 3)):
         for scale, fids in zip(protocol.SCALES, by_scale, strict=True):
-            assert rows(tables.claims(raw))[-1][-1] == "cannot tell"
             write_seeds(raw, setting("mmd-rep", normalisation=norm, scale=scale), fids or ())
-    assert rows(tables.claims(raw))[-1][2:] == ["4.00 ± 1.00", "9.00 ± 1.00", "-5.00 ± 0.82", "holds"]
+    assert rows(tables.TABLES["claims"](raw))[-1][2:] == ["4.00 ± 1.00", "9.00 ± 1.00", "-5.00 ± 0.82", "holds"]
 
 
-def test_tables_say_what_failed_and_what_is_open(raw: Grid):
+def test_tables_say_what_failed(raw: Grid):
+    write_all(raw)
     write_grid(raw, setting("mmd-rep"), [math.inf, 3.0, 40.5, 39.0])
     write_seeds(raw, setting("mmd-rep"), [3.0, 4.0, 5.0], coverage=0.9)
-    write(raw, Run(setting("hinge"), BEST, 0), 50.0)
-    write_loss(raw, "smmd", [3.0, math.inf])
-    found = {loss: cells for loss, *cells in rows(tables.losses(raw))}
+    write_loss(raw, "smmd", [3.0, math.inf, 5.0])
+    write_grid(raw, setting("hinge"), [math.inf] * 4)
+    found = {loss: cells for loss, *cells in rows(tables.TABLES["losses"](raw))}
     assert found["mmd-rep"] == ["0.0005 / 0.002", "4.00 ± 1.00", "0.0400 ± 0.0100", "90 ± 0 %", "3", "2 of 4"]
-    assert found["hinge"] == ["-", "-", "-", "-", "0 of 3", "1 of 1 so far"]
-    assert found["smmd"] == ["0.0005 / 0.002", "3.00", "0.0300", "100 %", "2 of 3, 1 diverged", "0 of 4"]
-    assert found["floor: training images"] == ["-"] * 6
-    write_seeds(raw, setting("mmd-rep", scores=64), [2.0, 4.0])
-    by_scores = [["1", "0 of 3"], ["4", "0 of 3"], ["16", "3"], ["64", "2 of 3"]]
+    assert found["smmd"] == ["0.0005 / 0.002", "4.00 ± 1.41", "0.0400 ± 0.0141", "100 ± 0 %", "3, 1 diverged", "0 of 4"]
+    assert found["hinge"] == ["-", "-", "-", "-", "0 of 3", "4 of 4"]
+    assert found["floor: training images"][1:] == ["0.0637", "-0.0007", "100 %", "-", "-"]
+    write_seeds(raw, setting("mmd-rep", scores=64), [2.0, 4.0, math.inf])
+    by_scores = [["1", "3"], ["4", "3"], ["16", "3"], ["64", "3, 1 diverged"]]
     assert [cells[0::4] for cells in rows(tables.TABLES["scores"](raw))] == by_scores
     # That of the bounded kernel with -1 goes by the name of the attractive loss.
     write(raw, Run(setting("mmd-rbf-b"), BEST, 0), 4.0)
-    by_lambda = rows(tables.lambdas(raw))
+    by_lambda = rows(tables.TABLES["lambda"](raw))
     assert by_lambda[4] == ["RBF", "1", "diverged", "3.00", "40.50", "39.00", "3.00", "1 of 4", "2 of 4"]
-    assert by_lambda[6] == ["RBF-B", "-1", "-", "4.00", "-", "-", "4.00", "0 of 1 so far", "0 of 1 so far"]
-    lowest, attractive, failed, in_all = rows(tables.observations(raw))
-    assert lowest[1] == "- at -1; - at -0.5; - at 0; - at 0.5; 3.00 at 1; - at 2"
-    assert attractive[1:] == ["- at -1; - at -0.5", "4.00 at -1; - at -0.5"]
-    assert failed[1] == "- at -1; - at -0.5; - at 0; - at 0.5; 2 at 1; - at 2"
-    assert in_all[1:] == ["2 of 4 so far", "0 of 1 so far"]
+    assert by_lambda[6] == ["RBF-B", "-1", "30.00", "4.00", "30.00", "30.00", "4.00", "0 of 4", "0 of 4"]
+    lowest, attractive, failed, in_all = rows(tables.TABLES["observations"](raw))
+    assert lowest[1] == "20.00 at -1; 20.00 at -0.5; 20.00 at 0; 20.00 at 0.5; 3.00 at 1; 20.00 at 2"
+    assert attractive[1:] == ["20.00 at -1; 20.00 at -0.5", "4.00 at -1; 20.00 at -0.5"]
+    assert failed[1] == "0 at -1; 0 at -0.5; 0 at 0; 0 at 0.5; 2 at 1; 0 at 2"
+    assert in_all[1:] == ["2 of 24", "0 of 24"]
 
 
 def test_tables_follow_the_training(raw: Grid):
@@ -282,12 +290,11 @@ def test_tables_follow_the_training(raw: Grid):
         if line.get("iteration") in (400, 1200):
             line["metrics"]["fid"] = 6000 / line["iteration"]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    found = {loss: cells for loss, *cells in rows(tables.progress(raw))}
+    found = {loss: cells for loss, *cells in rows(tables.TABLES["progress"](raw))}
     assert found["mmd-rep"] == ["3.50 ± 0.71"] * 5
     assert found["smmd"] == ["15.00", "5.00", "5.00", "5.00", "5.00"]
-    assert found["hinge"] == ["-"] * 5
-    assert tables.progress(raw).startswith("| loss | FID at 400 | FID at 800 | FID at 1,200 |")
-    means = rows(tables.kernel_means(raw))
+    assert tables.TABLES["progress"](raw).startswith("| loss | FID at 400 | FID at 800 | FID at 1,200 |")
+    means = rows(tables.TABLES["kernel_means"](raw))
     assert [row[:2] for row in means[:4]] == [["mmd-rep", each] for each in ("1", "100", "400", "2,000")]
     assert means[1][2:] == ["0.50 ± 0.00", "0.20 ± 0.00", "0.80 ± 0.00", "10 ± 0"]
     assert means[2][2:] == means[5][2:] == ["-"] * 4
@@ -295,7 +302,7 @@ def test_tables_follow_the_training(raw: Grid):
 
 def test_the_kernel_values_of_good_runs_follow_the_rules_in_practice():
     """The numbers of "What to log" and "Dead losses" in `docs/practice.md`, and the learning rates in `docs/gan.md`."""
-    logs_ = Grid(FOLDER, protocol.PAIRS, protocol.SEEDS)
+    logs_ = Grid(FOLDER)
     runs = [run for loss in protocol.KERNELS.values() for run in logs_.over_seeds(setting(loss))]
     assert len(runs) == 6
     for run in runs:
@@ -309,11 +316,9 @@ def test_the_kernel_values_of_good_runs_follow_the_rules_in_practice():
         assert logs_.best_pair(setting(loss)) == ("0.0005", "0.002")
     ahead = {}
     for loss in protocol.KERNELS.values():
-        found = logs_.over_pairs(setting(loss)).values()
+        found = logs_.over_pairs(setting(loss))
         at_100 = [(run, line) for run in found for line in run.training if line["iteration"] == 100]
-        ahead[loss] = [
-            run.fid > protocol.COLLAPSED for run, line in at_100 if line["k_ff"] > 0.97 and line["k_rf"] < 0.01
-        ]
+        ahead[loss] = [tables.failed([run]) == 1 for run, line in at_100 if line["k_ff"] > 0.97 and line["k_rf"] < 0.01]
     assert ahead == {"mmd-rep": [True] * 3, "mmd-rep-b": [False]}
 
 
@@ -330,16 +335,15 @@ def drawn(name: str, raw: Grid) -> Any:
 def test_curves_are_means_over_seeds_with_all_seeds_in_the_band(raw: Grid):
     write_loss(raw, "hinge", [3.0, 4.0, 8.0])
     write_loss(raw, "smmd", [20.0, 6.0, math.inf])
-    cost = {"settings": {"loss": "hinge"}, "milliseconds": 50.0, "share_of_loss": None}
-    (raw.path / tables.COSTS).write_text(json.dumps(cost) + "\n", encoding="utf-8")
+    lines = [{"settings": {"loss": loss}, "milliseconds": 50.0, "share_of_loss": None} for loss in protocol.LOSSES]
+    (raw.path / tables.COSTS).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     by_iteration, by_time = drawn("curves", raw).axes
     hinge, smmd = by_iteration.lines
     assert [hinge.get_label(), smmd.get_label()] == ["hinge", "smmd"]
     assert list(hinge.get_xdata()) == list(CHECKPOINTS)
     assert list(hinge.get_ydata()) == [5.0] * 5
     assert list(smmd.get_ydata()) == [13.0] * 5
-    (line,) = by_time.lines
-    assert list(line.get_xdata()) == [20, 40, 60, 80, 100]
+    assert [list(line.get_xdata()) for line in by_time.lines] == [[20, 40, 60, 80, 100]] * 2
     heights = by_iteration.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (3, 8)
     assert tuple(pictures.STYLES) == protocol.LOSSES
@@ -389,13 +393,13 @@ def test_the_report_is_unchanged_and_made_of_the_raw_logs_alone(tmp_path: Path):
 
 
 def test_the_raw_logs_are_those_of_the_study():
-    runs = {run.name: run for run in protocol.planned(study.Report().best)}
+    runs = {run.name: run for run in study.Report().planned}
     paths = list(FOLDER.glob("loss=*.jsonl"))
     assert {path.stem for path in paths} == set(runs)
     for path in paths:
         found = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
         assert found["settings"] == runs[path.stem].settings
-        assert found["options"][:-1] == list(protocol.OPTIONS)
+        assert found["options"][:-1] == protocol.OPTIONS.split()
         assert found["configuration"]["iterations"] == protocol.ITERATIONS
 
 
@@ -409,7 +413,7 @@ def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     return lambda log: log.replace(old, new)
 
 
-OF_KIND = ", line 2: expected the entries of a kind of lines, got {'kind': 'trainings'"
+OF_KINDS = ": expected one run, its training, and evaluations unless it diverged"
 
 
 @pytest.mark.parametrize(
@@ -417,8 +421,8 @@ OF_KIND = ", line 2: expected the entries of a kind of lines, got {'kind': 'trai
     [
         (LOG, swap(b"}\n", b"\n"), ", line 1: expected JSON"),
         (LOG, lambda log: log[:-9], ": expected JSON"),
-        (LOG, swap(b'"evaluation"', b'"training"'), ": expected one run, with evaluations"),
-        (LOG, swap(b'"training"', b'"trainings"'), OF_KIND),
+        (LOG, swap(b'"evaluation"', b'"training"'), OF_KINDS),
+        (LOG, swap(b'"training"', b'"trainings"'), OF_KINDS),
         ("costs.jsonl", swap(b"}\n", b"\n"), ", line 1: expected JSON"),
         ("floor.json", swap(b"}\n", b"\n"), ": expected JSON"),
         (LOG, None, " are missing in "),
@@ -444,23 +448,19 @@ def test_a_report_is_refused_if_a_log_is_damaged_or_missing(
     assert not (tmp_path / "docs").exists()
 
 
-def test_a_partial_report_can_be_made_of_few_logs_and_without_what_draws(
-    raw: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_tables_are_written_without_what_draws_if_the_readme_has_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    write_loss(raw, "mmd-rep", [3.0])
-    words = ["report", f"--raw={raw.path}", f"--root={tmp_path}", "--partial"]
+    words = ["report", f"--root={tmp_path}"]
     assert study.main(words) == 2
-    assert "--root: there is no README.md in" in capsys.readouterr().err
+    assert "README.md" in capsys.readouterr().err
     (tmp_path / "README.md").write_text("# Name\n", encoding="utf-8")
     assert study.main(words) == 2
     assert "expected one place for the table of the study, got 0" in capsys.readouterr().err
     (tmp_path / "README.md").write_text(PLACE, encoding="utf-8")
-    assert study.main(words) == 0
-    assert "| mmd-rep | 0.0005 / 0.002 | 3.00 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
     monkeypatch.setattr(training, "find_spec", lambda name: None)
     assert refusal(capsys, lambda: study.main(words)).startswith("Not installed: matplotlib. ")
-    assert study.main(["report", f"--raw={tmp_path}"]) == 2
-    assert "--raw: there are no raw logs of runs in" in capsys.readouterr().err
+    assert "| mmd-rep | 0.0005 / 0.002 | 2.92 " in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 # The command, with stubs in place of the training and of the evaluation
@@ -485,13 +485,13 @@ class Stub:
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     questions = {
-        "losses": Question([setting("hinge"), setting("mmd-rep")], of_grid=True),
-        "updates": Question([setting("mmd-rep"), setting("mmd-rep", updates="alternating")]),
+        "losses": [setting("hinge"), setting("mmd-rep")],
+        "updates": [setting("mmd-rep"), setting("mmd-rep", updates="alternating")],
     }
-    monkeypatch.setattr(protocol, "QUESTIONS", questions)
+    monkeypatch.setattr(protocol, "QUESTIONS", {name: [] for name in protocol.QUESTIONS} | questions)
     # With the second one, the stub of hinge diverges.
     monkeypatch.setattr(protocol, "PAIRS", (("0.001", "0.0001"), ("0.001", "0.001")))
-    monkeypatch.setattr(protocol, "OPTIONS", ("--iterations=3",))
+    monkeypatch.setattr(protocol, "OPTIONS", "--iterations=3")
     monkeypatch.setattr(protocol, "ITERATIONS", 3)
     monkeypatch.setattr(study, "EXAMPLES", tmp_path)
     return Stub(tmp_path)
@@ -518,8 +518,9 @@ def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Stub, cap
     assert len(stub.names()) == 3
     assert stub.do(*words) == 0
     shown = capsys.readouterr().out
-    assert "grid of the losses: 4 to do, 2 at a time" in shown
-    assert "all: 7 to do, 2 at a time" in shown
+    said = [line for line in shown.splitlines() if line.endswith(" to do, 2 at a time")]
+    # Those of the grid; then the last of them, and the other seeds of the loss whose grid is complete; then the rest.
+    assert said == [f"{count} to do, 2 at a time" for count in (4, 3, 5)]
     assert {json.loads(path.read_text())[1] for path in stub.out.glob("*/environment")} == {""}  # all on CPUs
     rates = "lr-discriminator=0.001,lr-generator="
     grid = {f"loss={loss},{rates}{rate},seed=0" for loss in ("hinge", "mmd-rep") for rate in ("0.0001", "0.001")}
@@ -543,4 +544,4 @@ def test_a_study_runs_the_grid_then_the_best_and_repeats_nothing(stub: Stub, cap
     assert not stub.out.exists()
     assert {path: path.read_bytes() for path in stub.raw.rglob("*.*")} == before
     assert stub.do("list") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "10 finished, 1 diverged"
+    assert capsys.readouterr().out.splitlines()[-1] == "11 done"

@@ -239,13 +239,14 @@ def test_a_rehearsal_trains_measures_and_repeats_nothing(
 ):
     raw = tmp_path / "raw"
     assert study.main(command) == 0
-    diverged, training, evaluations = read_log(raw / "exact,seed=0.jsonl")
-    assert not diverged
+    record, evaluations, training = read_log(raw / "exact,seed=0.jsonl")
+    assert record["status"] == "finished"
     assert [each["iteration"] for each in training] == [1, 2, 3, 4, 5]
     assert {at: each["cpu_seconds"] for at, each in evaluations.items()} == {2: 2, 3: 3, 4: 4, 5: 5}
     assert ["kid_mean" in each["metrics"] for each in evaluations.values()] == [False, True, False, True]
     assert "agreement" not in evaluations[5]["metrics"]
-    assert 0 <= read_log(raw / "classes,seed=0.jsonl").metrics["agreement"] <= 1
+    *_, last = read_log(raw / "classes,seed=0.jsonl").evaluations.values()
+    assert 0 <= last["metrics"]["agreement"] <= 1
     adversarial = read_log(raw / "hinge,seed=0.jsonl").evaluations.values()
     assert [each["cpu_seconds"] for each in adversarial] == [2, 3]
     assert read_log(raw / "fast,seed=0.jsonl").diverged
@@ -293,7 +294,7 @@ def test_a_study_goes_on_where_it_was_and_leaves_to_others_what_they_do(
         assert study.main(words) == 1
     assert not log.exists()
     assert study.main(words) == 0
-    _, training, evaluations = read_log(log)
+    _, evaluations, training = read_log(log)
     assert [each["iteration"] for each in training] == [1, 2, 3, 4, 5]
     assert list(evaluations) == [2, 3, 4, 5]
     # No checkpoint was measured twice, but for the one that was broken off.
