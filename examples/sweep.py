@@ -21,8 +21,7 @@ from training.errors import RefusedError
 from training.files import replacing, write_text
 
 EPILOG = """Arguments after -- are passed to the training script, for example: -- --data-root data --iterations 50000.
-Exit status: 0 if all runs are finished, 1 if some are not, 2 if the command cannot be carried out, 3 if other processes
-have the remaining runs."""
+Exit status: 0 if all runs are finished, 1 if some are not, 2 if the command cannot be carried out."""
 Name = Literal["table1", "lambda", "constant", "scores"]
 OWN = {"out", "resume", "seed", "dry-run", *PAIR}  # options of the training script that the sweep sets
 

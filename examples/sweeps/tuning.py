@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +26,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from sweeps.runs import EXAMPLES, Recipe, Record, Run, evaluations, failure, reached, record, understood, write
 
-REFUSED, BUSY = 2, 3
-"""Exit statuses of a script that changed nothing, and of a sweep whose remaining runs belong to other processes."""
+REFUSED = 2  # exit status of a training script that changed nothing
 LOOK = 2.0  # seconds between two looks at a process
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # signals that end a sweep as Ctrl-C does
 
@@ -131,7 +130,8 @@ def start(jobs: int | None = None, cpus: float = 1.0, address: str | None = None
     of a sweep, and without Ray's processes, the sweep would wait for them for a minute and could not save anything.
     """
     path = os.pathsep.join([str(EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
-    mask, handler = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING), signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     try:
         ray.init(
             address,
@@ -143,46 +143,27 @@ def start(jobs: int | None = None, cpus: float = 1.0, address: str | None = None
             runtime_env={"env_vars": {"PYTHONPATH": path}},
         )
     finally:
-        signal.signal(signal.SIGTERM, handler)  # since Ray sets its own
+        for number in heeded:  # and not before, since Ray sets handlers too
+            signal.signal(number, _interrupt)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def do(recipe: Recipe, runs: Sequence[Run]) -> int:
-    """Complete runs; return 0 if all are done, 3 if other processes have the remaining ones, and else 1."""
-    waiting = [run for run in runs if not recipe.is_done(run)]
-    if waiting:
-        ours = not ray.is_initialized()
+    """Complete runs; return 0 if all are done, and else 1."""
+    if waiting := [run for run in runs if not recipe.is_done(run)]:
         # Tune handles the first Ctrl-C during the runs. Before the runs, and at the second time, it is an error.
-        with _like_ctrl_c(), suppress(KeyboardInterrupt):
-            try:
-                if ours:
-                    start(recipe.jobs, recipe.cpus, recipe.address)
-                _tune(recipe, waiting)
-            finally:
-                if ours:
-                    ray.shutdown()
-    left = [run for run in runs if not replace(recipe, retry=False).is_done(run)]
-    busy = all(record(recipe.out / run.name)["status"] == "running" for run in left)
-    return (BUSY if busy else 1) if left else 0
+        with suppress(KeyboardInterrupt):
+            if not ray.is_initialized():
+                start(recipe.jobs, recipe.cpus, recipe.address)
+            _tune(recipe, waiting)
+    return int(not all(map(replace(recipe, retry=False).is_done, runs)))
 
 
-@contextmanager
-def _like_ctrl_c() -> Iterator[None]:
+def _interrupt(*_: object) -> None:
     """Turn the first of the signals `ENDING` into Ctrl-C, and ignore the others: `timeout` sends two of them."""
-
-    def interrupt(*_: object) -> None:
-        for number in usual:
-            signal.signal(number, signal.SIG_IGN)
-        signal.raise_signal(signal.SIGINT)
-
-    usual = {number: signal.getsignal(number) for number in ENDING}
-    for number in (number for number in usual if usual[number] is not signal.SIG_IGN):
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _heed_signals() -> None:
