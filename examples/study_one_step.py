@@ -17,7 +17,7 @@ import tyro
 from filelock import FileLock, Timeout
 from studies import one_step as plan
 from studies import one_step_pictures, pictures
-from studies.logs import Raw, portable, rounded
+from studies.logs import Raw, portable
 from studies.one_step import Trial
 from studies.one_step_tables import FLOOR, TABLES
 from training import checkpoints
@@ -79,7 +79,7 @@ class Train(Study):
         with FileLock(self.locked(FLOOR)):
             if not (self.raw / FLOOR).exists():
                 found = judge.floor(plan.PRESET) | {"provenance": judge.provenance}
-                write_lines(self.raw / FLOOR, [portable(rounded(found))])
+                write_lines(self.raw / FLOOR, [portable(found)])
         runs = [Trial(arm, seed) for seed in self.seeds or plan.SEEDS for arm in self.arms or plan.ARMS]
         left = 0
         for number, trial in enumerate(runs, 1):
@@ -122,7 +122,7 @@ class Train(Study):
                 self.measure(folder, path, judge, whole=False)
         about = {"arm": trial.arm, "seed": trial.seed, "status": status, "message": message}
         about |= {"settings": plan.options(trial), **judge.provenance}
-        self.logs.write(trial, about, folder, map(rounded, measured(folder)))
+        self.logs.write(trial, about, folder, measured(folder))
         if trial.seed == plan.SEEDS[0]:
             for path in sorted((folder / "samples").glob("*.png"))[-1:]:
                 self.logs.keep(trial, path)

@@ -39,7 +39,7 @@ class Raw:
         """Write the log of a run with the folder of its training."""
         about = {**about, "configuration": read_json(folder / "configuration.json")}
         training = read_lines(folder / "log.jsonl", growing=True, iteration=int)
-        of_kind = {"run": [about], "training": map(rounded, training), "evaluation": evaluated}
+        of_kind = {"run": [about], "training": training, "evaluation": evaluated}
         write_lines(self.log(run), [portable({"kind": kind, **line}) for kind, of in of_kind.items() for line in of])
 
     def keep(self, run: Run | Trial, samples: Path) -> None:
@@ -88,11 +88,6 @@ def read(path: Path) -> Result:
 
 
 def portable(line: Line) -> Line:
-    """Return a line of a raw log with paths relative to the current folder."""
-    here = json.dumps(f"{Path.cwd()}/")[1:-1]
-    return dict(json.loads(json.dumps(line).replace(here, "")))
-
-
-def rounded(line: Line) -> Line:
-    """Return a line with numbers rounded to six digits, about the precision of float32."""
-    return dict(json.loads(json.dumps(line), parse_float=lambda number: float(f"{float(number):.6g}")))
+    """Return a line with paths relative to the current folder, and numbers of six digits, about those of float32."""
+    text = json.dumps(line).replace(json.dumps(f"{Path.cwd()}/")[1:-1], "")
+    return dict(json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}")))
