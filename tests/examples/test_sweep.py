@@ -333,6 +333,8 @@ def test_an_evaluation_counts_for_its_own_iteration_and_can_be_chosen_of_several
     assert at_end() == ("iteration-20-b.json", {"fid": 2})
     assert at_end("*-a.json") == ("iteration-20-a.json", {"fid": 3})
     assert at_end("*-z.json") == ("", {})
+    # That of a run which the scheduler stopped is not compared with those at the end.
+    assert Result({"status": "stopped", "iteration": 20}, evaluations(tmp_path)).metrics == {}
 
 
 def finish(stub: Stub, *, seeds: tuple[int, ...] = (0,), **fids: float) -> None:
