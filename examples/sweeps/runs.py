@@ -195,5 +195,6 @@ def evaluations(folder: Path, pattern: str = "*.json") -> dict[int, Line]:
     found = {}
     for path in sorted((folder / "evaluations").glob(pattern)):
         line = read_json(path, metrics=dict, provenance=dict)
-        found[line["provenance"]["checkpoint"]["iteration"]] = line | {"evaluation": path.name}
+        if "checkpoint" in line["provenance"]:  # which a floor has not
+            found[line["provenance"]["checkpoint"]["iteration"]] = line | {"evaluation": path.name}
     return found

@@ -330,6 +330,8 @@ def test_an_evaluation_counts_for_its_own_iteration_and_can_be_chosen_of_several
     for name, fid, iteration in (("10-z", 5, 10), ("20-a", 3, 20), ("20-b", 2, 20), ("30-a", 1, 30)):
         content = {"metrics": {"fid": fid}, "provenance": {"checkpoint": {"iteration": iteration}}}
         (tmp_path / "evaluations" / f"iteration-{name}.json").write_text(json.dumps(content))
+    floor = {"metrics": {"fid": 0}, "provenance": {"measured": "real images of the train split"}}
+    (tmp_path / "evaluations" / "real-train.json").write_text(json.dumps(floor))
     assert at_end() == ("iteration-20-b.json", {"fid": 2})
     assert at_end("*-a.json") == ("iteration-20-a.json", {"fid": 3})
     assert at_end("*-z.json") == ("", {})
