@@ -78,7 +78,8 @@ class Train(Recipe):
         where = f"the Ray cluster {self.address}" if self.address else "this machine"
         print(f"{self.count(runs)}; by {self.script.name} on {where}, in {self.out}", flush=True)
         print(f"Checking the settings with {self.script.name}", flush=True)
-        for each in runs[:1]:  # an option that the script refuses is refused before the first training
+        # Options that the script would refuse are refused before the first training. Grids differ in their options.
+        for each in {tuple(run.settings): run for run in reversed(runs)}.values():
             dry = subprocess.run(self.training(each, "--dry-run"), capture_output=True, text=True)
             if dry.returncode:
                 raise RefusedError(f"{self.script.name} refuses {each.name}: {dry.stderr.strip()}")
@@ -101,9 +102,9 @@ class Train(Recipe):
         sweep, vary = SWEEPS[self.study], {}
         for words in (*self.vary, *([f"loss={self.losses}"] if self.losses else [])):
             option, equals, values = words.partition("=")
-            if not option or not equals:
-                raise RefusedError(f"--vary: expected OPTION=VALUE,..., got {words}")
             vary[option] = values.split(",") if values else []
+            if not option or not equals or "" in vary[option]:
+                raise RefusedError(f"--vary: expected OPTION=VALUE,..., got {words}")
         given = {word.removeprefix("--").partition("=")[0] for word in self.options if word.startswith("--")}
         varied = {option for grid in (*sweep.grids, vary) for option in grid}
         if decided := OWN & {*vary, *given} | varied & given:
@@ -165,6 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RefusedError, OSError) as error:
         print(f"sweep.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("sweep.py: interrupted before a run was started", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from sweeps.tables import Result, best
 from training.errors import RefusedError
 from training.files import Line, read_json, read_lines, replacing, write_lines
 
+NEEDED = {"run": {"settings", "status"}, "training": {"iteration"}, "evaluation": {"iteration", "metrics"}}
+"""The kinds of lines, with the entries that each must have."""
+
 
 @dataclass(frozen=True)
 class Raw:
@@ -39,7 +42,7 @@ class Raw:
         """Write the log of a run with the folder of its training."""
         about = {**about, "configuration": read_json(folder / "configuration.json")}
         training = read_lines(folder / "log.jsonl", growing=True, iteration=int)
-        of_kind = {"run": [about], "training": training, "evaluation": evaluated}
+        of_kind = {"run": [about], "training": map(rounded, training), "evaluation": evaluated}
         write_lines(self.log(run), [portable({"kind": kind, **line}) for kind, of in of_kind.items() for line in of])
 
     def keep(self, run: Run | Trial, samples: Path) -> None:
@@ -78,16 +81,22 @@ class Grid(Raw):
 
 
 def read(path: Path) -> Result:
-    of_kind: dict[str, list[Line]] = {"run": [], "training": [], "evaluation": []}
-    for line in read_lines(path, kind=str):
-        of_kind.setdefault(line["kind"], []).append(line)
-    about, training, evaluated, *others = of_kind.values()
-    if others or len(about) != 1 or not (evaluated or about[0].get("status") == "diverged"):
+    of_kind: dict[str, list[Line]] = {kind: [] for kind in NEEDED}
+    for number, line in enumerate(read_lines(path, kind=str), 1):
+        if not NEEDED.get(line["kind"], {"a known kind"}) <= line.keys():
+            raise RefusedError(f"{path}, line {number}: expected the entries of a kind of lines, got {line}")
+        of_kind[line["kind"]].append(line)
+    about, training, evaluated = of_kind.values()
+    if len(about) != 1 or not (evaluated or about[0]["status"] == "diverged"):
         raise RefusedError(f"{path}: expected one run, its training, and evaluations unless it diverged")
     return Result(about[0], {line["iteration"]: line for line in evaluated}, training)
 
 
 def portable(line: Line) -> Line:
-    """Return a line with paths relative to the current folder, and numbers of six digits, about those of float32."""
-    text = json.dumps(line).replace(json.dumps(f"{Path.cwd()}/")[1:-1], "")
-    return dict(json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}")))
+    """Return a line with paths relative to the current folder."""
+    return dict(json.loads(json.dumps(line).replace(json.dumps(f"{Path.cwd()}/")[1:-1], "")))
+
+
+def rounded(line: Line) -> Line:
+    """Return a line with numbers of six digits, about those of float32."""
+    return dict(json.loads(json.dumps(line), parse_float=lambda number: float(f"{float(number):.6g}")))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tyro
+from training.errors import RefusedError
 from training.files import Line, read_json, read_lines, write_text
 
 EXAMPLES = Path(__file__).parents[1]
@@ -154,6 +155,8 @@ def record(folder: Path) -> Record:
     found: Record = {"status": "missing"}
     if (path := folder / "run.json").exists():
         found = read_json(path, study=str, script=str, settings=dict, options=list, status=str, iteration=int)
+        if not {*PAIR, "seed"} <= found["settings"].keys():
+            raise RefusedError(f"{path}: expected settings with learning rates and a seed, got {found['settings']}")
     if found["status"] == "missing":
         found["status"] = "interrupted" if (folder / "console.log").exists() else "missing"
         found["iteration"] = reached(folder)

@@ -413,6 +413,7 @@ def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     return lambda log: log.replace(old, new)
 
 
+OF_KIND = ", line 2: expected the entries of a kind of lines, got {'kind': 'trainings'"
 OF_KINDS = ": expected one run, its training, and evaluations unless it diverged"
 
 
@@ -422,7 +423,8 @@ OF_KINDS = ": expected one run, its training, and evaluations unless it diverged
         (LOG, swap(b"}\n", b"\n"), ", line 1: expected JSON"),
         (LOG, lambda log: log[:-9], ": expected JSON"),
         (LOG, swap(b'"evaluation"', b'"training"'), OF_KINDS),
-        (LOG, swap(b'"training"', b'"trainings"'), OF_KINDS),
+        (LOG, swap(b'"training"', b'"trainings"'), OF_KIND),
+        (LOG, swap(b'"iteration": 1,', b'"at": 1,'), OF_KIND.replace("trainings", "training")),
         ("costs.jsonl", swap(b"}\n", b"\n"), ", line 1: expected JSON"),
         ("floor.json", swap(b"}\n", b"\n"), ": expected JSON"),
         (LOG, None, " are missing in "),

@@ -165,6 +165,7 @@ def test_a_share_leaves_no_records_of_the_runs_of_others(stub: Stub):
         (["--pairs=best"], "best: there are no settings with a result for all pairs of their first seed"),
         (["--seeds=-1"], "--seeds: expected whole numbers >= 0, got -1"),
         (["--seeds=x"], "--seeds: expected whole numbers >= 0, got x"),
+        (["--losses=,hinge"], "--vary: expected OPTION=VALUE,..., got loss=,hinge"),
         (["--vary=seed=1,2"], "--seed is set by the sweep"),
         (["--vary=width"], "--vary: expected OPTION=VALUE,..., got width"),
         (["--share=2/2"], "--share: expected I/N with I from 0 to N - 1, got 2/2"),
@@ -178,8 +179,38 @@ def test_a_share_leaves_no_records_of_the_runs_of_others(stub: Stub):
 def test_what_cannot_be_done_is_refused_before_anything_is_done(
     words: list[str], message: str, stub: Stub, capsys: pytest.CaptureFixture[str]
 ):
-    assert stub.run("--losses=hinge", *words) == 2
+    assert stub.run(*([] if "--losses" in words[0] else ["--losses=hinge"]), *words) == 2
     assert message in capsys.readouterr().err
+    assert not stub.out.exists()
+
+
+def test_a_sweep_says_at_once_what_it_will_do_and_where(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(*_: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupted)  # the first thing that takes seconds
+    assert stub.run("--losses=hinge") == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        f"2 runs: 2 missing; by train.py on this machine, in {stub.out}",
+        "Checking the settings with train.py",
+    ]
+    assert shown.err == "sweep.py: interrupted before a run was started\n"
+    assert not stub.out.exists()
+
+
+def test_each_grid_of_a_sweep_is_checked_before_anything_is_done(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refused(command: list[str], **_: object) -> SimpleNamespace:
+        of_second_grid = "--normalisation=matrix" in command
+        return SimpleNamespace(returncode=2 * of_second_grid, stderr="of the second grid")
+
+    monkeypatch.setattr(subprocess, "run", refused)
+    assert sweep.main(["run", "constant", f"--out={stub.out}", f"--script={stub.script}"]) == 2
+    assert "of the second grid" in capsys.readouterr().err
     assert not stub.out.exists()
 
 
@@ -250,6 +281,7 @@ def test_a_run_is_running_while_a_training_has_it(tmp_path: Path):
     [
         ("run.json", "{"),
         ("run.json", '{"study": "table1"}'),
+        ("run.json", '{RECORD, "settings": {"loss": "hinge"}}'),
         ("log.jsonl", '{"iteration": 1}\nno\n'),
         ("evaluations/x.json", '{"metrics": 1}'),
     ],
