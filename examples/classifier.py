@@ -70,7 +70,7 @@ def read(dataset: str, root: Path, split: str) -> tuple[Tensor, Tensor]:
     size, channels = FORMATS[dataset]
     images = load(dataset, root, size=size, channels=channels, split=split)
     labelled = fashion_mnist_data if dataset == "fashion-mnist" else torchvision().CIFAR10
-    return images[:], torch.as_tensor(labelled(root, train=split == "train").targets)
+    return images[list(range(len(images)))], torch.as_tensor(labelled(root, train=split == "train").targets)
 
 
 def train(images: Tensor, labels: Tensor, epochs: int, classes: int = 10) -> Classifier:

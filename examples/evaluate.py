@@ -25,12 +25,11 @@ import torch
 import tyro
 from evaluation import features, metrics, provenance
 from torch import Tensor
-from torch.utils.data import Dataset
 from training import checkpoints
 from training.batches import to_pixels
 from training.errors import RefusedError
 from training.files import write_text
-from training.images import FORMATS, load
+from training.images import FORMATS, Images, load
 from training.sampling import averaged
 from training.settings import check
 from wang2019.presets import DataSet
@@ -72,18 +71,18 @@ class Options:
             raise ValueError("device: expected cpu, since PyTorch finds no CUDA device; got cuda")
 
 
-def picked(images: Dataset[Tensor], count: int, seed: int, part: int = 0) -> Tensor:
+def picked(images: Images, count: int, seed: int, part: int = 0) -> Tensor:
     """Return images `(count, channels, h, w)` that the seed picks; those of two parts are different ones."""
-    order = np.random.default_rng(seed).permutation(len(images))  # type: ignore[arg-type]
+    order = np.random.default_rng(seed).permutation(len(images))
     rows = np.sort(order[part * count :][:count]).tolist()  # sorted, so that files are read sequentially
-    return torch.stack([images[row] for row in rows])
+    return images[rows]
 
 
 class Comparison(NamedTuple):
     """Images to measure, and real images to compare them with."""
 
     measured: Callable[[int], Tensor]  # returns a number of images to measure
-    real: Dataset[Tensor]
+    real: Images
     available: int  # largest number of images that can be compared
     result: Path  # path of a result up to the name of the features
     origin: dict[str, Any]
@@ -126,7 +125,7 @@ def floor(options: Options, dataset: str) -> Comparison:
     read = partial(load, dataset, options.data_root or Path("data"), size=size, channels=channels)
     train, halves = read(), options.split == "train"
     real = train if halves else read(split="test")
-    available = len(train) // 2 if halves else min(len(train), len(real))  # type: ignore[arg-type]
+    available = len(train) // 2 if halves else min(len(train), len(real))
     measured = partial(picked, train, seed=options.seed, part=int(halves))
     result = Path(f"runs/real-{dataset}/evaluations/real-{'half' if halves else 'train'}")
     return Comparison(measured, real, available, result, {"dataset": dataset})
@@ -135,7 +134,7 @@ def floor(options: Options, dataset: str) -> Comparison:
 def evaluate(options: Options, compared: Comparison) -> Path:
     """Measure, write the result, and return its path."""
     start, dataset, device = time.perf_counter(), compared.origin["dataset"], torch.device(options.device)
-    network, about = features.load(options.features, tuple(compared.real[0].shape), options.inception_weights)
+    network, about = features.load(options.features, tuple(compared.real[[0]].shape[1:]), options.inception_weights)
     count = options.images or min(PAPER, compared.available)
     if count > compared.available:
         raise ValueError(f"images: expected at most {compared.available:,}, the number of images; got {count:,}")

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from training import images
 
 CELEBA_MARGIN = 9  # additional pixels on each side of an image of CelebA, for the random crop
@@ -20,7 +19,7 @@ CELEBA_MARGIN = 9  # additional pixels on each side of an image of CelebA, for t
 
 def load(
     dataset: str, root: Path, *, size: int, channels: int, split: str = "train", margin: int = CELEBA_MARGIN
-) -> Dataset[Tensor]:
+) -> images.Images:
     """Return the images `(channels, size, size)` of a data set; those of CelebA have a margin on each side.
 
     If they are missing or cannot be read, the error says how to fix that.
@@ -28,7 +27,7 @@ def load(
     if split != "train":
         return images.load(dataset, root, size=size, channels=channels, split=split)
     if dataset == "cifar10":
-        return images.Pixels(torch.cat([images.cifar10(root, train=train).images for train in (True, False)]))
+        return torch.cat([images.cifar10(root, train=train) for train in (True, False)])
     if dataset == "celeba":  # the middle 160 x 160 of the 178 x 218 pixels of an aligned image, with the margin
         box = (9 - margin, 29 - margin, 169 + margin, 189 + margin)
         return images.celeba(root, fit=methodcaller("crop", box))

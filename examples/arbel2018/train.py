@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from training.batches import batches
 from training.errors import RefusedError, StoppedError
+from training.images import Images
 from training.processes import averaged, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run, gradient_norm
@@ -103,11 +103,11 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
     def sample(noise: Tensor) -> Tensor:
         return torch.cat([average(part) for part in noise.split(256)])
 
-    with Run(fabric, settings, paper="arbel2018", images=len(images)) as run:  # type: ignore[arg-type]
+    with Run(fabric, settings, paper="arbel2018", images=len(images)) as run:
         run.resume(state)  # also restores the learning rates, which may have been lowered
         iteration = state["iteration"]
         drawn = sum(critic_steps(settings, earlier) + 1 for earlier in range(iteration))
-        reals = batches(images, joint, fabric=fabric, seed=settings.seed, start=drawn, workers=settings.workers)
+        reals = batches(images, joint, settings, fabric=fabric, start=drawn)
         outcome: Outcome | None = None
         if iteration == 0:
             run.draw(lambda noise: sample(noise) * 2 - 1, shown, iteration)
@@ -184,12 +184,12 @@ def update(adam: torch.optim.Optimizer, network: nn.Module, loss: Tensor, *, fab
 
 
 def kid_schedule(
-    fabric: Fabric, settings: Arbel2018, images: Dataset[Tensor], optimisers: list[torch.optim.Optimizer]
+    fabric: Fabric, settings: Arbel2018, images: Images, optimisers: list[torch.optim.Optimizer]
 ) -> tuple[KIDSchedule, Features] | None:
     """Return the schedule of the learning rates and the features that it compares, or None for constant rates."""
     if settings.kid_features is None:
         return None
-    available, shape = len(images), (settings.channels, settings.size, settings.size)  # type: ignore[arg-type]
+    available, shape = len(images), (settings.channels, settings.size, settings.size)
     if available < settings.kid_images:
         raise RefusedError(f"kid_images: expected at most the number of images, {available}; got {settings.kid_images}")
     try:
@@ -197,7 +197,7 @@ def kid_schedule(
     except ValueError as error:
         raise RefusedError(str(error)) from error
     picked = np.sort(np.random.default_rng(settings.seed).permutation(available)[: settings.kid_images])
-    real = data.middle(torch.stack([images[i] for i in picked.tolist()]), settings.size).float() / 255
+    real = data.middle(images[picked.tolist()], settings.size).float() / 255
     seen = features(real)
     averaged(fabric, [seen])  # so that all processes have the same, bit for bit
     schedule = KIDSchedule(

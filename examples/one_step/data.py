@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from training.batches import centred, collated
+from torch.utils.data import DataLoader
+from training.batches import centred
 from training.errors import RefusedError
-from training.images import fashion_mnist_data, files, torchvision
+from training.images import Images, fashion_mnist_data, files, torchvision
 
 from one_step.encoders import Encoder
 
@@ -51,7 +51,7 @@ def split(count: int, held_out: int, seed: int, learnt: int | None = None) -> tu
 
 @torch.no_grad()
 def features_of(
-    images: Dataset[Tensor], numbers: Tensor, encoders: Sequence[Encoder], *, fabric: Fabric, chunk: int, workers: int
+    images: Images, numbers: Tensor, encoders: Sequence[Encoder], *, fabric: Fabric, chunk: int, workers: int
 ) -> list[Tensor]:
     """Return the features `(n, d)` of the images with the given indices by each encoder, on the CPU.
 
@@ -62,10 +62,10 @@ def features_of(
     own = numbers[(torch.arange(-(-len(numbers) // world)) * world + rank).clamp(max=len(numbers) - 1)]
     parts: list[list[Tensor]] = [[] for _ in encoders]
     for batch in DataLoader(
-        images,
-        batch_sampler=[part.tolist() for part in own.split(chunk)],
+        images,  # type: ignore[arg-type]
+        batch_size=None,  # the sampler has the indices of whole batches
+        sampler=[part.tolist() for part in own.split(chunk)],
         num_workers=workers,
-        collate_fn=collated,
         generator=torch.Generator(),
     ):
         pixels = centred(batch.to(fabric.device))

@@ -23,8 +23,8 @@ if __name__ == "__main__":  # run as a script itself, not through one of the scr
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import Dataset
 from training.errors import RefusedError
+from training.images import Images
 from training.images import load as load_images
 from training.processes import agreed, averaged, everywhere
 from training.randomness import Randomness
@@ -50,7 +50,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
     randomness = Randomness(fabric, settings.seed)
     data: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
     images = everywhere(fabric, lambda: load_images(settings.dataset, settings.data_root, **data))
-    found: int = len(images)  # type: ignore[arg-type]
+    found = len(images)
     classes = None
     if settings.conditional:
         classes = everywhere(fabric, lambda: classes_of(settings.dataset, settings.data_root, found))
@@ -160,11 +160,11 @@ def prepare(
     fabric: Fabric,
     settings: OneStep,
     networks: Sequence[encoders.Encoder],
-    images: Dataset[Tensor],
+    images: Images,
     classes: Tensor | None,
 ) -> list[Objective]:
     """Encode all images, and return the objective of each encoder."""
-    count: int = len(images)  # type: ignore[arg-type]
+    count = len(images)
     learnt, held_out = split(count, held_out_of(settings, count), settings.seed, settings.learnt)
     options: dict[str, Any] = {"fabric": fabric, "chunk": settings.micro_batch, "workers": settings.workers}
     names = ", ".join(settings.encoder)

@@ -13,9 +13,9 @@ from evaluation import features, metrics, provenance
 from one_step import encoders
 from one_step.data import classes_of
 from torch import Tensor
-from torch.utils.data import Dataset
 from training import checkpoints
 from training.batches import centred
+from training.images import Images
 
 BATCH, SEED = 500, 0
 """Number of images that go through a network at once; seed of noise, real images and subsets."""
@@ -86,7 +86,7 @@ class Judge:
         compared = evaluate.floor(self._options(floor=dataset), dataset)
         pixels = compared.measured(self._images)
         classes = classes_of(dataset, self._root, FAKE)
-        asked = evaluate.picked(classes, self._images, SEED)  # type: ignore[arg-type]
+        asked = evaluate.picked(classes, self._images, SEED)
         return self._measured(pixels, compared.real, asked, True)
 
     def _options(self, **which: Any) -> evaluate.Options:  # noqa: ANN401
@@ -94,7 +94,7 @@ class Judge:
             split="test", data_root=self._root, device="cpu", batch_size=BATCH, seed=SEED, **self._shape, **which
         )
 
-    def _measured(self, pixels: Tensor, real: Dataset[Tensor], asked: Tensor | None, whole: bool) -> dict[str, Any]:
+    def _measured(self, pixels: Tensor, real: Images, asked: Tensor | None, whole: bool) -> dict[str, Any]:
         ours, logits = self._seen_by_classifier(pixels)
         if self._known is None:
             others = evaluate.picked(real, self._images, SEED)

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from training.errors import RefusedError
+from training.images import Images
+from training.settings import Settings
 
 
 def positions(
@@ -31,26 +33,23 @@ def positions(
         epoch, batch = epoch + 1, 0
 
 
-def batches(
-    images: Dataset[Tensor], batch_size: int, *, fabric: Fabric, seed: int, start: int, workers: int
-) -> Iterator[Tensor]:
+def batches(images: Images, batch_size: int, settings: Settings, *, fabric: Fabric, start: int) -> Iterator[Tensor]:
     """Return batches `(batch_size / processes, channels, height, width)` of unsigned bytes on the process's device.
 
-    The first `start` batches are skipped. `workers` is the number of processes that read images ahead; with 0, images
-    are read when they are needed.
+    The first `start` batches are skipped. `settings.workers` processes read images ahead; with 0, images are read when
+    they are needed.
     """
-    count = len(images)  # type: ignore[arg-type]
-    if count < batch_size:
-        raise RefusedError(f"batch_size: expected at most the number of images, {count}; got {batch_size}")
+    if len(images) < batch_size:
+        raise RefusedError(f"batch_size: expected at most the number of images, {len(images)}; got {batch_size}")
     if batch_size % fabric.world_size:
         raise RefusedError(f"batch_size: expected a multiple of the {fabric.world_size} processes, got {batch_size}")
     share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
-    loader = DataLoader(
-        images,
-        batch_sampler=positions(count, batch_size, seed=seed, start=start, **share),
-        num_workers=workers,
+    loader: Any = DataLoader(
+        images,  # type: ignore[arg-type]
+        batch_size=None,  # the sampler has the indices of whole batches
+        sampler=positions(len(images), batch_size, seed=settings.seed, start=start, **share),
+        num_workers=settings.workers,
         pin_memory=fabric.device.type == "cuda",
-        collate_fn=collated,
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # otherwise the loader would draw from the global one
     )
@@ -66,11 +65,6 @@ def centred(pixels: Tensor) -> Tensor:
 def to_pixels(images: Tensor) -> Tensor:
     """Return numbers in [-1, 1] as bytes."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def collated(found: Tensor | list[Tensor]) -> Tensor:
-    """Return a batch from the images that a data set returns, one by one or as a batch."""
-    return found if isinstance(found, Tensor) else torch.stack(found)
 
 
 def _leave_signals(_: int) -> None:

@@ -7,15 +7,6 @@ class RefusedError(Exception):
     status = 2
 
 
-class UnreadableError(RefusedError, OSError):
-    """An image cannot be read, which is found in the course of a training."""
-
-    status = 1
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition("UnreadableError: ")[2].strip())  # without the traceback of a worker
-
-
 class StoppedError(Exception):
     """The training cannot continue, for example because a number is not finite."""
 
@@ -25,6 +16,6 @@ class StoppedError(Exception):
 class InterruptedBySignalError(Exception):
     """A signal ended the training, after a checkpoint was saved."""
 
-    def __init__(self, signal: int, message: str) -> None:
+    def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
-        self.signal, self.status = signal, 128 + signal
+        self.status = 128 + number

@@ -6,16 +6,15 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from training import ADVICE
-from training.errors import RefusedError, UnreadableError
+from training.errors import RefusedError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package dataset-fashion-mnist
 
@@ -24,24 +23,7 @@ PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")  # suffixes of the files i
 Fit = Callable[[Any], Any]  # resizes and crops a PIL image
 
 
-class Pixels(Dataset[Tensor]):
-    """Images in memory: bytes `(n, channels, height, width)`."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
-
-    def __getitems__(self, indices: list[int]) -> Tensor:
-        """Return a batch at once."""
-        return self.images[indices]
-
-
-class Pictures(Dataset[Tensor]):
+class Pictures:
     """Images that are read when they are needed: `read` opens an item as a PIL image; `fit` resizes and crops it."""
 
     def __init__(self, items: Sequence[Any], read: Callable[[Any], Any], fit: Fit, channels: int = 3) -> None:
@@ -51,17 +33,24 @@ class Pictures(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, rows: list[int]) -> Tensor:
+        return torch.stack([self._picture(self._items[row]) for row in rows])
+
+    def _picture(self, item: Any) -> Tensor:  # noqa: ANN401
         from torchvision.transforms.functional import pil_to_tensor
 
         try:
-            with self._read(self._items[index]) as image:
+            with self._read(item) as image:
                 return pil_to_tensor(self._fit(image.convert(self._mode)))
         except OSError as error:
-            raise UnreadableError(f"{self._items[index]} cannot be read as an image: {error}") from error
+            raise OSError(f"{item} cannot be read as an image: {error}") from error
 
 
-def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "train") -> Dataset[Tensor]:
+Images: TypeAlias = "Tensor | Pictures"
+"""Unsigned bytes. `images[rows]` is a batch `(n, channels, height, width)` if `rows` is a list of n indices."""
+
+
+def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "train") -> Images:
     """Return the images `(channels, size, size)` of a data set below `root`, or of the folder `root` itself.
 
     A GAN is trained on the split `train`; `test` has other images, if the data set has such a split. If there are no
@@ -73,25 +62,22 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
         raise RefusedError(f"split: {dataset} has no test split; {', '.join(WITH_TEST)} have one")
     if dataset == "folder":
         return Pictures(files(root), Image.open, shorter_side(size), channels)
-    try:
-        images = READERS[dataset](root, **({"train": False} if split == "test" else {}))
-        first = images[0]
-    except RefusedError:
-        raise
-    except Exception as error:  # damage can cause any error
-        raise RefusedError(f"{dataset} in {root} cannot be read: {type(error).__name__}: {error}") from error
+    images = READERS[dataset](root, **({"train": False} if split == "test" else {}))
+    if not isinstance(images, Tensor | Pictures):
+        raise RefusedError(f"{dataset}: expected a tensor of images or Pictures, got {type(images).__name__}")
+    first = images[[0]]
     # If a reader returned numbers in [0, 1], the training would silently see almost constant images.
-    found = (first.dtype, tuple(first.shape)) if isinstance(first, Tensor) else type(first).__name__
-    if found != (torch.uint8, (channels, size, size)):
+    if (first.dtype, first.shape) != (torch.uint8, (1, channels, size, size)):
+        found = f"{first.dtype} {tuple(first.shape[1:])}"
         raise RefusedError(f"{dataset}: expected images of {torch.uint8} {(channels, size, size)}, got {found}")
     return images
 
 
-def cifar10(root: Path, *, train: bool = True) -> Pixels:
+def cifar10(root: Path, *, train: bool = True) -> Tensor:
     """Return the 50,000 training images of CIFAR-10, or the 10,000 test images."""
     source = "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html"
     expect(root / "cifar-10-batches-py", f"Download {source} and unpack it in {root}.")
-    return Pixels(torch.from_numpy(torchvision().CIFAR10(root, train=train).data).permute(0, 3, 1, 2))
+    return torch.from_numpy(torchvision().CIFAR10(root, train=train).data).permute(0, 3, 1, 2)
 
 
 def stl10(root: Path, *, train: bool = True) -> Pictures:
@@ -116,9 +102,9 @@ def lsun(root: Path) -> Pictures:
     return Pictures(torchvision().LSUN(str(root), classes=["bedroom_train"]), itemgetter(0), shorter_side(64))
 
 
-def fashion_mnist(root: Path, *, train: bool = True) -> Pixels:
+def fashion_mnist(root: Path, *, train: bool = True) -> Tensor:
     """Return the 60,000 or 10,000 images of Fashion-MNIST, padded by 2 pixels on each side to 32 x 32."""
-    return Pixels(torch.nn.functional.pad(fashion_mnist_data(root, train=train).data, [2] * 4)[:, None])
+    return torch.nn.functional.pad(fashion_mnist_data(root, train=train).data, [2] * 4)[:, None]
 
 
 def fashion_mnist_data(root: Path, *, train: bool) -> Any:  # noqa: ANN401
@@ -135,7 +121,7 @@ def fashion_mnist_data(root: Path, *, train: bool) -> Any:  # noqa: ANN401
     return datasets.FashionMNIST(root, train=train)
 
 
-READERS: dict[str, Callable[..., Dataset[Tensor]]] = {
+READERS: dict[str, Callable[..., Images]] = {
     "cifar10": cifar10,
     "stl10": stl10,
     "celeba": celeba,
@@ -147,10 +133,10 @@ FORMATS = {"cifar10": (32, 3), "stl10": (48, 3), "celeba": (64, 3), "lsun": (64,
 """Size and channels of the images. The data sets `folder` and `fake` have any."""
 
 
-def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Pixels:
+def fake(size: int, channels: int, count: int = 256, seed: int = 0) -> Tensor:
     """Return images of 4 x 4 squares with random colours that depend only on the seed."""
     squares = np.random.default_rng(seed).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
-    return Pixels(torch.from_numpy(squares.repeat(size // 4, axis=2).repeat(size // 4, axis=3)))
+    return torch.from_numpy(squares.repeat(size // 4, axis=2).repeat(size // 4, axis=3))
 
 
 def files(root: Path) -> list[Path]:

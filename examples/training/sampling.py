@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import Dataset
 
 from training.checkpoints import State
+from training.images import Images
 
 
 class MovingAverage(AveragedModel):
@@ -52,4 +52,4 @@ class Sampler(NamedTuple):
     generator: nn.Module  # maps noise (n, dimension) to images; has its initial weights
     noise: Callable[[int, torch.Generator], Tensor]  # draws noise for a number of images, on the CPU
     centred: Callable[[Tensor], Tensor]  # maps generated images to [-1, 1]
-    real: Callable[[Path, str], Dataset[Tensor]]  # reads real images, given the folder of the data sets and a split
+    real: Callable[[Path, str], Images]  # reads real images, given the folder of the data sets and a split

@@ -122,14 +122,12 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
             losses = losses._replace(discriminator=critical)
         return losses, scores_real, scores_fake
 
-    with Run(fabric, settings, paper="wang2019", images=len(images)) as run:  # type: ignore[arg-type]
+    with Run(fabric, settings, paper="wang2019", images=len(images)) as run:
         run.resume(state)
         adam_d.param_groups[0]["lr"] = settings.lr_discriminator  # --force may have changed them
         adam_g.param_groups[0]["lr"] = settings.lr_generator
         iteration = state["iteration"]
-        reals = batches(
-            images, settings.batch_size, fabric=fabric, seed=settings.seed, start=iteration, workers=settings.workers
-        )
+        reals = batches(images, settings.batch_size, settings, fabric=fabric, start=iteration)
         if iteration == 0:
             run.draw(average, shown, iteration)
 

@@ -168,7 +168,7 @@ def test_samples_can_be_drawn_from_a_checkpoint(finished: Path):
     with Image.open(finished / "samples" / "iteration-00000020.png") as sheet:
         pixels = np.asarray(sheet)[2:34, 2:34].transpose(2, 0, 1)
     assert np.abs((drawn[0].numpy() + 1) * 127.5 - pixels).max() <= 0.51
-    assert found.real(Path(), "train")[0].shape == (3, 32, 32)
+    assert found.real(Path(), "train")[[0]].shape == (1, 3, 32, 32)
 
 
 # The updates
@@ -199,7 +199,7 @@ def test_the_critic_is_updated_first_and_each_time_on_new_images(tmp_path: Path,
     run(tmp_path / "run", "--iterations", "2", "--critic-steps-at-start", "3")
     assert [who for who, *_ in recorder.seen] == (["critic"] * 3 + ["generator"]) * 2
     order = np.random.default_rng((0, 0)).permutation(256)
-    everything = images.fake(32, 3).images
+    everything = images.fake(32, 3)
     for number, (who, _, real, fake) in enumerate(recorder.seen):
         assert torch.equal(real, everything[order[4 * number : 4 * number + 4]] / 255)
         assert fake.requires_grad == (who == "generator")
@@ -271,7 +271,7 @@ def test_a_run_that_went_on_is_that_which_was_never_stopped(method: str, judged:
 
 
 def test_crops_and_mirror_images_of_celeba_go_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    everything = images.Pixels(torch.randint(0, 256, (40, 3, 178, 178), dtype=torch.uint8))
+    everything = torch.randint(0, 256, (40, 3, 178, 178), dtype=torch.uint8)
     monkeypatch.setattr(train.data, "load", lambda *args, **options: everything)
     seen: list[Tensor] = []
     augmented = train.data.augmented
@@ -349,7 +349,7 @@ def test_features_are_those_of_bytes_of_the_size_that_is_trained_with(pooling: s
     settings = resolved(Arbel2018(out=Path(), dataset="fake", kid_features=pooling, kid_images=100, kid_failures=2))
     pixels = torch.randint(0, 256, (120, 3, 50, 50), dtype=torch.uint8)
     fabric, adam = Fabric(accelerator="cpu", devices=1), torch.optim.Adam([torch.zeros(1)], 1.0)
-    judge = train.kid_schedule(fabric, settings, images.Pixels(pixels), [adam])
+    judge = train.kid_schedule(fabric, settings, pixels, [adam])
     assert judge is not None
     schedule, features = judge
     assert (schedule.every, schedule.memory, schedule.patience) == (2000, 10, 2)
@@ -360,7 +360,7 @@ def test_features_are_those_of_bytes_of_the_size_that_is_trained_with(pooling: s
     assert_close(schedule.real, expected)
     assert not schedule.real.is_inference()  # whose mean over the processes could not be taken in place
     assert torch.equal(features((middle + 0.3) / 255), schedule.real)  # which are rounded to bytes
-    assert train.kid_schedule(fabric, PRESETS["fake-smmd"], images.Pixels(pixels), []) is None
+    assert train.kid_schedule(fabric, PRESETS["fake-smmd"], pixels, []) is None
     with pytest.raises(ValueError, match="features: "):
         feature_extractor("nowhere.pt", (3, 32, 32), CPU)
 
@@ -404,7 +404,7 @@ def reference(options: list[str]) -> dict[str, Any]:
     torch.manual_seed(0)
     loss, generator, critic = train.make_loss(settings), train.make_generator(settings), steep_critic(settings)
     adams = [torch.optim.Adam(network.parameters(), 1e-4, train.BETAS) for network in (critic, generator)]
-    random, everything = torch.Generator().manual_seed(0), images.fake(8, 3).images / 255
+    random, everything = torch.Generator().manual_seed(0), images.fake(8, 3) / 255
     order = iter(np.random.default_rng((0, 0)).permutation(256).reshape(-1, 8))
     fabric = Fabric(accelerator="cpu", devices=1)
 

@@ -26,7 +26,7 @@ from trained import flip
 from training.batches import centred, to_pixels
 from training.checkpoints import read
 from training.errors import RefusedError
-from training.images import READERS, Pixels, fake
+from training.images import READERS, fake
 from wang2019 import train
 from wang2019.networks import make_generator
 
@@ -315,7 +315,7 @@ def test_subsets_of_kid_have_a_thousand_images_or_half_of_few(
     path.write_text("from torch import nn\ndef load(): return nn.Flatten()\n")
     monkeypatch.setattr(metrics, "kernel_distance", lambda ours, real, size: sizes.append(size) or {"kid_mean": 0.0})
     found = (torch.arange(49_984) % 256).byte()[:, None, None, None]
-    compared = evaluate.Comparison(lambda count: found[:count], Pixels(found), 49_984, tmp_path, {"dataset": "fake"})
+    compared = evaluate.Comparison(lambda count: found[:count], found, 49_984, tmp_path, {"dataset": "fake"})
     out = tmp_path / "x.json"
     words: dict[str, Any] = {"floor": "fake", "features": str(path), "device": "cpu", "batch_size": 4096, "out": out}
     evaluate.evaluate(evaluate.Options(**words, images=images), compared)

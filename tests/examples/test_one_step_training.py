@@ -93,7 +93,7 @@ class Plain:
         if classes:
             noise = torch.cat([noise, torch.eye(classes)[self.fake_classes]], 1)
         self.learnt, _ = split(256, 25, 0)
-        images = centred(fake(8, 3).images)
+        images = centred(fake(8, 3))
         encoder = encoders.load("random:0", channels=3)
         self.rows = encoder(images[self.learnt]).detach().double()
         self.fake = encoder.double()(self.generator(noise.double()))

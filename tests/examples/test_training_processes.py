@@ -21,7 +21,7 @@ from torch.testing import assert_close
 from trained import assert_same_run, last_state, log, newest, train
 from training import run as run_module
 from training.batches import centred, positions
-from training.errors import RefusedError, UnreadableError
+from training.errors import RefusedError
 from training.images import fake
 from wang2019 import train as loop
 from wang2019.losses import make_loss
@@ -102,7 +102,7 @@ STAGES: dict[str, tuple[str, Callable[[], object], tuple[str, ...]]] = {
     "uneven": ("uneven", lambda: None, ("--batch-size", "7")),
     "refused": ("refused", refuse_in_one_process, ()),
     "full": ("full", fill_the_disk, ()),
-    "unreadable": ("unreadable", lambda: at(1, 2, lambda real: fail(UnreadableError("1.png cannot be read"))), ()),
+    "unreadable": ("unreadable", lambda: at(1, 2, lambda real: fail(OSError("1.png cannot be read"))), ()),
     "blocks": ("blocks", lambda: None, BLOCKS),
 }
 
@@ -187,7 +187,7 @@ def test_blocks_have_the_mean_of_their_losses(together: Path):
     torch.manual_seed(0)
     G, D = make_generator(32, width=2), make_discriminator(32, scores=16, width=2)
     images = fake(32, 3)
-    real = centred(images.images[next(positions(len(images), 8, seed=0))])
+    real = centred(images[next(positions(len(images), 8, seed=0))])
     noise = torch.randn(8, 128, generator=torch.Generator().manual_seed(0))
     losses = [make_loss("mmd-rep-b").both(*D(torch.cat([real[r::2], G(noise[r::2])])).chunk(2)) for r in range(WORLD)]
     for number, name in enumerate(("loss_discriminator", "loss_generator")):

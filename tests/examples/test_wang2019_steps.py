@@ -36,7 +36,7 @@ class Before:
         self.G = make_generator(32, width=2)
         self.D = make_discriminator(32, scores=scores, width=2, method=method)
         images = fake(32, 3)
-        self.real = centred(images.images[next(positions(len(images), BATCH, seed=0))])
+        self.real = centred(images[next(positions(len(images), BATCH, seed=0))])
         self._noise = torch.Generator().manual_seed(0)
 
     def generate(self) -> Tensor:
