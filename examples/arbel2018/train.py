@@ -101,19 +101,15 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
 
     @torch.no_grad()
     def sample(noise: Tensor) -> Tensor:
-        return torch.cat([average(part) for part in noise.split(256)])
+        return torch.cat([average(part) for part in noise.to(fabric.device).split(256)])
 
     with Run(fabric, settings, paper="arbel2018", images=len(images)) as run:
         run.resume(state)  # also restores the learning rates, which may have been lowered
-        iteration = state["iteration"]
-        drawn = sum(critic_steps(settings, earlier) + 1 for earlier in range(iteration))
+        drawn = sum(critic_steps(settings, earlier) + 1 for earlier in range(state["iteration"]))
         reals = batches(images, joint, settings, fabric=fabric, start=drawn)
         outcome: Outcome | None = None
-        if iteration == 0:
-            run.draw(lambda noise: sample(noise) * 2 - 1, shown, iteration)
-
-        while run.goes_on(iteration):
-            for _ in range(critic_steps(settings, iteration)):
+        for iteration in run.iterations(state, lambda: sample(shown) * 2 - 1):
+            for _ in range(critic_steps(settings, iteration - 1)):
                 real = next_real()
                 with torch.no_grad():
                     fake = generate()
@@ -124,10 +120,6 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
             update(adam_g, generator, loss_g, fabric=fabric, clip_norm=settings.clip_norm)
             average.update_parameters(generator)
             averaged(fabric, average.buffers())  # batch normalisation has the statistics of each process's own batches
-            iteration += 1
-            state["iteration"] = iteration
-            run.advance()
-
             if judge is not None and schedule.due(iteration):
                 # All processes use the same noise, since their outcomes have to be equal bit for bit.
                 shape = (settings.kid_images, settings.noise)
@@ -155,11 +147,6 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
                 except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
                     lost = f"Stopped at iteration {iteration}, where weights of the discriminator are not finite."
                     raise StoppedError(f"{lost} Try {ADVICE}") from None
-            if iteration == settings.iterations or iteration % settings.sample_every == 0:
-                run.draw(lambda noise: sample(noise) * 2 - 1, shown, iteration)
-            if run.is_due_to_save(iteration):
-                run.save(state)
-        run.finish(state)
 
 
 def critic_steps(settings: Arbel2018, iteration: int) -> int:

@@ -100,9 +100,7 @@ def train(fabric: Fabric, settings: OneStep) -> None:
         for group in adam.param_groups:
             group["lr"] = settings.lr  # may differ from the checkpoint with --force
         shown = torch.randn(SAMPLES, settings.noise, generator=torch.Generator().manual_seed(settings.seed))
-        shown = with_classes(shown, torch.arange(SAMPLES), settings)
-        if state["iteration"] == 0:
-            run.draw(average, shown, 0)
+        shown = with_classes(shown, torch.arange(SAMPLES), settings).to(fabric.device)
         floors = [objective.floor(settings.batch_size) for objective in objectives]
         generated: dict[str, Tensor] = {}
 
@@ -111,9 +109,8 @@ def train(fabric: Fabric, settings: OneStep) -> None:
             values = [each.loss(features[each.name], randomness.generator) for each in objectives]
             return total(values, floors, settings.balance)
 
-        iteration, limit = state["iteration"], settings.cpu_seconds or math.inf
-        goes_on = run.goes_on(iteration) and clock.seconds < limit
-        while goes_on:
+        limit = settings.cpu_seconds or math.inf
+        for iteration in run.iterations(state, lambda: average(shown), until=lambda: clock.seconds >= limit):
             clock.start()
             adam.zero_grad()
             chunks = inputs().split(settings.micro_batch)
@@ -130,13 +127,8 @@ def train(fabric: Fabric, settings: OneStep) -> None:
                 torch.nn.utils.clip_grads_with_norm_(generator.parameters(), settings.clip, norm)
             adam.step()
             average.update_parameters(generator)
-            iteration += 1
-            state["iteration"] = iteration
             clock.stop()
-            run.advance()
-
-            has_time = clock.seconds < limit
-            if run.is_due(settings.log_every, iteration) or not has_time:
+            if run.is_due(settings.log_every, iteration):
                 terms = {each.name: each.terms(generated[each.name], fabric) for each in objectives}
                 ratio = sum(each["ratio_to_real"] for each in terms.values()) / len(terms)
                 named = {f"{name} {what}": number for name, each in terms.items() for what, number in each.items()}
@@ -148,12 +140,6 @@ def train(fabric: Fabric, settings: OneStep) -> None:
                     "ratio_to_real": ratio,
                 }
                 run.log(line | named, advice=ADVICE, shown=("ratio_to_real", "cpu_seconds"))
-            goes_on = run.goes_on(iteration) and has_time
-            if iteration % settings.sample_every == 0 or not goes_on:
-                run.draw(average, shown, iteration)
-            if run.is_due_to_save(iteration):
-                run.save(state)
-        run.finish(state)
 
 
 def prepare(

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,6 @@ from training.settings import Settings, changes, saved
 
 LOCK = "training.lock"
 SAMPLES = 64  # images on a sheet of samples
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ASK_EVERY = 10  # iterations between two checks whether another process received a signal
 
 
@@ -52,7 +51,7 @@ class Run:
 
     def __enter__(self) -> Run:
         agreed(self._fabric, self._acquire)
-        for number in SIGNALS:
+        for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers[number] = signal.signal(number, self._note)
         return self
@@ -69,7 +68,6 @@ class Run:
         path = agreed(self._fabric, self._found)
         if path is not None:
             everywhere(self._fabric, lambda: _fill(state, path))
-        self._saved = -1 if path is None else state["iteration"]
         agreed(self._fabric, lambda: self._begin(state["iteration"]))
         if self._settings.tensorboard:
             after: Any = {"purge_step": state["iteration"] + 1 if path else 0}  # so that no iteration appears twice
@@ -83,27 +81,46 @@ class Run:
         )
         self._watch = (state["iteration"], time.perf_counter())
 
-    def goes_on(self, iteration: int) -> bool:
-        """Return whether to continue after an iteration: not at the end, nor after a signal to any process."""
-        self._untouched = False
-        stopped = self._signal
-        if self._fabric.world_size > 1:
-            stopped = 0
-            if iteration % ASK_EVERY == 0:
-                noted = torch.tensor(self._signal, device=self._fabric.device)
-                stopped = self._signal = int(cast(Tensor, self._fabric.all_reduce(noted, reduce_op="max")))
-        return iteration < self._settings.iterations and not stopped
+    def iterations(
+        self, state: State, samples: Callable[[], Tensor], until: Callable[[], bool] = lambda: False
+    ) -> Iterator[int]:
+        """Yield the number of each iteration, and count it in the state. Draw samples and save when they are due.
+
+        The last one is that of the settings, or that after which `until` returns true or a signal has come to any
+        process, which raises an error; both are due then. `samples` returns images `(n, channels, h, w)` in [-1, 1].
+        """
+        self._untouched, self._until = False, until
+        iteration, settings = state["iteration"], self._settings
+        if iteration == 0:
+            self._draw(samples, iteration)
+        goes_on = self._goes_on(iteration)
+        while goes_on:
+            iteration = state["iteration"] = iteration + 1
+            yield iteration
+            self._bar.update()
+            goes_on = self._goes_on(iteration)
+            if not goes_on or iteration % settings.sample_every == 0:
+                self._draw(samples, iteration)
+            intervals = (settings.checkpoint_every, settings.keep_every)
+            if not goes_on or any(every and iteration % every == 0 for every in intervals):
+                self._save(state)
+        self._bar.close()
+        if self._board:
+            self._board.finalize("success")
+        if self._signal and iteration < settings.iterations:
+            message = f"Interrupted after iteration {iteration:,}; continue with the same options and --resume auto"
+            raise InterruptedBySignalError(self._signal, message)
 
     def is_due(self, every: int, iteration: int) -> bool:
         """Return whether an interval ends with this iteration, or it is the first or the last one."""
-        return iteration in (1, self._settings.iterations) or iteration % every == 0
+        return iteration in (1, self._settings.iterations) or iteration % every == 0 or self._until()
 
-    def is_due_to_save(self, iteration: int) -> bool:
-        intervals = (self._settings.checkpoint_every, self._settings.keep_every)
-        return any(every and iteration % every == 0 for every in intervals)
-
-    def advance(self) -> None:
-        self._bar.update()
+    def _goes_on(self, iteration: int) -> bool:
+        stopped = self._signal if self._fabric.world_size == 1 else 0
+        if self._fabric.world_size > 1 and iteration % ASK_EVERY == 0:
+            noted = torch.tensor(self._signal, device=self._fabric.device)
+            stopped = self._signal = int(cast(Tensor, self._fabric.all_reduce(noted, reduce_op="max")))
+        return iteration < self._settings.iterations and not stopped and not self._until()
 
     def log(self, line: Line, *, advice: str, shown: Sequence[str] = ("loss_discriminator", "loss_generator")) -> None:
         """Append a line with its `iteration` to the log, add the iterations per second, and show some of the numbers.
@@ -138,11 +155,9 @@ class Run:
         agreed(self._fabric, lambda: append_line(self._folder / f"{name}.jsonl", line), StoppedError)
 
     @torch.no_grad()
-    def draw(self, sample: Callable[[Tensor], Tensor], noise: Tensor, iteration: int) -> None:
-        """Save a sheet of the images `(n, channels, h, w)` in [-1, 1] that `sample` makes of noise `(n, dimension)`."""
-
+    def _draw(self, samples: Callable[[], Tensor], iteration: int) -> None:
         def act() -> None:
-            drawn = sheet(sample(noise.to(self._fabric.device)).cpu()).numpy()
+            drawn = sheet(samples().cpu()).numpy()
             with replacing(self._folder / "samples" / f"iteration-{iteration:08d}.png") as partial:
                 Image.fromarray(drawn.squeeze(2) if drawn.shape[2] == 1 else drawn).save(partial, format="png")
             if self._board:
@@ -150,8 +165,7 @@ class Run:
 
         agreed(self._fabric, act, StoppedError)
 
-    def save(self, state: State) -> None:
-        """Save a checkpoint and delete old ones; stop the training if a number is not finite."""
+    def _save(self, state: State) -> None:
         iteration = state["iteration"]
         content = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in state.items()}
         if lost := checkpoints.not_finite(content):
@@ -163,20 +177,6 @@ class Run:
             checkpoints.tidy(self._checkpoints, iteration, self._settings.keep_every)
 
         agreed(self._fabric, act, StoppedError)
-        self._saved = iteration
-
-    def finish(self, state: State) -> None:
-        """Save the last iteration if it is not saved yet, and raise an error if a signal ended the run."""
-        self._bar.close()
-        if self._board:
-            self._board.finalize("success")
-        if self._saved != state["iteration"]:
-            self.save(state)
-        if self._signal and state["iteration"] < self._settings.iterations:
-            raise InterruptedBySignalError(
-                self._signal,
-                f"Interrupted after iteration {state['iteration']:,}; continue with the same options and --resume auto",
-            )
 
     def _acquire(self) -> None:
         if not self._settings.resume and self._content():

@@ -101,7 +101,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     clock, limit = Clock(fabric), settings.cpu_seconds or math.inf
     if settings.cpu_seconds:
         state["clock"] = clock
-    shown = torch.randn(SAMPLES, settings.noise, generator=torch.Generator().manual_seed(settings.seed))
+    seeded = torch.Generator().manual_seed(settings.seed)
+    shown = torch.randn(SAMPLES, settings.noise, generator=seeded).to(fabric.device)
 
     def generate() -> Tensor:
         return G(randomness.normal(settings.batch_size, settings.noise))
@@ -126,12 +127,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         run.resume(state)
         adam_d.param_groups[0]["lr"] = settings.lr_discriminator  # --force may have changed them
         adam_g.param_groups[0]["lr"] = settings.lr_generator
-        iteration = state["iteration"]
-        reals = batches(images, settings.batch_size, settings, fabric=fabric, start=iteration)
-        if iteration == 0:
-            run.draw(average, shown, iteration)
-
-        while run.goes_on(iteration) and clock.seconds < limit:
+        reals = batches(images, settings.batch_size, settings, fabric=fabric, start=state["iteration"])
+        for iteration in run.iterations(state, lambda: average(shown), until=lambda: clock.seconds >= limit):
             clock.start()
             real = centred(next(reals))
             if settings.updates == "simultaneous":
@@ -155,13 +152,9 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                 fabric.backward(losses.generator, inputs=of_g)
                 step_g.step()
             average.update_parameters(generator)
-            iteration = state["iteration"] = iteration + 1
             if settings.cpu_seconds:  # only then, since it needs communication between processes
                 clock.stop()
-            run.advance()
-
-            has_time = clock.seconds < limit
-            if run.is_due(settings.log_every, iteration) or not has_time:
+            if run.is_due(settings.log_every, iteration):
                 line: dict[str, Any] = {
                     "iteration": iteration,
                     "loss_discriminator": losses.discriminator,
@@ -175,11 +168,6 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
                 if settings.cpu_seconds:
                     line["cpu_seconds"] = round(clock.seconds, 2)
                 run.log(line, advice=ADVICE)
-            if iteration == settings.iterations or iteration % settings.sample_every == 0 or not has_time:
-                run.draw(average, shown, iteration)
-            if run.is_due_to_save(iteration):
-                run.save(state)
-        run.finish(state)
 
 
 def terms(loss: object, real: Tensor, fake: Tensor) -> dict[str, Tensor]:

@@ -391,7 +391,7 @@ def process(rank: int, meeting: str, folder: str, judged: list[str]) -> None:
         found = {name: part.state_dict() for name, part in state.items() if hasattr(part, "state_dict")}
         torch.save(found, Path(folder) / f"{current}-{rank}.pt")
 
-    Run.finish = save  # type: ignore[method-assign]
+    Run._save = save  # type: ignore[method-assign]
     train.make_critic = steep_critic
     for current, case in (CASES | {"judged": ["--loss", "smmd", *judged]}).items():
         run(Path(folder) / current, *BLOCKS, *case)
