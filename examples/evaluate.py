@@ -95,7 +95,7 @@ def generated(options: Options, path: Path) -> Comparison:
     settings, iteration = state["configuration"], state["iteration"]
     try:
         dataset, root = settings["dataset"], options.data_root or Path(settings["data_root"])
-        sampler = import_module(f"{state['paper']}.sampling").sampler(settings)
+        sampler = import_module(f"{state['paper']}.train").sampler(settings)
         sampler.generator.load_state_dict(averaged(state) if options.weights == "averaged" else state["generator"])
     except (ImportError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"run: {path} cannot be used: {error}") from error

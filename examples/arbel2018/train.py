@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from training.images import Images
 from training.processes import averaged, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run, gradient_norm
-from training.sampling import MovingAverage
+from training.sampling import MovingAverage, Sampler
 from training.settings import read
 
 from arbel2018 import data
@@ -197,6 +197,18 @@ def kid_schedule(
         floor=settings.lr_least,
     )
     return schedule, features
+
+
+def sampler(configuration: Mapping[str, Any]) -> Sampler:
+    """Return a sampler for the settings in a checkpoint; settings that cannot be used raise an error."""
+    chosen = Arbel2018(out=Path(), **dict(configuration))
+    shape = {"size": chosen.size, "channels": chosen.channels}
+    return Sampler(
+        make_generator(chosen),
+        lambda count, generator: torch.rand(count, chosen.noise, generator=generator) * 2 - 1,
+        lambda images: images * 2 - 1,
+        lambda root, split: data.load(chosen.dataset, root, split=split, margin=0, **shape),
+    )
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from one_step.data import classes_of, features_of, split
 from one_step.objectives import Objective, Rows, check_floors, joined, one_hot, total
 from one_step.presets import OneStep
 from one_step.sampling import generator_of
+from one_step.sampling import sampler as sampler
 from torch_mmd_losses import UsageWarning, cached_backward
 
 ADVICE = "a lower --lr, a --clip of the gradient, a larger --factor, --precision 32-true, or another --seed"

@@ -75,7 +75,7 @@ class Judge:
         settings = compared.origin["configuration"]
         asked = None
         if settings.get("conditional"):
-            sampler = import_module(f"{state['paper']}.sampling").sampler(settings)
+            sampler = import_module(f"{state['paper']}.train").sampler(settings)
             noise = sampler.noise(self._images, torch.Generator().manual_seed(SEED))
             asked = noise[:, settings["noise"] :].argmax(1)
         at = {"iteration": state["iteration"], "cpu_seconds": round(state["clock"]["seconds"], 2)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ if __name__ == "__main__":  # so that this file can also be started itself
 
 import torch
 from lightning_fabric import Fabric
+from one_step import networks as one_step
 from one_step.clock import Clock
 from torch import Tensor, nn
 from training.batches import batches, centred
@@ -22,15 +23,14 @@ from training.images import load
 from training.processes import everywhere, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run, gradient_norm
-from training.sampling import MovingAverage
+from training.sampling import MovingAverage, Sampler
 from training.settings import read
 
 from torch_mmd_losses import MMDLoss, ScaledMMDLoss, UsageWarning, gradient_penalty, spectral_norms
 from torch_mmd_losses.results import Losses
 from wang2019.losses import make_loss, penalised
-from wang2019.networks import make_discriminator
+from wang2019.networks import make_discriminator, make_generator
 from wang2019.presets import PRESETS, Wang2019, resolved
-from wang2019.sampling import generator_of
 
 BETAS = (0.5, 0.999)
 """Of Adam, as in the paper. TensorFlow adds epsilon (also 1e-8) before the bias correction, PyTorch after it."""
@@ -175,6 +175,26 @@ def terms(loss: object, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     if isinstance(loss, ScaledMMDLoss):  # its own terms would need the images
         loss = MMDLoss(loss.kernel, lambda_=-1.0, global_batch=loss.global_batch)
     return loss.terms(real=real.detach(), fake=fake.detach())._asdict() if isinstance(loss, MMDLoss) else {}
+
+
+def generator_of(settings: Wang2019) -> nn.Sequential:
+    """Return the generator that the settings describe, with initial weights."""
+    shape: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
+    if settings.one_step_width:
+        return one_step.make_generator(inputs=settings.noise, width=settings.one_step_width, norm="batch", **shape)
+    return make_generator(noise=settings.noise, width=settings.width, **shape)
+
+
+def sampler(configuration: Mapping[str, Any]) -> Sampler:
+    """Return a sampler for the settings in a checkpoint; settings that cannot be used raise an error."""
+    chosen = Wang2019(out=Path(), **dict(configuration))
+    shape = {"size": chosen.size, "channels": chosen.channels}
+    return Sampler(
+        generator_of(chosen),
+        lambda count, generator: torch.randn(count, chosen.noise, generator=generator),
+        lambda images: images,
+        lambda root, split: load(chosen.dataset, root, split=split, **shape),
+    )
 
 
 if __name__ == "__main__":

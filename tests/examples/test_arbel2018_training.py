@@ -23,7 +23,6 @@ from arbel2018.figures import fig2b_singular_values
 from arbel2018.kid_schedule import feature_extractor
 from arbel2018.networks import make_critic
 from arbel2018.presets import METHODS, PRESETS, REDUCTION, Arbel2018, resolved
-from arbel2018.sampling import sampler
 from lightning_fabric import Fabric
 from PIL import Image
 from processes import leave, start
@@ -157,7 +156,7 @@ def test_the_singular_values_of_a_run_are_drawn(finished: Path, tmp_path: Path, 
 
 def test_samples_can_be_drawn_from_a_checkpoint(finished: Path):
     saved = state(finished, 20)
-    found = sampler(saved["configuration"])
+    found = train.sampler(saved["configuration"])
     found.generator.load_state_dict(averaged(saved))
     noise = found.noise(64, torch.Generator().manual_seed(0))
     assert noise.shape == (64, 128)

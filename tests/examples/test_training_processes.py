@@ -27,7 +27,6 @@ from wang2019 import train as loop
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator
 from wang2019.presets import Wang2019
-from wang2019.sampling import generator_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
@@ -49,10 +48,10 @@ def in_float64_without_batch_norm(folder: Path, *options: str) -> None:
     """Train so that two processes differ from one by rounding only."""
 
     def without_batch_norm(settings: Wang2019) -> nn.Sequential:
-        layers = generator_of(settings)
+        layers = make(settings)
         return nn.Sequential(*(nn.Identity() if isinstance(layer, nn.BatchNorm2d) else layer for layer in layers))
 
-    before = loop.generator_of, loop.centred
+    before = make, _ = loop.generator_of, loop.centred
     torch.set_default_dtype(torch.float64)
     loop.generator_of, loop.centred = without_batch_norm, lambda pixels: pixels.double() / 127.5 - 1
     try:

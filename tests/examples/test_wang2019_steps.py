@@ -20,7 +20,6 @@ from training.sampling import MovingAverage, averaged
 from wang2019 import train as loop
 from wang2019.losses import make_loss
 from wang2019.networks import make_discriminator, make_generator
-from wang2019.sampling import sampler
 
 from torch_mmd_losses import MMDLoss, RBFKernel
 from torch_mmd_losses.results import Losses
@@ -216,6 +215,6 @@ def test_the_generator_can_be_that_of_the_trainings_without_a_discriminator(tmp_
     expected = one_step.make_generator(32, inputs=128, channels=3, width=4, norm="batch").state_dict()
     found = {name: value.shape for name, value in state["generator"].items()}
     assert found == {name: value.shape for name, value in expected.items()}
-    drawn = sampler(state["configuration"])
+    drawn = loop.sampler(state["configuration"])
     drawn.generator.load_state_dict(averaged(state))
     assert drawn.generator(drawn.noise(2, torch.Generator())).shape == (2, 3, 32, 32)
