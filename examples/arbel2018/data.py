@@ -20,29 +20,18 @@ CELEBA_MARGIN = 9  # additional pixels on each side of an image of CelebA, for t
 def load(
     dataset: str, root: Path, *, size: int, channels: int, split: str = "train", margin: int = CELEBA_MARGIN
 ) -> images.Images:
-    """Return the images `(channels, size, size)` of a data set; those of CelebA have a margin on each side.
-
-    If they are missing or cannot be read, the error says how to fix that.
-    """
-    if split != "train":
-        return images.load(dataset, root, size=size, channels=channels, split=split)
-    if dataset == "cifar10":
+    """Return the images `(channels, size, size)` of a data set; those of CelebA have a margin on each side."""
+    if dataset == "cifar10" and split == "train":
         return torch.cat([images.cifar10(root, train=train) for train in (True, False)])
-    if dataset == "celeba":  # the middle 160 x 160 of the 178 x 218 pixels of an aligned image, with the margin
+    if dataset == "celeba" and split == "train":  # the middle 160 x 160 of the 178 x 218 pixels, with the margin
         box = (9 - margin, 29 - margin, 169 + margin, 189 + margin)
         return images.celeba(root, fit=methodcaller("crop", box))
-    if dataset == "imagenet":
+    if dataset == "imagenet" and split == "train":
         folder = root / "imagenet" / "train"
         source = "ILSVRC2012_img_train.tar on https://image-net.org/download-images"
         images.expect(folder, f"Ask for {source} and unpack it there, one folder for each class.")
         return images.Pictures(images.files(folder), Image.open, images.shorter_side(size), channels)
-    return images.load(dataset, root, size=size, channels=channels)
-
-
-def middle(pixels: Tensor, size: int) -> Tensor:
-    """Return the middle `(n, channels, size, size)` of images, without their margin."""
-    margin = (pixels.shape[-1] - size) // 2
-    return pixels[..., margin : margin + size, margin : margin + size]
+    return images.load(dataset, root, size=size, channels=channels, split=split)
 
 
 def augmented(pixels: Tensor, size: int, draws: Tensor) -> Tensor:

@@ -2,88 +2,80 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
+from training.errors import RefusedError
+from training.processes import averaged
 
+from arbel2018.data import load
+from arbel2018.presets import Arbel2018
 from torch_mmd_losses import PolynomialKernel
 from torch_mmd_losses.two_sample.relative import Candidate, candidate, compare
 
-Features = Callable[[Tensor], Tensor]  # maps images `(n, channels, size, size)` in [0, 1] to features `(n, d)`
-
-
-class Outcome(NamedTuple):
-    """The p-value of a test, or None if there is no reference yet, and the failures in a row; 0 after a decay."""
-
-    p_value: float | None
-    failures: int
+LEVEL = 0.1  # largest p-value of an improvement
 
 
 class KIDSchedule:
     """Lower learning rates by a factor when the relative KID test shows no improvement several times in a row.
 
-    The rules are those of the authors' code:
+    The rules are those of the authors' code, with the settings `kid_...` and `lr_...`:
 
-    - The first `memory` evaluations are stored without a test. Each later one is tested against the oldest stored one.
-    - A p-value of at most `level` is a success: the new evaluation is stored and the oldest one dropped.
+    - The first `kid_memory` evaluations are stored without a test. Each later one is tested against the oldest stored
+      one.
+    - A p-value of at most `LEVEL` is a success: the new evaluation is stored and the oldest one dropped.
     - Otherwise the test is a failure: the new evaluation is dropped, and the reference stays the same.
-    - After `patience` failures in a row, the learning rates are multiplied by `factor`, but not lowered below `floor`.
-      The last `patience` of the stored evaluations and the new one are kept. Tests restart when `memory` are stored.
+    - After `kid_failures` failures in a row, the learning rates are multiplied by `lr_factor`, 0.5 in Binkowski et al.,
+      but not lowered below `lr_least`. The last `kid_failures` of the stored evaluations and the new one are kept.
+      Tests restart when `kid_memory` are stored.
 
     As in the papers, the variance of the test has no lower bound, and a test whose variance is not positive is a
     failure. The authors' code raises the variance to 1e-5, so that improvements of KID by less than 0.004 do not count.
 
-    `real` has the features `(m, d)` of real images; a resumed schedule needs the same ones. The features of the samples
-    have to come from the same network.
+    `features` maps images to features `(m, d)`, and `real` has those of real images; a resumed schedule needs the same.
+    `p_value` is that of the last test, or None without a reference or a variance, and `failures` those in a row.
     """
 
     def __init__(
         self,
+        settings: Arbel2018,
         optimisers: Sequence[torch.optim.Optimizer],
+        features: Callable[[Tensor], Tensor],
         real: Tensor,
-        *,
-        every: int = 2000,
-        memory: int = 10,
-        patience: int = 3,
-        factor: float = 0.8,  # 0.5 in Binkowski et al.
-        floor: float = 1e-6,
-        level: float = 0.1,
     ) -> None:
-        self.optimisers, self.real, self.kernel = list(optimisers), real, PolynomialKernel()
-        self.every, self.memory, self.patience = every, memory, patience
-        self.factor, self.floor, self.level = factor, floor, level
+        self.settings, self.optimisers, self.features, self.real = settings, optimisers, features, real
+        self.kernel = PolynomialKernel()
         self._remembered: list[Candidate] = []
-        self._failures = 0
+        self.p_value: float | None = None
+        self.failures = 0
 
-    def due(self, step: int) -> bool:
-        return step > 0 and step % self.every == 0
-
-    def step(self, fake: Tensor) -> Outcome:
-        """Evaluate features `(m, d)` of generated samples, and lower the learning rates if the rules say so."""
-        new = candidate(self.real, fake, self.kernel)
-        if len(self._remembered) < self.memory:
+    def step(self, samples: Tensor) -> None:
+        """Evaluate generated images, and lower the learning rates if the rules say so."""
+        new = candidate(self.real, self.features(samples), self.kernel)
+        if len(self._remembered) < self.settings.kid_memory:
             self._remembered.append(new)
-            return Outcome(None, self._failures)
+            self.p_value = None
+            return
         p_value = float(compare(new, self._remembered[0]).p_value)
-        success = p_value <= self.level  # false for NaN
-        self._failures = 0 if success else self._failures + 1
+        success = p_value <= LEVEL  # false for NaN
+        self.failures = 0 if success else self.failures + 1
         if success:
             self._remembered = [*self._remembered[1:], new]
-        if self._failures == self.patience:
-            self._decay()
-            self._remembered = [*self._remembered, new][-self.patience :]
-            self._failures = 0
-        return Outcome(p_value, self._failures)
-
-    def _decay(self) -> None:
-        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-            group["lr"] = max(group["lr"] * self.factor, min(group["lr"], self.floor))
+        if self.failures == self.settings.kid_failures:
+            for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
+                group["lr"] = max(group["lr"] * self.settings.lr_factor, min(group["lr"], self.settings.lr_least))
+            self._remembered = [*self._remembered, new][-self.settings.kid_failures :]
+            self.failures = 0
+        self.p_value = None if math.isnan(p_value) else p_value
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as numbers and tensors, which `torch.load(..., weights_only=True)` reads."""
-        return {"failures": self._failures, "remembered": [kept.tensors() for kept in self._remembered]}
+        remembered = [kept.tensors() for kept in self._remembered]
+        return {"p_value": self.p_value, "failures": self.failures, "remembered": remembered}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state, of a schedule with the same number of real features."""
@@ -94,19 +86,26 @@ class KIDSchedule:
         for found in (len(kept.within.rows) for kept in remembered):
             if found != len(self.real):
                 raise ValueError(f"state: expected one of {len(self.real)} real features, got one of {found}")
-        self._failures, self._remembered = int(state["failures"]), remembered
+        self.p_value, self.failures, self._remembered = state["p_value"], int(state["failures"]), remembered
 
 
-def feature_extractor(choice: str, shape: tuple[int, ...], device: torch.device) -> Features:
-    """Return a function from images of a shape to their features in a fixed network, after rounding to bytes.
-
-    The `choice` is that of `evaluate.py --features`. Raises `ValueError` if there is no such network.
-    """
+def kid_schedule(fabric: Fabric, settings: Arbel2018, optimisers: Sequence[torch.optim.Optimizer]) -> KIDSchedule:
+    """Return the schedule of a training; its features are the same in all processes bit for bit."""
+    from evaluate import picked
     from evaluation import features
 
-    network, _ = features.load(choice, shape=shape)
+    count, shape = settings.kid_images, (settings.channels, settings.size, settings.size)
+    images = load(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels, margin=0)
+    if len(images) < count:
+        raise RefusedError(f"kid_images: expected at most the number of images, {len(images)}; got {count}")
+    try:
+        network, _ = features.load(str(settings.kid_features), shape)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
 
-    def extract(images: Tensor) -> Tensor:
-        return features.extract(network, images.mul(255).round().byte(), 64, device)[0].to(device)
+    def extract(pixels: Tensor) -> Tensor:
+        found = features.extract(network, pixels, 64, fabric.device)[0].to(fabric.device)
+        averaged(fabric, [found])
+        return found
 
-    return extract
+    return KIDSchedule(settings, optimisers, extract, extract(picked(images, count, settings.seed)))

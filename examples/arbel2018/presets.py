@@ -59,7 +59,7 @@ class Arbel2018(Settings):
     """features for KID tests that lower the learning rates, as in evaluate.py; by default, the rates are constant"""
     kid_images: int = 2048  # number of real images in a KID test, and of generated images
     kid_every: int = 2000  # iterations between KID tests
-    kid_back: int = 20_000  # iterations between the two generators that a KID test compares
+    kid_memory: int = 10  # number of KID tests between the two generators that a KID test compares
     kid_failures: int = 3  # number of KID tests in a row without improvement that lower the learning rates
     lr_factor: float = 0.8  # factor that lowers the learning rates
     lr_least: float = 1e-6  # lower bound of the learning rates
@@ -73,7 +73,7 @@ class Arbel2018(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, "size", "width", "noise", "scores", "critic_steps", "critic_steps_at_start", least=1)
-        check(self, "kid_every", "kid_back", "kid_failures", "spectrum_every", least=1)
+        check(self, "kid_every", "kid_memory", "kid_failures", "spectrum_every", least=1)
         check(self, "batch_size", least=2)
         check(self, "kid_images", least=4)
         check(self, "sigma", "scale_weight", "sobolev_rho", "lr_discriminator", "lr_generator", above=0)
@@ -89,11 +89,8 @@ class Arbel2018(Settings):
             raise ValueError(f"scale_weight: expected none for {self.loss}, got {self.scale_weight}")
         if self.scores != 1 and self.loss not in ("mmd", "smmd"):
             raise ValueError(f"scores: expected 1 for {self.loss}, got {self.scores}")
-        memory = self.kid_back // self.kid_every
-        if self.kid_back % self.kid_every:
-            raise ValueError(f"kid_back: expected a multiple of kid_every, {self.kid_every}; got {self.kid_back}")
-        if self.kid_failures > memory:
-            raise ValueError(f"kid_failures: expected at most kid_back / kid_every, {memory}; got {self.kid_failures}")
+        if self.kid_failures > self.kid_memory:
+            raise ValueError(f"kid_failures: expected at most kid_memory, {self.kid_memory}; got {self.kid_failures}")
 
 
 def resolved(settings: Arbel2018) -> Arbel2018:

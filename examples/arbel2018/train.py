@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +12,11 @@ if __name__ == "__main__":  # so that this file can also be started itself
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import training  # noqa: F401  # before other imports, so that all missing packages are named at once
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from training.batches import batches
-from training.errors import RefusedError, StoppedError
-from training.images import Images
+from training.batches import batches, to_pixels
+from training.errors import StoppedError
 from training.processes import averaged, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run, gradient_norm
@@ -27,7 +24,7 @@ from training.sampling import MovingAverage, Sampler
 from training.settings import read
 
 from arbel2018 import data
-from arbel2018.kid_schedule import Features, KIDSchedule, Outcome, feature_extractor
+from arbel2018.kid_schedule import kid_schedule
 from arbel2018.losses import make_loss
 from arbel2018.networks import make_critic, make_generator, singular_values
 from arbel2018.presets import METHODS, PRESETS, Arbel2018, resolved
@@ -82,9 +79,8 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
         "loss": loss,
         "randomness": randomness,
     }
-    judge = kid_schedule(fabric, settings, images, [adam_d, adam_g])
-    if judge is not None:
-        schedule, features = judge
+    schedule = kid_schedule(fabric, settings, [adam_d, adam_g]) if settings.kid_features else None
+    if schedule:
         state["kid_schedule"] = schedule
 
     joint = settings.batch_size * fabric.world_size
@@ -101,14 +97,13 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
 
     @torch.no_grad()
     def sample(noise: Tensor) -> Tensor:
-        return torch.cat([average(part) for part in noise.to(fabric.device).split(256)])
+        return torch.cat([average(part) for part in noise.to(fabric.device).split(256)]) * 2 - 1
 
     with Run(fabric, settings, paper="arbel2018", images=len(images)) as run:
         run.resume(state)  # also restores the learning rates, which may have been lowered
         drawn = sum(critic_steps(settings, earlier) + 1 for earlier in range(state["iteration"]))
         reals = batches(images, joint, settings, fabric=fabric, start=drawn)
-        outcome: Outcome | None = None
-        for iteration in run.iterations(state, lambda: sample(shown) * 2 - 1):
+        for iteration in run.iterations(state, lambda: sample(shown)):
             for _ in range(critic_steps(settings, iteration - 1)):
                 real = next_real()
                 with torch.no_grad():
@@ -120,13 +115,11 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
             update(adam_g, generator, loss_g, fabric=fabric, clip_norm=settings.clip_norm)
             average.update_parameters(generator)
             averaged(fabric, average.buffers())  # batch normalisation has the statistics of each process's own batches
-            if judge is not None and schedule.due(iteration):
+            if schedule and iteration % settings.kid_every == 0:
                 # All processes use the same noise, since their outcomes have to be equal bit for bit.
                 shape = (settings.kid_images, settings.noise)
                 noise = torch.rand(shape, generator=randomness.generator, device=fabric.device) * 2 - 1
-                seen = features(sample(noise))
-                averaged(fabric, [seen])
-                outcome = schedule.step(seen)
+                schedule.step(to_pixels(sample(noise)))
             if run.is_due(settings.log_every, iteration):
                 line: dict[str, Any] = {
                     "iteration": iteration,
@@ -137,9 +130,8 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
                     "lr_discriminator": adam_d.param_groups[0]["lr"],
                     "lr_generator": adam_g.param_groups[0]["lr"],
                 }
-                if outcome is not None:
-                    p_value = None if outcome.p_value is None or math.isnan(outcome.p_value) else outcome.p_value
-                    line |= {"kid_p_value": p_value, "kid_failures": outcome.failures}
+                if schedule:
+                    line |= {"kid_p_value": schedule.p_value, "kid_failures": schedule.failures}
                 run.log(line, advice=ADVICE)
             if run.is_due(settings.spectrum_every, iteration):
                 try:
@@ -168,35 +160,6 @@ def update(adam: torch.optim.Optimizer, network: nn.Module, loss: Tensor, *, fab
         if clip_norm:
             parameter.grad = gradient * (clip_norm / torch.linalg.vector_norm(gradient).clamp(min=clip_norm))
     adam.step()
-
-
-def kid_schedule(
-    fabric: Fabric, settings: Arbel2018, images: Images, optimisers: list[torch.optim.Optimizer]
-) -> tuple[KIDSchedule, Features] | None:
-    """Return the schedule of the learning rates and the features that it compares, or None for constant rates."""
-    if settings.kid_features is None:
-        return None
-    available, shape = len(images), (settings.channels, settings.size, settings.size)
-    if available < settings.kid_images:
-        raise RefusedError(f"kid_images: expected at most the number of images, {available}; got {settings.kid_images}")
-    try:
-        features = feature_extractor(settings.kid_features, shape, fabric.device)
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
-    picked = np.sort(np.random.default_rng(settings.seed).permutation(available)[: settings.kid_images])
-    real = data.middle(images[picked.tolist()], settings.size).float() / 255
-    seen = features(real)
-    averaged(fabric, [seen])  # so that all processes have the same, bit for bit
-    schedule = KIDSchedule(
-        optimisers,
-        seen,
-        every=settings.kid_every,
-        memory=settings.kid_back // settings.kid_every,
-        patience=settings.kid_failures,
-        factor=settings.lr_factor,
-        floor=settings.lr_least,
-    )
-    return schedule, features
 
 
 def sampler(configuration: Mapping[str, Any]) -> Sampler:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from arbel2018.data import CELEBA_MARGIN, augmented, load, middle
+from arbel2018.data import CELEBA_MARGIN, augmented, load
 from PIL import Image
 from training import images
 from training.errors import RefusedError
@@ -88,9 +88,3 @@ def test_crops_keep_the_channels_together_and_stay_inside():
     assert torch.equal(parts[:, 0], 255 - parts[:, 1])
     assert torch.equal(parts[0, 0].sort().values, pixels[0, 0, :3, :3].sort().values)
     assert torch.equal(parts[1, 0].sort().values, pixels[1, 0, -3:, -3:].sort().values)
-
-
-def test_the_middle_is_without_the_margin():
-    pixels = torch.arange(2 * 25).reshape(2, 1, 5, 5)
-    assert torch.equal(middle(pixels, 3), pixels[:, :, 1:4, 1:4])
-    assert torch.equal(middle(pixels, 5), pixels)

@@ -1,14 +1,23 @@
 """Learning rates by the relative KID test, rule by rule."""
 
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 import torch
-from arbel2018.kid_schedule import KIDSchedule, Outcome
+from arbel2018.kid_schedule import LEVEL, KIDSchedule
+from arbel2018.presets import Arbel2018
 from cases import scores
 from torch.testing import assert_close
 
 from torch_mmd_losses import PolynomialKernel, relative_mmd_test
 
 SAMPLES = 60
+
+
+class Outcome(NamedTuple):
+    p_value: float | None
+    failures: int
 
 
 def optimiser(*rates):
@@ -20,29 +29,36 @@ def rates(schedule):
     return [group["lr"] for one in schedule.optimisers for group in one.param_groups]
 
 
+def schedule_of(real, *learning_rates, **options):
+    settings = Arbel2018(out=Path(), **options)
+    return KIDSchedule(settings, [optimiser(*learning_rates or (1e-4,))], lambda features: features, real)
+
+
 class Run:
     """A schedule that is fed with samples whose mean is `distance` away from that of the data."""
 
     def __init__(self, *learning_rates, **options):
         self.seed = 0
         self.real = scores(SAMPLES, 4, 10**6)
-        options = {"memory": 4, "patience": 3, **options}
-        self.schedule = KIDSchedule([optimiser(*learning_rates or (1e-4,))], self.real, **options)
+        self.schedule = schedule_of(self.real, *learning_rates, **{"kid_memory": 4, **options})
 
     def features(self, distance):
         self.seed += 1
         return scores(SAMPLES, 4, self.seed, shift=distance)
 
+    def judge(self, samples):
+        self.schedule.step(samples)
+        return Outcome(self.schedule.p_value, self.schedule.failures)
+
     def step(self, *distances):
-        return [self.schedule.step(self.features(distance)) for distance in distances]
+        return [self.judge(self.features(distance)) for distance in distances]
 
 
 def test_defaults_are_those_of_arbel_et_al():
-    schedule = KIDSchedule([optimiser(1e-4)], torch.zeros(3, 1))
-    assert (schedule.every, schedule.memory, schedule.patience) == (2000, 10, 3)
-    assert (schedule.factor, schedule.floor, schedule.level) == (0.8, 1e-6, 0.1)
-    assert repr(schedule.kernel) == repr(PolynomialKernel())
-    assert [step for step in range(6001) if schedule.due(step)] == [2000, 4000, 6000]
+    settings = Arbel2018(out=Path())
+    assert (settings.kid_every, settings.kid_memory, settings.kid_failures) == (2000, 10, 3)
+    assert (settings.lr_factor, settings.lr_least, LEVEL) == (0.8, 1e-6, 0.1)
+    assert repr(schedule_of(torch.zeros(3, 1)).kernel) == repr(PolynomialKernel())
 
 
 def test_each_sample_is_tested_against_the_oldest():
@@ -53,7 +69,7 @@ def test_each_sample_is_tested_against_the_oldest():
     for distance in (0.6, 0.5):
         new = run.features(distance)
         expected = relative_mmd_test(run.real, new, remembered.pop(0), PolynomialKernel())
-        outcome = run.schedule.step(new)
+        outcome = run.judge(new)
         assert 1e-9 < outcome.p_value <= 0.1
         assert outcome.p_value == pytest.approx(float(expected.p_value), rel=1e-9)
         assert (outcome.failures, rates(run.schedule)) == (0, [1e-4])
@@ -72,7 +88,7 @@ def test_a_failure_leaves_reference_and_memory_alone():
     assert_close(run.schedule.state_dict()["remembered"], kept, rtol=0, atol=0)
     new = run.features(0.0)
     expected = relative_mmd_test(run.real, new, remembered[0], PolynomialKernel())
-    assert run.schedule.step(new).p_value == pytest.approx(float(expected.p_value))
+    assert run.judge(new).p_value == pytest.approx(float(expected.p_value))
 
 
 def test_three_failures_in_a_row_lower_all_rates():
@@ -95,7 +111,7 @@ def test_a_success_in_between_starts_the_count_again():
 
 
 def test_a_decay_keeps_the_last_three_and_the_new_one_is_among_them():
-    run = Run(memory=5)
+    run = Run(kid_memory=5)
     samples = [run.features(distance) for distance in (1.0, 1.0, 1.1, 1.2, 1.3, 3.0, 3.0, 3.1)]
     for sample in samples[:-1]:
         run.schedule.step(sample)
@@ -109,11 +125,11 @@ def test_a_decay_keeps_the_last_three_and_the_new_one_is_among_them():
     assert [outcome.p_value for outcome in run.step(1.0, 1.0)] == [None, None]
     new = run.features(0.2)
     expected = relative_mmd_test(run.real, new, samples[3], PolynomialKernel())
-    assert run.schedule.step(new).p_value == pytest.approx(float(expected.p_value))
+    assert run.judge(new).p_value == pytest.approx(float(expected.p_value))
 
 
 def test_no_test_for_ten_evaluations_nor_for_seven_after_a_decay_and_failures_start_at_zero():
-    run = Run(memory=10)
+    run = Run(kid_memory=10)
     outcomes, rate = [], []
     for distance in (*[1.0] * 10, *[3.0] * 3, *[1.0] * 7, 9.0, 9.0, 9.0):
         rate += rates(run.schedule)
@@ -125,16 +141,17 @@ def test_no_test_for_ten_evaluations_nor_for_seven_after_a_decay_and_failures_st
 
 
 def test_rates_do_not_fall_below_the_floor_nor_rise_to_it():
-    run = Run(1.1e-6, 1e-7, factor=0.5)
+    run = Run(1.1e-6, 1e-7, lr_factor=0.5)
     run.step(1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0)
     assert rates(run.schedule) == [1e-6, 1e-7]
 
 
 def test_without_a_variance_there_is_no_improvement():
-    schedule = KIDSchedule([optimiser(1e-4)], torch.ones(5, 2), memory=3)
-    outcomes = [schedule.step(torch.ones(5, 2)) for _ in range(6)]
-    assert [outcome.failures for outcome in outcomes] == [0, 0, 0, 1, 2, 0]
-    assert rates(schedule) == pytest.approx([0.8e-4])
+    run = Run(kid_memory=3)
+    run.schedule = schedule_of(torch.ones(5, 2), kid_memory=3)
+    outcomes = [run.judge(torch.ones(5, 2)) for _ in range(6)]
+    assert outcomes == [Outcome(None, failures) for failures in (0, 0, 0, 1, 2, 0)]
+    assert rates(run.schedule) == pytest.approx([0.8e-4])
 
 
 @pytest.mark.parametrize("after", [2, 5, 6, 8])
@@ -149,13 +166,14 @@ def test_a_resumed_schedule_goes_on_as_if_nothing_had_happened(tmp_path, after):
     second.schedule.load_state_dict(loaded["schedule"])
     second.schedule.optimisers[0].load_state_dict(loaded["adam"])
     second.seed = first.seed
+    assert (second.schedule.p_value, second.schedule.failures) == outcomes[-1]
     assert outcomes + second.step(*distances[after:]) == expected
     assert rates(second.schedule) == rates(whole.schedule)
     assert rates(whole.schedule) == pytest.approx([0.8e-4])
 
 
 def test_a_state_of_another_number_of_real_features_is_refused():
-    run, schedule = Run(), KIDSchedule([optimiser(1e-4)], torch.zeros(5, 2))
+    run, schedule = Run(), schedule_of(torch.zeros(5, 2))
     run.step(1.0)
     with pytest.raises(ValueError, match="^state: expected one of 5 real features, got one of 60"):
         schedule.load_state_dict(run.schedule.state_dict())

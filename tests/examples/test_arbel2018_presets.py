@@ -31,7 +31,7 @@ def test_presets_have_the_settings_of_section_4(name: str):
     assert (preset.width, preset.noise, preset.scores, preset.channels, preset.sigma) == (64, 128, 1, 3, 1.0)
     assert (preset.iterations, preset.batch_size, preset.ema_decay) == (150_000, 64, 0)
     assert (preset.critic_steps, preset.critic_steps_at_start, preset.clip_norm) == (5, 5, 1)
-    assert (preset.kid_every, preset.kid_back, preset.kid_failures, preset.lr_factor) == (2000, 20_000, 3, 0.8)
+    assert (preset.kid_every, preset.kid_memory, preset.kid_failures, preset.lr_factor) == (2000, 10, 3, 0.8)
     assert (preset.kid_images, preset.lr_least) == (2048, 1e-6)
     assert preset.lr_discriminator == preset.lr_generator == (2e-4 if preset.dataset == "imagenet" else 1e-4)
     networks = {"cifar10": ("sngan", 32), "celeba": ("dcgan5", 160), "imagenet": ("resnet", 64)}
@@ -98,8 +98,8 @@ def test_presets_resolve_once_and_are_read_from_a_command_line():
         ({"loss": "gan", "l2_penalty": 1.0}, "l2_penalty: expected 0 for gan, got 1.0"),
         ({"loss": "mmd", "scale_weight": 1.0}, "scale_weight: expected none for mmd, got 1.0"),
         ({"loss": "swgan", "scores": 2}, "scores: expected 1 for swgan, got 2"),
-        ({"kid_back": 3000}, "kid_back: expected a multiple of kid_every, 2000; got 3000"),
-        ({"kid_failures": 11}, "kid_failures: expected at most kid_back / kid_every, 10; got 11"),
+        ({"kid_memory": 0}, "kid_memory: expected a number >= 1, got 0"),
+        ({"kid_failures": 11}, "kid_failures: expected at most kid_memory, 10; got 11"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str):
