@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ def make_loss(settings: Arbel2018) -> Loss:
             **penalties,
         )
     if settings.loss == "sobolev":
-        return SobolevLoss(settings.sobolev_rho, measure=settings.sobolev_measure)
+        return SobolevLoss(settings.sobolev_rho)
     if settings.loss == "smmd":  # MMD^2 / (1 + weight * E |grad D(x)|^2 / sigma^2)
         return ScaledLoss(ScaledMMDLoss(kernel, lambda_=1 / weight))
     # swgan: (E D(x) - E D(y)) / sqrt(1 + weight * (E D(x)^2 + E |grad D(x)|^2))
@@ -143,27 +143,23 @@ class SobolevLoss(nn.Module):
     .. math:: E\,D(y) - E\,D(x) + \ell (\Omega - 1) + \tfrac{\rho}{2} (\Omega - 1)^2
 
     plus a small multiple of its squared parameters. The multiplier :math:`\ell` starts at 0 and grows by
-    :math:`\rho (\Omega - 1)` in each step of the critic. In the paper, :math:`\mu` is the data; in the authors' code,
-    it consists of data and generated images in equal parts, as in Mroueh et al. The `decays` are the weights of the
-    squared parameters of the critic, and of its last child module, as in the authors' code; the paper has none.
+    :math:`\rho (\Omega - 1)` in each step of the critic. As in the paper, :math:`\mu` is the data. The `decays` are the
+    weights of the squared parameters of the critic, and of its last child module, as in the authors' code; the paper
+    has none.
     """
 
     multiplier: Tensor
 
-    def __init__(
-        self, rho: float, *, measure: Literal["data", "mixture"] = "data", decays: tuple[float, float] = (1e-6, 1e-3)
-    ) -> None:
+    def __init__(self, rho: float, *, decays: tuple[float, float] = (1e-6, 1e-3)) -> None:
         super().__init__()
-        self.rho, self.measure, self.decays = rho, measure, decays
+        self.rho, self.decays = rho, decays
         self.register_buffer("multiplier", torch.zeros(()))
 
     def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Return the augmented Lagrangian; in training mode, also update the multiplier."""
-        real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
-        real_scores, fake_scores = score(critic, real, fake)
-        inputs = [real, fake] if self.measure == "mixture" else [real]
-        gradients = torch.autograd.grad(real_scores.sum() + fake_scores.sum(), inputs, create_graph=True)
-        constraint = torch.stack([part.square().flatten(1).sum(1).mean() for part in gradients]).mean() - 1
+        real = real.detach().requires_grad_()
+        real_scores, fake_scores = score(critic, real, fake.detach())
+        constraint = gradient_penalty(real_scores, real, target=0.0) - 1
         loss = fake_scores.mean() - real_scores.mean()
         loss = loss + self.multiplier * constraint + self.rho / 2 * constraint.square()
         if self.training:

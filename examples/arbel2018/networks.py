@@ -36,13 +36,13 @@ def make_generator(settings: Arbel2018) -> nn.Sequential:
 
 
 def make_critic(settings: Arbel2018) -> nn.Sequential:
-    """Return a network that maps images `(n, channels, size, size)` to scores `(n, scores)`.
+    """Return a network that maps images `(n, channels, size, size)` to scores `(n, 1)`.
 
     The norm of each layer, also of shortcuts, is a parameter that starts at 1, or always 1 if `gamma` is `"fixed"`.
     """
     side = settings.size // REDUCTION[settings.family]
     _, layers = FAMILIES[settings.family]
-    critic = nn.Sequential(*layers(side, settings.scores, settings.channels, settings.width))
+    critic = nn.Sequential(*layers(side, 1, settings.channels, settings.width))
     if settings.normalisation != "none":
         learned = settings.gamma == "learned"
         conv_spectral_norm(critic, method=settings.normalisation, scale=1.0, learn_scale=learned)
@@ -56,12 +56,10 @@ def make_critic(settings: Arbel2018) -> nn.Sequential:
 # an image, channels of the largest feature maps.
 
 
-def _sngan_generator(side: int, noise: int, channels: int, width: int, *, as_in_code: bool = False) -> list[nn.Module]:
+def _sngan_generator(side: int, noise: int, channels: int, width: int) -> list[nn.Module]:
     layers = reshaped(noise, 8 * width, side)
-    if as_in_code:
-        layers += [nn.BatchNorm2d(8 * width), nn.ReLU()]
     for wide in (8 * width, 4 * width, 2 * width):
-        layers += [*doubling(wide, wide // 2, 5 if as_in_code else 4), nn.BatchNorm2d(wide // 2), nn.ReLU()]
+        layers += [*doubling(wide, wide // 2, 4), nn.BatchNorm2d(wide // 2), nn.ReLU()]
     # The transposed convolution of stride 1 in the code is a convolution with a flipped kernel.
     return [*layers, start(nn.Conv2d(width, channels, 3, padding=1), NORMAL)]
 
@@ -109,7 +107,6 @@ Layers = Callable[[int, int, int, int], list[nn.Module]]
 
 FAMILIES: dict[str, tuple[Layers, Layers]] = {
     "sngan": (_sngan_generator, _sngan_critic),
-    "sngan-code": (partial(_sngan_generator, as_in_code=True), _sngan_critic),
     "dcgan": (_dcgan_generator, partial(_dcgan_critic, kernel=4, convolutions=3)),
     "dcgan5": (partial(_resnet_generator, for_celeba=True), partial(_dcgan_critic, kernel=5, convolutions=5)),
     "resnet": (_resnet_generator, _resnet_critic),

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 from training.settings import Settings, check
 
-REDUCTION = {"sngan": 8, "sngan-code": 8, "dcgan": 8, "dcgan5": 32, "resnet": 16}
+REDUCTION = {"sngan": 8, "dcgan": 8, "dcgan5": 32, "resnet": 16}
 """Ratio of the sizes of the largest and the smallest feature maps, by family; the size of the images is a multiple."""
 
 SCALED, PENALISED = ("smmd", "swgan"), ("wgan", "mmd")  # losses with a scale, and losses that can have penalties
@@ -25,12 +25,10 @@ class Arbel2018(Settings):
 
     dataset: Literal["cifar10", "celeba", "imagenet", "fashion-mnist", "fake"] = "cifar10"
     """training images; fake generates them"""
-    family: Literal["sngan", "sngan-code", "dcgan", "dcgan5", "resnet"] = "sngan"
-    """networks: sngan (CIFAR-10), sngan-code (its variant in the authors' code), dcgan (Appendix D.2),
-    dcgan5 (CelebA), resnet (ImageNet)"""
+    family: Literal["sngan", "dcgan", "dcgan5", "resnet"] = "sngan"
+    """networks: sngan (CIFAR-10), dcgan (Appendix D.2), dcgan5 (CelebA), resnet (ImageNet)"""
     width: int = 64  # channels of the largest feature maps
     noise: int = 128  # dimension of the noise, which is uniform between -1 and 1
-    scores: int = 1  # scores per image from the critic
     loss: Literal["gan", "wgan", "mmd", "sobolev", "smmd", "swgan"] = "smmd"  # loss of both networks
     sigma: float = 1.0  # bandwidth of the Gaussian kernel of mmd and smmd
     scale_weight: float | None = None
@@ -38,17 +36,12 @@ class Arbel2018(Settings):
     gradient_penalty: float = 0.0  # weight of the gradient penalty, for wgan and mmd; 0 for none
     l2_penalty: float = 0.0  # weight of the L2 penalty on the critic's outputs, for wgan and mmd; 0 for none
     sobolev_rho: float = 2e-8  # weight of the squared constraint of sobolev, and step size of its multiplier
-    sobolev_measure: Literal["data", "mixture"] = "data"
-    """images at which sobolev constrains the gradient: real ones, or real and generated ones"""
     normalisation: Literal["none", "matrix", "conv"] = "matrix"
     """spectral norm of the critic's layers: none, of the weight matrix (as in the paper), or of the convolution"""
     gamma: Literal["learned", "fixed"] | None = None
     """norm of each normalised layer: a parameter, or 1; by default fixed for gan, and for wgan and mmd
     without a gradient penalty, otherwise learned"""
     critic_steps: int = 5  # updates of the critic for each update of the generator
-    critic_steps_at_start: int | None = None
-    """updates of the critic in the first 20 and in every 500th iteration, 10 in the authors' code; by default
-    --critic-steps"""
     lr_discriminator: float = 1e-4  # initial learning rate of the critic
     lr_generator: float = 1e-4  # initial learning rate of the generator
     clip_norm: float = 1.0  # largest gradient norm of each parameter by itself; 0 does not clip
@@ -72,7 +65,7 @@ class Arbel2018(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, "size", "width", "noise", "scores", "critic_steps", "critic_steps_at_start", least=1)
+        check(self, "size", "width", "noise", "critic_steps", least=1)
         check(self, "kid_every", "kid_memory", "kid_failures", "spectrum_every", least=1)
         check(self, "batch_size", least=2)
         check(self, "kid_images", least=4)
@@ -87,8 +80,6 @@ class Arbel2018(Settings):
                 raise ValueError(f"{name}: expected 0 for {self.loss}, got {getattr(self, name)}")
         if self.scale_weight is not None and self.loss not in SCALED:
             raise ValueError(f"scale_weight: expected none for {self.loss}, got {self.scale_weight}")
-        if self.scores != 1 and self.loss not in ("mmd", "smmd"):
-            raise ValueError(f"scores: expected 1 for {self.loss}, got {self.scores}")
         if self.kid_failures > self.kid_memory:
             raise ValueError(f"kid_failures: expected at most kid_memory, {self.kid_memory}; got {self.kid_failures}")
 
@@ -101,7 +92,6 @@ def resolved(settings: Arbel2018) -> Arbel2018:
         settings,
         scale_weight=(settings.scale_weight or 10.0) if settings.loss in SCALED else None,
         gamma=settings.gamma or ("fixed" if free else "learned"),
-        critic_steps_at_start=settings.critic_steps_at_start or settings.critic_steps,
     )
 
 

@@ -101,10 +101,10 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
 
     with Run(fabric, settings, paper="arbel2018", images=len(images)) as run:
         run.resume(state)  # also restores the learning rates, which may have been lowered
-        drawn = sum(critic_steps(settings, earlier) + 1 for earlier in range(state["iteration"]))
+        drawn = state["iteration"] * (settings.critic_steps + 1)
         reals = batches(images, joint, settings, fabric=fabric, start=drawn)
         for iteration in run.iterations(state, lambda: sample(shown)):
-            for _ in range(critic_steps(settings, iteration - 1)):
+            for _ in range(settings.critic_steps):
                 real = next_real()
                 with torch.no_grad():
                     fake = generate()
@@ -139,12 +139,6 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
                 except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
                     lost = f"Stopped at iteration {iteration}, where weights of the discriminator are not finite."
                     raise StoppedError(f"{lost} Try {ADVICE}") from None
-
-
-def critic_steps(settings: Arbel2018, iteration: int) -> int:
-    """Return the number of updates of the critic in the iteration after `iteration` others."""
-    more = iteration < 20 or iteration % 500 == 0
-    return (settings.critic_steps_at_start if more else None) or settings.critic_steps
 
 
 def update(adam: torch.optim.Optimizer, network: nn.Module, loss: Tensor, *, fabric: Fabric, clip_norm: float) -> None:

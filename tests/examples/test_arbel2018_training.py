@@ -194,7 +194,7 @@ class Recorder(nn.Module):
 def test_the_critic_is_updated_first_and_each_time_on_new_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recorder = Recorder()
     monkeypatch.setattr(train, "make_loss", lambda settings: recorder)
-    run(tmp_path / "run", "--iterations", "2", "--critic-steps-at-start", "3")
+    run(tmp_path / "run", "--iterations", "2", "--critic-steps", "3")
     assert [who for who, *_ in recorder.seen] == (["critic"] * 3 + ["generator"]) * 2
     order = np.random.default_rng((0, 0)).permutation(256)
     everything = images.fake(32, 3)
@@ -206,13 +206,6 @@ def test_the_critic_is_updated_first_and_each_time_on_new_images(tmp_path: Path,
     weights = [weight.numpy().tobytes() for _, weight, *_ in recorder.seen]
     assert len(set(weights)) == 7  # which only the generator's updates leave as they are
     assert weights[3] == weights[4]
-
-
-def test_more_steps_of_the_critic_come_at_the_start_and_every_500th_time():
-    more, plain = (resolved(Arbel2018(out=Path(), critic_steps_at_start=count)) for count in (10, None))
-    iterations = (0, 19, 20, 21, 499, 500, 501, 1000)
-    assert [train.critic_steps(more, iteration) for iteration in iterations] == [10, 10, 5, 5, 5, 10, 5, 10]
-    assert {train.critic_steps(plain, iteration) for iteration in iterations} == {5}
 
 
 def test_updates_are_those_of_adam_with_each_gradient_clipped_by_itself():
@@ -254,7 +247,7 @@ def test_all_parameters_of_all_networks_are_trained(family: str, loss: str, tmp_
 @pytest.mark.parametrize("method", ["sn-smmd", "wgan-gp", "sobolev-gan"])
 def test_a_run_that_went_on_is_that_which_was_never_stopped(method: str, judged: list[str], tmp_path: Path):
     options = [*judged, "--kid-failures", "1", "--log-every", "1", "--spectrum-every", "3", "--ema-decay", "0.5"]
-    options += ["--critic-steps-at-start", "3", "--sobolev-rho", "0.1"]
+    options += ["--sobolev-rho", "0.1"]
     preset = f"fake-{method}"
     whole = run(tmp_path / "whole", *options, "--iterations", "11", preset=preset)
     parts = run(tmp_path / "parts", *options, "--iterations", "7", preset=preset)
