@@ -6,18 +6,15 @@ A loss is a module, because that of the Sobolev GAN has a state. `critic_loss` a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from wang2019.losses import SINGLE_SCORE, SingleScoreLoss
 
 from arbel2018.networks import ResidualBlock
 from arbel2018.presets import Arbel2018
 from torch_mmd_losses import (
-    Kernel,
     LinearKernel,
     MMDLoss,
     RBFKernel,
@@ -34,25 +31,14 @@ Loss: TypeAlias = "ScoreLoss | ScaledLoss | SobolevLoss"
 def make_loss(settings: Arbel2018) -> Loss:
     """Return the loss of resolved settings."""
     kernel = RBFKernel(sigma=settings.sigma)
-    weight = settings.scale_weight or math.nan  # all scaled losses have a weight
+    weight = settings.scale_weight or 1.0  # all scaled losses have a weight
     penalties: dict[str, Any] = {"gradient_penalty": settings.gradient_penalty, "l2_penalty": settings.l2_penalty}
-    if settings.loss == "gan":  # non-saturating, as in the authors' code
-        return ScoreLoss(
-            lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-            lambda critic, _, fake: F.softplus(-critic(fake)).mean(),
-        )
+    if settings.loss == "gan":  # as in the authors' code
+        return ScoreLoss(SINGLE_SCORE["non-saturating"])
     if settings.loss == "wgan":
-        return ScoreLoss(
-            lambda real, fake: fake.mean() - real.mean(), lambda critic, _, fake: -critic(fake).mean(), **penalties
-        )
+        return ScoreLoss(SINGLE_SCORE["wasserstein"], **penalties)
     if settings.loss == "mmd":  # Eq. 2
-        mmd = MMDLoss(kernel, lambda_=-1.0)
-        return ScoreLoss(
-            mmd.discriminator,
-            lambda critic, real, fake: mmd.generator(*score(critic, real, fake)),
-            kernel=kernel,
-            **penalties,
-        )
+        return ScoreLoss(MMDLoss(kernel, lambda_=-1.0), **penalties)
     if settings.loss == "sobolev":
         return SobolevLoss(settings.sobolev_rho)
     if settings.loss == "smmd":  # MMD^2 / (1 + weight * E |grad D(x)|^2 / sigma^2)
@@ -70,23 +56,16 @@ def score(critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor
 class ScoreLoss(nn.Module):
     """A loss of scores, with an optional gradient penalty and an optional L2 penalty for the critic.
 
-    The gradient is that of the critic or, if there is a kernel, of the witness function, at random points between real
+    The gradient is that of the critic or, for an MMD loss, of the witness function, at random points between real
     and generated images, which have to be equally many. The L2 penalty applies to the outputs of all activations and
     residual blocks and to the scores, as in the paper and the authors' code.
     """
 
     def __init__(
-        self,
-        of_critic: Callable[[Tensor, Tensor], Tensor],
-        of_generator: Callable[[nn.Module, Tensor, Tensor], Tensor],
-        *,
-        gradient_penalty: float = 0.0,
-        l2_penalty: float = 0.0,
-        kernel: Kernel | None = None,
+        self, loss: MMDLoss | SingleScoreLoss, *, gradient_penalty: float = 0.0, l2_penalty: float = 0.0
     ) -> None:
         super().__init__()
-        self._of_critic, self.generator_loss, self._kernel = of_critic, of_generator, kernel
-        self._gradient_weight, self._l2_weight = gradient_penalty, l2_penalty
+        self._loss, self._gradient_weight, self._l2_weight = loss, gradient_penalty, l2_penalty
 
     def critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Return the critic's loss with its penalties, from one forward pass."""
@@ -94,17 +73,21 @@ class ScoreLoss(nn.Module):
         if self._gradient_weight:
             images.append(interpolation_points(real, fake))
         counts = [len(part) for part in images]
-        outputs = activations(critic, torch.cat(images)) if self._l2_weight else [critic(torch.cat(images))]
+        outputs = activations(critic, torch.cat(images))
         real_scores, fake_scores, *values = outputs[-1].split(counts)
-        loss = self._of_critic(real_scores, fake_scores)
+        loss = self._loss.discriminator(real_scores, fake_scores)
         if self._gradient_weight:
-            if self._kernel is not None:
-                values = [witness(values[0], real_scores, fake_scores, self._kernel)]
+            if isinstance(self._loss, MMDLoss):
+                values = [witness(values[0], real_scores, fake_scores, self._loss.kernel)]
             loss = loss + self._gradient_weight * gradient_penalty(values[0], inputs=images[2])
         if self._l2_weight:
             parts = [part for output in outputs for part in output.split(counts)[:2]]
             loss = loss + self._l2_weight * l2_penalty(*parts)
         return loss
+
+    def generator_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the generator's loss, for which only an MMD loss needs the scores of real images."""
+        return self._loss.generator(*score(critic, real if isinstance(self._loss, MMDLoss) else real[:0], fake))
 
 
 def activations(critic: nn.Module, images: Tensor) -> list[Tensor]:

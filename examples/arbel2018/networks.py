@@ -45,11 +45,9 @@ def make_critic(settings: Arbel2018) -> nn.Sequential:
     critic = nn.Sequential(*layers(side, 1, settings.channels, settings.width))
     if settings.normalisation != "none":
         learned = settings.gamma == "learned"
-        conv_spectral_norm(critic, method=settings.normalisation, scale=1.0, learn_scale=learned)
-        # The norm of a convolution depends on the size of its input, which every layer sees in a forward pass.
-        with torch.no_grad():
-            critic.eval()(torch.zeros(1, settings.channels, settings.size, settings.size))
-    return critic.train()
+        shown = torch.zeros(1, settings.channels, settings.size, settings.size)  # of which the norms depend on the size
+        conv_spectral_norm(critic, method=settings.normalisation, scale=1.0, learn_scale=learned, example_input=shown)
+    return critic
 
 
 # The families. Their arguments: side of the smallest feature maps, dimension of the noise or of the scores, channels of
