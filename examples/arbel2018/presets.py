@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
-from training.settings import Settings, check
+from training.settings import REDUCED, TRIAL, Settings, check
 
 REDUCTION = {"sngan": 8, "dcgan": 8, "dcgan5": 32, "resnet": 16}
 """Ratio of the sizes of the largest and the smallest feature maps, by family; the size of the images is a multiple."""
@@ -107,33 +107,15 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 """The settings of each method."""
 
-RATES, WRITTEN = ("lr_discriminator", "lr_generator"), ("sample_every", "checkpoint_every", "spectrum_every")
+RATES = ("lr_discriminator", "lr_generator")
 
 DATASETS: Mapping[str, Mapping[str, Any]] = {
     "cifar10": {"family": "sngan"},
     "celeba": {"size": 160, "family": "dcgan5", "workers": 8},
     # The paper trains on three GPUs, each with a batch of 64.
     "imagenet": {"size": 64, "family": "resnet", "workers": 8, **dict.fromkeys(RATES, 2e-4)},
-    # Not in the paper. Reduced to some ten minutes on one CPU core.
-    "fashion-mnist": {
-        "channels": 1,
-        "width": 8,
-        "batch_size": 32,
-        "iterations": 2000,
-        "ema_decay": 0.99,
-        "log_every": 20,
-        **dict.fromkeys(RATES, 5e-4),
-        **dict.fromkeys(WRITTEN, 500),
-    },
-    # Learns nothing, but runs every step of a training within seconds.
-    "fake": {
-        "width": 1,
-        "batch_size": 4,
-        "critic_steps": 2,
-        "iterations": 20,
-        "log_every": 5,
-        **dict.fromkeys(WRITTEN, 10),
-    },
+    "fashion-mnist": {**REDUCED, "width": 8, "batch_size": 32, "spectrum_every": 500, **dict.fromkeys(RATES, 5e-4)},
+    "fake": {**TRIAL, "width": 1, "critic_steps": 2, "spectrum_every": 10},
 }
 """The settings of each data set."""
 

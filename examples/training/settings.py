@@ -64,6 +64,12 @@ class Settings:
             raise ValueError(f"dataset: {self.dataset} has images of size {size} with {channels} channels, {chosen}")
 
 
+# Of presets of both papers: ten minutes on one CPU core; and a training that learns nothing, but runs every step.
+REDUCED: dict[str, Any] = {"channels": 1, "iterations": 2000, "ema_decay": 0.99, "log_every": 20}
+REDUCED |= dict.fromkeys(("sample_every", "checkpoint_every"), 500)
+TRIAL: dict[str, Any] = {"batch_size": 4, "iterations": 20, "log_every": 5, "sample_every": 10, "checkpoint_every": 10}
+
+
 def check(
     settings: object, *names: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
 ) -> None:

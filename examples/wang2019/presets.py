@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
-from training.settings import Settings, check
+from training.settings import REDUCED, TRIAL, Settings, check
 
 from wang2019.losses import MMD, NAMES, SINGLE_SCORE
 from wang2019.networks import NOISE, normalised_layers
@@ -113,19 +113,7 @@ PRESETS: Mapping[str, Wang2019] = {
     "stl10": _preset("stl10", size=48, lr_discriminator=2e-4),
     "celeba": _preset("celeba", size=64, lr_discriminator=1e-4, workers=8),
     "lsun": _preset("lsun", size=64, lr_discriminator=2e-4, lr_generator=1e-4, workers=8),
-    # Reduced to ten minutes on one CPU core.
-    "fashion-mnist": _preset(
-        "fashion-mnist",
-        channels=1,
-        width=16,
-        lr_generator=5e-4,
-        iterations=2000,
-        ema_decay=0.99,
-        log_every=20,
-        sample_every=500,
-        checkpoint_every=500,
-    ),
-    # Learns nothing, but runs every step of a training within seconds.
-    "fake": _preset("fake", width=2, batch_size=4, iterations=20, log_every=5, sample_every=10, checkpoint_every=10),
+    "fashion-mnist": _preset("fashion-mnist", width=16, lr_generator=5e-4, **REDUCED),
+    "fake": _preset("fake", width=2, **TRIAL),
 }
 """The paper's experiments, and two small ones."""
