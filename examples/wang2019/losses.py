@@ -9,15 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_mmd_losses import (
-    Kernel,
-    MMDLoss,
-    RationalQuadraticMix,
-    RBFBKernel,
-    RBFKernel,
-    RBFMix,
-    ScaledMMDLoss,
-)
+from torch_mmd_losses import Kernel, MMDLoss, RationalQuadraticMix, RBFBKernel, RBFKernel, RBFMix, ScaledMMDLoss
 from torch_mmd_losses.results import Losses
 
 MMD: Mapping[str, tuple[Callable[[], Kernel], float]] = {
@@ -52,8 +44,7 @@ SINGLE_SCORE: Mapping[str, SingleScoreLoss] = {
     "minimax": SingleScoreLoss(_logistic, lambda real, fake: -_logistic(real, fake)),
     "non-saturating": SingleScoreLoss(_logistic, lambda real, fake: F.softplus(-fake).mean()),
     "hinge": SingleScoreLoss(
-        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
-        lambda real, fake: -fake.mean(),
+        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(), lambda real, fake: -fake.mean()
     ),
     # The authors' code adds the mean of the real scores to the generator's loss, which changes no gradient.
     "wasserstein": SingleScoreLoss(lambda real, fake: fake.mean() - real.mean(), lambda real, fake: -fake.mean()),
@@ -62,21 +53,19 @@ SINGLE_SCORE: Mapping[str, SingleScoreLoss] = {
 NAMES = (*SINGLE_SCORE, *MMD, "smmd")  # all losses; `smmd`, of Arbel et al. (2018), also needs the real images
 
 
-def make_loss(
-    name: str, *, lambda_: float | None = None, joint: bool = False
-) -> MMDLoss | ScaledMMDLoss | SingleScoreLoss:
+def make_loss(name: str, *, lambda_: float | None = None) -> MMDLoss | ScaledMMDLoss | SingleScoreLoss:
     """Return the loss with one of the `NAMES`; the lambda of Eq. 5 is for MMD losses.
 
-    `joint` computes an MMD loss on the joint batch of all processes. The other losses are means over images, so that
-    the averaged gradients are those of the joint batch anyway.
+    MMD losses are those of the joint batch of all processes. The other losses are means over images, so that the
+    averaged gradients are those of the joint batch anyway.
     """
     # As in the authors' code and in Eq. S2, pairs of a real and a fake image with the same index are left out.
     if name == "smmd":
-        return ScaledMMDLoss(estimator="u_statistic", global_batch=joint)
+        return ScaledMMDLoss(estimator="u_statistic", global_batch=True)
     if name in MMD:
         kernel, usual = MMD[name]
         weight = usual if lambda_ is None else lambda_
-        return MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=joint)
+        return MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=True)
     return SINGLE_SCORE[name]
 
 

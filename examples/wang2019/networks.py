@@ -55,13 +55,10 @@ def make_discriminator(
     layers += [nn.Flatten(), initialised(nn.Linear(widest * side * side, scores), "linear")]
     network = nn.Sequential(*layers)
     if method != "none":
-        options: dict[str, Any] = {"method": method, "scale": scale}
-        conv_spectral_norm(network, **options)
-        # The norm of a convolution depends on the size of its input. A forward pass in eval mode shows that size to
-        # every layer and changes nothing else, so that the first step of a training is like all others.
-        with torch.no_grad():
-            network.eval()(torch.zeros(1, channels, size, size))
-    return network.train()
+        # The norm of a convolution depends on the size of its input.
+        shown: dict[str, Any] = {"method": method, "example_input": torch.zeros(1, channels, size, size)}
+        conv_spectral_norm(network, scale=scale, **shown)
+    return network
 
 
 def normalised_layers(size: int) -> int:
@@ -71,8 +68,6 @@ def normalised_layers(size: int) -> int:
 
 def _coarsest(size: int, width: int) -> tuple[int, int]:
     """Return the side and the channels of the smallest feature maps."""
-    if size not in SCALINGS:
-        raise ValueError(f"size: expected one of {', '.join(map(str, SCALINGS))}, got {size}")
     return size >> SCALINGS[size], width << SCALINGS[size]
 
 

@@ -64,13 +64,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     # Networks are made on the CPU, so that a seed gives the same weights on all devices.
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     generator = generator_of(settings)
-    discriminator = make_discriminator(
-        scores=settings.scores or 1,
-        width=settings.width,
-        method=settings.normalisation,
-        scale=settings.scale or 1.0,
-        **shape,
-    )
+    norm: dict[str, Any] = {"method": settings.normalisation, "scale": settings.scale}
+    discriminator = make_discriminator(scores=settings.scores or 1, width=settings.width, **norm, **shape)
     for network in (generator, discriminator):
         network.to(fabric.device, memory_format=layout)  # type: ignore[call-overload]
     average = MovingAverage(generator, settings.ema_decay)
@@ -86,8 +81,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     D, step_d = fabric.setup(discriminator, adam_d)
     G, step_g = fabric.setup(generator, adam_g)
     of_d, of_g = list(discriminator.parameters()), list(generator.parameters())
-    joint = settings.across == "global"
-    loss = make_loss(settings.loss, lambda_=settings.lambda_, joint=joint)
+    loss = make_loss(settings.loss, lambda_=settings.lambda_)
 
     state: dict[str, Any] = {
         "iteration": 0,
@@ -116,9 +110,9 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         losses = loss.both(real=scores_real, fake=scores_fake, **extra)
         if settings.gradient_penalty:
             steepness = gradient_penalty(scores_real, real, target=0.0)
-            if joint:  # take the value of the joint batch; DDP averages the gradients
-                mean: Any = fabric.all_reduce(steepness.detach())
-                steepness = steepness + (mean - steepness).detach()
+            # Take the value of the joint batch; DDP averages the gradients.
+            mean: Any = fabric.all_reduce(steepness.detach())
+            steepness = steepness + (mean - steepness).detach()
             critical = penalised(losses.discriminator, steepness, settings.gradient_penalty)
             losses = losses._replace(discriminator=critical)
         return losses, scores_real, scores_fake
@@ -130,27 +124,20 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         reals = batches(images, settings.batch_size, settings, fabric=fabric, start=state["iteration"])
         for iteration in run.iterations(state, lambda: average(shown), until=lambda: clock.seconds >= limit):
             clock.start()
-            real = centred(next(reals))
-            if settings.updates == "simultaneous":
-                # One forward pass for both, so the generator's gradient comes from the discriminator before its step.
-                losses, scores_real, scores_fake = play(real, generate())
-                step_d.zero_grad()
-                fabric.backward(losses.discriminator, inputs=of_d, retain_graph=True)
-                step_g.zero_grad()
-                fabric.backward(losses.generator, inputs=of_g)
-                step_d.step()
-                step_g.step()
-            else:
-                with torch.no_grad():
-                    fake = generate()
-                losses, scores_real, scores_fake = play(real, fake)
-                step_d.zero_grad()
-                fabric.backward(losses.discriminator, inputs=of_d)
+            real, simultaneous = centred(next(reals)), settings.updates == "simultaneous"
+            with torch.set_grad_enabled(simultaneous):
+                fake = generate()
+            losses, scores_real, scores_fake = play(real, fake)
+            step_d.zero_grad()
+            fabric.backward(losses.discriminator, inputs=of_d, retain_graph=simultaneous)
+            if not simultaneous:
                 step_d.step()
                 losses = losses._replace(generator=play(real, generate())[0].generator)
-                step_g.zero_grad()
-                fabric.backward(losses.generator, inputs=of_g)
-                step_g.step()
+            step_g.zero_grad()
+            fabric.backward(losses.generator, inputs=of_g)
+            if simultaneous:  # not before, since the generator's gradient is through the discriminator before its step
+                step_d.step()
+            step_g.step()
             average.update_parameters(generator)
             if settings.cpu_seconds:  # only then, since it needs communication between processes
                 clock.stop()
