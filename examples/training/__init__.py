@@ -7,15 +7,6 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-PACKAGES = {
-    "lightning_fabric": "lightning-fabric",
-    "PIL": "pillow",
-    "ray": "ray[tune]",
-    "sklearn": "scikit-learn",
-    "torch_fidelity": "torch-fidelity",
-}
-"""Packages whose names differ from those of their modules."""
-
 ADVICE = """Keep your PyTorch and install the packages of the scripts by
     python -c "import torch; print('torch==' + torch.__version__)" > torch.txt
     pip install --constraint torch.txt -e ".[paper]"
@@ -26,8 +17,7 @@ def need(*modules: str, also: Sequence[str] = ()) -> None:
     """Exit with status 2 if one of the modules is not installed; the message also names missing ones of `also`."""
     missing = [module for module in (*modules, *also) if find_spec(module) is None]
     if not set(missing).issubset(also):
-        names = ", ".join(PACKAGES.get(module, module) for module in missing)
-        print(f"Not installed: {names}. {ADVICE}", file=sys.stderr)
+        print(f"Not installed: {', '.join(missing)}. {ADVICE}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -29,10 +29,9 @@ def newest_first(folder: Path) -> list[Path]:
 def read(path: Path) -> State:
     """Return a checkpoint, on the CPU; raise `RefusedError` if it is missing or damaged or has a non-finite number."""
     state = read_tensors(path)
-    if not isinstance(state, dict) or not {"paper", "configuration", "iteration"} <= state.keys():
+    kinds = {"paper": str, "configuration": dict, "iteration": int}
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
         raise RefusedError(f"{path} is not a checkpoint of these scripts")
-    if type(state["iteration"]) is not int or state["iteration"] < 0:
-        raise RefusedError(f"{path} is damaged: expected an iteration >= 0, got {state['iteration']!r}")
     if lost := not_finite(state):
         raise RefusedError(f"{path} cannot be used: numbers in {lost} are not finite")
     return state

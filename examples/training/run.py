@@ -219,8 +219,6 @@ class Run:
         for name in ("paper", "images"):
             if state.get(name) != self._about[name]:
                 raise RefusedError(f"{path}: expected {name} {self._about[name]!r}, got {state.get(name)!r}")
-        if not isinstance(state["configuration"], dict):
-            raise RefusedError(f"{path}: expected the settings by name, got {state['configuration']!r}")
         found = changes(state["configuration"], self._settings)
         if found and not self._settings.force:
             advice = "Choose the same settings, or another --out, or override this by --force."

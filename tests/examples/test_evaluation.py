@@ -329,7 +329,7 @@ def test_subsets_of_kid_have_a_thousand_images_or_half_of_few(
     ("damage", "message"),
     [
         (None, "does not match its checksum"),
-        ({"iteration": -2}, "expected an iteration >= 0, got -2"),
+        ({"iteration": "two"}, "is not a checkpoint of these scripts"),
         ({"paper": "smmd"}, "cannot be used: "),
         *(({"average": average}, "cannot be used: ") for average in ({}, [1])),
         *(({"configuration": settings}, "cannot be used: ") for settings in ({}, {"seed": "0"})),

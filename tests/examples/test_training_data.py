@@ -104,7 +104,7 @@ def test_all_missing_packages_are_named_at_once(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(training, "find_spec", lambda name: name if name in installed else None)
     training.need("tqdm", "tyro", also=["torchvision"])
     message = refusal(capsys, lambda: training.need("tyro", "PIL", "lightning_fabric", also=["torchvision"]))
-    assert "Not installed: pillow, lightning-fabric, torchvision. Keep your PyTorch" in message
+    assert "Not installed: PIL, lightning_fabric, torchvision. Keep your PyTorch" in message
     assert 'pip install --constraint torch.txt -e ".[paper]"' in message
 
 
@@ -139,8 +139,8 @@ def test_a_script_names_all_packages_that_are_missing_before_it_imports_one(scri
     done = subprocess.run([sys.executable, "-S", str(script)], capture_output=True, text=True)  # without any packages
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "Not installed: filelock, lightning-fabric, pillow, tqdm, tyro, matplotlib, ray[tune], scikit-learn, "
-        "torchmetrics, torchvision. "
+        "Not installed: filelock, lightning_fabric, PIL, tqdm, tyro, matplotlib, ray, sklearn, torchmetrics, "
+        "torchvision. "
     )
 
 

@@ -101,8 +101,8 @@ def change(**parts: object) -> Callable[[Path, dict[str, Any]], None]:
         (lambda path, state: flip(path, state["generator"]["0.weight"]), "does not match its checksum"),
         (lose, "numbers in adam_generator.state.0.exp_avg are not finite"),
         (truncate, "cannot be read: it is damaged or of another kind: "),
-        (change(iteration=-2), "expected an iteration >= 0, got -2"),
-        (change(iteration="two"), "expected an iteration >= 0, got 'two'"),
+        (change(iteration="two"), "is not a checkpoint of these scripts"),
+        (change(configuration=3), "is not a checkpoint of these scripts"),
         (lambda path, state: torch.save([1], path), "is not a checkpoint of these scripts"),
         (lambda path, state: torch.save({"model": torch.zeros(1)}, path), "is not a checkpoint of these scripts"),
         (lambda path, state: torch.save({"code": Path("x")}, path), "cannot be read"),
@@ -151,7 +151,6 @@ def test_no_flipped_bit_changes_what_is_loaded(tmp_path: Path):
         {"randomness": {"noise": 1}},
         {"randomness": {"noise": torch.zeros(3), "cpu": torch.zeros(3), "cuda": []}},
         {"configuration": {"seed": "0"}},
-        {"configuration": 3},
     ],
 )
 def test_wrong_parts_of_a_checkpoint_are_explained(
