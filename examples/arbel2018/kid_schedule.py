@@ -17,21 +17,17 @@ from arbel2018.presets import Arbel2018
 from torch_mmd_losses import PolynomialKernel
 from torch_mmd_losses.two_sample.relative import Candidate, candidate, compare
 
-LEVEL = 0.1  # largest p-value of an improvement
-
 
 class KIDSchedule:
     """Lower learning rates by a factor when the relative KID test shows no improvement several times in a row.
 
-    The rules are those of the authors' code, with the settings `kid_...` and `lr_...`:
+    The rules are those of the authors' code:
 
-    - The first `kid_memory` evaluations are stored without a test. Each later one is tested against the oldest stored
-      one.
-    - A p-value of at most `LEVEL` is a success: the new evaluation is stored and the oldest one dropped.
+    - The first `memory` evaluations are stored without a test. Each later one is tested against the oldest stored one.
+    - A p-value of at most `level` is a success: the new evaluation is stored and the oldest one dropped.
     - Otherwise the test is a failure: the new evaluation is dropped, and the reference stays the same.
-    - After `kid_failures` failures in a row, the learning rates are multiplied by `lr_factor`, 0.5 in Binkowski et al.,
-      but not lowered below `lr_least`. The last `kid_failures` of the stored evaluations and the new one are kept.
-      Tests restart when `kid_memory` are stored.
+    - After `patience` failures in a row, the learning rates are multiplied by `factor`, but not lowered below `floor`.
+      The last `patience` of the stored evaluations and the new one are kept. Tests restart when `memory` are stored.
 
     As in the papers, the variance of the test has no lower bound, and a test whose variance is not positive is a
     failure. The authors' code raises the variance to 1e-5, so that improvements of KID by less than 0.004 do not count.
@@ -42,13 +38,18 @@ class KIDSchedule:
 
     def __init__(
         self,
-        settings: Arbel2018,
         optimisers: Sequence[torch.optim.Optimizer],
         features: Callable[[Tensor], Tensor],
         real: Tensor,
+        *,
+        memory: int = 10,
+        patience: int = 3,
+        factor: float = 0.8,  # 0.5 in Binkowski et al.
+        floor: float = 1e-6,
+        level: float = 0.1,
     ) -> None:
-        self.settings, self.optimisers, self.features, self.real = settings, optimisers, features, real
-        self.kernel = PolynomialKernel()
+        self.optimisers, self.features, self.real, self.kernel = optimisers, features, real, PolynomialKernel()
+        self.memory, self.patience, self.factor, self.floor, self.level = memory, patience, factor, floor, level
         self._remembered: list[Candidate] = []
         self.p_value: float | None = None
         self.failures = 0
@@ -56,19 +57,19 @@ class KIDSchedule:
     def step(self, samples: Tensor) -> None:
         """Evaluate generated images, and lower the learning rates if the rules say so."""
         new = candidate(self.real, self.features(samples), self.kernel)
-        if len(self._remembered) < self.settings.kid_memory:
+        if len(self._remembered) < self.memory:
             self._remembered.append(new)
             self.p_value = None
             return
         p_value = float(compare(new, self._remembered[0]).p_value)
-        success = p_value <= LEVEL  # false for NaN
+        success = p_value <= self.level  # false for NaN
         self.failures = 0 if success else self.failures + 1
         if success:
             self._remembered = [*self._remembered[1:], new]
-        if self.failures == self.settings.kid_failures:
+        if self.failures == self.patience:
             for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-                group["lr"] = max(group["lr"] * self.settings.lr_factor, min(group["lr"], self.settings.lr_least))
-            self._remembered = [*self._remembered, new][-self.settings.kid_failures :]
+                group["lr"] = max(group["lr"] * self.factor, min(group["lr"], self.floor))
+            self._remembered = [*self._remembered, new][-self.patience :]
             self.failures = 0
         self.p_value = None if math.isnan(p_value) else p_value
 
@@ -108,4 +109,12 @@ def kid_schedule(fabric: Fabric, settings: Arbel2018, optimisers: Sequence[torch
         averaged(fabric, [found])
         return found
 
-    return KIDSchedule(settings, optimisers, extract, extract(picked(images, count, settings.seed)))
+    return KIDSchedule(
+        optimisers,
+        extract,
+        extract(picked(images, count, settings.seed)),
+        memory=settings.kid_memory,
+        patience=settings.kid_failures,
+        factor=settings.lr_factor,
+        floor=settings.lr_least,
+    )

@@ -53,19 +53,21 @@ SINGLE_SCORE: Mapping[str, SingleScoreLoss] = {
 NAMES = (*SINGLE_SCORE, *MMD, "smmd")  # all losses; `smmd`, of Arbel et al. (2018), also needs the real images
 
 
-def make_loss(name: str, *, lambda_: float | None = None) -> MMDLoss | ScaledMMDLoss | SingleScoreLoss:
+def make_loss(
+    name: str, *, lambda_: float | None = None, joint: bool = False
+) -> MMDLoss | ScaledMMDLoss | SingleScoreLoss:
     """Return the loss with one of the `NAMES`; the lambda of Eq. 5 is for MMD losses.
 
-    MMD losses are those of the joint batch of all processes. The other losses are means over images, so that the
-    averaged gradients are those of the joint batch anyway.
+    `joint` computes an MMD loss on the joint batch of all processes. The other losses are means over images, so that
+    the averaged gradients are those of the joint batch anyway.
     """
     # As in the authors' code and in Eq. S2, pairs of a real and a fake image with the same index are left out.
     if name == "smmd":
-        return ScaledMMDLoss(estimator="u_statistic", global_batch=True)
+        return ScaledMMDLoss(estimator="u_statistic", global_batch=joint)
     if name in MMD:
         kernel, usual = MMD[name]
         weight = usual if lambda_ is None else lambda_
-        return MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=True)
+        return MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=joint)
     return SINGLE_SCORE[name]
 
 

@@ -46,6 +46,8 @@ class Wang2019(Settings):
     lr_discriminator: float = 5e-4  # learning rate of the discriminator
     lr_generator: float = 2e-4  # learning rate of the generator
     batch_size: int = 64  # number of real images in one step of all processes, and of generated images
+    across: Literal["global", "blocks"] = "global"
+    """with several processes: MMD loss of the joint batch, or mean of the losses of each process's own images"""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"  # precision of forward and backward passes
     channels_last: bool = False  # store images in channels-last layout, which tensor cores prefer
     compile: bool = False  # compile both networks by torch.compile

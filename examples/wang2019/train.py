@@ -81,7 +81,8 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     D, step_d = fabric.setup(discriminator, adam_d)
     G, step_g = fabric.setup(generator, adam_g)
     of_d, of_g = list(discriminator.parameters()), list(generator.parameters())
-    loss = make_loss(settings.loss, lambda_=settings.lambda_)
+    joint = settings.across == "global"
+    loss = make_loss(settings.loss, lambda_=settings.lambda_, joint=joint)
 
     state: dict[str, Any] = {
         "iteration": 0,
@@ -110,9 +111,9 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         losses = loss.both(real=scores_real, fake=scores_fake, **extra)
         if settings.gradient_penalty:
             steepness = gradient_penalty(scores_real, real, target=0.0)
-            # Take the value of the joint batch; DDP averages the gradients.
-            mean: Any = fabric.all_reduce(steepness.detach())
-            steepness = steepness + (mean - steepness).detach()
+            if joint:  # take the value of the joint batch; DDP averages the gradients
+                mean: Any = fabric.all_reduce(steepness.detach())
+                steepness = steepness + (mean - steepness).detach()
             critical = penalised(losses.discriminator, steepness, settings.gradient_penalty)
             losses = losses._replace(discriminator=critical)
         return losses, scores_real, scores_fake

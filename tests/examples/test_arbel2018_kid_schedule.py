@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from arbel2018.kid_schedule import LEVEL, KIDSchedule
+from arbel2018.kid_schedule import KIDSchedule
 from arbel2018.presets import Arbel2018
 from cases import scores
 from torch.testing import assert_close
@@ -30,8 +30,7 @@ def rates(schedule):
 
 
 def schedule_of(real, *learning_rates, **options):
-    settings = Arbel2018(out=Path(), **options)
-    return KIDSchedule(settings, [optimiser(*learning_rates or (1e-4,))], lambda features: features, real)
+    return KIDSchedule([optimiser(*learning_rates or (1e-4,))], lambda features: features, real, **options)
 
 
 class Run:
@@ -40,7 +39,7 @@ class Run:
     def __init__(self, *learning_rates, **options):
         self.seed = 0
         self.real = scores(SAMPLES, 4, 10**6)
-        self.schedule = schedule_of(self.real, *learning_rates, **{"kid_memory": 4, **options})
+        self.schedule = schedule_of(self.real, *learning_rates, **{"memory": 4, **options})
 
     def features(self, distance):
         self.seed += 1
@@ -55,10 +54,11 @@ class Run:
 
 
 def test_defaults_are_those_of_arbel_et_al():
-    settings = Arbel2018(out=Path())
+    settings, schedule = Arbel2018(out=Path()), schedule_of(torch.zeros(3, 1))
     assert (settings.kid_every, settings.kid_memory, settings.kid_failures) == (2000, 10, 3)
-    assert (settings.lr_factor, settings.lr_least, LEVEL) == (0.8, 1e-6, 0.1)
-    assert repr(schedule_of(torch.zeros(3, 1)).kernel) == repr(PolynomialKernel())
+    assert (settings.lr_factor, settings.lr_least) == (schedule.factor, schedule.floor) == (0.8, 1e-6)
+    assert (schedule.memory, schedule.patience, schedule.level) == (10, 3, 0.1)
+    assert repr(schedule.kernel) == repr(PolynomialKernel())
 
 
 def test_each_sample_is_tested_against_the_oldest():
@@ -111,7 +111,7 @@ def test_a_success_in_between_starts_the_count_again():
 
 
 def test_a_decay_keeps_the_last_three_and_the_new_one_is_among_them():
-    run = Run(kid_memory=5)
+    run = Run(memory=5)
     samples = [run.features(distance) for distance in (1.0, 1.0, 1.1, 1.2, 1.3, 3.0, 3.0, 3.1)]
     for sample in samples[:-1]:
         run.schedule.step(sample)
@@ -129,7 +129,7 @@ def test_a_decay_keeps_the_last_three_and_the_new_one_is_among_them():
 
 
 def test_no_test_for_ten_evaluations_nor_for_seven_after_a_decay_and_failures_start_at_zero():
-    run = Run(kid_memory=10)
+    run = Run(memory=10)
     outcomes, rate = [], []
     for distance in (*[1.0] * 10, *[3.0] * 3, *[1.0] * 7, 9.0, 9.0, 9.0):
         rate += rates(run.schedule)
@@ -141,14 +141,14 @@ def test_no_test_for_ten_evaluations_nor_for_seven_after_a_decay_and_failures_st
 
 
 def test_rates_do_not_fall_below_the_floor_nor_rise_to_it():
-    run = Run(1.1e-6, 1e-7, lr_factor=0.5)
+    run = Run(1.1e-6, 1e-7, factor=0.5)
     run.step(1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0)
     assert rates(run.schedule) == [1e-6, 1e-7]
 
 
 def test_without_a_variance_there_is_no_improvement():
-    run = Run(kid_memory=3)
-    run.schedule = schedule_of(torch.ones(5, 2), kid_memory=3)
+    run = Run(memory=3)
+    run.schedule = schedule_of(torch.ones(5, 2), memory=3)
     outcomes = [run.judge(torch.ones(5, 2)) for _ in range(6)]
     assert outcomes == [Outcome(None, failures) for failures in (0, 0, 0, 1, 2, 0)]
     assert rates(run.schedule) == pytest.approx([0.8e-4])

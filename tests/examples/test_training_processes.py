@@ -20,8 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from trained import assert_same_run, last_state, log, newest, train
 from training import run as run_module
+from training.batches import centred, positions
 from training.errors import RefusedError
+from training.images import fake
 from wang2019 import train as loop
+from wang2019.losses import make_loss
+from wang2019.networks import make_discriminator, make_generator
 from wang2019.presets import Wang2019
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
@@ -37,6 +41,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "smmd": ("--loss", "smmd"),
 }
 LENGTH = ("--iterations", "3", "--log-every", "1", "--batch-size", "8")
+BLOCKS = ("--across", "blocks", "--log-every", "1", "--iterations", "1", "--batch-size", "8")
 
 
 def in_float64_without_batch_norm(folder: Path, *options: str) -> None:
@@ -97,6 +102,7 @@ STAGES: dict[str, tuple[str, Callable[[], object], tuple[str, ...]]] = {
     "refused": ("refused", refuse_in_one_process, ()),
     "full": ("full", fill_the_disk, ()),
     "unreadable": ("unreadable", lambda: at(1, 2, lambda real: fail(OSError("1.png cannot be read"))), ()),
+    "blocks": ("blocks", lambda: None, BLOCKS),
 }
 
 
@@ -173,6 +179,18 @@ def test_two_processes_train_like_one_with_the_joint_batch(name: str, together: 
     assert ends(together, name) == [0, 0]
     close(last_state(together / name), last_state(tmp_path))
     close(log(together / name), log(tmp_path))
+
+
+def test_blocks_have_the_mean_of_their_losses(together: Path):
+    found = log(together / "blocks")[0]
+    torch.manual_seed(0)
+    G, D = make_generator(32, width=2), make_discriminator(32, scores=16, width=2)
+    images = fake(32, 3)
+    real = centred(images[next(positions(len(images), 8, seed=0))])
+    noise = torch.randn(8, 128, generator=torch.Generator().manual_seed(0))
+    losses = [make_loss("mmd-rep-b").both(*D(torch.cat([real[r::2], G(noise[r::2])])).chunk(2)) for r in range(WORLD)]
+    for number, name in enumerate(("loss_discriminator", "loss_generator")):
+        assert found[name] == pytest.approx(sum(each[number].item() for each in losses) / WORLD, abs=1e-5)
 
 
 def test_processes_that_are_killed_or_interrupted_go_on_as_if_nothing_had_been(together: Path):

@@ -72,10 +72,11 @@ def test_names_are_those_of_the_table_and_scaled_mmd():
     assert {*NAMES} - {*MMD} == {*CLOSED_FORMS, "smmd"}
 
 
-def test_scaled_mmd_is_that_of_the_library():
-    loss = make_loss("smmd")
+@pytest.mark.parametrize("joint", [False, True])
+def test_scaled_mmd_is_that_of_the_library(joint: bool):
+    loss = make_loss("smmd", joint=joint)
     assert isinstance(loss, ScaledMMDLoss)
-    assert (loss.scale, loss.lambda_, loss.estimator, loss.global_batch) == ("practical", 0.1, "u_statistic", True)
+    assert (loss.scale, loss.lambda_, loss.estimator, loss.global_batch) == ("practical", 0.1, "u_statistic", joint)
     assert loss.kernel.sigma == 1
 
 

@@ -202,7 +202,8 @@ def test_changes_are_named_but_those_that_a_resumed_run_may_make():
     before = saved(resolved(make()))
     free = {"iterations": 5, "device": "cuda", "devices": 2, "log_every": 1, "data_root": Path("/"), "compile": True}
     assert changes(before, resolved(make(**free))) == []
-    assert changes(before, resolved(make(precision="bf16-mixed", seed=1))) == [
+    assert changes(before, resolved(make(precision="bf16-mixed", across="blocks", seed=1))) == [
+        "across was 'global' and is 'blocks'",
         "precision was '32-true' and is 'bf16-mixed'",
         "seed was 0 and is 1",
     ]
