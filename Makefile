@@ -38,7 +38,8 @@ BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 pytorch-ignite==0.5.5 s
 # Leaves out the tests of the scripts in examples/ and of programs of the shape of other people's.
 OF_PACKAGE := --ignore=tests/examples --ignore=tests/foreign
 
-.PHONY: help demo one-step benchmarks smoke $(SMOKE) test test-quick paper-test lint docs docs-browser wheel-test install-test clean
+.PHONY: help demo one-step benchmarks smoke $(SMOKE) test test-quick paper-test lint docs docs-browser wheel-test install-test \
+	environment after-test clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,7 +52,7 @@ help:
 	@echo "make paper-test  tests that need torchvision, a CUDA build of PyTorch (no GPU) or other libraries, in an environment of their own"
 	@echo "make lint        style, types and the direction of imports only"
 	@echo "make docs        build docs/_build/html, run the examples of its gallery, and check the pages"
-	@echo "make docs-browser  look at what make docs has built, in Chromium without a network, at two widths, light and dark"
+	@echo "make docs-browser  build it, and look at it in Chromium without a network, at two widths, light and dark"
 	@echo "make wheel-test  build the wheel, compare it with the package, install it, and run the examples of its docstrings"
 	@echo "make install-test  the same installation on the oldest and the newest Python at hand"
 	@echo "make clean       remove .venv and everything built"
@@ -101,7 +102,7 @@ test-quick: $(VENV)/dev.done
 
 # An environment of its own, so that all other tests run without these packages.
 paper-test: .venv-paper/done
-	.venv-paper/bin/python -m pytest -m paper tests
+	$(TESTING) .venv-paper/bin/python -m pytest -m paper tests
 
 lint: $(VENV)/dev.done
 	$(IN) -m ruff check .
@@ -118,9 +119,8 @@ docs: $(VENV)/dev.done $(VENV)/docs.done
 	$(IN) -m pytest -q tests/site
 	@echo "open docs/_build/html/index.html"
 
-# What `make docs` has built, as a reader sees it without a network. Needs Chromium (Debian: chromium).
-docs-browser: $(VENV)/dev.done
-	$(INSTALL) --editable ".[browser]"
+# The documentation as a reader sees it without a network. Needs Chromium (Debian: chromium).
+docs-browser: $(VENV)/browser.done docs
 	$(IN) docs/check_in_browser.py docs/_build/html
 	$(IN) -m pytest -q tests/site/test_check_in_browser.py
 
@@ -136,10 +136,17 @@ wheel-test: $(VENV)/dev.done
 install-test:
 	TORCH="$(TORCH)" .ci/install-test dist/*.whl
 
+# What .ci/run checks after `make test`, the longest first. Most of it needs one core: with --jobs 2 it fills two. An
+# installation would take the package from the scripts that run at the same time, so `make environment` comes first.
+after-test: paper-test docs-browser wheel-test demo $(SMOKE)
+
+environment: $(VENV)/browser.done
+
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build docs/api docs/auto_gallery docs/backreferences .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# Set-up. A finished step leaves a file; a changed pyproject.toml repeats the steps that read it.
+# Set-up. A finished step leaves a file; a changed pyproject.toml repeats the steps that read it. Of those in .venv, one
+# waits for the other, also with --jobs 2.
 
 $(VENV)/torch.txt:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -157,7 +164,7 @@ $(VENV)/examples.done: $(VENV)/torch.txt pyproject.toml
 
 $(VENV)/dev.done: $(VENV)/torch.txt pyproject.toml
 	$(INSTALL) --editable ".[dev,examples]"
-	@touch $@
+	@touch $(VENV)/examples.done $@
 
 .venv-paper/done: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-paper
@@ -173,6 +180,10 @@ $(VENV)/benchmarks.done: $(VENV)/torch.txt pyproject.toml
 	$(INSTALL) --no-deps $(BARE_PEERS)
 	@touch $@
 
-$(VENV)/docs.done: $(VENV)/torch.txt pyproject.toml
+$(VENV)/docs.done: $(VENV)/torch.txt pyproject.toml | $(VENV)/dev.done
 	$(INSTALL) --editable ".[docs]"
+	@touch $@
+
+$(VENV)/browser.done: $(VENV)/torch.txt pyproject.toml | $(VENV)/docs.done
+	$(INSTALL) --editable ".[browser]"
 	@touch $@
