@@ -39,7 +39,7 @@ BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 pytorch-ignite==0.5.5 s
 OF_PACKAGE := --ignore=tests/examples --ignore=tests/foreign
 
 .PHONY: help demo one-step benchmarks smoke $(SMOKE) test test-quick paper-test lint docs docs-browser wheel-test install-test \
-	environment after-test clean
+	environments after-test clean
 .DELETE_ON_ERROR:
 
 help:
@@ -120,7 +120,8 @@ docs: $(VENV)/dev.done $(VENV)/docs.done
 	@echo "open docs/_build/html/index.html"
 
 # The documentation as a reader sees it without a network. Needs Chromium (Debian: chromium).
-docs-browser: $(VENV)/browser.done docs
+docs-browser: $(VENV)/browser.done
+	@$(MAKE) --no-print-directory docs
 	$(IN) docs/check_in_browser.py docs/_build/html
 	$(IN) -m pytest -q tests/site/test_check_in_browser.py
 
@@ -137,10 +138,10 @@ install-test:
 	TORCH="$(TORCH)" .ci/install-test dist/*.whl
 
 # What .ci/run checks after `make test`, the longest first. Most of it needs one core: with --jobs 2 it fills two. An
-# installation would take the package from the scripts that run at the same time, so `make environment` comes first.
+# installation would take the package from the scripts that run at the same time, so `make environments` comes first.
 after-test: paper-test docs-browser wheel-test demo $(SMOKE)
 
-environment: $(VENV)/browser.done
+environments: $(VENV)/browser.done .venv-paper/done
 
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build docs/api docs/auto_gallery docs/backreferences .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
