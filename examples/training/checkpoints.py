@@ -30,7 +30,8 @@ def read(path: Path) -> State:
     """Return a checkpoint, on the CPU; raise `RefusedError` if it is missing or damaged or has a non-finite number."""
     state = read_tensors(path)
     kinds = {"paper": str, "configuration": dict, "iteration": int}
-    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
+    known = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+    if not known or state["iteration"] < 0:
         raise RefusedError(f"{path} is not a checkpoint of these scripts")
     if lost := not_finite(state):
         raise RefusedError(f"{path} cannot be used: numbers in {lost} are not finite")

@@ -101,6 +101,7 @@ def change(**parts: object) -> Callable[[Path, dict[str, Any]], None]:
         (lambda path, state: flip(path, state["generator"]["0.weight"]), "does not match its checksum"),
         (lose, "numbers in adam_generator.state.0.exp_avg are not finite"),
         (truncate, "cannot be read: it is damaged or of another kind: "),
+        (change(iteration=-2), "is not a checkpoint of these scripts"),
         (change(iteration="two"), "is not a checkpoint of these scripts"),
         (change(configuration=3), "is not a checkpoint of these scripts"),
         (lambda path, state: torch.save([1], path), "is not a checkpoint of these scripts"),
