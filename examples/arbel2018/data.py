@@ -6,6 +6,7 @@ fourth pixel, since TensorFlow resized in that way. Here each image is downscale
 
 from __future__ import annotations
 
+from functools import partial
 from operator import methodcaller
 from pathlib import Path
 
@@ -21,8 +22,9 @@ def load(
     dataset: str, root: Path, *, size: int, channels: int, split: str = "train", margin: int = CELEBA_MARGIN
 ) -> images.Images:
     """Return the images `(channels, size, size)` of a data set; those of CelebA have a margin on each side."""
+    read = partial(images.load, dataset, root, size=size, channels=channels)
     if dataset == "cifar10" and split == "train":
-        return torch.cat([images.cifar10(root, train=train) for train in (True, False)])
+        return torch.cat([read(split=part) for part in ("train", "test")])  # type: ignore[misc]
     if dataset == "celeba" and split == "train":  # the middle 160 x 160 of the 178 x 218 pixels, with the margin
         box = (9 - margin, 29 - margin, 169 + margin, 189 + margin)
         return images.celeba(root, fit=methodcaller("crop", box))
@@ -31,7 +33,7 @@ def load(
         source = "ILSVRC2012_img_train.tar on https://image-net.org/download-images"
         images.expect(folder, f"Ask for {source} and unpack it there, one folder for each class.")
         return images.Pictures(images.files(folder), Image.open, images.shorter_side(size), channels)
-    return images.load(dataset, root, size=size, channels=channels, split=split)
+    return read(split=split)
 
 
 def augmented(pixels: Tensor, size: int, draws: Tensor) -> Tensor:

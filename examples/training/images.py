@@ -62,7 +62,12 @@ def load(dataset: str, root: Path, *, size: int, channels: int, split: str = "tr
         raise RefusedError(f"split: {dataset} has no test split; {', '.join(WITH_TEST)} have one")
     if dataset == "folder":
         return Pictures(files(root), Image.open, shorter_side(size), channels)
-    images = READERS[dataset](root, **({"train": False} if split == "test" else {}))
+    try:
+        images = READERS[dataset](root, **({"train": False} if split == "test" else {}))
+    except RefusedError:
+        raise
+    except Exception as error:  # damage can cause any error
+        raise RefusedError(f"{dataset} in {root} cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(images, Tensor | Pictures):
         raise RefusedError(f"{dataset}: expected a tensor of images or Pictures, got {type(images).__name__}")
     first = images[[0]]

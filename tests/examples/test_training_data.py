@@ -12,12 +12,14 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import training
+from arbel2018 import data as arbel2018
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
@@ -245,10 +247,17 @@ def test_cifar10(split: str, rows: slice, datasets, tmp_path: Path, monkeypatch:
 
 @pytest.mark.paper
 @pytest.mark.usefixtures("datasets")
-def test_damaged_data_are_named(tmp_path: Path):
+@pytest.mark.parametrize("read", [load, arbel2018.load])
+def test_damaged_data_are_named(read: Callable[..., Images], tmp_path: Path):
     (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(RuntimeError, match="Dataset not found or corrupted"):
-        load("cifar10", tmp_path, size=32, channels=3)
+    with pytest.raises(RefusedError, match=f"cifar10 in {tmp_path} cannot be read: RuntimeError: Dataset not found"):
+        read("cifar10", tmp_path, size=32, channels=3)
+
+
+def test_an_error_of_a_reader_names_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(READERS, "lsun", lambda root: importlib.import_module("not_installed"))
+    with pytest.raises(RefusedError, match=f"lsun in {tmp_path} cannot be read: ModuleNotFoundError: No module named"):
+        load("lsun", tmp_path, size=64, channels=3)
 
 
 @pytest.mark.paper
