@@ -87,9 +87,11 @@ def read(path: Path) -> Result:
             raise RefusedError(f"{path}, line {number}: expected the entries of a kind of lines, got {line}")
         of_kind[line["kind"]].append(line)
     about, training, evaluated = of_kind.values()
-    if len(about) != 1 or not (evaluated or about[0]["status"] == "diverged"):
-        raise RefusedError(f"{path}: expected one run, its training, and evaluations unless it diverged")
-    return Result(about[0], {line["iteration"]: line for line in evaluated}, training)
+    known = {line["iteration"]: line for line in evaluated}
+    ended = [line["status"] == "diverged" or line.get("iteration", max(known, default=0)) in known for line in about]
+    if ended != [True]:
+        raise RefusedError(f"{path}: expected one run, and an evaluation at its end unless it diverged")
+    return Result(about[0], known, training)
 
 
 def portable(line: Line) -> Line:

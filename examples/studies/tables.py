@@ -182,7 +182,8 @@ def norms(raw: Grid) -> str:
 
 def cost(raw: Grid) -> Mapping[Group, Line]:
     """Return the line of each setting in `COSTS`."""
-    return {tuple(line["settings"].items()): line for line in read_lines(raw.path / COSTS, settings=dict)}
+    lines = read_lines(raw.path / COSTS, settings=dict, milliseconds=float)
+    return {tuple(line["settings"].items()): line for line in lines}
 
 
 def costs(raw: Grid) -> str:

@@ -414,7 +414,7 @@ def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 
 
 OF_KIND = ", line 2: expected the entries of a kind of lines, got {'kind': 'trainings'"
-OF_KINDS = ": expected one run, its training, and evaluations unless it diverged"
+OF_KINDS = ": expected one run, and an evaluation at its end unless it diverged"
 
 
 @pytest.mark.parametrize(
@@ -423,9 +423,11 @@ OF_KINDS = ": expected one run, its training, and evaluations unless it diverged
         (LOG, swap(b"}\n", b"\n"), ", line 1: expected JSON"),
         (LOG, lambda log: log[:-9], ": expected JSON"),
         (LOG, swap(b'"evaluation"', b'"training"'), OF_KINDS),
+        (LOG, lambda log: log.rpartition(b'{"kind": "evaluation", "iteration": 2000')[0], OF_KINDS),
         (LOG, swap(b'"training"', b'"trainings"'), OF_KIND),
         (LOG, swap(b'"iteration": 1,', b'"at": 1,'), OF_KIND.replace("trainings", "training")),
         ("costs.jsonl", swap(b"}\n", b"\n"), ", line 1: expected JSON"),
+        ("costs.jsonl", swap(b'"milliseconds"', b'"ms"'), ", line 1: expected an object with settings (dict), milli"),
         ("floor.json", swap(b"}\n", b"\n"), ": expected JSON"),
         (LOG, None, " are missing in "),
         (LOG.replace("seed=0", "seed=2"), None, "1 files are missing in "),
