@@ -128,7 +128,8 @@ def floor(options: Options, dataset: str) -> Comparison:
     available = len(train) // 2 if halves else min(len(train), len(real))
     measured = partial(picked, train, seed=options.seed, part=int(halves))
     result = Path(f"runs/real-{dataset}/evaluations/real-{'half' if halves else 'train'}")
-    return Comparison(measured, real, available, result, {"dataset": dataset})
+    origin = {"dataset": dataset, "measured": f"{'other ' * halves}real images of the train split"}
+    return Comparison(measured, real, available, result, origin)
 
 
 def evaluate(options: Options, compared: Comparison) -> Path:
@@ -168,6 +169,7 @@ def evaluate(options: Options, compared: Comparison) -> Path:
         "images": {"measured": count, "real": count},
         "extractor": about,
         "kid": {"subsets": metrics.SUBSETS, "subset_size": subset_size},
+        "ms_ssim": {"resize": f"to {metrics.RESIZED} x {metrics.RESIZED}, bilinear"},
         "seconds": round(time.perf_counter() - start, 1),
         **provenance.circumstances(),
     }

@@ -265,6 +265,9 @@ def test_the_floor_compares_real_images(
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["metrics"]["class_coverage"] == 1
     assert "checkpoint" not in result["provenance"]
+    others = "other " if split == "train" else ""
+    assert result["provenance"]["measured"] == f"{others}real images of the train split"
+    assert result["provenance"]["ms_ssim"] == {"resize": "to 256 x 256, bilinear"}
 
 
 @pytest.mark.parametrize(
