@@ -141,7 +141,7 @@ class Recipe:
         """Return the record of a run, or an empty one if it has to be trained."""
         found, ended = record(self.out / run.name), ("finished", *("diverged", "stopped") * (not self.retry))
         # With changed options, the script decides whether it can continue.
-        same = (found.get("script"), found.get("options")) == (self.script.stem, [*self.options])
+        same = all(found.get(name) == self.fresh(run)[name] for name in ("script", "options", "settings"))
         return found if same and found["status"] in ended else {}
 
     def is_done(self, run: Run) -> bool:

@@ -265,6 +265,9 @@ def test_a_run_is_done_if_its_record_says_so_of_the_same_options(stub: Stub):
         assert dataclasses.replace(recipe, retry=again, evaluate="--all").is_done(RUN) is done
         evaluated = status_ in ("diverged", "stopped") and done
         assert dataclasses.replace(recipe, retry=again, evaluate="").is_done(RUN) is evaluated
+    one, other = (RUN._replace(group=(("data-root", value),)) for value in ("a/b", "a_b"))  # in the same folder
+    write(stub.out / one.name, {**recipe.fresh(one), "status": "finished"})
+    assert (recipe.is_done(one), recipe.is_done(other)) == (True, False)
 
 
 def test_a_run_is_running_while_a_training_has_it(tmp_path: Path):
