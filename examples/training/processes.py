@@ -44,7 +44,10 @@ def launch(train: Callable[[Fabric, S], None], settings: S) -> Path:
     except (RefusedError, StoppedError, InterruptedBySignalError, OSError) as error:
         # An OSError may concern one process only. All others are raised in all processes, and printed once.
         if fabric is None or fabric.is_global_zero or isinstance(error, OSError):
-            print(str(error).rpartition("OSError: ")[2].strip(), file=sys.stderr)  # without the traceback of a worker
+            said = str(error)
+            if isinstance(error, OSError):
+                said = said.rpartition("OSError: ")[2].strip()  # without the traceback of a worker
+            print(said, file=sys.stderr)
         _exit(fabric, getattr(error, "status", 1))
     except Exception:
         if fabric is None or fabric.world_size == 1:

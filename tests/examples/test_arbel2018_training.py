@@ -459,6 +459,14 @@ def test_what_cannot_be_trained_is_explained(
     assert message in capsys.readouterr().err
 
 
+def test_an_error_in_a_file_of_features_is_told_with_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "judge.py"
+    path.write_text("def load(): raise OSError('no weights')\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path / "run", "--kid-features", str(path), "--kid-images", "16")
+    assert f"{path} that returns a torch.nn.Module, got OSError: no weights\n" in capsys.readouterr().err
+
+
 def test_a_changed_method_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="2"):
         run(finished, "--resume", "auto", "--iterations", "21", preset="fake-smmd")
