@@ -31,7 +31,7 @@ Loss: TypeAlias = "ScoreLoss | ScaledLoss | SobolevLoss"
 def make_loss(settings: Arbel2018) -> Loss:
     """Return the loss of resolved settings."""
     kernel = RBFKernel(sigma=settings.sigma)
-    weight = settings.scale_weight or 1.0  # all scaled losses have a weight
+    weight = settings.scale_weight or float("nan")  # all scaled losses have a weight
     penalties: dict[str, Any] = {"gradient_penalty": settings.gradient_penalty, "l2_penalty": settings.l2_penalty}
     if settings.loss == "gan":  # as in the authors' code
         return ScoreLoss(SINGLE_SCORE["non-saturating"])

@@ -22,6 +22,12 @@ def made(loss: str, **options: object) -> Loss:
     return make_loss(resolved(Arbel2018(out=Path(), loss=loss, **options)))
 
 
+@pytest.mark.parametrize("loss", ["smmd", "swgan"])
+def test_settings_that_are_not_resolved_have_no_weight_of_a_scale(loss: str):
+    with pytest.raises(ValueError, match="lambda_: expected a finite number, got nan"):
+        make_loss(Arbel2018(out=Path(), loss=loss))
+
+
 def linear_critic(*weight: float) -> nn.Sequential:
     """Return a critic whose score is the inner product with a vector."""
     layer = nn.Linear(len(weight), 1, bias=False, dtype=torch.float64)
