@@ -136,7 +136,10 @@ def draw_curves(path: Path, lines: list[Line]) -> None:
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Train, measure and draw with the options of a command line, and return the folder of the run."""
     options = tyro.cli(Options, args=arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"out: {error}")
     log = options.out / "metrics.jsonl"
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)

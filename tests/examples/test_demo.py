@@ -131,6 +131,12 @@ def test_an_earlier_run_is_not_replaced(
     assert list(Path().rglob("*.*")) == [earlier]
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=f"out: .*{tmp_path}/file/run"):
+        demo.main([*SMALL, "--out", str(tmp_path / "file" / "run")])
+
+
 @pytest.mark.parametrize("rate", ["--lr-discriminator", "--lr-generator"])
 def test_training_that_breaks_down_stops_with_advice(tmp_path: Path, rate: str):
     with pytest.raises(SystemExit, match=r"Stopped where a loss is not finite: .*(nan|inf).*--scale.*--seed"):
