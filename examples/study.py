@@ -75,7 +75,7 @@ class Train(Study):
         for each in protocol.QUESTIONS["losses"]:
             run = Run(each, self.logs.best_pair(each) or protocol.PAIRS[0], protocol.SEEDS[0])
             samples = self.out / run.name / "samples" / f"iteration-{protocol.ITERATIONS:08d}.png"
-            if samples.exists():  # with raw logs of other people, there are none to copy
+            if self.logs.best_pair(each) and samples.exists():  # with raw logs of other people, there are none to copy
                 self.logs.keep(run, samples)
         return ended
 

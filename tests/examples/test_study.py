@@ -10,10 +10,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import study
+import sweeps
 import training
 from filelock import FileLock
 from hypothesis import given
@@ -505,6 +507,15 @@ def test_what_cannot_be_measured_is_refused_before_it_is_trained(stub: Stub, cap
     assert stub.do("run", "--features=x.pt") == 2
     assert "--features: there is no x.pt; examples/classifier.py makes it" in capsys.readouterr().err
     assert not stub.out.exists()
+
+
+def test_no_samples_are_kept_before_the_best_pair_is_known(stub: Stub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweeps, "tuning", SimpleNamespace(do=lambda recipe, runs: 1), raising=False)
+    samples = stub.out / Run(setting("hinge"), protocol.PAIRS[0], 0).name / "samples" / "iteration-00000003.png"
+    samples.parent.mkdir(parents=True)
+    samples.touch()
+    assert stub.do("run", f"--features={stub.features}") == 1
+    assert not stub.raw.exists()
 
 
 @pytest.mark.paper
