@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
-from arbel2018.figures.fig2b_singular_values import draw
+import pytest
+import training
+from arbel2018.figures.fig2b_singular_values import draw, main
+from trained import refusal
 
 
 def test_the_drawing_has_a_plot_for_each_layer_and_a_curve_for_each_line():
@@ -30,3 +35,13 @@ def test_a_drawing_of_many_layers_has_rows_without_empty_plots():
     for count in (8, 6):
         log = [{"iteration": 1, "singular_values": {str(layer): [2.0, 1.0] for layer in range(count)}}]
         assert len(draw(log).get_axes()) == count
+
+
+def test_a_missing_matplotlib_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    line = {"iteration": 1, "singular_values": {"0": [2.0, 1.0]}}
+    (tmp_path / "singular_values.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    assert refusal(capsys, lambda: main(tmp_path)).startswith("Not installed: matplotlib. ")
+    assert not (tmp_path / "singular_values.png").exists()

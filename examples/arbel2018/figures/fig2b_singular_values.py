@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.append(str(Path(__file__).parents[2]))  # examples/
 
-import training  # noqa: F401  # names all missing packages
+import training  # before tyro, so that all missing packages are named at once
 import tyro
 from training.errors import RefusedError
 from training.files import read_lines, replacing
@@ -64,6 +64,7 @@ def main(run: tyro.conf.Positional[Path], out: Path | None = None) -> None:
         sys.exit(f"error: {error}")
     if not log:
         sys.exit(f"error: run: there are no singular values in {run}")
+    training.need("matplotlib")
     with replacing(out) as partial:
         draw(log).savefig(partial, format="png")
     print(f"Picture: {out}")
