@@ -438,27 +438,28 @@ def test_half_precision_and_autocast_compute_in_float32(dtype):
 class Scaled(Kernel):
     """A kernel times the square of a tensor that was computed elsewhere."""
 
-    def __init__(self, tensor):
+    def __init__(self, tensor, height):
         super().__init__()
-        self.tensors = [tensor]
+        self.tensors, self.height = [tensor], height
 
     def from_sq_dist(self, sq_dist):
-        return 40 * self.tensors[0] ** 2 * torch.exp(-sq_dist / 8)
+        return self.height * self.tensors[0] ** 2 * torch.exp(-sq_dist / 8)
 
 
 class ScaledGram(Scaled):
     def forward(self, a, b):
-        return 40 * self.tensors[0] ** 2 * RBFKernel(2.0)(a, b)
+        return self.height * self.tensors[0] ** 2 * RBFKernel(2.0)(a, b)
 
 
 @pytest.mark.usefixtures("in_tiles")
 @pytest.mark.parametrize("kind", [Scaled, ScaledGram])
-def test_sums_over_pairs_do_not_overflow_in_a_tensor_of_half_precision(kind):
+@pytest.mark.parametrize("height", [40.0, 4000.0])
+def test_sums_over_pairs_do_not_overflow_in_a_tensor_of_half_precision(kind, height):
     real, fake = scores(60, 3, 1).float(), scores(60, 3, 2, shift=3.0).float()
 
     def derivatives(dtype):
         tensor = torch.tensor(1.0, dtype=dtype, requires_grad=True)
-        value = mmd2(real, fake, kind(tensor))
+        value = mmd2(real, fake, kind(tensor, height))
         (first,) = torch.autograd.grad(value, tensor, create_graph=True)
         (second,) = torch.autograd.grad(first, tensor)
         return value, first.float(), second.float()

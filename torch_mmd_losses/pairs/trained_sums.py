@@ -21,8 +21,11 @@ from torch_mmd_losses.precision import total_dtype
 NETWORK_TILE = 1024
 """Least side length of a tile for kernels that may map scores through a network, which runs once for each tile."""
 
-HALF_ROOM = 10
-"""Power of two up to which sums in float16 may rise if all terms are one. The largest float16 is near `2 ** 16`."""
+FLOAT16_SUMS = (10, 0)
+"""Powers of two that a sum in float16 becomes if all its terms are one. The second is used if the first overflows.
+
+The largest float16 is near `2 ** 16`. Sums of small terms have more digits with the first.
+"""
 
 
 class Trained(NamedTuple):
@@ -289,9 +292,12 @@ def _gradients(
     weights = values.new_ones(()).expand_as(values) if counted is None else counted.to(values.dtype)
     if not any(leaf.dtype == torch.float16 for leaf in chosen):
         return list(torch.autograd.grad(values, chosen, weights, materialize_grads=True))
-    # A sum over a tile would overflow in float16. A power of two changes no digit.
-    unit = 2.0 ** (HALF_ROOM - values.numel().bit_length())
-    found = torch.autograd.grad(values, chosen, weights * unit, materialize_grads=True)
+    # A sum over a tile could overflow in float16. A factor that is a power of two rounds nothing.
+    for power in FLOAT16_SUMS:
+        unit = 2.0 ** (power - values.numel().bit_length())
+        found = torch.autograd.grad(values, chosen, weights * unit, retain_graph=True, materialize_grads=True)
+        if all(bool(gradient.isfinite().all()) for gradient in found):
+            break
     return [gradient.to(total_dtype(gradient.device)) / unit for gradient in found]
 
 
