@@ -262,6 +262,19 @@ def test_batch_norm_of_any_kind_is_warned_of(real, noise, make, statistics):
         cached_backward(noise.split(5), module, lambda fake: mmd2(real, fake, KERNEL))
 
 
+class OfAnotherLibrary(nn.BatchNorm1d):
+    """A batch norm that does not count how often it is used, as those that are synchronised between processes."""
+
+    def forward(self, x):
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training)
+
+
+def test_batch_norm_that_does_not_count_itself_is_warned_of(real, noise):
+    module = nn.Sequential(network(), OfAnotherLibrary(5).double())
+    with pytest.warns(UsageWarning, match=r"got OfAnotherLibrary '1' in training mode"):
+        cached_backward(noise.split(5), module, lambda fake: mmd2(real, fake, KERNEL))
+
+
 def test_a_callable_that_cannot_be_looked_into_is_called_all_the_same(real, noise):
     class Encode:
         def __init__(self):

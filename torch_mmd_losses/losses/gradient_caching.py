@@ -26,6 +26,9 @@ ALONE = ""
 SAME = 0.01
 """Largest difference between the features of both passes, relative to their norm, that rounding can explain."""
 
+COUNTING = (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward)
+"""Forward passes of batch norms that count themselves. Those of other libraries may not, such as a synchronised one."""
+
 
 def cached_backward(
     chunks: Iterable[Chunk],
@@ -266,9 +269,11 @@ def _batch_norms(encode: object) -> list[tuple[str, nn.Module, int | None]]:
 
 
 def _uses(batch_norm: nn.Module) -> int | None:
-    """Return a number that changes when a batch norm is used in training mode, or None if it has no statistics."""
+    """Return a number that changes when a batch norm is used in training mode, or None if nothing is counted."""
     counter = batch_norm.num_batches_tracked
-    return counter._version if isinstance(counter, Tensor) and not counter.is_inference() else None
+    if type(batch_norm).forward not in COUNTING or not isinstance(counter, Tensor) or counter.is_inference():
+        return None
+    return counter._version
 
 
 def _warn_of_batch_norm(found: Sequence[tuple[str, nn.Module, int | None]]) -> None:
