@@ -449,6 +449,22 @@ def test_groups_have_the_derivatives_that_they_have_alone(name, exclude_self, si
     assert_close(derivatives(*groups), tuple(torch.stack(parts) for parts in zip(*alone, strict=True)))
 
 
+def test_derivatives_of_float32_rows_that_are_far_from_the_centre():
+    fake, real = rows(4, 3).float(), rows(4, 3, seed=1).float()
+    fake[:2] += 1e6
+    real[:2] += 1e6
+
+    def derivatives(*inputs):
+        leaves = [each.clone().requires_grad_() for each in inputs]
+        found = drift(*leaves, kernel=KERNELS["laplace"], normalise="none")
+        (plain,) = torch.autograd.grad(found.square().sum(), leaves[:1], retain_graph=True)
+        (first,) = torch.autograd.grad(found.square().sum(), leaves[:1], create_graph=True)
+        return plain, first.detach(), *torch.autograd.grad(first.square().sum(), leaves)
+
+    exact = [each.float() for each in derivatives(fake.double(), real.double())]
+    assert_close(derivatives(fake, real), tuple(exact), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", [KERNELS["rbf"], ON_COLUMNS["joint_gaussian"]], ids=["rbf", "joint_gaussian"])
 def test_the_derivatives_of_all_groups_take_the_same_operations(kernel):
     def operations(count):

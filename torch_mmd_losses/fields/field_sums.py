@@ -128,8 +128,9 @@ def _whole_field(points: Tensor, samples: Tensor, weights: Tensor, function: Pai
     wide = total_dtype(points.device)
     values = indices.without(function.of_all(points, samples, indices)).to(wide) * weights.unsqueeze(-2).to(wide)
     mass = values.sum(-1)
+    points, samples = points.to(wide), samples.to(wide)  # differences of rows far from the centre would be rounded
     centre = samples.detach().mean(-2, keepdim=True)
-    pull = values @ (samples - centre).to(wide) - mass.unsqueeze(-1) * (points - centre).to(wide)
+    pull = values @ (samples - centre) - mass.unsqueeze(-1) * (points - centre)
     return Field(mass, pull)
 
 
@@ -182,8 +183,9 @@ class _Field(GradientByHand):
         def scalar(of_points: Sequence[Tensor], of_samples: Sequence[Tensor], tile: Tile) -> Tensor:
             (x, mass, pull), (y, w) = of_points, of_samples
             values = values_of_tile(function, indices, x, y, tile).to(wide) * w.to(wide).unsqueeze(-2)
+            x, y = x.to(wide), y.to(wide)  # as in the whole field
             centre = x.detach().mean(-2, keepdim=True)
-            near_x, near_y = (x - centre).to(wide), (y - centre).to(wide)
+            near_x, near_y = x - centre, y - centre
             steps = mass.unsqueeze(-1) + pull @ near_y.mT - (pull * near_x).sum(-1, keepdim=True)
             return (values * steps).sum()
 
