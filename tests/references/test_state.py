@@ -63,6 +63,17 @@ def test_sums_that_were_rounded_to_half_precision_are_refused(kind, assign):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_reference_in_another_module_is_as_before_if_its_state_is_refused(kind):
+    module = nn.ModuleDict({"reference": made(kind, 12)})
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    state["reference.form.like"], state["reference.form.weight"] = torch.empty(0, 3).half(), torch.ones(()).half()
+    before = dict(module.named_buffers())
+    with pytest.raises(ValueError, match=r"^state of MMDReference: expected sums in torch.float64, got 'weight'"):
+        module.load_state_dict(state)  # PyTorch's modules keep the part before the error
+    assert all(buffer is before[name] for name, buffer in module.named_buffers())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("assign", [False, True])
 def test_rows_take_the_dtype_of_a_state_and_sums_stay_in_float64(kind, assign):
     saved, other = made(kind, 12, weights=scores(12, 1, 9)[:, 0].abs()), made(kind, 20)

@@ -215,19 +215,22 @@ class Form(LoadedAsAWhole, ABC):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
-        for name, kept in self.named_buffers(recurse=False):
-            found = state_dict.get(prefix + name)
-            if not isinstance(found, Tensor):
-                continue
-            if name not in ROWS:
-                if is_less_precise(found, kept):
-                    raise ValueError(
-                        f"state of MMDReference: expected sums in {kept.dtype}, got {name!r} in {found.dtype}, which "
-                        "rounds them; only rows may be in half precision"
-                    )
-                state_dict[prefix + name] = found = found.to(kept.dtype)
+        loaded = {
+            name: (kept, state_dict[prefix + name])
+            for name, kept in self.named_buffers(recurse=False)
+            if isinstance(state_dict.get(prefix + name), Tensor)
+        }
+        for name, (kept, found) in loaded.items():  # before anything changes
+            if name not in ROWS and is_less_precise(found, kept):
+                raise ValueError(
+                    f"state of MMDReference: expected sums in {kept.dtype}, got {name!r} in {found.dtype}, which "
+                    "rounds them; only rows may be in half precision"
+                )
+        for name, (kept, found) in loaded.items():
+            dtype = found.dtype if name in ROWS else kept.dtype
+            state_dict[prefix + name] = found.to(dtype)
             with kept_tensors():
-                self._buffers[name] = torch.empty(found.shape, dtype=found.dtype, device=kept.device)
+                self._buffers[name] = torch.empty(found.shape, dtype=dtype, device=kept.device)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
         self._regularised = None
         self._is_ready = self._knows_within = False
