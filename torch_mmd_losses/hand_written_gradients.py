@@ -112,7 +112,7 @@ def _is_batch(outer: Tensor | None) -> bool:
     return outer is not None and (is_legacy_batchedtensor(outer) or is_functorch_wrapped_tensor(outer))
 
 
-def with_graph(values: Tensor, *inputs: Tensor, is_trained: bool = False) -> Tensor:
+def with_graph(values: Tensor, *inputs: Tensor, may_lead_elsewhere: bool = False) -> Tensor:
     """Return values as a function of the inputs. If the values have no graph, they get one, with gradients of zero.
 
     The values of a kernel that is constant in steps, for example, have no graph, or only one that leads to the kernel's
@@ -121,9 +121,9 @@ def with_graph(values: Tensor, *inputs: Tensor, is_trained: bool = False) -> Ten
     Args:
         values: the values.
         inputs: tensors of which some may require gradients.
-        is_trained: whether the graph of the values may lead to other tensors only.
+        may_lead_elsewhere: whether the graph of the values may lead to other tensors only, and not to the inputs.
     """
-    if not torch.is_grad_enabled() or (values.requires_grad and not is_trained):
+    if not torch.is_grad_enabled() or (values.requires_grad and not may_lead_elsewhere):
         return values
     for tensor in inputs:
         if tensor.requires_grad:

@@ -156,8 +156,8 @@ def _values(kernel: Kernel, real: Tensor, fake: Tensor, estimator: Estimator) ->
                 hand_written_gradients.batched_values(real, fake, partial(_in_pieces, radial, groups), differentiable)
             )
         else:
-            values = differentiable(real, fake)
-            parts.append(hand_written_gradients.with_graph(values, real, fake, is_trained=may_be_constant(radial)))
+            values, elsewhere = differentiable(real, fake), may_be_constant(radial)
+            parts.append(hand_written_gradients.with_graph(values, real, fake, may_lead_elsewhere=elsewhere))
     for other in others:
         if is_linear(other):
             parts.append(other.factor * _linear(real, fake, estimator))

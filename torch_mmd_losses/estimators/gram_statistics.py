@@ -168,7 +168,7 @@ def _sums_by_autograd(
         i, j = own.start // side, other.start // side
         means = constants.rows[own], constants.columns[other], constants.rest
         gram = centred_gram(summands, block.symmetric and i == j, a[own], b[other], *means)
-        gram = hand_written_gradients.with_graph(gram, a, b, is_trained=may_be_constant(summands))
+        gram = hand_written_gradients.with_graph(gram, a, b, may_lead_elsewhere=may_be_constant(summands))
         rows[i] = rows[i] + gram.sum(1)
         twice = block.symmetric and i != j  # the tile below the diagonal is the transpose of this one
         if twice or not block.symmetric:

@@ -50,7 +50,7 @@ def values(summands: Sequence[Summand], plan: Plan, tensors: Tensors) -> Tensor:
     for piece in whole_parts(tensors, parts(tensors, plan.estimator), slice(None)):
         inputs = {role: _taken(tensors, slot) for role, slot in _slots(tensors, piece).items()}
         total = total + _piece_values(summands, piece, inputs)
-    return hand_written_gradients.with_graph(total, *tensors.present(), is_trained=may_be_constant(summands))
+    return hand_written_gradients.with_graph(total, *tensors.present(), may_lead_elsewhere=may_be_constant(summands))
 
 
 def add_values_and_gradients(

@@ -27,8 +27,8 @@ def values(plan: Plan, summands: Sequence[Summand], real: Tensor, fake: Tensor) 
     for block in batch.blocks(sets, plan.estimator):
         pairs = block.pairs_of(samples[block.a], samples[block.b])
         contributions.append((block, [_contribution(summands, block, pairs, each) for each in plan.objectives]))
-    is_trained = may_be_constant(summands)
-    return tuple(with_graph(value, real, fake, is_trained=is_trained) for value in batch.combine(contributions))
+    elsewhere = may_be_constant(summands)
+    return tuple(with_graph(value, real, fake, may_lead_elsewhere=elsewhere) for value in batch.combine(contributions))
 
 
 def pair_sum(summand: Summand, pairs: Pairs, group: Group, bounds: Bounds) -> Tensor:

@@ -73,7 +73,7 @@ def _of_pairs(
         return _Products.apply(points, samples, coefficients, request)  # type: ignore[no-untyped-call]
     wide = total_dtype(points.device)
     gram = request.indices.without(function.of_all(points, samples, request.indices))
-    gram = with_graph(gram, points, samples, is_trained=not by_hand and may_be_constant(summands))
+    gram = with_graph(gram, points, samples, may_lead_elsewhere=not by_hand and may_be_constant(summands))
     return gram.to(wide) @ coefficients.to(wide)
 
 
@@ -167,7 +167,7 @@ def _gradients_of_pairs(
     def total(x: Tensor) -> Tensor:
         return (function.of_all(x, samples, request.indices).to(wide) @ coefficients.to(wide)).sum()
 
-    return with_graph(torch.func.grad(total)(points), points, samples, is_trained=may_be_constant(summands))
+    return with_graph(torch.func.grad(total)(points), points, samples, may_lead_elsewhere=may_be_constant(summands))
 
 
 def signed_samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
