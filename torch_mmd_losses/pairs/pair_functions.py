@@ -162,16 +162,17 @@ class KernelValues:
     def of_all(self, points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
         """Return the values of all pairs."""
         if reverse_mode_only(points, samples):
-            return self._one_by_one(self.summands, points, samples, indices)
+            return self._by_gram_matrices(self.summands, points, samples, indices)
         parts = []
         if self.radial:
             parts.append(self._of_all_distances(points, samples, indices))
         if self.others:
-            parts.append(self._one_by_one(self.others, points, samples, indices))
+            parts.append(self._by_gram_matrices(self.others, points, samples, indices))
         return reduce(torch.add, parts)
 
     @staticmethod
-    def _one_by_one(summands: Sequence[Summand], points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+    def _by_gram_matrices(summands: Sequence[Summand], points: Tensor, samples: Tensor, indices: Indices) -> Tensor:
+        """Return the values of all pairs, of small groups together if all summands take groups."""
         if (
             all(map(takes_groups, summands))
             and points.shape[0] > 1
