@@ -453,13 +453,13 @@ class ScaledGram(Scaled):
 
 @pytest.mark.usefixtures("in_tiles")
 @pytest.mark.parametrize("kind", [Scaled, ScaledGram])
-@pytest.mark.parametrize("height", [40.0, 4000.0])
-def test_sums_over_pairs_do_not_overflow_in_a_tensor_of_half_precision(kind, height):
+@pytest.mark.parametrize(("height", "tile_size"), [(40.0, None), (4000.0, None), (1e-5, 5)])
+def test_sums_over_pairs_neither_overflow_nor_vanish_in_a_tensor_of_half_precision(kind, height, tile_size):
     real, fake = scores(60, 3, 1).float(), scores(60, 3, 2, shift=3.0).float()
 
     def derivatives(dtype):
         tensor = torch.tensor(1.0, dtype=dtype, requires_grad=True)
-        value = mmd2(real, fake, kind(tensor, height))
+        value = mmd2(real, fake, kind(tensor, height), tile_size=tile_size)
         (first,) = torch.autograd.grad(value, tensor, create_graph=True)
         (second,) = torch.autograd.grad(first, tensor)
         return value, first.float(), second.float()

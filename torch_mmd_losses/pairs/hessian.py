@@ -41,6 +41,7 @@ def add_hessian_product(
         at_once: how many tiles an operator takes at once.
     """
     stand_ins = trained_tensors.stand_ins_of(kernels.tensors)
+    are_rounded = any(tensor.dtype == torch.float16 for tensor in stand_ins)
     for part in blocks:
         weight = getattr(objective.weights, part.group) / part.pairs * part.gradient_weight
         block = part.block
@@ -65,15 +66,16 @@ def add_hessian_product(
                         summand.factor * pair_sum(summand, pairs, part.group, objective.bounds)
                         for summand in kernels.summands()
                     ]
-                # With its weight: the sum itself could overflow in the dtype of a tensor of the kernel.
-                found = _products(torch.stack(sums).sum() * (weight * times), leaves, steps)
+                # A sum over a tile could overflow in float16, and its share of the loss could vanish.
+                unit = 2.0 ** -(len(scores[0]) * len(scores[-1])).bit_length() if are_rounded else 1.0
+                found = _products(torch.stack(sums).sum() * unit, leaves, steps)
             if found is None:
                 continue
             targets = [products[sample] if sample < 2 else None for sample, _ in sides]
             places = [t if t is None else t[place] for t, (_, place) in zip(targets, sides, strict=True)]
             for target, product in zip([*places, *products[2:]], found, strict=True):
                 if target is not None:
-                    target.add_(product)
+                    target.add_(product, alpha=weight * times / unit)
 
 
 def _products(total: Tensor, leaves: Sequence[Tensor], steps: Sequence[Tensor | None]) -> Sequence[Tensor] | None:
