@@ -469,6 +469,16 @@ def test_sums_over_pairs_neither_overflow_nor_vanish_in_a_tensor_of_half_precisi
 
 
 @pytest.mark.usefixtures("in_tiles")
+def test_a_gradient_that_does_not_fit_into_half_precision_is_infinite():
+    tensor = torch.tensor(1.0, dtype=torch.float16, requires_grad=True)
+    near, far = (0.1 * scores(60, 3, seed).float() for seed in (1, 2))
+    value = mmd2(near, far + 9, Scaled(tensor, 6e4))
+    (gradient,) = torch.autograd.grad(value, tensor)
+    assert value.isfinite()
+    assert gradient == torch.inf
+
+
+@pytest.mark.usefixtures("in_tiles")
 def test_linear_kernels_beside_trained_ones(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(plan, "DENSE_UP_TO", 0)
