@@ -16,7 +16,6 @@ from sweeps.runs import Group, Run
 from sweeps.tables import draw, spread
 from training import need
 from training.files import replacing
-from wang2019.losses import MMD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +108,7 @@ def curves(figure: Figure, raw: Grid) -> None:
 def kernel_means(figure: Figure, raw: Grid) -> None:
     """Draw the mean kernel values of pairs of scores during training, with a panel for each loss that has a kernel."""
     panels = figure.subplots(2, 3, sharex=True)
-    for loss, axes in zip((*MMD, "smmd"), panels.flat, strict=True):
+    for loss, axes in zip(protocol.LOSSES[2:], panels.flat, strict=True):
         found = raw.over_seeds(setting(loss))
         for name, (label, colour) in MEANS.items():
             runs = [{line["iteration"]: line[name] for line in each.training} for each in found]

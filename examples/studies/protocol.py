@@ -37,7 +37,7 @@ def setting(loss: str, **options: Value) -> Group:
     if loss in MMD:
         # A kernel with the lambda of another loss is that loss. With two names, it would be trained twice.
         same = (MMD[loss][0], options.get("lambda"))
-        loss = next((name for name, definition in MMD.items() if definition == same), loss)
+        loss = next((name for name in LOSSES if MMD.get(name) == same), loss)
         usual["lambda"] = MMD[loss][1]
     chosen = {name: text(value) for name, value in options.items() if value != usual.get(name)}
     return (("loss", loss), *chosen.items())

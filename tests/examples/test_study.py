@@ -74,6 +74,15 @@ def test_a_setting_has_one_name_however_it_is_asked_for():
     assert dict(setting("hinge", updates="alternating")) == {"loss": "hinge", "updates": "alternating"}
 
 
+def test_a_loss_that_a_reader_adds_changes_neither_the_runs_nor_the_pictures(
+    raw: Grid, monkeypatch: pytest.MonkeyPatch
+):
+    expected = setting("mmd-rep", **{"lambda": 0.5})
+    monkeypatch.setitem(MMD, "mmd-half", (MMD["mmd-rep"][0], 0.5))
+    assert setting("mmd-rep", **{"lambda": 0.5}) == expected
+    assert len(drawn("kernel-means", raw).axes) == 6
+
+
 # Raw logs
 
 
