@@ -43,8 +43,9 @@ def make_loss(settings: Arbel2018) -> Loss:
         return SobolevLoss(settings.sobolev_rho)
     if settings.loss == "smmd":  # MMD^2 / (1 + weight * E |grad D(x)|^2 / sigma^2)
         return ScaledLoss(ScaledMMDLoss(kernel, lambda_=1 / weight))
-    # swgan: (E D(x) - E D(y)) / sqrt(1 + weight * (E D(x)^2 + E |grad D(x)|^2))
-    return ScaledLoss(ScaledMMDLoss(LinearKernel(), lambda_=1 / weight, squared=False))
+    if settings.loss == "swgan":  # (E D(x) - E D(y)) / sqrt(1 + weight * (E D(x)^2 + E |grad D(x)|^2))
+        return ScaledLoss(ScaledMMDLoss(LinearKernel(), lambda_=1 / weight, squared=False))
+    raise ValueError(f"loss: expected one that make_loss in arbel2018/losses.py makes, got {settings.loss}")
 
 
 def score(critic: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from training.batches import batches, to_pixels
 from training.errors import StoppedError
-from training.processes import averaged, launch
+from training.processes import averaged, everywhere, launch
 from training.randomness import Randomness
 from training.run import SAMPLES, Run, gradient_norm
 from training.sampling import MovingAverage, Sampler
@@ -60,7 +60,8 @@ def train(fabric: Fabric, settings: Arbel2018) -> None:
     MMD loss. DDP is not used, since these losses differentiate twice.
     """
     randomness = Randomness(fabric, settings.seed)
-    images = data.load(settings.dataset, settings.data_root, size=settings.size, channels=settings.channels)
+    size: dict[str, Any] = {"size": settings.size, "channels": settings.channels}
+    images = everywhere(fabric, lambda: data.load(settings.dataset, settings.data_root, **size))
 
     # Networks are made on the CPU, so that a seed gives the same weights on all devices.
     loss = make_loss(settings).to(fabric.device)

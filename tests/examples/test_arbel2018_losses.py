@@ -28,6 +28,11 @@ def test_settings_that_are_not_resolved_have_no_weight_of_a_scale(loss: str):
         make_loss(Arbel2018(out=Path(), loss=loss))
 
 
+def test_a_loss_without_a_branch_is_refused():
+    with pytest.raises(ValueError, match="^loss: expected one that make_loss .* makes, got mmd-imq"):
+        make_loss(Arbel2018(out=Path(), loss="mmd-imq"))  # type: ignore[arg-type]
+
+
 def linear_critic(*weight: float) -> nn.Sequential:
     """Return a critic whose score is the inner product with a vector."""
     layer = nn.Linear(len(weight), 1, bias=False, dtype=torch.float64)
