@@ -102,10 +102,11 @@ class Train(Recipe):
         sweep, vary = SWEEPS[self.study], {}
         for words in (*self.vary, *([f"loss={self.losses}"] if self.losses else [])):
             option, equals, values = words.partition("=")
+            option = option.replace("_", "-")  # tyro accepts both
             vary[option] = values.split(",") if values else []
             if not option or not equals or "" in vary[option]:
                 raise RefusedError(f"--vary: expected OPTION=VALUE,..., got {words}")
-        given = {word.removeprefix("--").partition("=")[0] for word in self.options if word.startswith("--")}
+        given = {word[2:].partition("=")[0].replace("_", "-") for word in self.options if word.startswith("--")}
         varied = {option for grid in (*sweep.grids, vary) for option in grid}
         if decided := OWN & {*vary, *given} | varied & given:
             raise RefusedError(f"--{min(decided)} is set by the sweep; see --vary, --pairs and --seeds")

@@ -171,6 +171,8 @@ def test_a_share_leaves_no_records_of_the_runs_of_others(stub: Stub):
         (["--share=2/2"], "--share: expected I/N with I from 0 to N - 1, got 2/2"),
         (["--script=dcgan_mnist"], "can't open file "),
         (["--", "--seed=3"], "--seed is set by the sweep"),
+        (["--", "--dry_run"], "--dry-run is set by the sweep"),
+        (["--vary=lr_generator=1"], "--lr-generator is set by the sweep"),
         (["--", "--loss", "hinge"], "--loss is set by the sweep"),
         (["--vary=width=2,4", "--", "--width", "8"], "--width is set by the sweep"),
         (["--", "--refuse"], "train.py refuses loss=hinge,lr-discriminator=0.0001,lr-generator=0.0001,seed=0: stub"),
