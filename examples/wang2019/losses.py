@@ -67,7 +67,10 @@ def make_loss(
     if name in MMD:
         kernel, usual = MMD[name]
         weight = usual if lambda_ is None else lambda_
-        return MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=joint)
+        loss = MMDLoss(kernel(), weight, estimator="u_statistic", global_batch=joint)
+        if list(loss.parameters()):
+            raise ValueError(f"loss: expected a kernel without trained parameters, which no optimiser has; got {name}")
+        return loss
     return SINGLE_SCORE[name]
 
 

@@ -87,3 +87,9 @@ def test_the_penalty_is_a_mean_over_images_and_sums_over_scores():
     expected = (0.25 - 1) / (1 + 0.5 * (20 + 5 + 136 + 34) / 2)
     loss = torch.tensor(0.25, dtype=torch.float64)
     assert_close(penalised(loss, gradient_penalty(scores, images, target=0.0), weight=0.5).item(), expected)
+
+
+def test_a_kernel_with_trained_parameters_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(MMD, "mmd-trained", (lambda: RBFKernel(trainable=True), 0.5))
+    with pytest.raises(ValueError, match="^loss: expected a kernel without trained parameters.*got mmd-trained"):
+        make_loss("mmd-trained")
