@@ -32,7 +32,7 @@ class Wang2019(Settings):
     loss: Literal[NAMES] = "mmd-rep-b"  # type: ignore[valid-type]
     """loss of both networks; minimax, wasserstein and smmd (scaled MMD) are not in the paper"""
     lambda_: Annotated[float | None, tyro.conf.arg(name="lambda")] = None
-    """lambda of L_D,lambda (Eq. 5), for MMD losses; by default 1 for mmd-rep and mmd-rep-b, -1 for the others"""
+    """lambda of L_D,lambda (Eq. 5), for MMD losses; by default that of the loss, 1 for mmd-rep and mmd-rep-b"""
     scores: int | None = None  # scores per image from the discriminator; by default 16 for MMD losses, otherwise 1
     gradient_penalty: float = 0.0  # weight of the gradient penalty of Appendix D.1, where it is 0.1; 0 for none
     normalisation: Literal["auto", "pico", "conv", "matrix", "none"] = "auto"

@@ -78,11 +78,13 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         generator.compile(dynamic=False)
         discriminator.compile(dynamic=False)
     # Forward passes go through these wrappers; checkpoints hold the networks themselves.
-    D, step_d = fabric.setup(discriminator, adam_d)
-    G, step_g = fabric.setup(generator, adam_g)
+    D, optimiser_d = fabric.setup(discriminator, adam_d)
+    G, optimiser_g = fabric.setup(generator, adam_g)
     of_d, of_g = list(discriminator.parameters()), list(generator.parameters())
     joint = settings.across == "global"
     loss = make_loss(settings.loss, lambda_=settings.lambda_, joint=joint)
+    if isinstance(loss, nn.Module):
+        loss.to(fabric.device)  # a kernel may have buffers
 
     state: dict[str, Any] = {
         "iteration": 0,
@@ -102,7 +104,7 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
     def generate() -> Tensor:
         return G(randomness.normal(settings.batch_size, settings.noise))
 
-    def play(real: Tensor, fake: Tensor) -> tuple[Losses, Tensor, Tensor]:
+    def losses_of(real: Tensor, fake: Tensor) -> tuple[Losses, Tensor, Tensor]:
         """Return both losses and the scores from one forward pass of the discriminator."""
         if settings.differentiates_twice:
             real = real.detach().requires_grad_()
@@ -125,20 +127,23 @@ def train(fabric: Fabric, settings: Wang2019) -> None:
         reals = batches(images, settings.batch_size, settings, fabric=fabric, start=state["iteration"])
         for iteration in run.iterations(state, lambda: average(shown), until=lambda: clock.seconds >= limit):
             clock.start()
-            real, simultaneous = centred(next(reals)), settings.updates == "simultaneous"
-            with torch.set_grad_enabled(simultaneous):
-                fake = generate()
-            losses, scores_real, scores_fake = play(real, fake)
-            step_d.zero_grad()
-            fabric.backward(losses.discriminator, inputs=of_d, retain_graph=simultaneous)
-            if not simultaneous:
-                step_d.step()
-                losses = losses._replace(generator=play(real, generate())[0].generator)
-            step_g.zero_grad()
-            fabric.backward(losses.generator, inputs=of_g)
-            if simultaneous:  # not before, since the generator's gradient is through the discriminator before its step
-                step_d.step()
-            step_g.step()
+            real = centred(next(reals))
+            optimiser_d.zero_grad()
+            optimiser_g.zero_grad()
+            if settings.updates == "simultaneous":
+                losses, scores_real, scores_fake = losses_of(real, generate())
+                fabric.backward(losses.discriminator, inputs=of_d, retain_graph=True)
+                fabric.backward(losses.generator, inputs=of_g)  # through the discriminator before its step
+                optimiser_d.step()
+            else:
+                with torch.no_grad():
+                    fake = generate()
+                losses, scores_real, scores_fake = losses_of(real, fake)
+                fabric.backward(losses.discriminator, inputs=of_d)
+                optimiser_d.step()
+                losses = losses._replace(generator=losses_of(real, generate())[0].generator)
+                fabric.backward(losses.generator, inputs=of_g)
+            optimiser_g.step()
             average.update_parameters(generator)
             if settings.cpu_seconds:  # only then, since it needs communication between processes
                 clock.stop()
