@@ -86,9 +86,8 @@ class Run:
     ) -> Iterator[int]:
         """Yield the number of each iteration, and count it in the state. Draw samples and save when they are due.
 
-        The last iteration is that of the settings, or that after which `until` returns true; both are due then. After
-        a signal to any process, only the state is saved, and an error is raised. `samples` returns images
-        `(n, channels, h, w)` in [-1, 1].
+        The last one is that of the settings, or that after which `until` returns true or a signal has come to any
+        process, which raises an error; both are due then. `samples` returns images `(n, channels, h, w)` in [-1, 1].
         """
         self._untouched, self._until = False, until
         iteration, settings = state["iteration"], self._settings
@@ -100,7 +99,7 @@ class Run:
             yield iteration
             self._bar.update()
             goes_on = self._goes_on(iteration)
-            if iteration == settings.iterations or iteration % settings.sample_every == 0 or until():
+            if not goes_on or iteration % settings.sample_every == 0:
                 self._draw(samples, iteration)
             intervals = (settings.checkpoint_every, settings.keep_every)
             if not goes_on or any(every and iteration % every == 0 for every in intervals):

@@ -245,6 +245,7 @@ def test_an_interrupted_run_saves_and_goes_on(
     assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     assert "Interrupted after iteration 7; continue with the same options and --resume auto" in message
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["iteration-00000007.pt"]
+    (folder / "samples" / "iteration-00000007.png").unlink()  # drawn at the interruption
     train(folder, "--resume", "auto")
     assert_same_run(finished, folder)
 
