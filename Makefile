@@ -39,7 +39,7 @@ BARE_PEERS := alibi-detect==0.13.0 pytorch-adapt==0.0.83 pytorch-ignite==0.5.5 s
 OF_PACKAGE := --ignore=tests/examples --ignore=tests/foreign
 
 .PHONY: help demo one-step benchmarks smoke $(SMOKE) test test-quick paper-test lint docs docs-browser wheel-test install-test \
-	environments after-test clean
+	environment after-test clean
 .DELETE_ON_ERROR:
 
 help:
@@ -101,7 +101,8 @@ test-quick: $(VENV)/dev.done
 	$(TESTING) $(IN) -m pytest $(IN_PARALLEL) $(OF_PACKAGE) -m "not slow" --hypothesis-profile quick
 
 # An environment of its own, so that all other tests run without these packages.
-paper-test: .venv-paper/done
+paper-test:
+	@$(MAKE) --no-print-directory .venv-paper/done
 	$(TESTING) .venv-paper/bin/python -m pytest -m paper tests
 
 lint: $(VENV)/dev.done
@@ -138,10 +139,10 @@ install-test:
 	TORCH="$(TORCH)" .ci/install-test dist/*.whl
 
 # What .ci/run checks after `make test`, the longest first. Most of it needs one core: with --jobs 2 it fills two. An
-# installation would take the package from the scripts that run at the same time, so `make environments` comes first.
+# installation in .venv would take the package from the scripts that run at the same time, so `make environment` comes first.
 after-test: paper-test docs-browser wheel-test demo $(SMOKE)
 
-environments: $(VENV)/browser.done .venv-paper/done
+environment: $(VENV)/browser.done
 
 clean:
 	rm -rf $(VENV) .venv-paper build dist docs/_build docs/api docs/auto_gallery docs/backreferences .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
