@@ -25,15 +25,18 @@ OF_PROGRAMS = [Path(__file__).parent / name for name in ("examples", "foreign")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests whose files are missing, and measure the coverage of the package by its own quick tests alone.
+    """Skip tests whose files are missing, give work by the file, and measure the coverage by the package's quick tests.
 
-    Tracing takes a third of the time of a test, and nearly half if the test compiles something.
+    pytest-xdist looks for the next piece of work through all those that a worker has had. Tracing takes a third of the
+    time of a test, and nearly half if the test compiles something.
     """
     for item in items:
         if item.get_closest_marker("repository") and not REPOSITORY:
             item.add_marker(pytest.mark.skip(reason="the sdist lacks a file that this test reads; it runs in a clone"))
         if item.get_closest_marker("slow") or item.path.parent in OF_PROGRAMS:
             item.add_marker("no_cover")
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 GPU = torch.cuda.is_available()
