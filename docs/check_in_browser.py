@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +44,9 @@ _LEFT_OUT = ("_modules", "_static", "genindex", "search")
 _UNRENDERED = """() => [...document.querySelectorAll("mjx-merror, .math")]
     .filter(e => e.matches("mjx-merror") || !e.querySelector("mjx-container"))
     .map(e => e.textContent.trim().slice(0, 60))"""
+# A picture that only one theme shows may begin to load with that theme.
+_SETTLED = """() => Promise.all([...document.images].filter(e => e.checkVisibility() && !e.complete && e.loading != "lazy")
+    .map(e => new Promise(done => { e.onload = e.onerror = done; })))"""
 _NOT_LOADED = """() => [...document.images].filter(e => e.checkVisibility() && !e.naturalWidth).map(e => e.src)"""
 # Elements beyond the right edge that no ancestor scrolls.
 _TOO_WIDE = """() => document.documentElement.scrollWidth > window.innerWidth
@@ -109,26 +111,26 @@ def look(browser: Browser, root: Path, paths: list[Path], pictures: Path | None 
         paths: The pages, within `root`.
         pictures: Where to keep a picture of each view, or `None`.
     """
-    for width, theme in product(WIDTHS, THEMES):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme=theme,  # type: ignore[arg-type]
-            offline=True,
-        )
+    for width in WIDTHS:
+        context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
         page, seen = context.new_page(), list[str]()
         page.on("requestfailed", lambda request, seen=seen: seen.extend(failure(request)))
         page.on("pageerror", lambda error, seen=seen: seen.append(f"error: {error}"))
         for path in paths:
+            page.emulate_media(color_scheme=THEMES[0])
             page.goto(path.resolve().as_uri(), wait_until="load", timeout=LOAD_MS)
             if page.locator(".math").count():
                 page.evaluate("() => MathJax.startup.promise")
-            view = f"{width} {theme}"
             name = path.relative_to(root).with_suffix("").as_posix().replace("/", "-")
-            yield from (f"{view}: {path.name}: {fault}" for fault in seen)
-            yield from (f"{view}: {fault}" for fault in faults_in(page, path, width))
-            seen.clear()
-            if pictures is not None:
-                page.screenshot(path=pictures / f"{name}-{width}-{theme}.png", full_page=True)
+            for theme in THEMES:
+                page.emulate_media(color_scheme=theme)
+                page.evaluate(_SETTLED)
+                view = f"{width} {theme}"
+                yield from (f"{view}: {path.name}: {fault}" for fault in seen)
+                yield from (f"{view}: {fault}" for fault in faults_in(page, path, width))
+                seen.clear()
+                if pictures is not None:
+                    page.screenshot(path=pictures / f"{name}-{width}-{theme}.png", full_page=True)
         context.close()
 
 
