@@ -154,8 +154,10 @@ def _do(part: str, share: float, records: journal.Journal, environment: dict[str
 def do_part(name: str, seconds: float, begin: float, *, rehearsal: bool) -> None:
     """Do a part in this process."""
     import torch
-    from on_gpu.work import WORK, Task
+    from on_gpu.loss_parts import WORK, Task
 
+    if name not in WORK:
+        from on_gpu.step_parts import WORK
     torch.manual_seed(0)
     if rehearsal:
         torch.set_num_threads(1)
