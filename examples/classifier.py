@@ -18,8 +18,9 @@ from evaluation.provenance import circumstances, digest_of_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 from training.batches import centred
+from training.checkpoints import read_tensors
 from training.errors import RefusedError
-from training.files import read_tensors, replacing
+from training.files import replacing
 from training.images import FORMATS, fashion_mnist_data, load, torchvision
 
 FORMAT = "torch-mmd-losses classifier 1"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training.errors import RefusedError
-from training.files import read_tensors
 
 State = dict[str, Any]
 """The content of a checkpoint. It loads with `weights_only=True`: tensors, numbers, strings, and containers of them."""
@@ -36,6 +36,23 @@ def read(path: Path) -> State:
     if lost := not_finite(state):
         raise RefusedError(f"{path} cannot be used: numbers in {lost} are not finite")
     return state
+
+
+def read_tensors(path: Path) -> Any:  # noqa: ANN401
+    """Return the content of a file of `torch.save`, on the CPU; raise `RefusedError` if it is missing or damaged.
+
+    `torch.load` does not verify the checksums in a file: it would load a flipped bit as another number.
+    """
+    if not path.is_file():
+        raise RefusedError(f"There is no {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} does not match its checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage can cause any error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RefusedError(f"{path} cannot be read: it is damaged or of another kind: {reason}") from error
 
 
 def tidy(folder: Path, iteration: int, keep_every: int | None) -> None:

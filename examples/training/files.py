@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from training.errors import RefusedError
 
@@ -48,23 +45,6 @@ def write_lines(path: Path, lines: list[Line]) -> None:
 def append_line(path: Path, line: Line) -> None:
     with _named(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def read_tensors(path: Path) -> Any:  # noqa: ANN401
-    """Return the content of a file of `torch.save`, on the CPU; raise `RefusedError` if it is missing or damaged.
-
-    `torch.load` does not verify the checksums in a file: it would load a flipped bit as another number.
-    """
-    if not path.is_file():
-        raise RefusedError(f"There is no {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise ValueError(f"{damaged} does not match its checksum")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage can cause any error
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RefusedError(f"{path} cannot be read: it is damaged or of another kind: {reason}") from error
 
 
 def read_json(path: Path, **needed: type) -> Line:

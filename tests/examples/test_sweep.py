@@ -151,6 +151,13 @@ def test_the_shares_of_an_array_are_all_runs_each_once(stub: Stub, capsys: pytes
     assert not stub.out.exists()
 
 
+def test_a_sweep_is_listed_without_waiting_for_pytorch():
+    # Ray's processes import the same modules.
+    code = "import sys, sweep; sweep.main(['list', 'table1', '--out=/nowhere']); print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLES, capture_output=True, text=True, check=False)
+    assert ended.stdout.split()[-1:] == ["False"], ended.stderr
+
+
 def test_a_share_leaves_no_records_of_the_runs_of_others(stub: Stub):
     # Else copies of the folders of several machines would replace finished runs by missing ones.
     words = stub.words("--pairs=1/2", "--losses=hinge", "--share=1/2")
