@@ -68,6 +68,8 @@ def normalised_layers(size: int) -> int:
 
 def _coarsest(size: int, width: int) -> tuple[int, int]:
     """Return the side and the channels of the smallest feature maps."""
+    if size not in SCALINGS:
+        raise ValueError(f"size: expected {', '.join(map(str, SCALINGS))}, got {size}")
     return size >> SCALINGS[size], width << SCALINGS[size]
 
 

@@ -150,6 +150,12 @@ def test_networks_can_be_reduced_and_grey():
     assert make_discriminator(32, scores=7, channels=1, width=2)(torch.zeros(3, 1, 32, 32)).shape == (3, 7)
 
 
+@pytest.mark.parametrize("make", [make_generator, lambda size: make_discriminator(size, scores=4)])
+def test_sizes_without_a_table_are_refused(make):
+    with pytest.raises(ValueError, match="^size: expected 32, 48, 64, got 28$"):
+        make(28)
+
+
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match="method: .*'exact'"):
         make_discriminator(32, scores=1, width=1, method="exact")
