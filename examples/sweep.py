@@ -100,6 +100,8 @@ class Train(Recipe):
     def runs(self) -> list[Run]:
         """Return the runs of this share."""
         sweep, vary = SWEEPS[self.study], {}
+        if self.losses and "" in self.losses.split(","):
+            raise RefusedError(f"--losses: expected LOSS,..., got {self.losses}")
         for words in (*self.vary, *([f"loss={self.losses}"] if self.losses else [])):
             option, equals, values = words.partition("=")
             option = option.replace("_", "-")  # tyro accepts both

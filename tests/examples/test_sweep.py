@@ -172,7 +172,7 @@ def test_a_share_leaves_no_records_of_the_runs_of_others(stub: Stub):
         (["--pairs=best"], "best: there are no settings with a result for all pairs of their first seed"),
         (["--seeds=-1"], "--seeds: expected whole numbers >= 0, got -1"),
         (["--seeds=x"], "--seeds: expected whole numbers >= 0, got x"),
-        (["--losses=,hinge"], "--vary: expected OPTION=VALUE,..., got loss=,hinge"),
+        (["--losses=,hinge"], "--losses: expected LOSS,..., got ,hinge"),
         (["--vary=seed=1,2"], "--seed is set by the sweep"),
         (["--vary=width"], "--vary: expected OPTION=VALUE,..., got width"),
         (["--share=2/2"], "--share: expected I/N with I from 0 to N - 1, got 2/2"),
