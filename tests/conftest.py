@@ -25,10 +25,10 @@ OF_PROGRAMS = [Path(__file__).parent / name for name in ("examples", "foreign")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests whose files are missing, give work by the file, and measure the coverage by the package's quick tests.
+    """Skip tests whose files are missing, distribute whole files, and take the coverage from the package's quick tests.
 
-    pytest-xdist looks for the next piece of work through all those that a worker has had. Tracing takes a third of the
-    time of a test, and nearly half if the test compiles something.
+    Whenever a test ends, pytest-xdist goes through all the pieces that its worker was given: single tests are too many.
+    Tracing takes a third of the time of a test, and nearly half if the test compiles something.
     """
     for item in items:
         if item.get_closest_marker("repository") and not REPOSITORY:
