@@ -23,6 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _COMPILER_SEES_TRANSFORMS = torch.__version__ >= "2.13"
 """Whether the compiler can ask for function transforms."""
+_TRANSFORMS_SEE_INFERENCE_MODE = torch.__version__ >= "2.12"
+"""Whether function transforms record in inference mode. Before, they give derivatives of zero there."""
 
 
 def eager_only(function: Function) -> Function:
@@ -42,6 +44,19 @@ def kept_tensors() -> Iterator[None]:
     """
     with torch.inference_mode(False), torch.no_grad():  # the first one enables gradients
         yield
+
+
+def where_transforms_record(function: Function) -> Function:
+    """Let a function that applies a transform of `torch.func` leave inference mode, unless transforms record there."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if _TRANSFORMS_SEE_INFERENCE_MODE or not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():  # the first one enables gradients
+            return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 def reverse_mode_only(*tensors: Tensor) -> bool:

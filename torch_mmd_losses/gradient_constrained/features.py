@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.hand_written_gradients import reverse_mode_only
+from torch_mmd_losses.hand_written_gradients import reverse_mode_only, where_transforms_record
 
 Features = Callable[[Tensor], Tensor]
 
@@ -47,6 +47,7 @@ def _by_autograd(name: str, inputs: Tensor, features: Features) -> tuple[Tensor,
         ]
 
 
+@where_transforms_record
 def _by_transform(name: str, inputs: Tensor, features: Features) -> tuple[Tensor, list[Tensor]]:
     """Return the same within function transforms, forward-mode derivatives and inference mode, by a transform."""
     scores, pull = torch.func.vjp(lambda x: _with_graph(scores_of(name, x, features)), inputs)[:2]

@@ -13,11 +13,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from torch_mmd_losses.hand_written_gradients import where_transforms_record
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.contract import checked_values
 from torch_mmd_losses.kernels.summands import GramSummand, RadialSummand, by_kind, sum_of_profiles
 
 
+@where_transforms_record
 def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
     r"""Return the values and gradients of combinations of representers at given points.
 
@@ -39,6 +41,7 @@ def jets(kernel: Kernel, at: Tensor, b: Tensor, combination: Tensor) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
+@where_transforms_record
 def squared_norms(kernel: Kernel, at: Tensor) -> Tensor:
     """Return the squared RKHS norms `(m, 1 + s)` of the representers at each point.
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses.distances import Pairs, Sample
+from torch_mmd_losses.hand_written_gradients import where_transforms_record
 from torch_mmd_losses.types import Bounds, Group
 
 Limits = tuple[float, float]
@@ -206,7 +207,7 @@ def _in_inference_mode(value: Callable[[Tensor], Tensor], sq_dist: Tensor) -> tu
         return values.sum(), values
 
     try:
-        slope, values = torch.func.grad(total_and_values, has_aux=True)(sq_dist)
+        slope, values = where_transforms_record(torch.func.grad(total_and_values, has_aux=True))(sq_dist)
     except RuntimeError:  # of functions without setup_context, which transforms refuse
         with torch.inference_mode(False):
             return _recorded(value, sq_dist.clone())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_mmd_losses import checks
-from torch_mmd_losses.hand_written_gradients import eager_only, reverse_mode_only
+from torch_mmd_losses.hand_written_gradients import eager_only, reverse_mode_only, where_transforms_record
 from torch_mmd_losses.kernels.base import Kernel, rough_parts
 from torch_mmd_losses.kernels.inner_product import is_linear
 from torch_mmd_losses.kernels.radial import RBFKernel
@@ -319,7 +319,7 @@ def _peak_and_slope(summand: RadialSummand, zero: Tensor) -> tuple[Tensor, Tenso
     """Return the value and the slope of a kernel at distance zero, with graphs if it is trained."""
     value = summand.profile.value
     if not reverse_mode_only(zero) or torch.is_inference_mode_enabled():
-        slope, peak = torch.func.grad_and_value(lambda x: value(x).sum())(zero)
+        slope, peak = where_transforms_record(torch.func.grad_and_value(lambda x: value(x).sum()))(zero)
         return peak, slope
     # Transforms refuse functions of users without setup_context.
     trained = torch.is_grad_enabled() and is_trained(summand, zero)

@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mmd_losses.hand_written_gradients import GradientByHand, reverse_mode_only, with_graph
+from torch_mmd_losses.hand_written_gradients import (
+    GradientByHand,
+    reverse_mode_only,
+    where_transforms_record,
+    with_graph,
+)
 from torch_mmd_losses.kernels.base import Kernel
 from torch_mmd_losses.kernels.summands import Summand, may_be_constant
 from torch_mmd_losses.pairs.linear_products import linear_gradients, linear_products, without_linear
@@ -167,7 +172,8 @@ def _gradients_of_pairs(
     def total(x: Tensor) -> Tensor:
         return (function.of_all(x, samples, request.indices).to(wide) @ coefficients.to(wide)).sum()
 
-    return with_graph(torch.func.grad(total)(points), points, samples, may_lead_elsewhere=may_be_constant(summands))
+    gradients = where_transforms_record(torch.func.grad(total))(points)
+    return with_graph(gradients, points, samples, may_lead_elsewhere=may_be_constant(summands))
 
 
 def signed_samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
