@@ -156,7 +156,7 @@ def do_part(name: str, seconds: float, begin: float, *, rehearsal: bool) -> None
     import torch
     from on_gpu.loss_parts import WORK, Task
 
-    if name not in WORK:
+    if name not in WORK:  # the imports of the others take seconds
         from on_gpu.step_parts import WORK
     torch.manual_seed(0)
     if rehearsal:

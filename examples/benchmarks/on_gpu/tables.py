@@ -51,7 +51,7 @@ def outcome(by_part: dict[str, list[Record]]) -> str:
     return markdown(["part", "records", "[s]", "ended"], rows)
 
 
-def loss_parts(records: list[Record]) -> str:
+def of_losses(records: list[Record]) -> str:
     """Return a line for each size, kernel and loss, compared with plain autograd."""
     plain = {_place(r): r for r in records if r.get("candidate") == "plain" and "seconds" in r}
     rows = []
@@ -91,10 +91,10 @@ def of_large(records: list[Record]) -> str:
         f"MMD^2 of {r['n']} samples with d = {r['d']}: {r['value']:.6g} in float32, {r['in_float64']:.6g} in float64."
         for r in exact
     ]
-    return "\n\n".join(filter(None, [loss_parts(records), *lines]))
+    return "\n\n".join(filter(None, [of_losses(records), *lines]))
 
 
-def step_parts(records: list[Record]) -> str:
+def of_steps(records: list[Record]) -> str:
     """Return whole steps, then the shares of their parts."""
     rows = [
         [r["precision"], r["what"], f"{r['seconds'] * 1e3:.3g}", f"{r['images'] / r['seconds']:.0f}", *_counted(r)]
@@ -156,11 +156,11 @@ def _number(count: int | None) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[list[Record]], str]]] = {
-    "losses": ("Losses with their gradients", loss_parts),
+    "losses": ("Losses with their gradients", of_losses),
     "large": ("Large samples", of_large),
-    "training step": ("A step of the CIFAR-10 experiment", step_parts),
+    "training step": ("A step of the CIFAR-10 experiment", of_steps),
     "tests": ("Tests of the package", of_tests),
-    "compiled losses": ("Compiled losses", loss_parts),
+    "compiled losses": ("Compiled losses", of_losses),
     "tests of training": ("Tests of the training scripts", of_tests),
-    "compiled step": ("The step with compiled networks", step_parts),
+    "compiled step": ("The step with compiled networks", of_steps),
 }
