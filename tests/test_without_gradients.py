@@ -26,6 +26,7 @@ def test_equals_a_call_without_gradients(name: str, label: str):
     s = Samples(*(x.detach() for x in samples(call.sizes[0], torch.device("cpu"))))
     with torch.no_grad():
         expected = numbers(call, s)
+    assert expected
     with torch.inference_mode():
         # The references of these calls have no numbers of their own, so that one of their results is NaN.
         assert_close(numbers(call, Samples(*(x.clone() for x in s))), expected, equal_nan=True)
